@@ -1,0 +1,25 @@
+"""Money: integers in minor units of an ISO 4217 currency, never a float."""
+
+import iso4217
+
+# The largest integer that every JSON reader carries exactly (RFC 8259, section 6).
+MAX_AMOUNT_MINOR = 2**53 - 1
+
+# Minor-unit digits by currency code, e.g. INR 2, JPY 0, KWD 3. Codes without minor units
+# (metals, testing, special drawing rights) are not money that a wallet can hold.
+EXPONENTS: dict[str, int] = {
+    currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None
+}
+
+
+def is_currency(code: str) -> bool:
+    return code in EXPONENTS
+
+
+def format_minor(amount_minor: int, currency: str) -> str:
+    """For people: 10050 INR → '100.50 INR'."""
+    digits = EXPONENTS[currency]
+    if digits == 0:
+        return f"{amount_minor} {currency}"
+    whole, rest = divmod(abs(amount_minor), 10**digits)
+    return f"{'-' if amount_minor < 0 else ''}{whole}.{rest:0{digits}d} {currency}"

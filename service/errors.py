@@ -1,0 +1,213 @@
+"""The error tree: one class, one code, one HTTP status, with facts.
+
+WalletServiceError
+├── Malformed                      400 malformed_request
+│   ├── BodyTooLarge               413 body_too_large
+│   ├── UnsupportedMediaType       415 unsupported_media_type
+│   ├── IdempotencyKeyMissing      400 idempotency_key_missing
+│   ├── IdempotencyKeyInvalid      400 idempotency_key_invalid
+│   └── InvalidCursor              400 invalid_cursor
+├── InvalidFields                  422 invalid_fields
+├── Unauthenticated                401 unauthenticated
+│   ├── InvalidCredentials         401 invalid_credentials
+│   └── InvalidSignature           401 invalid_signature
+├── AccountDeactivated             403 account_deactivated
+├── NotFound                       404 not_found
+├── MethodNotAllowed               405 method_not_allowed
+├── Conflict                       409 conflict
+│   ├── EmailTaken                 409 email_taken
+│   ├── WalletExists               409 wallet_exists
+│   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
+│   └── IllegalTransition          409 illegal_transition
+├── IdempotencyKeyReused           422 idempotency_key_reused
+├── InsufficientFunds              422 insufficient_funds
+├── BalanceOverflow                422 balance_overflow
+├── NoWalletInCurrency             422 no_wallet_in_currency
+├── WalletFrozen                   422 wallet_frozen
+├── WalletClosed                   422 wallet_closed
+├── InternalError                  500 internal_error
+└── Unavailable                    503 service_unavailable
+    └── LedgerBusy                 503 ledger_busy
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import orjson
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one part of a request: a JSON pointer (RFC 6901), a code, a sentence."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class WalletServiceError(Exception):
+    """Anything that the service refuses or cannot do; `facts` go into the problem document."""
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_s: int | None = None,
+        fields: tuple[FieldError, ...] = (),
+        **facts: str | int | bool | None,
+    ) -> None:
+        self.message = message or self.title
+        self.retry_after_s = retry_after_s
+        self.fields = fields
+        self.facts: Mapping[str, str | int | bool | None] = facts
+        super().__init__(self.message)
+
+
+class Malformed(WalletServiceError):
+    """The request cannot be read."""
+
+    code, http_status, title = "malformed_request", 400, "The request is malformed"
+
+
+class BodyTooLarge(Malformed):
+    code, http_status, title = "body_too_large", 413, "The body is too large"
+
+
+class UnsupportedMediaType(Malformed):
+    code, http_status, title = "unsupported_media_type", 415, "The body has to be application/json"
+
+
+class IdempotencyKeyMissing(Malformed):
+    code, title = "idempotency_key_missing", "The Idempotency-Key header is missing"
+
+
+class IdempotencyKeyInvalid(Malformed):
+    code, title = "idempotency_key_invalid", "The Idempotency-Key has to be 1 to 255 visible ASCII characters"
+
+
+class InvalidCursor(Malformed):
+    code, title = "invalid_cursor", "The cursor is not one that this list gave out"
+
+
+class InvalidFields(WalletServiceError):
+    code, http_status, title = "invalid_fields", 422, "Some fields are not valid"
+
+
+class Unauthenticated(WalletServiceError):
+    """No token, or one that does not hold."""
+
+    code, http_status, title = "unauthenticated", 401, "A valid access token is required"
+
+
+class InvalidCredentials(Unauthenticated):
+    """Said alike for an unknown e-mail, a wrong password and a deactivated account."""
+
+    code, title = "invalid_credentials", "The e-mail or the password is wrong"
+
+
+class InvalidSignature(Unauthenticated):
+    code, title = "invalid_signature", "The signature does not hold"
+
+
+class AccountDeactivated(WalletServiceError):
+    code, http_status, title = "account_deactivated", 403, "The account is deactivated"
+
+
+class NotFound(WalletServiceError):
+    """Missing, or somebody else's: the two cannot be told apart from outside."""
+
+    code, http_status, title = "not_found", 404, "Not found"
+
+
+class MethodNotAllowed(WalletServiceError):
+    code, http_status, title = "method_not_allowed", 405, "Method not allowed"
+
+
+class Conflict(WalletServiceError):
+    code, http_status, title = "conflict", 409, "The state of the resource does not allow this"
+
+
+class EmailTaken(Conflict):
+    code, title = "email_taken", "There is an account with this e-mail already"
+
+
+class WalletExists(Conflict):
+    code, title = "wallet_exists", "There is a wallet in this currency already"
+
+
+class IdempotencyKeyInFlight(Conflict):
+    code, title = "idempotency_key_in_flight", "The first request with this key is still running"
+
+
+class IllegalTransition(Conflict):
+    code, title = "illegal_transition", "The operation cannot go from its status to this one"
+
+
+class IdempotencyKeyReused(WalletServiceError):
+    code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
+
+
+class InsufficientFunds(WalletServiceError):
+    """The wallet's available balance is below the amount asked for."""
+
+    code, http_status, title = "insufficient_funds", 422, "The available balance is too low"
+
+
+class BalanceOverflow(WalletServiceError):
+    """The balance would leave the range that JSON numbers carry exactly."""
+
+    code, http_status, title = "balance_overflow", 422, "The balance would become too large"
+
+
+class NoWalletInCurrency(WalletServiceError):
+    code, http_status, title = "no_wallet_in_currency", 422, "There is no wallet in this currency"
+
+
+class WalletFrozen(WalletServiceError):
+    code, http_status, title = "wallet_frozen", 422, "The wallet is frozen"
+
+
+class WalletClosed(WalletServiceError):
+    code, http_status, title = "wallet_closed", 422, "The wallet is closed"
+
+
+class InternalError(WalletServiceError):
+    """A defect of ours; the text never says more than this."""
+
+
+class Unavailable(WalletServiceError):
+    """Something that the service needs does not answer; nothing is known to have happened."""
+
+    code, http_status, title = "service_unavailable", 503, "The service is not available for the moment"
+
+
+class LedgerBusy(Unavailable):
+    code, title = "ledger_busy", "Too many requests are waiting"
+
+
+def problem_document(error: WalletServiceError, request_id: str | None) -> dict[str, Any]:
+    """The error as RFC 9457 problem details, with the service's own members beside the standard ones."""
+    problem: dict[str, Any] = {
+        "type": f"urn:wallet:problem:{error.code}",
+        "title": error.title,
+        "status": error.http_status,
+        "detail": error.message,
+        "error": error.code,
+        "message": error.message,
+        "request_id": request_id,
+        **error.facts,
+    }
+    if error.fields:
+        problem["errors"] = [field._asdict() for field in error.fields]
+    if error.retry_after_s is not None:
+        problem["retry_after"] = error.retry_after_s
+    return problem
+
+
+def problem_body(error: WalletServiceError, request_id: str | None) -> bytes:
+    return orjson.dumps(problem_document(error, request_id))

@@ -1,0 +1,65 @@
+"""Structured logs: one line per event, with the request's or the job's id on each."""
+
+import logging
+import logging.config
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import orjson
+import structlog
+
+from service.settings import Settings
+
+# Substrings of field names whose values never reach a log, whatever somebody passes by mistake.
+_SECRET_FIELDS = re.compile(r"password|secret|token|authorization|signature|destination|source", re.IGNORECASE)
+_HIDDEN = "[hidden]"
+
+
+def _hide_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for field in event:
+        if _SECRET_FIELDS.search(field):
+            event[field] = _HIDDEN
+    return event
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Readable lines in a terminal, JSON in production; the libraries' own logs take the same shape."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _hide_secrets,
+    ]
+    if settings.logs_as_json:
+        finish: list[structlog.typing.Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps_text),
+        ]
+    else:
+        finish = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)]
+    structlog.configure(
+        processors=[*shared, *finish],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *finish],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "arq.connections"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    # Each request of an HTTP client and each discarded correlation id would be a line of its own.
+    for name in ("httpx", "httpcore", "pymongo", "asgi_correlation_id"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _dumps_text(event: MutableMapping[str, Any], **_options: Any) -> str:  # noqa: ANN401 structlog's own signature
+    return orjson.dumps(event, default=str).decode()

@@ -1,0 +1,95 @@
+"""Every environment variable of the service, typed; names carry the prefix WALLET_."""
+
+from enum import StrEnum
+from functools import lru_cache
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
+_DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """Read once at start; `.env` beside the Makefile is read too, and the real environment wins."""
+
+    model_config = SettingsConfigDict(env_prefix="WALLET_", env_file=".env", extra="ignore", frozen=True)
+
+    env: Environment = Environment.DEVELOPMENT
+    port: int = 8000
+    api_processes: int = Field(1, ge=1)
+    data_dir: str = ".wallet-data"
+
+    mongo_url: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
+    # Set-up only: creates collections, roles and the service's own user. Falls back to mongo_url.
+    mongo_admin_url: SecretStr | None = None
+    database: str = Field("wallet", pattern=r"^[A-Za-z0-9_-]{1,38}$")
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+
+    jwt_secret: SecretStr = SecretStr(_DEVELOPMENT_JWT_SECRET)
+    access_token_lifetime_s: int = Field(900, ge=1)
+    default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
+    # 19 MiB and about 20 ms each: two at a time leave the event loop a core's share.
+    password_hash_threads: int = Field(2, ge=1)
+
+    ledger_batch_limit: int = Field(256, ge=1, le=1000)
+    # About one second of work at full speed; beyond it, waiting helps nobody.
+    ledger_queue_limit: int = Field(4096, ge=1)
+    # How long one batch may keep trying before its clients are told to come back.
+    ledger_patience_s: float = Field(10.0, gt=0)
+    idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
+
+    bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
+    bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
+    bank_delay_min_s: float = Field(2.0, ge=0)
+    bank_delay_max_s: float = Field(10.0, ge=0)
+    bank_success_rate: float = Field(0.9, ge=0, le=1)
+    bank_timeout_rate: float = Field(0.02, ge=0, le=1)
+    bank_error_rate: float = Field(0.02, ge=0, le=1)
+    bank_timeout_s: float = Field(5.0, gt=0)
+    # An operation whose bank is silent is asked about after this long, then ever more rarely.
+    bank_recheck_s: float = Field(15.0, gt=0)
+    # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
+    bank_attempt_limit: int = Field(15, ge=1)
+
+    worker_concurrency: int = Field(64, ge=1)
+    worker_sweep_s: int = Field(5, ge=1, le=30)
+
+    rate_limit_global: int = Field(1000, ge=0)
+    rate_limit_balance: int = Field(10, ge=0)
+    rate_limit_transactions: int = Field(20, ge=0)
+
+    log_json: bool | None = None
+
+    @property
+    def bank_database(self) -> str:
+        """The bank's journal lives apart: it is the other side's book, not ours."""
+        return f"{self.database}_bank"
+
+    @property
+    def logs_as_json(self) -> bool:
+        return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
+
+    @model_validator(mode="after")
+    def _refuse_what_production_must_not_have(self) -> Self:
+        if self.bank_delay_min_s > self.bank_delay_max_s:
+            raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if self.env is Environment.PRODUCTION:
+            if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
+                raise ValueError("WALLET_JWT_SECRET has to be set in production")
+            if self.bank_webhook_secret.get_secret_value() == _DEVELOPMENT_WEBHOOK_SECRET:
+                raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
+        if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
+            raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
+        return self
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    return Settings()
