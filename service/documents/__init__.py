@@ -1,0 +1,24 @@
+"""Beanie documents: shape, indexes and validator of each collection."""
+
+from service.documents.bank_callbacks import BankCallback
+from service.documents.bank_orders import BankOrder
+from service.documents.idempotency_keys import IdempotencyKey
+from service.documents.operations import Deposit, Withdrawal
+from service.documents.outbox import OutboxDocument
+from service.documents.transaction_logs import TransactionLog
+from service.documents.users import User
+from service.documents.wallets import WalletDocument
+
+WALLET_DOCUMENTS = [
+    User,
+    WalletDocument,
+    Deposit,
+    Withdrawal,
+    TransactionLog,
+    IdempotencyKey,
+    OutboxDocument,
+    BankCallback,
+]
+BANK_DOCUMENTS = [BankOrder]
+# Nobody may change these, the service included: its database role has find and insert on them, no more.
+INSERT_ONLY = frozenset({"transaction_logs"})

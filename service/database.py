@@ -1,0 +1,156 @@
+"""MongoDB: the client, the one way to open a transaction, and the set-up of collections, indexes and roles."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from beanie import Document, init_beanie
+from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from service.documents import BANK_DOCUMENTS, INSERT_ONLY, WALLET_DOCUMENTS
+from service.settings import Settings
+
+Client = AsyncMongoClient[dict[str, Any]]
+Database = AsyncDatabase[dict[str, Any]]
+
+# A commit that a majority has in its journal: what a client was told survives a crash and a failover.
+DURABLE = WriteConcern("majority", j=True)
+_MAX_COMMIT_MS = 5_000
+
+_NAMESPACE_EXISTS = 48
+_SERVICE_ROLE = "wallet_service"
+_CHANGE = ["find", "insert", "update", "remove"]
+_INSERT_ONLY = ["find", "insert"]
+_ROLE_NOT_FOUND = 31
+_USER_NOT_FOUND = 11
+
+
+class Databases(NamedTuple):
+    """Ours, and the bank's own journal."""
+
+    client: Client
+    wallet: Database
+    bank: Database
+
+
+def connect(url: str, settings: Settings) -> Databases:
+    client: Client = AsyncMongoClient(
+        url,
+        tz_aware=True,
+        appname="wallet-service",
+        # Finds a new primary within a second; the driver's default of 10 s would be felt by every client.
+        heartbeatFrequencyMS=1000,
+        serverSelectionTimeoutMS=5000,
+        connectTimeoutMS=5000,
+        w="majority",
+        journal=True,
+        retryWrites=True,
+    )
+    return Databases(client, client[settings.database], client[settings.bank_database])
+
+
+async def bind_documents(databases: Databases) -> None:
+    """Tells Beanie where its documents live. Creates nothing: that is set_up's work, with more rights."""
+    await init_beanie(databases.wallet, document_models=WALLET_DOCUMENTS, skip_indexes=True)
+    await init_beanie(databases.bank, document_models=BANK_DOCUMENTS, skip_indexes=True)
+
+
+@asynccontextmanager
+async def session_in_transaction(client: Client) -> AsyncIterator[AsyncClientSession]:
+    """One attempt at a transaction: commits at the end of the block, aborts where the block raises.
+
+    The caller decides what to do about TransientTransactionError and UnknownTransactionCommitResult.
+    """
+    async with client.start_session() as session:
+        await start_transaction(session)
+        try:
+            yield session
+        except BaseException:
+            if session.in_transaction:
+                await session.abort_transaction()
+            raise
+        await session.commit_transaction()
+
+
+async def start_transaction(session: AsyncClientSession) -> None:
+    """Concerns stand on the transaction: operations inside may not bring their own."""
+    await session.start_transaction(
+        read_concern=ReadConcern("snapshot"),
+        write_concern=DURABLE,
+        read_preference=ReadPreference.PRIMARY,
+        max_commit_time_ms=_MAX_COMMIT_MS,
+    )
+
+
+async def set_up(settings: Settings) -> list[str]:
+    """Makes collections, validators, indexes, the service's role and its user; safe to repeat. Says what it did."""
+    admin_url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
+    databases = connect(admin_url, settings)
+    try:
+        lines = []
+        for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS)):
+            for document in documents:
+                lines.append(await _set_up_collection(database, document))
+        lines.append(await _set_up_service_user(databases, settings))
+        return lines
+    finally:
+        await databases.client.close()
+
+
+async def _set_up_collection(database: Database, document: type[Document]) -> str:
+    declared: Any = document.Settings
+    validator = {"$jsonSchema": declared.validator}
+    try:
+        await database.create_collection(declared.name, validator=validator)
+        done = "created"
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:
+            raise
+        await database.command("collMod", declared.name, validator=validator)
+        done = "up to date"
+    names = await database[declared.name].create_indexes(declared.indexes)
+    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names)}"
+
+
+async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
+    """The service's own user: what it may do with each collection, and nothing about collections as such."""
+    service_url = parse_uri(settings.mongo_url.get_secret_value())
+    username, password = service_url["username"], service_url["password"]
+    if username is None:
+        return "roles: left out, WALLET_MONGO_URL names no user"
+    admin_url = parse_uri((settings.mongo_admin_url or settings.mongo_url).get_secret_value())
+    if admin_url["username"] == username:
+        return f"roles: left out, {username} is the user of the set-up itself"
+    privileges = [
+        {
+            "resource": {"db": database.name, "collection": document.Settings.name},  # type: ignore[attr-defined]  # beanie types Settings as any class
+            "actions": _INSERT_ONLY if document.Settings.name in INSERT_ONLY else _CHANGE,  # type: ignore[attr-defined]  # as above
+        }
+        for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
+        for document in documents
+    ]
+    admin = databases.client["admin"]
+    role = f"{_SERVICE_ROLE}_{settings.database}"
+    await _update_or_create(admin, "Role", role, _ROLE_NOT_FOUND, {"privileges": privileges, "roles": []})
+    users = await admin.command("usersInfo", username)
+    held = [] if not users["users"] else users["users"][0]["roles"]
+    roles = [{"role": role, "db": "admin"}, *(r for r in held if r["role"] != role)]
+    await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
+    return f"roles: {username} may find and insert in {', '.join(sorted(INSERT_ONLY))}, and change the rest"
+
+
+async def _update_or_create(
+    admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]
+) -> None:
+    try:
+        await admin.command({f"update{kind}": name, **definition})
+    except OperationFailure as error:
+        if error.code != not_found:
+            raise
+        await admin.command({f"create{kind}": name, **definition})

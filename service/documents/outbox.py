@@ -1,0 +1,41 @@
+"""What has to happen after a commit; a row stays until it has happened."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+from service.documents.validation import COUNT, TEXT, TIME
+from service.domain.operations import OperationType
+from service.domain.outbox import OutboxTopic
+
+
+class OutboxDocument(Document):
+    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; a row has its operation's id
+    topic: OutboxTopic
+    subject_type: OperationType
+    wallet_id: str
+    attempts: int
+    request_id: str | None
+    due_at: datetime
+    created_at: datetime
+    claim: str | None = None
+
+    class Settings:
+        name = "outbox"
+        indexes: ClassVar = [
+            IndexModel("due_at", name="due"),
+            IndexModel("claim", name="claim", sparse=True),
+        ]
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": ["_id", "topic", "attempts", "due_at", "created_at"],
+            "properties": {
+                "_id": TEXT,
+                "topic": {"enum": [topic.value for topic in OutboxTopic]},
+                "attempts": COUNT,
+                "due_at": TIME,
+                "created_at": TIME,
+            },
+        }

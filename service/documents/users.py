@@ -1,0 +1,38 @@
+"""A person who can log in."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+
+class User(Document):
+    """`email` is case-folded; `password_hash` is argon2id in PHC format."""
+
+    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; ours are prefixed UUIDv7
+    first_name: str
+    last_name: str
+    email: str
+    password_hash: str
+    roles: list[str]
+    is_active: bool
+    token_version: int
+    created_at: datetime
+    updated_at: datetime
+
+    class Settings:
+        name = "users"
+        indexes: ClassVar = [IndexModel("email", name="email", unique=True)]
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": ["_id", "email", "password_hash", "roles", "is_active", "token_version"],
+            "properties": {
+                "_id": {"bsonType": "string"},
+                "email": {"bsonType": "string"},
+                "password_hash": {"bsonType": "string"},
+                "roles": {"bsonType": "array", "items": {"enum": ["user", "service", "admin"]}},
+                "is_active": {"bsonType": "bool"},
+                "token_version": {"bsonType": ["int", "long"]},
+            },
+        }

@@ -1,0 +1,50 @@
+"""One wallet: the balance of one user in one currency."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+from service.documents.validation import AMOUNT, HASH, TEXT, TIME
+from service.domain.wallets import WalletStatus
+
+
+class WalletDocument(Document):
+    """`available` and `held` are minor units; `seq` counts the log entries and `head_hash` is the last one's hash."""
+
+    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; ours are prefixed UUIDv7
+    user_id: str
+    currency: str
+    available: int
+    held: int
+    status: WalletStatus
+    seq: int
+    head_hash: str
+    created_at: datetime
+    updated_at: datetime
+
+    class Settings:
+        name = "wallets"
+        indexes: ClassVar = [
+            IndexModel([("user_id", 1), ("currency", 1)], name="user_currency", unique=True),
+        ]
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": [
+                "_id", "user_id", "currency", "available", "held", "status", "seq", "head_hash",
+                "created_at", "updated_at",
+            ],
+            "properties": {
+                "_id": TEXT,
+                "user_id": TEXT,
+                "currency": TEXT,
+                "available": AMOUNT,
+                "held": AMOUNT,
+                "status": {"enum": [status.value for status in WalletStatus]},
+                "seq": AMOUNT,
+                "head_hash": HASH,
+                "created_at": TIME,
+                "updated_at": TIME,
+            },
+        }  # fmt: skip

@@ -1,0 +1,104 @@
+"""A wallet's state, and the one function that moves it from one state to the next."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from service.domain.clock import to_rfc3339
+from service.domain.entries import EFFECTS, GENESIS_HASH, Entry, EntryType, entry_hash
+from service.domain.money import MAX_AMOUNT_MINOR
+
+
+class WalletStatus(StrEnum):
+    ACTIVE = "active"
+    FROZEN = "frozen"
+    CLOSED = "closed"
+
+
+class Wallet(NamedTuple):
+    id: str
+    user_id: str
+    currency: str
+    available: int
+    held: int
+    status: WalletStatus
+    seq: int
+    head_hash: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Movement(NamedTuple):
+    """One step of a wallet: `amount` minor units, moved as EFFECTS[type] says."""
+
+    wallet_id: str
+    type: EntryType
+    amount: int
+    status: str
+    reference: str
+    transaction_id: str
+    counterparty: str
+    entry_id: str
+    at: datetime
+
+
+class ImpossibleMovement(Exception):  # noqa: N818 it is a defect of a rule, not an error of a client
+    """A rule let through what it should have refused."""
+
+
+def new_wallet(wallet_id: str, user_id: str, currency: str, now: datetime) -> Wallet:
+    return Wallet(wallet_id, user_id, currency, 0, 0, WalletStatus.ACTIVE, 0, GENESIS_HASH, now, now)
+
+
+def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
+    """The wallet after the movement, and the entry that proves it.
+
+    Raises ImpossibleMovement where a part of the balance would become negative or too large for JSON.
+    """
+    effect = EFFECTS[movement.type]
+    available = wallet.available + effect.available * movement.amount
+    held = wallet.held + effect.held * movement.amount
+    if movement.amount <= 0 or available < 0 or held < 0 or available + held > MAX_AMOUNT_MINOR:
+        raise ImpossibleMovement(f"{movement.type} of {movement.amount} on {wallet.id} at seq {wallet.seq}")
+    unsealed = Entry(
+        id=movement.entry_id,
+        wallet_id=wallet.id,
+        user_id=wallet.user_id,
+        seq=wallet.seq + 1,
+        type=movement.type,
+        direction=effect.direction,
+        amount=movement.amount,
+        currency=wallet.currency,
+        available_before=wallet.available,
+        available_after=available,
+        held_before=wallet.held,
+        held_after=held,
+        status=movement.status,
+        reference=movement.reference,
+        transaction_id=movement.transaction_id,
+        counterparty=movement.counterparty,
+        created_at=movement.at,
+        prev_hash=wallet.head_hash,
+        hash="",
+    )
+    entry = unsealed._replace(hash=entry_hash(unsealed))
+    moved = wallet._replace(
+        available=available, held=held, seq=entry.seq, head_hash=entry.hash, updated_at=movement.at
+    )
+    return moved, entry
+
+
+def wallet_view(wallet: Wallet) -> dict[str, Any]:
+    """The wallet as the API shows it."""
+    return {
+        "id": wallet.id,
+        "user_id": wallet.user_id,
+        "currency": wallet.currency,
+        "available": wallet.available,
+        "held": wallet.held,
+        "balance": wallet.available + wallet.held,
+        "status": wallet.status,
+        "seq": wallet.seq,
+        "created_at": to_rfc3339(wallet.created_at),
+        "updated_at": to_rfc3339(wallet.updated_at),
+    }

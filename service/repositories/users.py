@@ -1,0 +1,31 @@
+"""Queries on `users`."""
+
+from collections.abc import Sequence
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.documents import User
+
+# Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
+_ONE_BATCH = 4096
+
+
+async def insert(user: User, *, session: AsyncClientSession) -> None:
+    """Raises DuplicateKeyError where the e-mail is taken."""
+    await user.insert(session=session)
+
+
+async def find_by_email(email: str) -> User | None:
+    return await User.find_one(User.email == email)
+
+
+async def find(user_id: str) -> User | None:
+    return await User.get(user_id)
+
+
+async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> frozenset[str]:
+    """Which of these users may act."""
+    found = User.get_pymongo_collection().find(
+        {"_id": {"$in": list(user_ids)}, "is_active": True}, {"_id": 1}, session=session, batch_size=_ONE_BATCH
+    )
+    return frozenset(row["_id"] for row in await found.to_list())
