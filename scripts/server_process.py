@@ -76,12 +76,18 @@ def find_binary(name: str, package: str, inside: Sequence[str], wheel: str, sett
 def private_value(path: Path, make: Callable[[], str]) -> str:
     """The secret kept in the file, made and written (mode 0600) if there is none yet."""
     if not path.exists():
-        fresh = path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - the mode
-            file.write(make())
-        fresh.replace(path)  # whole or not at all, even if we are killed here
+        write_private(path, make())
     return path.read_text().strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write the file for our eyes only (mode 0600), whole or not at all, even if we are killed in the middle."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - the mode
+        file.write(text)
+    fresh.replace(path)
 
 
 def command_line(pid: int) -> str | None:
@@ -115,7 +121,7 @@ def stop_leftover(pid_file: Path, marker: str) -> bool:
     for number, limit_s in ((signal.SIGTERM, STOP_LIMIT_S), (signal.SIGKILL, STOP_LIMIT_S)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        if _wait_until(lambda: command_line(pid) is None, limit_s):
+        if wait_until(lambda: command_line(pid) is None, limit_s):
             return True
     raise EmbeddedServerError(f"Process {pid}, left behind by an earlier start, does not stop. End it by hand.")
 
@@ -131,7 +137,22 @@ def ending_with_parent(command: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "TERM", "--", *command]
 
 
-def _wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
+def set_aside_if_large(log_path: Path) -> None:
+    """Keep a log from growing over many starts: a large one becomes `.old`, replacing the one before."""
+    if log_path.exists() and log_path.stat().st_size > LOG_LIMIT_BYTES:
+        log_path.replace(log_path.with_name(f"{log_path.name}.old"))
+
+
+def tail(log_path: Path, worth_telling: Callable[[Sequence[str]], Sequence[str]] = lambda lines: lines) -> str:
+    """The end of a log, made for an error message: of the lines worth telling, or of all if none is."""
+    with log_path.open("rb") as file:
+        file.seek(max(0, log_path.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    told = (worth_telling(lines) or lines)[-LOG_TAIL_LINES:]
+    return "\n".join([f"The end of its log, {log_path}:", *(f"  {line}" for line in told)])
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
@@ -201,6 +222,11 @@ class EmbeddedServer:
             self.process.wait()
         self._release_lock()
 
+    def stop_leftover(self) -> None:
+        """Stop this directory's server of an earlier stack that was killed, if there is one."""
+        if not self.is_running and stop_leftover(self.pid_path, str(self.data_dir)):
+            print(f"Stopped a {self.name} that an earlier, killed start had left behind.", file=sys.stderr)
+
     def __enter__(self) -> Self:
         return self
 
@@ -208,15 +234,13 @@ class EmbeddedServer:
         self.stop()
 
     def _start_locked(self) -> None:
-        if stop_leftover(self.pid_path, str(self.data_dir)):
-            print(f"Stopped a {self.name} that an earlier, killed start had left behind.", file=sys.stderr)
+        self.stop_leftover()
         if not port_is_free(self.port):
             raise EmbeddedServerError(
                 f"Port {self.port} on {LOOPBACK}, meant for {self.name}, is taken by another program. "
                 f"Stop that program, or set {self.port_setting} to a free port."
             )
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
-            self.log_path.replace(self.log_path.with_suffix(".log.old"))
+        set_aside_if_large(self.log_path)
         command = ending_with_parent(self._command())
         with self.log_path.open("ab") as log:
             try:
@@ -260,24 +284,19 @@ class EmbeddedServer:
         def met_or_dead() -> bool:
             return condition() or not self.is_running
 
-        met_in_time = _wait_until(met_or_dead, START_LIMIT_S)
+        met_in_time = wait_until(met_or_dead, START_LIMIT_S)
         if self.process is not None and (status := self.process.poll()) is not None:
             hint = self.exit_hints.get(status, "")
             raise EmbeddedServerError(
-                f"{self.name} ended with status {status} while starting. {hint}\n{self._explain_with_log()}"
+                f"{self.name} ended with status {status} while starting. {hint}\n{self._log_end()}"
             )
         if not met_in_time:
             raise EmbeddedServerError(
-                f"{self.name} (port {self.port}) did not become {what} within {START_LIMIT_S:.0f} s.\n"
-                f"{self._explain_with_log()}"
+                f"{self.name} (port {self.port}) did not become {what} within {START_LIMIT_S:.0f} s.\n{self._log_end()}"
             )
 
-    def _explain_with_log(self) -> str:
-        with self.log_path.open("rb") as file:
-            file.seek(max(0, self.log_path.stat().st_size - LOG_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-        told = self._worth_telling(lines)[-LOG_TAIL_LINES:] or lines[-LOG_TAIL_LINES:]
-        return "\n".join([f"The end of its log, {self.log_path}:", *(f"  {line}" for line in told)])
+    def _log_end(self) -> str:
+        return tail(self.log_path, self._worth_telling)
 
     def _command(self) -> list[str]:
         raise NotImplementedError
