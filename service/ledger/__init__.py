@@ -1,0 +1,1 @@
+"""The only code that moves money: commands, rules, batches and the committer."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import orjson
 
 from service.domain.entries import Entry
+from service.domain.idempotency import Answer, IdempotencyRecord
 from service.domain.operations import Operation, OperationType, operation_view
 from service.domain.outbox import OutboxRow
 from service.domain.wallets import Wallet, apply_movement
@@ -22,24 +23,6 @@ from service.ledger.commands import Command, Needs
 from service.ledger.rules import Changes, Refusal, decide
 
 _ACCEPTED = 202
-
-
-class Answer(NamedTuple):
-    """What the client gets, to the byte: kept with the idempotency key and given again for it."""
-
-    status_code: int
-    body: bytes
-    replayed: bool = False
-
-
-class IdempotencyRecord(NamedTuple):
-    """The answer that belongs to a key; `fingerprint` is that of the request which got it."""
-
-    id: str
-    fingerprint: str
-    status_code: int
-    body: bytes
-    command: Command
 
 
 class KnownAnswer(NamedTuple):
@@ -148,8 +131,9 @@ class Batch:
         decision = decide(self, command)
         match decision:
             case Changes():
-                self._take_in(decision)
+                # Everything that can fail comes before the first change to the batch.
                 body = orjson.dumps(operation_view(decision.operation)) if claim is not None else b""
+                self._take_in(decision)
                 return self._answered(command, decision.operation, None, _ACCEPTED, body)
             case Refusal(error):
                 body = problem_body(error, command.request_id) if claim is not None else b""
@@ -168,7 +152,9 @@ class Batch:
             return Decided(operation, None, error, refused=error is not None)
         answer = Answer(status_code, body)
         self._answers[claim.id] = KnownAnswer(claim.fingerprint, answer)
-        self._writes.records.append(IdempotencyRecord(claim.id, claim.fingerprint, status_code, body, command))
+        self._writes.records.append(
+            IdempotencyRecord(claim.id, claim.fingerprint, status_code, body, command.now, claim.expires_at)
+        )
         return Decided(operation, answer, None, refused=error is not None)
 
     def _take_in(self, changes: Changes) -> None:

@@ -5,15 +5,8 @@ from datetime import datetime
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import OperationType
-
-
-class IdempotencyClaim(NamedTuple):
-    """`id` is user and key; `fingerprint` tells one request from another under the same key."""
-
-    id: str
-    fingerprint: str
-    expires_at: datetime
 
 
 class Needs(NamedTuple):

@@ -1,0 +1,66 @@
+"""What controllers ask for: the open resources, the user of the token, the idempotency key."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from service.domain.clock import utc_now
+from service.domain.idempotency import IdempotencyClaim
+from service.errors import IdempotencyKeyInvalid, Unauthenticated
+from service.services.access_tokens import AccessToken, verify_access_token
+from service.startup import Resources
+
+_KEY_LENGTH_LIMIT = 255
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+OpenResources = Annotated[Resources, Depends(_resources)]
+
+_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
+
+
+async def _current_user(
+    resources: OpenResources, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> AccessToken:
+    if credentials is None:
+        raise Unauthenticated
+    return verify_access_token(credentials.credentials, resources.settings)
+
+
+CurrentUser = Annotated[AccessToken, Depends(_current_user)]
+
+
+async def _idempotency_key(
+    key: Annotated[
+        str,
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
+        ),
+    ],
+) -> str:
+    bare = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+    if not 1 <= len(bare) <= _KEY_LENGTH_LIMIT or not all("!" <= character <= "~" for character in bare):
+        raise IdempotencyKeyInvalid
+    return bare
+
+
+IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
+
+
+def claim_key(
+    resources: Resources, user_id: str, key: str, route: str, body: Mapping[str, Any]
+) -> IdempotencyClaim:
+    """The key as this user's, for this very request: method, route and body in canonical form."""
+    canonical = orjson.dumps([route, body], option=orjson.OPT_SORT_KEYS)
+    expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)
+    return IdempotencyClaim(f"{user_id}:{key}", sha256(canonical).hexdigest(), expires_at)

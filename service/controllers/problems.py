@@ -1,0 +1,97 @@
+"""Errors as problem documents (RFC 9457): the one place that turns an exception into HTTP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from asgi_correlation_id import correlation_id
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    BodyTooLarge,
+    FieldError,
+    IdempotencyKeyMissing,
+    InternalError,
+    InvalidFields,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+    UnsupportedMediaType,
+    WalletServiceError,
+    problem_body,
+)
+
+log = structlog.get_logger()
+
+_BY_STATUS: dict[int, type[WalletServiceError]] = {
+    400: Malformed,
+    401: Unauthenticated,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+_SERVER_ERROR = 500
+
+
+def problem_response(error: WalletServiceError) -> Response:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(
+        problem_body(error, correlation_id.get()), error.http_status, headers, media_type=PROBLEM_MEDIA_TYPE
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(WalletServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+
+
+async def _on_service_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, WalletServiceError)  # noqa: S101 registered for this class
+    if error.http_status >= _SERVER_ERROR:
+        log.error("request.failed", error=error.code, detail=error.message)
+    return problem_response(error)
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 registered for this class
+    kind = _BY_STATUS.get(error.status_code)
+    if kind is None:
+        log.error("request.failed", status=error.status_code, detail=str(error.detail))
+        kind = InternalError
+    response = problem_response(kind())
+    if error.headers:
+        response.headers.update(error.headers)
+    return response
+
+
+async def _on_validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 registered for this class
+    found = error.errors()
+    for one in found:
+        if one["type"] == "json_invalid":
+            return problem_response(Malformed(f"The body is not valid JSON: {one.get('ctx', {}).get('error', '')}"))
+        if tuple(one["loc"]) == ("header", "Idempotency-Key"):
+            return problem_response(IdempotencyKeyMissing())
+    return problem_response(InvalidFields(fields=tuple(_field_error(one) for one in found)))
+
+
+def _field_error(one: dict[str, Any]) -> FieldError:
+    """Says what is wrong without repeating the input, which may be anything, secrets included."""
+    return FieldError(_pointer(one["loc"]), one["type"], one["msg"])
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    """JSON pointer into the body; for other parts of a request the part's name stands in front."""
+    place, *path = location
+    parts = path if place == "body" else location
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)

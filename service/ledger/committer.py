@@ -1,0 +1,241 @@
+"""Group commit: commands that arrive while one transaction commits share the next one.
+
+There is no artificial delay. An idle ledger commits a lone command at once; a busy one commits what has
+gathered. The idea is that of databases' own logs (DeWitt et al., "Implementation Techniques for Main Memory
+Database Systems", 1984), applied one floor up, where it also spares the write conflicts.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import NamedTuple
+
+import pymongo
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError
+
+from service.database import Client
+from service.domain.operations import Operation
+from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable, WalletServiceError
+from service.ledger.batch import Decided
+from service.ledger.commands import Command
+from service.ledger.transaction import GuardMissed, prepare
+
+log = structlog.get_logger()
+
+# After this many lost races the batch is halved: what loses is likely one wallet, the rest need not wait for it.
+_CONFLICTS_BEFORE_HALVING = 6
+_BACKOFF_FIRST_S = 0.002
+_BACKOFF_MAX_S = 0.25
+_RETRY_AFTER_S = 1
+_DUPLICATE_KEY = 11000
+
+
+class Pending(NamedTuple):
+    command: Command
+    arrived_s: float
+    future: asyncio.Future[Decided]
+
+
+class Committed(NamedTuple):
+    """What a transaction did, for the log and for waking the workers."""
+
+    commands: int
+    refused: int
+    conflicts: int
+    duration_s: float
+    has_outbox_rows: bool
+
+
+class Ledger:
+    """The only thing that moves money. One per process; several processes work side by side."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        batch_limit: int,
+        queue_limit: int,
+        patience_s: float,
+        on_committed: Callable[[Committed], None],
+    ) -> None:
+        self._client = client
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
+        self._patience_s = patience_s
+        self._on_committed = on_committed
+        self._waiting: deque[Pending] = deque()
+        self._claims_in_flight: frozenset[str] = frozenset()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._runner: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._runner = asyncio.create_task(self._run(), name="ledger")
+
+    async def close(self) -> None:
+        """Ends after what was taken in is committed."""
+        self._closing = True
+        self._wake.set()
+        if self._runner is not None:
+            await self._runner
+
+    @property
+    def queue_depth(self) -> int:
+        return len(self._waiting)
+
+    def is_running(self) -> bool:
+        return self._runner is not None and not self._runner.done() and not self._closing
+
+    async def execute(self, command: Command) -> Decided:
+        """Decides and commits the command together with whatever else is waiting.
+
+        Raises LedgerBusy or Unavailable (nothing known to have happened: ask again with the same key),
+        IdempotencyKeyInFlight, and for a command without a key the error it was refused with.
+        A caller that goes away takes nothing back.
+        """
+        if self._closing or len(self._waiting) >= self._queue_limit:
+            raise LedgerBusy(retry_after_s=_RETRY_AFTER_S)
+        if command.claim is not None and command.claim.id in self._claims_in_flight:
+            raise IdempotencyKeyInFlight(retry_after_s=_RETRY_AFTER_S)
+        pending = Pending(command, perf_counter(), asyncio.get_running_loop().create_future())
+        self._waiting.append(pending)
+        self._wake.set()
+        decided = await asyncio.shield(pending.future)
+        if decided.error is not None:
+            raise decided.error
+        return decided
+
+    async def change(self, command: Command) -> Operation:
+        """`execute` for commands about an operation: how it stands afterwards."""
+        operation = (await self.execute(command)).operation
+        assert operation is not None, "a command without a key is refused or has its operation"
+        return operation
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            size = min(len(self._waiting), self._batch_limit)
+            batch = [self._waiting.popleft() for _ in range(size)]
+            self._claims_in_flight = frozenset(p.command.claim.id for p in batch if p.command.claim is not None)
+            try:
+                await self._settle(batch, batch[0].arrived_s + self._patience_s)
+            except Exception:  # noqa: BLE001 the loop has to outlive any defect; the batch is told
+                log.exception("ledger.batch_failed", size=size)
+                _answer_all(batch, InternalError())
+            finally:
+                self._claims_in_flight = frozenset()
+
+    async def _settle(self, batch: Sequence[Pending], deadline_s: float) -> None:
+        """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards."""
+        conflicts = 0
+        while True:
+            try:
+                await self._commit(batch, deadline_s, conflicts)
+            except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
+                conflicts += 1
+                if _is_worth_repeating(error, conflicts):
+                    if perf_counter() >= deadline_s:
+                        log.error("ledger.gave_up", size=len(batch), conflicts=conflicts, error=repr(error))
+                        return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
+                    if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
+                        await asyncio.sleep(_backoff_s(conflicts))
+                        continue
+                elif len(batch) == 1:
+                    log.error("ledger.command_failed", command=_name(batch[0]), error=repr(error))
+                    return _answer_all(batch, InternalError())
+                break
+            else:
+                return None
+        middle = len(batch) // 2
+        log.warning("ledger.batch_halved", size=len(batch), conflicts=conflicts)
+        for half in (batch[:middle], batch[middle:]):
+            await self._settle(half, deadline_s)
+        return None
+
+    async def _commit(self, batch: Sequence[Pending], deadline_s: float, conflicts: int) -> None:
+        started = perf_counter()
+        async with self._client.start_session() as session:
+            try:
+                # The driver's own budget for retries is two minutes; ours is what a client will wait.
+                with pymongo.timeout(max(0.1, deadline_s - started)):
+                    prepared = await prepare(session, [pending.command for pending in batch])
+            except BaseException:
+                if session.in_transaction:
+                    await session.abort_transaction()
+                raise
+            await self._commit_for_certain(session, deadline_s)
+        refused = 0
+        for pending, outcome in zip(batch, prepared.decided, strict=True):
+            refused += outcome.refused
+            if not pending.future.done():
+                pending.future.set_result(outcome)
+        duration_s = perf_counter() - started
+        self._on_committed(Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows))
+
+    async def _commit_for_certain(self, session: AsyncClientSession, deadline_s: float) -> None:
+        """Repeats the commit alone while its result is unknown: the server knows whether it has happened.
+
+        Past the deadline the error leaves with its label, and the batch is answered with Unavailable.
+        Running a batch again after that is safe: its keys and its operations' statuses tell.
+        """
+        attempt = 0
+        while True:
+            try:
+                with pymongo.timeout(max(0.1, deadline_s - perf_counter())):
+                    await session.commit_transaction()
+            except PyMongoError as error:
+                if not error.has_error_label("UnknownTransactionCommitResult") or perf_counter() >= deadline_s:
+                    raise
+                attempt += 1
+                log.warning("ledger.commit_unknown", attempt=attempt, error=repr(error))
+                await asyncio.sleep(_backoff_s(attempt))
+            else:
+                return
+
+
+def _is_worth_repeating(error: Exception, conflicts: int) -> bool:
+    """Lost races and outages: read and decided again, the batch may well pass."""
+    if isinstance(error, GuardMissed) or _is_outage(error):
+        return True
+    if _is_duplicate(error):
+        # Somebody else's commit came between; read again, it shows. If it does not, something is broken.
+        return conflicts < _CONFLICTS_BEFORE_HALVING
+    return isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
+
+
+def _is_duplicate(error: Exception) -> bool:
+    if isinstance(error, BulkWriteError):
+        return any(e["code"] == _DUPLICATE_KEY for e in error.details.get("writeErrors", ()))
+    return isinstance(error, DuplicateKeyError)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Nobody there to say no: halving the batch would not help."""
+    return isinstance(error, ConnectionFailure) or (
+        isinstance(error, PyMongoError)
+        and (error.timeout or error.has_error_label("UnknownTransactionCommitResult"))
+    )
+
+
+def _backoff_s(attempt: int) -> float:
+    """Full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
+    return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 no secret
+
+
+def _answer_all(batch: Sequence[Pending], error: WalletServiceError) -> None:
+    for pending in batch:
+        if not pending.future.done():
+            pending.future.set_result(Decided(None, None, error, refused=True))
+
+
+def _name(pending: Pending) -> str:
+    return type(pending.command).__name__

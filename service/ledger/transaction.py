@@ -1,0 +1,100 @@
+"""One attempt at a batch: read what its commands name, decide them in order, write, all in one transaction."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.database import start_transaction
+from service.domain.idempotency import Answer
+from service.domain.operations import Operation, OperationType
+from service.domain.wallets import Wallet
+from service.errors import InternalError
+from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes, needs_of
+from service.ledger.commands import Command
+from service.repositories import idempotency_keys as idempotency_repository
+from service.repositories import operations as operation_repository
+from service.repositories import outbox as outbox_repository
+from service.repositories import transaction_logs as log_repository
+from service.repositories import users as user_repository
+from service.repositories import wallets as wallet_repository
+
+log = structlog.get_logger()
+
+
+class Prepared(NamedTuple):
+    """A transaction that only has to be committed."""
+
+    decided: list[Decided]
+    has_outbox_rows: bool
+
+
+class GuardMissed(Exception):  # noqa: N818 a signal to decide again, not an error
+    """A document was no longer in the state that was decided on."""
+
+
+async def prepare(session: AsyncClientSession, commands: Sequence[Command]) -> Prepared:
+    """Everything but the commit. Raises GuardMissed, or what the driver raises.
+
+    Where nothing has to be written the transaction is left without operations to commit.
+    """
+    await start_transaction(session)
+    batch = Batch(await _load(commands, session))
+    decided = [_run_alone(batch, command) for command in commands]
+    writes = batch.writes()
+    if writes:
+        await _write(writes, session)
+    return Prepared(decided, has_outbox_rows=bool(writes.outbox_inserts))
+
+
+def _run_alone(batch: Batch, command: Command) -> Decided:
+    """A defect in one command's rule must not take its neighbours down; the command itself changes nothing."""
+    try:
+        return batch.run(command)
+    except Exception:  # noqa: BLE001 logged with its trace, and told to the one who asked
+        log.exception("ledger.rule_failed", command=type(command).__name__, request_id=command.request_id)
+        return Decided(None, None, InternalError(), refused=True)
+
+
+async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loaded:
+    needs = needs_of(commands)
+    claims = [command.claim.id for command in commands if command.claim is not None]
+    answers: dict[str, KnownAnswer] = {}
+    if claims:
+        for row in await idempotency_repository.find_named(claims, session=session):
+            answers[row["_id"]] = KnownAnswer(row["fingerprint"], Answer(row["status_code"], bytes(row["body"])))
+    active_users: frozenset[str] = frozenset()
+    if needs.users:
+        active_users = await user_repository.find_active(needs.users, session=session)
+    operations: dict[str, Operation] = {}
+    for operation_type in OperationType:
+        ids = [operation_id for kind, operation_id in needs.operations if kind is operation_type]
+        if ids:
+            for operation in await operation_repository.find_named(operation_type, ids, session=session):
+                operations[operation.id] = operation
+    wallets: dict[str, Wallet] = {}
+    if needs.wallets or needs.owned_wallets:
+        wallets = await wallet_repository.find_named(needs.wallets, needs.owned_wallets, session=session)
+    return Loaded(active_users, wallets, operations, answers)
+
+
+async def _write(writes: Writes, session: AsyncClientSession) -> None:
+    """One bulk operation for each collection; wallets, which others may want too, come last."""
+    if writes.records:
+        await idempotency_repository.insert_many(writes.records, session=session)
+    for operation_type in OperationType:
+        inserts = [o for o in writes.operation_inserts if o.type is operation_type]
+        if inserts:
+            await operation_repository.insert_many(inserts, session=session)
+        updates = [u for u in writes.operation_updates if u.after.type is operation_type]
+        if updates and not await operation_repository.update_guarded(updates, session=session):
+            raise GuardMissed
+    if writes.outbox_inserts:
+        await outbox_repository.insert_many(writes.outbox_inserts, session=session)
+    if writes.outbox_deletes:
+        await outbox_repository.delete_many(writes.outbox_deletes, session=session)
+    if writes.entries:
+        await log_repository.insert_many(writes.entries, session=session)
+    if writes.wallet_updates and not await wallet_repository.update_guarded(writes.wallet_updates, session=session):
+        raise GuardMissed

@@ -1,0 +1,62 @@
+"""Opens and closes what a process needs: MongoDB, Redis, the bank, the ledger. Shared by API, workers and seed."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import structlog
+
+from service.database import Databases, bind_documents, connect
+from service.gateways.bank import Bank
+from service.gateways.job_queue import Job, JobQueue
+from service.gateways.simulated_bank import SimulatedBank
+from service.ledger.committer import Committed, Ledger
+from service.services.passwords import Passwords
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Resources(NamedTuple):
+    settings: Settings
+    databases: Databases
+    jobs: JobQueue
+    ledger: Ledger
+    bank: Bank
+    passwords: Passwords
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    await bind_documents(databases)
+    jobs = JobQueue(settings)
+
+    def on_committed(committed: Committed) -> None:
+        if committed.has_outbox_rows:
+            jobs.wake(Job.SUBMIT_ORDERS)
+        log.info(
+            "ledger.batch_committed",
+            size=committed.commands,
+            refused=committed.refused,
+            conflicts=committed.conflicts,
+            duration_ms=round(committed.duration_s * 1000, 2),
+        )
+
+    ledger = Ledger(
+        databases.client,
+        batch_limit=settings.ledger_batch_limit,
+        queue_limit=settings.ledger_queue_limit,
+        patience_s=settings.ledger_patience_s,
+        on_committed=on_committed,
+    )
+    ledger.start()
+    hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
+    try:
+        yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing))
+    finally:
+        await ledger.close()
+        hashing.shutdown(wait=False, cancel_futures=True)
+        await jobs.close()
+        await databases.client.close()
