@@ -1,0 +1,110 @@
+"""What deposits and withdrawals have in common over HTTP: fields, answers, lists."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Response
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from service.controllers.requests import StrictModel
+from service.domain.idempotency import Answer
+from service.domain.money import MAX_AMOUNT_MINOR, is_currency
+from service.domain.operations import Operation, operation_view
+from service.errors import PROBLEM_MEDIA_TYPE
+
+_FIRST_ERROR_STATUS = 400
+_METADATA_LIMIT = 20
+
+
+def _refuse_other_than_integer(value: Any) -> Any:  # noqa: ANN401 anything may come
+    # bool is an int to Python, and pydantic's own message would not say what to send.
+    if type(value) is not int or not 1 <= value <= MAX_AMOUNT_MINOR:
+        raise PydanticCustomError(
+            "invalid_amount",
+            "Send a whole number of minor units from 1 to 9007199254740991, e.g. 10050 for 100.50",
+        )
+    return value
+
+
+def _known_currency(code: str) -> str:
+    if not is_currency(code):
+        raise PydanticCustomError("unknown_currency", "Send an ISO 4217 code in capitals, e.g. INR")
+    return code
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("not_printable", "Control characters are not allowed")
+    return text
+
+
+Amount = Annotated[
+    int,
+    BeforeValidator(_refuse_other_than_integer),
+    Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
+]
+Currency = Annotated[str, AfterValidator(_known_currency), Field(description="ISO 4217", examples=["INR"])]
+Account = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._:@/-]{4,63}$",
+        description="The account at the bank",
+        examples=["bank-account-0001"],
+    ),
+]
+_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+
+
+class OrderRequest(StrictModel):
+    amount: Amount
+    currency: Currency
+    category: Annotated[_Label | None, Field(examples=["rent"])] = None
+    description: Annotated[_Text | None, Field(examples=["October"])] = None
+    metadata: Annotated[dict[_Label, _Text], Field(max_length=_METADATA_LIMIT)] = {}
+
+
+class OperationView(StrictModel):
+    """A deposit or a withdrawal as it stands."""
+
+    id: str
+    type: str
+    status: str
+    amount: int
+    currency: str
+    wallet_id: str
+    category: str | None
+    description: str | None
+    metadata: dict[str, str]
+    failure_code: str | None
+    failure_message: str | None
+    bank_reference: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DepositView(OperationView):
+    source: str
+
+
+class WithdrawalView(OperationView):
+    destination: str
+
+
+def respond(answer: Answer) -> Response:
+    """The answer to the byte, with a note where it was given before."""
+    is_problem = answer.status_code >= _FIRST_ERROR_STATUS
+    response = Response(
+        answer.body,
+        answer.status_code,
+        media_type=PROBLEM_MEDIA_TYPE if is_problem else "application/json",
+    )
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def shape(operation: Operation) -> Response:
+    return Response(orjson.dumps(operation_view(operation)), media_type="application/json")

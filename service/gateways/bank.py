@@ -1,0 +1,60 @@
+"""The bank as the service sees it: a protocol of two calls. A real bank is one more class that has them."""
+
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class OrderKind(StrEnum):
+    PAYOUT = "payout"
+    COLLECTION = "collection"
+
+
+class BankOrder(NamedTuple):
+    """What we ask for. `reference` is ours, and the bank executes it at most once, however often it is sent."""
+
+    reference: str
+    kind: OrderKind
+    amount: int
+    currency: str
+    account: str
+
+
+class BankState(StrEnum):
+    ACCEPTED = "accepted"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+class BankReport(NamedTuple):
+    """What the bank says of an order, in an answer or in a callback."""
+
+    reference: str
+    state: BankState
+    amount: int
+    currency: str
+    bank_reference: str | None
+    failure_code: str | None
+    failure_message: str | None
+
+
+class BankRejected(Exception):  # noqa: N818 the bank's word, not our error
+    """The bank refuses the order as such (4xx): it will never be executed."""
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+
+class BankOutcomeUnknown(Exception):  # noqa: N818 the absence of an answer, not our error
+    """A timeout, a 5xx, a broken connection: the order may or may not have been executed."""
+
+
+class Bank(Protocol):
+    async def submit(self, order: BankOrder) -> BankReport:
+        """Hands in an order, or the same again. Raises BankRejected or BankOutcomeUnknown."""
+        ...
+
+    async def find(self, reference: str) -> BankReport | None:
+        """What the bank knows of a reference; None where it never got it. Raises BankOutcomeUnknown."""
+        ...

@@ -1,0 +1,105 @@
+"""Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from service.domain.clock import utc_now
+from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.operations import OperationType
+from service.errors import InvalidSignature
+from service.gateways.bank import BankReport, BankState
+from service.gateways.job_queue import Job, JobQueue
+from service.ledger.committer import Ledger
+from service.repositories import bank_callbacks as inbox
+from service.repositories import operations as operation_repository
+from service.services.settlement import apply_report
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
+_LEASE_S = 15.0
+_TAKE_LIMIT = 256
+
+_PREFIXES = {"wdr_": OperationType.WITHDRAWAL, "dep_": OperationType.DEPOSIT}
+
+
+class CallbackPayload(BaseModel):
+    """`payment.settled`: what became of the order with our reference."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: str = Field(max_length=64)
+    reference: str = Field(min_length=1, max_length=64)
+    status: str = Field(pattern="^(success|failed)$")
+    amount: int = Field(ge=1, le=MAX_AMOUNT_MINOR)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    bank_reference: str | None = Field(None, max_length=64)
+    failure_code: str | None = Field(None, max_length=64)
+    failure_message: str | None = Field(None, max_length=256)
+
+
+def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings) -> str:
+    """The webhook-id, where the signature over id, time and the very bytes of the body holds.
+
+    Standard Webhooks 1.0.0: HMAC-SHA256, and no older or newer than five minutes. Raises InvalidSignature.
+    """
+    try:
+        Webhook(settings.bank_webhook_secret.get_secret_value()).verify(
+            body, dict(headers), json_parse=False
+        )
+    except (WebhookVerificationError, ValueError) as error:
+        # ValueError: text that is not UTF-8 or a signature that is not base64; the library lets these through.
+        log.warning("bank.callback_refused", reason=type(error).__name__)
+        raise InvalidSignature from error
+    return headers["webhook-id"]
+
+
+async def receive_callback(callback_id: str, payload: CallbackPayload, request_id: str | None, jobs: JobQueue) -> None:
+    """Keeps the callback; a second one with the same id changes nothing."""
+    is_new = await inbox.insert_once(callback_id, payload.model_dump(), request_id, utc_now())
+    jobs.wake(Job.APPLY_CALLBACKS)
+    log.info("bank.callback_received", callback_id=callback_id, reference=payload.reference, is_new=is_new)
+
+
+async def apply_due_callbacks(ledger: Ledger) -> int:
+    """Applies what waits in the inbox, side by side so that they share transactions; returns how many there were."""
+    rows = await inbox.claim(now=utc_now(), lease_s=_LEASE_S, limit=_TAKE_LIMIT)
+    outcomes = await asyncio.gather(*(_apply(row, ledger) for row in rows), return_exceptions=True)
+    applied: dict[str, list[str]] = {}
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            # It falls due again: one that fails must not stop the others.
+            log.error("bank.callback_failed", callback_id=row["_id"], exc_info=outcome)
+        else:
+            applied.setdefault(outcome, []).append(row["_id"])
+    for result, callback_ids in applied.items():
+        await inbox.mark_applied(callback_ids, result, utc_now())
+    return len(rows)
+
+
+async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
+    structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
+    payload = CallbackPayload.model_validate(row["payload"])
+    operation_type = _PREFIXES.get(payload.reference[:4])
+    operation = None
+    if operation_type is not None:
+        operation = await operation_repository.find(operation_type, payload.reference)
+    if operation is None:
+        log.error("bank.unknown_reference", reference=payload.reference)
+        return "unknown_reference"
+    report = BankReport(
+        reference=payload.reference,
+        state=BankState(payload.status),
+        amount=payload.amount,
+        currency=payload.currency,
+        bank_reference=payload.bank_reference,
+        failure_code=payload.failure_code,
+        failure_message=payload.failure_message,
+    )
+    return await apply_report(operation, report, ledger)

@@ -1,0 +1,36 @@
+"""Deposits: money into a wallet, from an account at the bank."""
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.idempotency import Answer, IdempotencyClaim
+from service.domain.identifiers import Prefix, new_id
+from service.ledger.commands import RequestDeposit
+from service.ledger.committer import Ledger
+from service.services.orders import Order
+
+log = structlog.get_logger()
+
+
+async def request_deposit(
+    ledger: Ledger, user_id: str, order: Order, claim: IdempotencyClaim, request_id: str | None
+) -> Answer:
+    """Leaves the order for the bank in the outbox; the wallet moves when the bank has collected the money.
+
+    A refusal (no_wallet_in_currency, wallet_frozen, …) is an answer too. Raises what Ledger.execute raises.
+    """
+    decided = await ledger.execute(
+        RequestDeposit(
+            now=utc_now(),
+            transaction_id=new_id(Prefix.TRANSACTION),
+            request_id=request_id,
+            claim=claim,
+            operation_id=new_id(Prefix.DEPOSIT),
+            user_id=user_id,
+            **order._asdict(),
+        )
+    )
+    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    if decided.operation is not None:
+        log.info("deposit.accepted", operation_id=decided.operation.id, user_id=user_id)
+    return decided.answer

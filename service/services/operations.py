@@ -1,0 +1,33 @@
+"""Reading deposits and withdrawals: they are looked at alike."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from service.domain.operations import Operation, OperationStatus, OperationType
+from service.errors import NotFound
+from service.repositories import operations as operation_repository
+
+
+class OperationFilter(NamedTuple):
+    status: OperationStatus | None = None
+    currency: str | None = None
+    category: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+async def get_operation(operation_type: OperationType, operation_id: str, user_id: str) -> Operation:
+    """Raises NotFound where there is none or it is somebody else's."""
+    operation = await operation_repository.find_owned(operation_type, operation_id, user_id)
+    if operation is None:
+        raise NotFound(f"There is no {operation_type} {operation_id}")
+    return operation
+
+
+async def list_operations(
+    operation_type: OperationType, user_id: str, wanted: OperationFilter, *, before_id: str | None, limit: int
+) -> list[Operation]:
+    """A user's operations, newest first."""
+    return await operation_repository.find_of_user(
+        operation_type, user_id, **wanted._asdict(), before_id=before_id, limit=limit
+    )

@@ -1,0 +1,15 @@
+"""What a person asks for, as the controllers hand it over."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Order(NamedTuple):
+    """`amount` in minor units of `currency`; `account` is the source or destination at the bank."""
+
+    amount: int
+    currency: str
+    account: str
+    category: str | None
+    description: str | None
+    metadata: Mapping[str, str]

@@ -1,0 +1,197 @@
+"""The way of an order to the bank and back: submit, ask, settle, give back, or leave it to a person."""
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any, NamedTuple, assert_never
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
+from service.domain.outbox import OutboxRow
+from service.errors import IllegalTransition
+from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
+from service.ledger.commands import BeginProcessing, Fail, FlagForReview, Settle
+from service.ledger.committer import Ledger
+from service.repositories import operations as operation_repository
+from service.repositories import outbox as outbox_repository
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# Retries after an unknown outcome start soon, since most troubles are short, and end up 10 minutes apart.
+_RETRY_FIRST_S = 1.0
+_RETRY_MAX_S = 600.0
+
+_ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
+
+
+class Desk(NamedTuple):
+    """Who takes part in a settlement."""
+
+    ledger: Ledger
+    bank: Bank
+    settings: Settings
+
+
+async def pursue_due_orders(desk: Desk) -> int:
+    """Takes the orders that are due, side by side up to the settings' limit; returns how many there were."""
+    rows = await outbox_repository.claim(
+        now=utc_now(), lease_s=desk.settings.bank_recheck_s, limit=desk.settings.worker_concurrency
+    )
+    outcomes = await asyncio.gather(*(_pursue_logged(row, desk) for row in rows), return_exceptions=True)
+    for row, outcome in zip(rows, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            # The row falls due again: one that fails must not stop the others.
+            log.error("outbox.visit_failed", operation_id=row.id, attempt=row.attempts, exc_info=outcome)
+    return len(rows)
+
+
+async def _pursue_logged(row: OutboxRow, desk: Desk) -> None:
+    structlog.contextvars.bind_contextvars(request_id=row.request_id)
+    await pursue_order(row, desk)
+
+
+async def pursue_order(row: OutboxRow, desk: Desk) -> None:
+    """One visit to the bank for an operation that has not ended; safe to repeat at any point.
+
+    The row is deleted in the transaction that ends the operation. Until then it falls due again and again, so
+    that neither a lost job, a dead worker nor a silent bank can leave an operation behind.
+    """
+    operation = await operation_repository.find(row.subject_type, row.id)
+    if operation is None:
+        log.error("outbox.without_operation", operation_id=row.id)
+        return
+    if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
+        return
+    try:
+        await _visit_bank(operation, row, desk)
+    except BankOutcomeUnknown as unknown:
+        log.warning("bank.outcome_unknown", operation_id=operation.id, attempt=row.attempts, reason=str(unknown))
+        await _come_back_or_give_up(operation, row, _retry_delay_s(row.attempts), desk)
+    except IllegalTransition:
+        # A callback was faster: what it said stands.
+        log.info("bank.order_overtaken", operation_id=operation.id)
+
+
+async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
+    try:
+        report = await _ask_bank(operation, row, desk)
+    except BankRejected as rejected:
+        if await desk.bank.find(operation.id) is None:
+            await _fail(operation, rejected.code, rejected.message, None, desk.ledger)
+        else:
+            # It refuses what it has: to give money back on that word could be to give it twice.
+            await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+        return
+    if report.state is not BankState.ACCEPTED:
+        await apply_report(operation, report, desk.ledger)
+    elif row.attempts > 1:
+        # Waiting for its word is not a failure, but it does not go on forever either.
+        delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.attempts))
+        await _come_back_or_give_up(operation, row, delay_s, desk)
+
+
+async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
+    """Asks by reference where the bank may know it already; submits under the same reference where it does not."""
+    if operation.status is not OperationStatus.PENDING:
+        known = await desk.bank.find(operation.id)
+        if known is not None:
+            return known
+    await desk.ledger.change(BeginProcessing(**_about(operation)))
+    log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
+    return await desk.bank.submit(
+        BankOrder(
+            reference=operation.id,
+            kind=_ORDER_KINDS[operation.type],
+            amount=operation.amount,
+            currency=operation.currency,
+            account=operation.account,
+        )
+    )
+
+
+async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: float, desk: Desk) -> None:
+    if row.attempts >= desk.settings.bank_attempt_limit:
+        reason = f"The bank gave no outcome in {row.attempts} attempts"
+        await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger)
+    else:
+        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s))
+
+
+async def _leave_to_a_person(operation: Operation, code: str, message: str, ledger: Ledger) -> None:
+    try:
+        await ledger.change(FlagForReview(**_about(operation), failure_code=code, failure_message=message))
+    except IllegalTransition:
+        log.info("bank.order_overtaken", operation_id=operation.id)
+    else:
+        log.error("operation.requires_review", operation_id=operation.id, failure_code=code)
+
+
+def _retry_delay_s(attempts: int) -> float:
+    """Full jitter above a floor (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
+    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** (attempts - 1))
+    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret
+
+
+async def apply_report(operation: Operation, report: BankReport, ledger: Ledger) -> str:
+    """Ends the operation as the bank says; once it has ended, nothing the bank says changes it again.
+
+    Returns what became of the report: the operation's status, or `contradiction`.
+    """
+    try:
+        match report.state:
+            case BankState.SUCCESS:
+                ended = await ledger.change(
+                    Settle(
+                        **_about(operation),
+                        entry_id=new_id(Prefix.ENTRY),
+                        amount=report.amount,
+                        currency=report.currency,
+                        bank_reference=report.bank_reference,
+                    )
+                )
+                log.info("operation.settled", operation_id=operation.id, status=ended.status)
+                return ended.status
+            case BankState.FAILED:
+                return await _fail(
+                    operation,
+                    report.failure_code or "declined",
+                    report.failure_message or "The bank declined the order",
+                    report.bank_reference,
+                    ledger,
+                )
+            case BankState.ACCEPTED:
+                return operation.status
+            case _:
+                assert_never(report.state)
+    except IllegalTransition:
+        log.error("bank.contradiction", operation_id=operation.id, status=operation.status, report=report.state)
+        return "contradiction"
+
+
+async def _fail(operation: Operation, code: str, message: str, bank_reference: str | None, ledger: Ledger) -> str:
+    ended = await ledger.change(
+        Fail(
+            **_about(operation),
+            entry_id=new_id(Prefix.ENTRY),
+            bank_reference=bank_reference,
+            failure_code=code,
+            failure_message=message,
+        )
+    )
+    log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=code)
+    return ended.status
+
+
+def _about(operation: Operation) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "request_id": operation.request_id,
+        "operation_type": operation.type,
+        "operation_id": operation.id,
+        "wallet_id": operation.wallet_id,
+    }

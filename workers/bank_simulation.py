@@ -1,0 +1,85 @@
+"""The simulated bank at work: executes the orders that are due and reports each by a signed callback."""
+
+import asyncio
+from typing import Any, NamedTuple
+
+import httpx
+import orjson
+import structlog
+from standardwebhooks.webhooks import Webhook
+
+from service.domain.clock import utc_now
+from service.gateways.bank import BankState
+from service.gateways.simulated_bank import report_of
+from service.repositories import bank_orders as journal
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# Longer than executing and reporting ever take: a bank that dies in between comes back to the order.
+_LEASE_S = 15.0
+_RETRY_FIRST_S = 1.0
+_RETRY_MAX_S = 60.0
+
+
+class SimulationDesk(NamedTuple):
+    http: httpx.AsyncClient
+    settings: Settings
+
+
+async def run_bank(context: dict[str, Any]) -> None:
+    """Goes on until no order is due."""
+    while await run_due_orders(context["simulation"]):
+        pass
+
+
+async def run_due_orders(desk: SimulationDesk) -> int:
+    """Takes the orders that are due, side by side; returns how many there were."""
+    orders = await journal.claim(now=utc_now(), lease_s=_LEASE_S, limit=desk.settings.worker_concurrency)
+    outcomes = await asyncio.gather(*(_execute_and_report(order, desk) for order in orders), return_exceptions=True)
+    for order, outcome in zip(orders, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            log.error("bank_simulation.order_failed", reference=order["_id"], exc_info=outcome)
+    return len(orders)
+
+
+async def _execute_and_report(order: dict[str, Any], desk: SimulationDesk) -> None:
+    executed = await journal.execute(order, utc_now())
+    try:
+        response = await desk.http.post(
+            desk.settings.bank_callback_url, **signed_callback(executed, desk.settings)
+        )
+        response.raise_for_status()
+    except httpx.HTTPError as error:
+        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** order["attempts"])
+        log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=repr(error))
+        await journal.report_later(order["_id"], utc_now(), delay_s)
+    else:
+        await journal.mark_reported(order["_id"])
+
+
+def signed_callback(order: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Body and headers as Standard Webhooks 1.0.0 has them. A repeated report keeps its id, so that it counts once."""
+    report = report_of(order)
+    assert report.state is not BankState.ACCEPTED, "only what has ended is reported"  # noqa: S101 the simulation's own rule
+    payload = {
+        "type": "payment.settled",
+        "reference": report.reference,
+        "status": report.state,
+        "amount": report.amount,
+        "currency": report.currency,
+        "bank_reference": report.bank_reference,
+        "failure_code": report.failure_code,
+        "failure_message": report.failure_message,
+    }
+    body = orjson.dumps(payload)
+    callback_id = f"msg_{report.reference}"
+    now = utc_now()
+    signature = Webhook(settings.bank_webhook_secret.get_secret_value()).sign(callback_id, now, body.decode())
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": callback_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+    }
+    return {"content": body, "headers": headers}

@@ -1,0 +1,86 @@
+"""arq's settings: which jobs there are, how often the sweep runs, and what a worker opens and closes."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, ClassVar
+
+import httpx
+import structlog
+from arq import cron
+from arq.connections import RedisSettings
+from arq.worker import func
+
+from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
+from service.log import set_up_logging
+from service.services.settlement import Desk
+from service.settings import get_settings
+from service.startup import open_resources
+from workers.bank_callbacks import apply_callbacks
+from workers.bank_orders import submit_orders
+from workers.bank_simulation import SimulationDesk, run_bank
+from workers.sweep import sweep
+
+log = structlog.get_logger()
+
+# A bank that times out takes 5 s, a ledger in trouble 10 s; a job takes many turns of both at most.
+_JOB_TIMEOUT_S = 60
+_CALLBACK_TIMEOUT_S = 5.0
+_SHUTDOWN_S = 15
+_CONNECTIONS_LIMIT = 32
+
+
+async def _on_startup(context: dict[str, Any]) -> None:
+    settings = get_settings()
+    set_up_logging(settings)
+    stack = AsyncExitStack()
+    resources = await stack.enter_async_context(open_resources(settings))
+    limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)
+    http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
+    context["stack"] = stack
+    context["resources"] = resources
+    context["desk"] = Desk(resources.ledger, resources.bank, settings)
+    context["simulation"] = SimulationDesk(http, settings)
+    log.info("worker.started")
+
+
+async def _on_shutdown(context: dict[str, Any]) -> None:
+    log.info("worker.stopping")
+    await context["stack"].aclose()
+
+
+async def _on_job_start(context: dict[str, Any]) -> None:
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(job_id=context["job_id"])
+
+
+class WorkerSettings:
+    """`arq workers.main.WorkerSettings`. Jobs only say that there is work; what and how much stands in MongoDB."""
+
+    functions: ClassVar = [
+        func(submit_orders, name=Job.SUBMIT_ORDERS, max_tries=1, keep_result=0),
+        func(apply_callbacks, name=Job.APPLY_CALLBACKS, max_tries=1, keep_result=0),
+        func(run_bank, name=Job.RUN_BANK, max_tries=1, keep_result=0),
+    ]
+    cron_jobs: ClassVar = [
+        cron(
+            sweep,
+            second=set(range(0, 60, get_settings().worker_sweep_s)),
+            run_at_startup=True,
+            max_tries=1,
+            keep_result=0,
+        )
+    ]
+    redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings())
+    on_startup: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_startup
+    on_shutdown: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_shutdown
+    on_job_start: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_job_start
+    job_serializer = serialize_job
+    job_deserializer = deserialize_job
+    job_timeout = _JOB_TIMEOUT_S
+    job_completion_wait = _SHUTDOWN_S
+    keep_result = 0
+    # arq's own half second between looks would be most of an operation's way to the bank.
+    poll_delay = 0.05
+    max_jobs = 32
+    health_check_interval = 5
+    log_results = False
