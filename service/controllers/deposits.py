@@ -1,0 +1,41 @@
+"""Deposits over HTTP."""
+
+from typing import Annotated
+
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Response
+
+from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.operations import Account, OrderRequest, DepositView, respond, shape
+from service.controllers.requests import StrictRoute
+from service.domain.operations import OperationType
+from service.services import operations, deposits
+from service.services.orders import Order
+
+router = APIRouter(route_class=StrictRoute, tags=["Deposits"])
+
+
+class DepositRequest(OrderRequest):
+    source: Account
+
+
+@router.post(
+    "/deposits",
+    status_code=202,
+    response_model=DepositView,
+    summary="Deposit money from an account at the bank",
+)
+async def request_deposit(
+    body: DepositRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, "POST /deposits", body.model_dump())
+    order = Order(body.amount, body.currency, body.source, body.category, body.description, body.metadata)
+    answer = await deposits.request_deposit(
+        resources.ledger, user.user_id, order, claim, correlation_id.get()
+    )
+    return respond(answer)
+
+
+@router.get("/deposits/{deposit_id}", response_model=DepositView, summary="One deposit")
+async def get_deposit(deposit_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
+    return shape(await operations.get_operation(OperationType.DEPOSIT, deposit_id, user.user_id))

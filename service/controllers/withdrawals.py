@@ -1,0 +1,41 @@
+"""Withdrawals over HTTP."""
+
+from typing import Annotated
+
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Response
+
+from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.operations import Account, OrderRequest, WithdrawalView, respond, shape
+from service.controllers.requests import StrictRoute
+from service.domain.operations import OperationType
+from service.services import operations, withdrawals
+from service.services.orders import Order
+
+router = APIRouter(route_class=StrictRoute, tags=["Withdrawals"])
+
+
+class WithdrawalRequest(OrderRequest):
+    destination: Account
+
+
+@router.post(
+    "/withdrawals",
+    status_code=202,
+    response_model=WithdrawalView,
+    summary="Withdraw money to an account at the bank",
+)
+async def request_withdrawal(
+    body: WithdrawalRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, "POST /withdrawals", body.model_dump())
+    order = Order(body.amount, body.currency, body.destination, body.category, body.description, body.metadata)
+    answer = await withdrawals.request_withdrawal(
+        resources.ledger, user.user_id, order, claim, correlation_id.get()
+    )
+    return respond(answer)
+
+
+@router.get("/withdrawals/{withdrawal_id}", response_model=WithdrawalView, summary="One withdrawal")
+async def get_withdrawal(withdrawal_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
+    return shape(await operations.get_operation(OperationType.WITHDRAWAL, withdrawal_id, user.user_id))
