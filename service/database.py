@@ -107,7 +107,7 @@ async def _set_up_collection(database: Database, document: type[Document]) -> st
     declared: Any = document.Settings
     validator = {"$jsonSchema": declared.validator}
     try:
-        await database.create_collection(declared.name, validator=validator)
+        await database.create_collection(declared.name, check_exists=False, validator=validator)
         done = "created"
     except OperationFailure as error:
         if error.code != _NAMESPACE_EXISTS:
