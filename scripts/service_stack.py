@@ -11,6 +11,7 @@
         stack.start_api()
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,9 +28,11 @@ from scripts.server_process import (
     LOOPBACK,
     POLL_S,
     EmbeddedServer,
+    command_line,
     ending_with_parent,
     set_aside_if_large,
     tail,
+    wait_until,
 )
 from scripts.stack_environment import (
     USUAL_MONGO_PORT,
@@ -264,13 +267,9 @@ def stop_leftover_programs(data_dir: Path) -> list[int]:
         if is_ours and int(entry.name) != os.getpid():
             found.append(int(entry.name))
     for pid in found:
-        _kill_if_alive(pid)
+        # Not asked first: they lost their log's reader, and every promise of the ledger holds through SIGKILL.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if not wait_until(lambda: all(command_line(pid) is None for pid in found), CHILD_STOP_LIMIT_S):
+        raise EmbeddedServerError(f"Of the processes {found}, left behind by an earlier start, one does not end.")
     return found
-
-
-def _kill_if_alive(pid: int) -> None:
-    # Not asked first: they lost their log's reader, and every promise of the ledger holds through SIGKILL.
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
