@@ -145,9 +145,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     return f"roles: {username} may find and insert in {', '.join(sorted(INSERT_ONLY))}, and change the rest"
 
 
-async def _update_or_create(
-    admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]
-) -> None:
+async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:
     try:
         await admin.command({f"update{kind}": name, **definition})
     except OperationFailure as error:

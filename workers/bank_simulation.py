@@ -46,9 +46,7 @@ async def run_due_orders(desk: SimulationDesk) -> int:
 async def _execute_and_report(order: dict[str, Any], desk: SimulationDesk) -> None:
     executed = await journal.execute(order, utc_now())
     try:
-        response = await desk.http.post(
-            desk.settings.bank_callback_url, **signed_callback(executed, desk.settings)
-        )
+        response = await desk.http.post(desk.settings.bank_callback_url, **signed_callback(executed, desk.settings))
         response.raise_for_status()
     except httpx.HTTPError as error:
         delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** order["attempts"])

@@ -57,9 +57,7 @@ async def _idempotency_key(
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
 
 
-def claim_key(
-    resources: Resources, user_id: str, key: str, route: str, body: Mapping[str, Any]
-) -> IdempotencyClaim:
+def claim_key(resources: Resources, user_id: str, key: str, route: str, body: Mapping[str, Any]) -> IdempotencyClaim:
     """The key as this user's, for this very request: method, route and body in canonical form."""
     canonical = orjson.dumps([route, body], option=orjson.OPT_SORT_KEYS)
     expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)

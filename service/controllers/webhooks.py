@@ -45,7 +45,9 @@ async def bank_callback(
     except json.JSONDecodeError as error:
         raise Malformed(f"The body is not valid JSON: {error.msg}") from error
     except ValidationError as error:
-        fields = tuple(FieldError("/" + "/".join(map(str, one["loc"])), one["type"], one["msg"]) for one in error.errors())
+        fields = tuple(
+            FieldError("/" + "/".join(map(str, one["loc"])), one["type"], one["msg"]) for one in error.errors()
+        )
         raise InvalidFields(fields=fields) from error
     await receive_callback(callback_id, payload, correlation_id.get(), resources.jobs)
     return {"received": True}

@@ -82,9 +82,7 @@ def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
         hash="",
     )
     entry = unsealed._replace(hash=entry_hash(unsealed))
-    moved = wallet._replace(
-        available=available, held=held, seq=entry.seq, head_hash=entry.hash, updated_at=movement.at
-    )
+    moved = wallet._replace(available=available, held=held, seq=entry.seq, head_hash=entry.hash, updated_at=movement.at)
     return moved, entry
 
 

@@ -221,8 +221,7 @@ def _is_duplicate(error: Exception) -> bool:
 def _is_outage(error: Exception) -> bool:
     """Nobody there to say no: halving the batch would not help."""
     return isinstance(error, ConnectionFailure) or (
-        isinstance(error, PyMongoError)
-        and (error.timeout or error.has_error_label("UnknownTransactionCommitResult"))
+        isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("UnknownTransactionCommitResult"))
     )
 
 

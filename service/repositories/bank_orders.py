@@ -50,9 +50,7 @@ async def execute(order: dict[str, Any], now: datetime) -> dict[str, Any]:
 
 
 async def mark_reported(reference: str) -> None:
-    await BankOrder.get_pymongo_collection().update_one(
-        {"_id": reference}, {"$unset": {"due_at": "", "claim": ""}}
-    )
+    await BankOrder.get_pymongo_collection().update_one({"_id": reference}, {"$unset": {"due_at": "", "claim": ""}})
 
 
 async def report_later(reference: str, now: datetime, delay_s: float) -> None:

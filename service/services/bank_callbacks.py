@@ -50,9 +50,7 @@ def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings
     Standard Webhooks 1.0.0: HMAC-SHA256, and no older or newer than five minutes. Raises InvalidSignature.
     """
     try:
-        Webhook(settings.bank_webhook_secret.get_secret_value()).verify(
-            body, dict(headers), json_parse=False
-        )
+        Webhook(settings.bank_webhook_secret.get_secret_value()).verify(body, dict(headers), json_parse=False)
     except (WebhookVerificationError, ValueError) as error:
         # ValueError: text that is not UTF-8 or a signature that is not base64; the library lets these through.
         log.warning("bank.callback_refused", reason=type(error).__name__)
