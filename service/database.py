@@ -93,12 +93,12 @@ async def set_up(settings: Settings) -> list[str]:
     admin_url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
     databases = connect(admin_url, settings)
     try:
-        lines = []
-        for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS)):
-            for document in documents:
-                lines.append(await _set_up_collection(database, document))
-        lines.append(await _set_up_service_user(databases, settings))
-        return lines
+        lines = [
+            await _set_up_collection(database, document)
+            for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
+            for document in documents
+        ]
+        return [*lines, await _set_up_service_user(databases, settings)]
     finally:
         await databases.client.close()
 
@@ -129,8 +129,8 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
         return f"roles: left out, {username} is the user of the set-up itself"
     privileges = [
         {
-            "resource": {"db": database.name, "collection": document.Settings.name},  # type: ignore[attr-defined]  # beanie types Settings as any class
-            "actions": _INSERT_ONLY if document.Settings.name in INSERT_ONLY else _CHANGE,  # type: ignore[attr-defined]  # as above
+            "resource": {"db": database.name, "collection": document.Settings.name},
+            "actions": _INSERT_ONLY if document.Settings.name in INSERT_ONLY else _CHANGE,
         }
         for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
         for document in documents

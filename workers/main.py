@@ -2,13 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httpx
 import structlog
 from arq import cron
 from arq.connections import RedisSettings
-from arq.worker import func
+from arq.typing import WorkerCoroutine
+from arq.worker import Function, func
 
 from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
@@ -21,6 +22,8 @@ from workers.bank_simulation import SimulationDesk, run_bank
 from workers.sweep import sweep
 
 log = structlog.get_logger()
+
+Task = Callable[[dict[str, Any]], Awaitable[None]]
 
 # A bank that times out takes 5 s, a ledger in trouble 10 s; a job takes many turns of both at most.
 _JOB_TIMEOUT_S = 60
@@ -53,17 +56,22 @@ async def _on_job_start(context: dict[str, Any]) -> None:
     structlog.contextvars.bind_contextvars(job_id=context["job_id"])
 
 
+def _job(name: Job, task: Task) -> Function:
+    """One try: the next nudge or the sweep is the retry, and a kept result would block the job's id."""
+    return func(cast(WorkerCoroutine, task), name=name, max_tries=1, keep_result=0)
+
+
 class WorkerSettings:
     """`arq workers.main.WorkerSettings`. Jobs only say that there is work; what and how much stands in MongoDB."""
 
     functions: ClassVar = [
-        func(submit_orders, name=Job.SUBMIT_ORDERS, max_tries=1, keep_result=0),
-        func(apply_callbacks, name=Job.APPLY_CALLBACKS, max_tries=1, keep_result=0),
-        func(run_bank, name=Job.RUN_BANK, max_tries=1, keep_result=0),
+        _job(Job.SUBMIT_ORDERS, submit_orders),
+        _job(Job.APPLY_CALLBACKS, apply_callbacks),
+        _job(Job.RUN_BANK, run_bank),
     ]
     cron_jobs: ClassVar = [
         cron(
-            sweep,
+            cast(WorkerCoroutine, sweep),
             second=set(range(0, 60, get_settings().worker_sweep_s)),
             run_at_startup=True,
             max_tries=1,
@@ -71,9 +79,9 @@ class WorkerSettings:
         )
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings())
-    on_startup: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_startup
-    on_shutdown: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_shutdown
-    on_job_start: ClassVar[Callable[[dict[str, Any]], Awaitable[None]]] = _on_job_start
+    on_startup: ClassVar[Task] = _on_startup
+    on_shutdown: ClassVar[Task] = _on_shutdown
+    on_job_start: ClassVar[Task] = _on_job_start
     job_serializer = serialize_job
     job_deserializer = deserialize_job
     job_timeout = _JOB_TIMEOUT_S

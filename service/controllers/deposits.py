@@ -6,10 +6,10 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 
 from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
-from service.controllers.operations import Account, OrderRequest, DepositView, respond, shape
+from service.controllers.operations import Account, DepositView, OrderRequest, respond, shape
 from service.controllers.requests import StrictRoute
 from service.domain.operations import OperationType
-from service.services import operations, deposits
+from service.services import deposits, operations
 from service.services.orders import Order
 
 router = APIRouter(route_class=StrictRoute, tags=["Deposits"])

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
+import orjson
 import structlog
 from fastapi import APIRouter, Response
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
-import orjson
 
 from service.controllers.dependencies import OpenResources
 from service.startup import Resources

@@ -63,7 +63,7 @@ class OrderRequest(StrictModel):
     currency: Currency
     category: Annotated[_Label | None, Field(examples=["rent"])] = None
     description: Annotated[_Text | None, Field(examples=["October"])] = None
-    metadata: Annotated[dict[_Label, _Text], Field(max_length=_METADATA_LIMIT)] = {}
+    metadata: Annotated[dict[_Label, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
 
 
 class OperationView(StrictModel):

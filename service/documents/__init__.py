@@ -9,6 +9,21 @@ from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.wallets import WalletDocument
 
+__all__ = [
+    "BANK_DOCUMENTS",
+    "INSERT_ONLY",
+    "WALLET_DOCUMENTS",
+    "BankCallback",
+    "BankOrder",
+    "Deposit",
+    "IdempotencyKey",
+    "OutboxDocument",
+    "TransactionLog",
+    "User",
+    "WalletDocument",
+    "Withdrawal",
+]
+
 WALLET_DOCUMENTS = [
     User,
     WalletDocument,

@@ -42,7 +42,7 @@ class Movement(NamedTuple):
     at: datetime
 
 
-class ImpossibleMovement(Exception):  # noqa: N818 it is a defect of a rule, not an error of a client
+class ImpossibleMovement(Exception):
     """A rule let through what it should have refused."""
 
 

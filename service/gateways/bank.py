@@ -37,7 +37,7 @@ class BankReport(NamedTuple):
     failure_message: str | None
 
 
-class BankRejected(Exception):  # noqa: N818 the bank's word, not our error
+class BankRejected(Exception):
     """The bank refuses the order as such (4xx): it will never be executed."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -46,7 +46,7 @@ class BankRejected(Exception):  # noqa: N818 the bank's word, not our error
         super().__init__(f"{code}: {message}")
 
 
-class BankOutcomeUnknown(Exception):  # noqa: N818 the absence of an answer, not our error
+class BankOutcomeUnknown(Exception):
     """A timeout, a 5xx, a broken connection: the order may or may not have been executed."""
 
 

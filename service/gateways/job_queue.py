@@ -5,13 +5,12 @@ import math
 import time
 from enum import StrEnum
 
+import orjson
 import structlog
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Deserializer, Serializer
 from redis.exceptions import RedisError
-
-import orjson
 
 from service.settings import Settings
 

@@ -1,8 +1,8 @@
 """Commands: plain data, one class for each thing that the ledger can be asked to do."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from service.domain.idempotency import IdempotencyClaim

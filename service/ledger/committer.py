@@ -128,7 +128,7 @@ class Ledger:
             self._claims_in_flight = frozenset(p.command.claim.id for p in batch if p.command.claim is not None)
             try:
                 await self._settle(batch, batch[0].arrived_s + self._patience_s)
-            except Exception:  # noqa: BLE001 the loop has to outlive any defect; the batch is told
+            except Exception:
                 log.exception("ledger.batch_failed", size=size)
                 _answer_all(batch, InternalError())
             finally:
@@ -140,17 +140,17 @@ class Ledger:
         while True:
             try:
                 await self._commit(batch, deadline_s, conflicts)
-            except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
+            except Exception as error:
                 conflicts += 1
                 if _is_worth_repeating(error, conflicts):
                     if perf_counter() >= deadline_s:
-                        log.error("ledger.gave_up", size=len(batch), conflicts=conflicts, error=repr(error))
+                        log.exception("ledger.gave_up", size=len(batch), conflicts=conflicts)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
                     if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
                         await asyncio.sleep(_backoff_s(conflicts))
                         continue
                 elif len(batch) == 1:
-                    log.error("ledger.command_failed", command=_name(batch[0]), error=repr(error))
+                    log.exception("ledger.command_failed", command=_name(batch[0]))
                     return _answer_all(batch, InternalError())
                 break
             else:

@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     has_outbox_rows: bool
 
 
-class GuardMissed(Exception):  # noqa: N818 a signal to decide again, not an error
+class GuardMissed(Exception):
     """A document was no longer in the state that was decided on."""
 
 
@@ -52,7 +52,7 @@ def _run_alone(batch: Batch, command: Command) -> Decided:
     """A defect in one command's rule must not take its neighbours down; the command itself changes nothing."""
     try:
         return batch.run(command)
-    except Exception:  # noqa: BLE001 logged with its trace, and told to the one who asked
+    except Exception:
         log.exception("ledger.rule_failed", command=type(command).__name__, request_id=command.request_id)
         return Decided(None, None, InternalError(), refused=True)
 

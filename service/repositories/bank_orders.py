@@ -15,7 +15,7 @@ async def insert_once(order: dict[str, Any]) -> dict[str, Any]:
     try:
         await BankOrder.get_pymongo_collection().insert_one(order)
     except DuplicateKeyError:
-        known = await BankOrder.get_pymongo_collection().find_one_and_update(
+        known: dict[str, Any] | None = await BankOrder.get_pymongo_collection().find_one_and_update(
             {"_id": order["_id"]}, {"$inc": {"submissions": 1}}, return_document=ReturnDocument.AFTER
         )
         assert known is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
@@ -39,7 +39,7 @@ async def execute(order: dict[str, Any], now: datetime) -> dict[str, Any]:
     if succeeded:
         payment = {"at": now, "amount": order["amount"], "bank_reference": order["bank_reference"]}
         change["$push"] = {"payments": payment}
-    executed = await BankOrder.get_pymongo_collection().find_one_and_update(
+    executed: dict[str, Any] | None = await BankOrder.get_pymongo_collection().find_one_and_update(
         {"_id": order["_id"], "state": "accepted"}, change, return_document=ReturnDocument.AFTER
     )
     if executed is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo import UpdateOne
@@ -14,6 +14,16 @@ from service.domain.operations import Operation, OperationStatus, OperationType
 
 # Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
 _ONE_BATCH = 4096
+
+
+class OperationFilter(NamedTuple):
+    """What a list is narrowed to; times are from (inclusive) and to (exclusive)."""
+
+    status: OperationStatus | None = None
+    currency: str | None = None
+    category: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
 
 
 def _collection(operation_type: OperationType) -> AsyncCollection[dict[str, Any]]:
@@ -81,25 +91,14 @@ async def find_owned(operation_type: OperationType, operation_id: str, user_id: 
 
 
 async def find_of_user(
-    operation_type: OperationType,
-    user_id: str,
-    *,
-    status: OperationStatus | None,
-    currency: str | None,
-    category: str | None,
-    created_from: datetime | None,
-    created_to: datetime | None,
-    before_id: str | None,
-    limit: int,
+    operation_type: OperationType, user_id: str, wanted: OperationFilter, *, before_id: str | None, limit: int
 ) -> list[Operation]:
     """A user's operations, newest first; `before_id` is the last one of the page before."""
+    equal = {"status": wanted.status, "currency": wanted.currency, "category": wanted.category}
+    times = {"$gte": wanted.created_from, "$lt": wanted.created_to}
     condition: dict[str, Any] = {"user_id": user_id}
-    for field, value in (("status", status), ("currency", currency), ("category", category)):
-        if value is not None:
-            condition[field] = value
-    time_range = {
-        operator: moment for operator, moment in (("$gte", created_from), ("$lt", created_to)) if moment is not None
-    }
+    condition |= {name: value for name, value in equal.items() if value is not None}
+    time_range = {operator: moment for operator, moment in times.items() if moment is not None}
     if time_range:
         condition["created_at"] = time_range
     if before_id is not None:

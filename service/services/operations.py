@@ -1,19 +1,9 @@
 """Reading deposits and withdrawals: they are looked at alike."""
 
-from datetime import datetime
-from typing import NamedTuple
-
-from service.domain.operations import Operation, OperationStatus, OperationType
+from service.domain.operations import Operation, OperationType
 from service.errors import NotFound
 from service.repositories import operations as operation_repository
-
-
-class OperationFilter(NamedTuple):
-    status: OperationStatus | None = None
-    currency: str | None = None
-    category: str | None = None
-    created_from: datetime | None = None
-    created_to: datetime | None = None
+from service.repositories.operations import OperationFilter
 
 
 async def get_operation(operation_type: OperationType, operation_id: str, user_id: str) -> Operation:
@@ -28,6 +18,4 @@ async def list_operations(
     operation_type: OperationType, user_id: str, wanted: OperationFilter, *, before_id: str | None, limit: int
 ) -> list[Operation]:
     """A user's operations, newest first."""
-    return await operation_repository.find_of_user(
-        operation_type, user_id, **wanted._asdict(), before_id=before_id, limit=limit
-    )
+    return await operation_repository.find_of_user(operation_type, user_id, wanted, before_id=before_id, limit=limit)

@@ -168,7 +168,7 @@ async def apply_report(operation: Operation, report: BankReport, ledger: Ledger)
             case _:
                 assert_never(report.state)
     except IllegalTransition:
-        log.error("bank.contradiction", operation_id=operation.id, status=operation.status, report=report.state)
+        log.exception("bank.contradiction", operation_id=operation.id, report=report.state)
         return "contradiction"
 
 

@@ -137,7 +137,7 @@ _numbers = count()
 
 def _request(kind: str, user: str, currency: str, amount: int) -> RequestDeposit | RequestWithdrawal:
     number = next(_numbers)
-    common = {
+    common: dict[str, Any] = {
         "now": _NOW + timedelta(milliseconds=number),
         "transaction_id": f"txn_{number}",
         "request_id": f"req_{number}",
@@ -157,7 +157,7 @@ def _request(kind: str, user: str, currency: str, amount: int) -> RequestDeposit
 
 def _about(operation: Operation, step: str) -> Command:
     number = next(_numbers)
-    common = {
+    common: dict[str, Any] = {
         "now": _NOW + timedelta(milliseconds=number),
         "transaction_id": f"txn_{number}",
         "operation_type": operation.type,
