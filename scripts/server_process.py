@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -161,7 +162,7 @@ def wait_until(condition: Callable[[], bool], limit_s: float) -> bool:
     return True
 
 
-class EmbeddedServer:
+class EmbeddedServer(ABC):
     """One server process with its own data directory. Can be started, stopped, killed and started again."""
 
     name: str
@@ -197,7 +198,7 @@ class EmbeddedServer:
         self._take_lock()
         try:
             self._start_locked()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nothing half-started stays
             self.kill()
             raise
         return self
@@ -298,11 +299,13 @@ class EmbeddedServer:
     def _log_end(self) -> str:
         return tail(self.log_path, self._worth_telling)
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """The program and its arguments; files that they name are written here."""
 
+    @abstractmethod
     def _wait_until_ready(self) -> None:
-        raise NotImplementedError
+        """Return when the server takes writes, by way of `_wait_for`."""
 
     def _worth_telling(self, lines: Sequence[str]) -> Sequence[str]:
         """The lines of a log that help someone whose server did not start."""

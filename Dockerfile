@@ -1,0 +1,36 @@
+# One image for the API, the worker, the set-up and the demo users; Compose chooses by command.
+
+FROM python:3.11-slim AS build
+WORKDIR /app
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+COPY pyproject.toml requirements.lock ./
+# uv at its locked version and hash, then what the service itself needs. The lock, given as a constraint, pins every
+# version, and --require-hashes checks each download against it; development tools stay out.
+RUN awk '/^uv==/ { on = 1; print; next } /^[^ ]/ { on = 0 } on' requirements.lock > uv.lock \
+    && pip install --no-cache-dir --require-hashes --requirement uv.lock \
+    && uv venv .venv \
+    && uv pip install --no-cache --compile-bytecode --require-hashes \
+        --constraint requirements.lock --requirement pyproject.toml
+
+FROM python:3.11-slim
+WORKDIR /app
+# A number, so that an orchestrator can tell that it is not root.
+RUN groupadd --system --gid 10001 wallet \
+    && useradd --system --uid 10001 --gid wallet --no-create-home --shell /usr/sbin/nologin wallet
+COPY --from=build /app/.venv .venv
+COPY service service
+COPY workers workers
+COPY seed seed
+COPY scripts scripts
+ENV PATH="/app/.venv/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    WALLET_ENV=production
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+# The number of processes comes from WEB_CONCURRENCY, which uvicorn reads itself.
+CMD ["python", "-m", "uvicorn", "--factory", "service.main:create_app", "--host", "0.0.0.0", "--port", "8000", \
+     "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-server-header", \
+     "--timeout-graceful-shutdown", "10"]
