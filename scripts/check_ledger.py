@@ -1,0 +1,106 @@
+"""Proves the ledger from its own documents: `python -m scripts.check_ledger`.
+
+Reads everything as of one moment and changes nothing, so it may run beside the service. Ends with 0 where every rule
+holds, 1 where one is broken (each breach is named), 2 where it could not look.
+"""
+
+import asyncio
+import sys
+from datetime import timedelta
+from typing import Annotated, Final
+
+import typer
+from pydantic import ValidationError
+from pymongo.errors import PyMongoError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from scripts.ledger_inspection import COUNTED, Inspection, count_rows, inspect
+from scripts.ledger_rules import Breach
+from service.database import Databases, connect
+from service.domain.money import EXPONENTS, format_minor
+from service.settings import Settings, get_settings
+
+__all__ = ["Breach", "check_ledger"]
+
+_BROKEN: Final = 1
+_COULD_NOT_LOOK: Final = 2
+# Snapshots of this age are gone: the server was not told to keep them for longer.
+_SNAPSHOT_TOO_OLD: Final = 239
+
+console = Console()
+
+
+async def check_ledger(databases: Databases) -> list[Breach]:
+    """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look."""
+    return (await inspect(databases)).breaches
+
+
+def main(
+    grace: Annotated[
+        float | None,
+        typer.Option(help="Seconds after which what the bank paid and is still open here is a breach.", min=0),
+    ] = None,
+) -> None:
+    """Check every wallet, entry, operation and the bank's journal against each other."""
+    try:
+        inspection = asyncio.run(_inspect_shown(get_settings(), None if grace is None else timedelta(seconds=grace)))
+    except (PyMongoError, ValidationError) as error:
+        print(f"check-ledger could not look: {error}", file=sys.stderr)
+        if getattr(error, "code", None) == _SNAPSHOT_TOO_OLD:
+            print("Let mongod keep its past for longer: minSnapshotHistoryWindowInSeconds.", file=sys.stderr)
+        raise typer.Exit(_COULD_NOT_LOOK) from error
+    _show(inspection)
+    if inspection.breaches:
+        raise typer.Exit(_BROKEN)
+
+
+async def _inspect_shown(settings: Settings, grace: timedelta | None) -> Inspection:
+    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=await count_rows(databases))
+            return await inspect(databases, grace=grace, on_progress=lambda rows: progress.advance(task, rows))
+    finally:
+        await databases.client.close()
+
+
+def _show(inspection: Inspection) -> None:
+    counts = Table("looked at", box=SIMPLE_HEAD)
+    counts.add_column("count", justify="right")
+    for name in COUNTED:
+        counts.add_row(name, f"{inspection.counts[name]:,}")
+    console.print(counts)
+    totals = Table(box=SIMPLE_HEAD)
+    for heading in ("available", "+ held", "= deposits", "- withdrawals", "difference"):
+        totals.add_column(heading, justify="right")
+    for currency, total in sorted(inspection.totals.items()):
+        difference = total.available + total.held - total.deposited + total.withdrawn
+        amounts = (total.available, total.held, total.deposited, total.withdrawn, difference)
+        totals.add_row(*(_money(amount, currency) for amount in amounts))
+    console.print(totals)
+    for waiting in inspection.waiting:
+        age_s = waiting.age.total_seconds()
+        console.print(f"waiting: {waiting.operation_id} is {waiting.status}, the bank paid {age_s:.1f} s ago")
+    for breach in inspection.breaches:
+        # Whole, on one line, whatever the width of the terminal: somebody will search for it.
+        console.print(
+            f"[red]BREACH[/red] {breach.rule}: {escape(breach.subject)}: {escape(breach.detail)}", soft_wrap=True
+        )
+    if inspection.breaches:
+        console.print(f"[red]{len(inspection.breaches)} breaches[/red]")
+    else:
+        console.print("[green]The ledger is sound: every rule holds.[/green]")
+
+
+def _money(amount: int, currency: str) -> str:
+    # A corrupt wallet may hold anything.
+    return format_minor(amount, currency) if currency in EXPONENTS else f"{amount} {currency}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

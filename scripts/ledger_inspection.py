@@ -1,0 +1,336 @@
+"""Reads the ledger and the bank's journal once, in order, and holds every row against the rules.
+
+All reads are of one moment, so that it may look while the system runs: a snapshot session (MongoDB 5.0) reads what a
+majority had committed at the time of its first read, in both databases. A server keeps such a moment for
+`minSnapshotHistoryWindowInSeconds`, 300 unless set otherwise; an inspection that takes longer ends with
+SnapshotTooOld, and the way out is to raise that parameter. Memory stays the same however long the history is: rows
+come sorted from the server and are joined as they pass.
+"""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, NamedTuple
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.errors import OperationFailure
+
+from scripts.ledger_rules import (
+    Breach,
+    Case,
+    Chain,
+    Row,
+    Rule,
+    check_case,
+    check_wallet,
+    is_wallet,
+    is_with_a_person,
+    waiting_since,
+)
+from service.database import Databases
+from service.domain.clock import utc_now
+
+# Round trips would take longer than the rows, and 2,000 entries are about 1 MB.
+_BATCH_ROWS: Final = 2_000
+_LOOKUP_ROWS: Final = 1_000
+_REPORT_ROWS: Final = 500
+
+# A collection that was made or indexed a moment ago is not in any snapshot yet.
+_SNAPSHOT_UNAVAILABLE: Final = 246
+_ATTEMPTS: Final = 10
+_PAUSE_S: Final = 0.2
+
+_ACCEPTED: Final = 202
+# Entries are read twice: by wallet, and by operation.
+_READ: Final = (
+    "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
+)  # fmt: skip
+_OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
+_ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
+_ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments")
+
+# What an inspection counts, in the order in which it is told.
+COUNTED: Final = ("wallets", "entries", "deposits", "withdrawals", "orders at the bank", "idempotency records")
+
+OnProgress = Callable[[int], object]
+
+
+class Waiting(NamedTuple):
+    """An operation that the bank has paid and that is open here: its callback is on the way, or a person has it."""
+
+    operation_id: str
+    status: str
+    age: timedelta
+
+
+@dataclass(slots=True)
+class CurrencyTotals:
+    """Minor units. What came in and did not go out has to be what the wallets hold."""
+
+    available: int = 0
+    held: int = 0
+    deposited: int = 0
+    withdrawn: int = 0
+
+
+@dataclass(slots=True)
+class Inspection:
+    """What was looked at, and what was found."""
+
+    breaches: list[Breach] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    totals: dict[str, CurrencyTotals] = field(default_factory=dict)
+
+    def total(self, currency: str) -> CurrencyTotals:
+        return self.totals.setdefault(currency, CurrencyTotals())
+
+
+async def inspect(
+    databases: Databases, *, grace: timedelta | None = None, on_progress: # What an inspection counts, in the order in which it is told.
+COUNTED: Final = ("wallets", "entries", "deposits", "withdrawals", "orders at the bank", "idempotency records")
+
+OnProgress = lambda _rows: None
+) -> Inspection:
+    """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
+
+    What the bank paid longer than `grace` ago and is still processing here is a breach; without `grace` it never is.
+    Raises PyMongoError where it could not look.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            async with databases.client.start_session(snapshot=True) as session:
+                reader = _Reader(databases, session, on_progress)
+                inspection = Inspection()
+                await _inspect_wallets(reader, inspection)
+                await _inspect_operations(reader, inspection, grace)
+                await _inspect_answers(reader, inspection)
+        except OperationFailure as error:
+            if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
+                raise
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            _compare_totals(inspection)
+            return inspection
+
+
+async def count_rows(databases: Databases) -> int:
+    """About how many rows an inspection reads."""
+    collections = [*(databases.wallet[name] for name in _READ), databases.bank["orders"]]
+    return sum([await collection.estimated_document_count() for collection in collections])
+
+
+class _Group(NamedTuple):
+    key: str
+    parts: list[list[Row]]
+
+
+class _Reader:
+    """Sorted streams of one snapshot."""
+
+    def __init__(self, databases: Databases, session: AsyncClientSession, on_progress: OnProgress) -> None:
+        self.wallet = databases.wallet
+        self.bank = databases.bank
+        self._session = session
+        self._on_progress = on_progress
+
+    async def find(
+        self, collection: AsyncCollection[Row], sort: Sequence[tuple[str, int]], fields: Sequence[str] = ()
+    ) -> AsyncIterator[Row]:
+        # By reference there is no index to sort by, and the sort may need more than the server's memory for it.
+        cursor = collection.find(
+            {},
+            list(fields) or None,
+            sort=list(sort),
+            session=self._session,
+            batch_size=_BATCH_ROWS,
+            allow_disk_use=True,
+        )
+        async for row in self._told(cursor):
+            yield row
+
+    async def find_named(
+        self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]
+    ) -> list[Row]:
+        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields), session=self._session)
+        return await cursor.to_list()
+
+    async def withheld(self) -> AsyncIterator[Row]:
+        """`{_id: wallet, withheld: minor units}` of open withdrawals, wallets from last to first."""
+        cursor = await self.wallet["withdrawals"].aggregate(
+            [
+                {"$match": {"status": {"$nin": ["success", "failed"]}}},
+                {"$group": {"_id": "$wallet_id", "withheld": {"$sum": "$amount"}}},
+                {"$sort": {"_id": -1}},
+            ],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
+    async def _told(self, cursor: AsyncCursor[Row] | AsyncCommandCursor[Row]) -> AsyncIterator[Row]:
+        untold = 0
+        async with cursor:
+            async for row in cursor:
+                yield row
+                untold += 1
+                if untold == _REPORT_ROWS:
+                    self._on_progress(untold)
+                    untold = 0
+        self._on_progress(untold)
+
+
+async def _join(*streams: tuple[AsyncIterator[Row], str], is_descending: bool = False) -> AsyncIterator[_Group]:
+    """Streams that are sorted by the field named with each, put together by its value; none may lack a key.
+
+    Keys that are no text, which only a corrupt row has, come where the server sorts them: found, if not paired.
+    """
+    pick = max if is_descending else min
+    heads = [await anext(rows, None) for rows, _ in streams]
+    while keys := [str(head.get(name)) for head, (_, name) in zip(heads, streams, strict=True) if head is not None]:
+        key = pick(keys)
+        parts: list[list[Row]] = []
+        for number, (rows, name) in enumerate(streams):
+            part: list[Row] = []
+            while (head := heads[number]) is not None and str(head.get(name)) == key:
+                part.append(head)
+                heads[number] = await anext(rows, None)
+            parts.append(part)
+        yield _Group(key, parts)
+
+
+async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
+    """From the last wallet to the first, because that way the index on (wallet, seq from new to old) gives each
+    wallet's entries from old to new.
+    """
+    wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
+    groups = _join(
+        (wallets, "_id"), (_chains(reader, inspection), "_id"), (reader.withheld(), "_id"), is_descending=True
+    )
+    async for wallet_id, (found, chains, withheld) in groups:
+        chain = chains[0]["chain"] if chains else Chain(wallet_id)
+        amount = withheld[0]["withheld"] if withheld else 0
+        inspection.breaches += check_wallet(wallet_id, found, chain, amount)
+        inspection.counts["wallets"] += len(found)
+        for wallet in filter(is_wallet, found):
+            total = inspection.total(wallet["currency"])
+            total.available += wallet["available"]
+            total.held += wallet["held"]
+
+
+async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]:
+    """`{_id: wallet, chain: the end of its entries}`, each entry checked on the way."""
+    chain: Chain | None = None
+    async for entry in reader.find(reader.wallet["transaction_logs"], [("wallet_id", -1), ("seq", 1)]):
+        wallet_id = str(entry.get("wallet_id"))
+        if chain is None or chain.wallet_id != wallet_id:
+            if chain is not None:
+                yield {"_id": chain.wallet_id, "chain": chain}
+            chain = Chain(wallet_id)
+        inspection.breaches += chain.follow(entry)
+        inspection.counts["entries"] += 1
+    if chain is not None:
+        yield {"_id": chain.wallet_id, "chain": chain}
+
+
+async def _inspect_operations(reader: _Reader, inspection: Inspection, grace: timedelta | None) -> None:
+    now = utc_now()
+    by_id = [("_id", 1)]
+    groups = _join(
+        (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
+        (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
+        (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
+        (reader.find(reader.wallet["outbox"], by_id, ("_id",)), "_id"),
+        (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
+    )
+    async for key, parts in groups:
+        case = Case(key, *parts)
+        inspection.breaches += check_case(case)
+        inspection.counts["deposits"] += len(case.deposits)
+        inspection.counts["withdrawals"] += len(case.withdrawals)
+        inspection.counts["orders at the bank"] += len(case.orders)
+        _add_up(case, inspection)
+        paid_at = waiting_since(case)
+        if paid_at is not None:
+            _note_waiting(case, now - paid_at, grace, inspection)
+
+
+def _add_up(case: Case, inspection: Inspection) -> None:
+    operation = case.operation
+    if operation is None or operation["status"] != "success":
+        return
+    total = inspection.total(operation["currency"])
+    if case.deposits:
+        total.deposited += operation["amount"]
+    else:
+        total.withdrawn += operation["amount"]
+
+
+def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspection: Inspection) -> None:
+    status = "" if case.operation is None else case.operation["status"]
+    if grace is not None and age > grace and not is_with_a_person(case):
+        detail = f"{status}, though the bank paid {age.total_seconds():.0f} s ago"
+        inspection.breaches.append(Breach(Rule.SETTLEMENT_OVERDUE, case.id, detail))
+    else:
+        inspection.waiting.append(Waiting(case.id, status, age))
+
+
+async def _inspect_answers(reader: _Reader, inspection: Inspection) -> None:
+    """Whoever was told 202 has an operation."""
+    portion: list[Row] = []
+    async for record in reader.find(reader.wallet["idempotency_keys"], [("_id", 1)], ("_id", "status_code", "body")):
+        inspection.counts["idempotency records"] += 1
+        if record.get("status_code") == _ACCEPTED:
+            portion.append(record)
+        if len(portion) == _LOOKUP_ROWS:
+            inspection.breaches += await _check_answers(portion, reader)
+            portion = []
+    inspection.breaches += await _check_answers(portion, reader)
+
+
+async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach]:
+    named = {str(record["_id"]): _operation_named_by(record) for record in records}
+    wanted = [operation_id for operation_id in named.values() if operation_id is not None]
+    owners: dict[str, str] = {}
+    for collection in (reader.wallet["deposits"], reader.wallet["withdrawals"]):
+        owners |= {row["_id"]: row.get("user_id") for row in await reader.find_named(collection, wanted, ("user_id",))}
+    breaches = []
+    for record_id, operation_id in named.items():
+        if operation_id is None:
+            breaches.append(Breach(Rule.ANSWER_BROKEN, record_id, "its 202 names no operation"))
+        elif operation_id not in owners:
+            breaches.append(
+                Breach(Rule.ANSWER_BROKEN, record_id, f"its 202 names {operation_id}, which does not exist")
+            )
+        elif not record_id.startswith(f"{owners[operation_id]}:"):
+            breaches.append(Breach(Rule.ANSWER_BROKEN, record_id, f"its 202 names {operation_id} of another user"))
+    return breaches
+
+
+def _operation_named_by(record: Row) -> str | None:
+    try:
+        answer = json.loads(bytes(record["body"]))
+    except (KeyError, TypeError, ValueError):
+        # The caller reports it: an answer that cannot be read names nothing.
+        return None
+    operation_id = answer.get("id") if isinstance(answer, dict) else None
+    return operation_id if isinstance(operation_id, str) else None
+
+
+def _compare_totals(inspection: Inspection) -> None:
+    for currency, total in sorted(inspection.totals.items()):
+        balance, due = total.available + total.held, total.deposited - total.withdrawn
+        if balance != due:
+            detail = f"the wallets hold {balance}, deposits less withdrawals are {due}"
+            inspection.breaches.append(Breach(Rule.CURRENCY_TOTAL, currency, detail))

@@ -1,0 +1,339 @@
+"""What has to hold of wallets, log entries, operations and the bank's journal, row by row and without any I/O.
+
+Written out a second time on purpose: none of this calls the code that it judges, so that a defect there cannot
+hide itself. Rows are documents as the driver gives them, since a corrupt one may not fit any class of ours.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+Row = dict[str, Any]
+
+GENESIS: Final = "0" * 64
+_FINAL: Final = frozenset({"success", "failed"})
+# A person has these; everything else that is open has to be in the outbox, or nobody would ever look after it.
+_IN_REVIEW: Final = "requires_review"
+_PURSUED: Final = frozenset({"pending", "processing"})
+
+
+class Rule(StrEnum):
+    """Names of the rules, as a breach shows them."""
+
+    MALFORMED = "malformed_document"
+
+    SEQ_GAP = "seq_gap"
+    SEQ_DUPLICATE = "seq_duplicate"
+    ENTRY_TYPE = "entry_type"
+    ENTRY_AMOUNT = "entry_amount"
+    ENTRY_ARITHMETIC = "entry_arithmetic"
+    ENTRY_CONTINUITY = "entry_continuity"
+    ENTRY_OWNER = "entry_owner"
+    BALANCE_NEGATIVE = "balance_negative"
+    HASH = "entry_hash"
+    HASH_CHAIN = "hash_chain"
+
+    WALLET_UNKNOWN = "wallet_unknown"
+    WALLET_BALANCE = "wallet_balance"
+    WALLET_HEAD = "wallet_head"
+    WALLET_HELD = "wallet_held"
+    CURRENCY_TOTAL = "currency_total"
+
+    OPERATION_UNKNOWN = "operation_unknown"
+    OPERATION_STATE = "operation_state"
+    ENTRY_MISSING = "entry_missing"
+    ENTRY_SURPLUS = "entry_surplus"
+    ENTRY_MISMATCH = "entry_mismatch"
+    OUTBOX_MISSING = "outbox_missing"
+    OUTBOX_SURPLUS = "outbox_surplus"
+    ANSWER_BROKEN = "idempotency_answer"
+
+    PAYMENT_MISSING = "payment_missing"
+    PAYMENT_SURPLUS = "payment_surplus"
+    PAYMENT_DOUBLE = "payment_double"
+    ORDER_STATE = "order_state"
+    ORDER_MISMATCH = "order_mismatch"
+    SETTLEMENT_OVERDUE = "settlement_overdue"
+
+
+class Breach(NamedTuple):
+    """A rule that does not hold, of which wallet, entry, operation or currency, and what stands there instead."""
+
+    rule: str
+    subject: str
+    detail: str
+
+
+class Effect(NamedTuple):
+    available: int
+    held: int
+    direction: str
+
+
+_EFFECTS: Final[Mapping[str, Effect]] = {
+    "DEPOSIT": Effect(+1, 0, "credit"),
+    "WITHDRAWAL": Effect(-1, +1, "debit"),
+    "WITHDRAWAL_SETTLEMENT": Effect(0, -1, "debit"),
+    "WITHDRAWAL_REFUND": Effect(+1, -1, "credit"),
+}
+_ENTRIES_OF: Final[Mapping[tuple[str, str], Counter[str]]] = {
+    ("deposit", "success"): Counter(["DEPOSIT"]),
+    ("deposit", "failed"): Counter(),
+    ("withdrawal", "success"): Counter(["WITHDRAWAL", "WITHDRAWAL_SETTLEMENT"]),
+    ("withdrawal", "failed"): Counter(["WITHDRAWAL", "WITHDRAWAL_REFUND"]),
+    **{("deposit", status): Counter[str]() for status in (*_PURSUED, _IN_REVIEW)},
+    **{("withdrawal", status): Counter(["WITHDRAWAL"]) for status in (*_PURSUED, _IN_REVIEW)},
+}
+_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
+
+_ENTRY_SHAPE: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("_id", "wallet_id", "user_id", "type", "direction", "currency", "status", "reference"), str),
+    **dict.fromkeys(("transaction_id", "counterparty", "prev_hash", "hash"), str),
+    **dict.fromkeys(("seq", "amount", "available_before", "available_after", "held_before", "held_after"), int),
+    "created_at": datetime,
+}
+_WALLET_SHAPE: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("_id", "user_id", "currency", "head_hash"), str),
+    **dict.fromkeys(("available", "held", "seq"), int),
+}
+_OPERATION_SHAPE: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("_id", "type", "status", "user_id", "wallet_id", "currency"), str),
+    "amount": int,
+}
+_ORDER_SHAPE: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("_id", "kind", "currency", "state"), str),
+    "amount": int,
+    "payments": list,
+}
+
+
+def is_shaped(row: Row, shape: Mapping[str, type]) -> bool:
+    """Whether the fields are there with the types that they need; true and false are no numbers."""
+    for field, wanted in shape.items():
+        value = row.get(field)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            return False
+    return True
+
+
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def recomputed_hash(entry: Row) -> str:
+    """SHA-256 over the entry as JSON in UTF-8: `_id` called `id`, without `hash`, keys sorted, no white space,
+    the time as RFC 3339 in UTC with milliseconds and Z.
+    """
+    sealed = {"id" if field == "_id" else field: value for field, value in entry.items() if field != "hash"}
+    sealed["created_at"] = entry["created_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return hashlib.sha256(_ENCODE(sealed).encode()).hexdigest()
+
+
+class Chain:
+    """The entries of one wallet in the order of `seq`, of which only the end is kept."""
+
+    def __init__(self, wallet_id: str) -> None:
+        self.wallet_id = wallet_id
+        self.seq = 0
+        self.available = 0
+        self.held = 0
+        self.head_hash = GENESIS
+        # Of a sound wallet there is one.
+        self.owners: set[tuple[str, str]] = set()
+
+    def follow(self, entry: Row) -> Iterator[Breach]:
+        """Takes the next entry in; what it says counts from here on, so that one defect is not reported twice."""
+        subject = f"{self.wallet_id}#{entry.get('seq')}"
+        if not is_shaped(entry, _ENTRY_SHAPE):
+            yield Breach(Rule.MALFORMED, subject, f"entry {entry.get('_id')} lacks fields or has wrong types")
+            return
+        seq = entry["seq"]
+        if seq == self.seq:
+            yield Breach(Rule.SEQ_DUPLICATE, subject, "two entries have this number")
+        elif seq != self.seq + 1:
+            yield Breach(Rule.SEQ_GAP, subject, f"follows {self.seq}")
+        yield from self._check_amounts(entry, subject)
+        if entry["prev_hash"] != self.head_hash:
+            yield Breach(Rule.HASH_CHAIN, subject, f"prev_hash {entry['prev_hash']} is not {self.head_hash}")
+        hash_here = recomputed_hash(entry)
+        if entry["hash"] != hash_here:
+            yield Breach(Rule.HASH, subject, f"hash {entry['hash']} seals something else: it should be {hash_here}")
+        self.seq = seq
+        self.available, self.held = entry["available_after"], entry["held_after"]
+        self.head_hash = entry["hash"]
+        self.owners.add((entry["user_id"], entry["currency"]))
+
+    def _check_amounts(self, entry: Row, subject: str) -> Iterator[Breach]:
+        amount = entry["amount"]
+        before = entry["available_before"], entry["held_before"]
+        after = entry["available_after"], entry["held_after"]
+        if amount <= 0:
+            yield Breach(Rule.ENTRY_AMOUNT, subject, f"amount {amount}")
+        if before != (self.available, self.held):
+            yield Breach(Rule.ENTRY_CONTINUITY, subject, f"before {before}, the last after {self.available, self.held}")
+        if min(after) < 0:
+            yield Breach(Rule.BALANCE_NEGATIVE, subject, f"after {after}")
+        effect = _EFFECTS.get(entry["type"])
+        if effect is None:
+            yield Breach(Rule.ENTRY_TYPE, subject, f"type {entry['type']}")
+            return
+        if entry["direction"] != effect.direction:
+            yield Breach(Rule.ENTRY_TYPE, subject, f"{entry['type']} as a {entry['direction']}")
+        due = before[0] + effect.available * amount, before[1] + effect.held * amount
+        if after != due:
+            detail = f"{entry['type']} of {amount} from {before} to {after} instead of {due}"
+            yield Breach(Rule.ENTRY_ARITHMETIC, subject, detail)
+
+
+def check_wallet(wallet_id: str, wallets: Sequence[Row], chain: Chain, withheld: int) -> Iterator[Breach]:
+    """The wallet against the end of its entries, and against `withheld`, what its open withdrawals set aside."""
+    if not wallets:
+        if chain.seq:
+            yield Breach(Rule.WALLET_UNKNOWN, wallet_id, f"entries up to {chain.seq} of a wallet that does not exist")
+        if withheld:
+            yield Breach(Rule.WALLET_UNKNOWN, wallet_id, f"open withdrawals of {withheld} from no wallet")
+        return
+    wallet = wallets[0]
+    if not is_wallet(wallet):
+        yield Breach(Rule.MALFORMED, wallet_id, "the wallet lacks fields or has wrong types")
+        return
+    balance = wallet["available"], wallet["held"]
+    if balance != (chain.available, chain.held):
+        detail = f"available and held {balance}, the last entry says {chain.available, chain.held}"
+        yield Breach(Rule.WALLET_BALANCE, wallet_id, detail)
+    if min(balance) < 0:
+        yield Breach(Rule.BALANCE_NEGATIVE, wallet_id, f"available and held {balance}")
+    if (wallet["seq"], wallet["head_hash"]) != (chain.seq, chain.head_hash):
+        detail = f"seq {wallet['seq']} and {wallet['head_hash']}, the last entry is {chain.seq} with {chain.head_hash}"
+        yield Breach(Rule.WALLET_HEAD, wallet_id, detail)
+    if wallet["held"] != withheld:
+        yield Breach(Rule.WALLET_HELD, wallet_id, f"held {wallet['held']}, open withdrawals {withheld}")
+    foreign = chain.owners - {(wallet["user_id"], wallet["currency"])}
+    if foreign:
+        yield Breach(Rule.ENTRY_OWNER, wallet_id, f"entries of other users or currencies: {sorted(foreign)}")
+
+
+def is_wallet(wallet: Row) -> bool:
+    return is_shaped(wallet, _WALLET_SHAPE)
+
+
+class Case(NamedTuple):
+    """All that carries one operation's id."""
+
+    id: str
+    deposits: Sequence[Row]
+    withdrawals: Sequence[Row]
+    entries: Sequence[Row]
+    outbox_rows: Sequence[Row]
+    orders: Sequence[Row]
+
+    @property
+    def operation(self) -> Row | None:
+        """The operation, where there is one that can be judged."""
+        found = (*self.deposits, *self.withdrawals)
+        return found[0] if found and is_shaped(found[0], _OPERATION_SHAPE) else None
+
+    @property
+    def payments(self) -> list[Row]:
+        return [payment for order in self.orders for payment in order.get("payments") or ()]
+
+
+def check_case(case: Case) -> Iterator[Breach]:
+    """One operation against its entries, its outbox row and the bank's journal."""
+    operation = case.operation
+    if operation is not None:
+        yield from _check_state(case, operation)
+        yield from _check_entries(case, operation)
+        yield from _check_outbox(case, operation)
+        yield from _check_bank(case, operation)
+        return
+    if case.deposits or case.withdrawals:
+        yield Breach(Rule.MALFORMED, case.id, "the operation lacks fields or has wrong types")
+        return
+    for what, rows in (("entry", case.entries), ("outbox row", case.outbox_rows), ("order at the bank", case.orders)):
+        if rows:
+            yield Breach(Rule.OPERATION_UNKNOWN, case.id, f"{what} ({len(rows)}) of an operation that does not exist")
+
+
+def _check_state(case: Case, operation: Row) -> Iterator[Breach]:
+    if case.deposits and case.withdrawals:
+        yield Breach(Rule.OPERATION_STATE, case.id, "both a deposit and a withdrawal")
+    if operation["type"] != ("deposit" if case.deposits else "withdrawal"):
+        yield Breach(Rule.OPERATION_STATE, case.id, f"type {operation['type']} in the other collection")
+    if operation["status"] not in {*_PURSUED, _IN_REVIEW, *_FINAL}:
+        yield Breach(Rule.OPERATION_STATE, case.id, f"status {operation['status']}")
+    if operation["amount"] <= 0:
+        yield Breach(Rule.OPERATION_STATE, case.id, f"amount {operation['amount']}")
+
+
+def _check_entries(case: Case, operation: Row) -> Iterator[Breach]:
+    state = f"{operation['type']} in {operation['status']}"
+    due = _ENTRIES_OF.get((operation["type"], operation["status"]), Counter())
+    found = Counter(str(entry.get("type")) for entry in case.entries)
+    for entry_type in sorted(due - found):
+        yield Breach(Rule.ENTRY_MISSING, case.id, f"{state} without {entry_type}")
+    for entry_type in sorted(found - due):
+        detail = f"{state} with {entry_type} {found[entry_type]} times instead of {due[entry_type]}"
+        yield Breach(Rule.ENTRY_SURPLUS, case.id, detail)
+    for entry in case.entries:
+        for field in ("amount", "currency", "wallet_id", "user_id"):
+            if entry.get(field) != operation[field]:
+                detail = f"{entry.get('type')} has {field} {entry.get(field)}, the operation {operation[field]}"
+                yield Breach(Rule.ENTRY_MISMATCH, case.id, detail)
+
+
+def _check_outbox(case: Case, operation: Row) -> Iterator[Breach]:
+    is_pursued = operation["status"] in _PURSUED
+    if is_pursued and not case.outbox_rows:
+        yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
+    if not is_pursued and case.outbox_rows:
+        yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
+
+
+def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
+    """What is paid at the bank and open here is on its way: that is for `waiting_since` to tell."""
+    status, paid = operation["status"], len(case.payments)
+    if status == "success" and paid == 0:
+        yield Breach(Rule.PAYMENT_MISSING, case.id, "success, but the bank's journal shows no payment")
+    if status == "failed" and paid > 0:
+        yield Breach(Rule.PAYMENT_SURPLUS, case.id, "failed, but the bank paid")
+    if paid > 1:
+        yield Breach(Rule.PAYMENT_DOUBLE, case.id, f"the bank paid {paid} times under one reference")
+    for order in case.orders:
+        if is_shaped(order, _ORDER_SHAPE):
+            yield from _check_order(case.id, order, operation)
+        else:
+            yield Breach(Rule.MALFORMED, case.id, "the bank's order lacks fields or has wrong types")
+
+
+def _check_order(operation_id: str, order: Row, operation: Row) -> Iterator[Breach]:
+    ours = operation["amount"], operation["currency"], _KINDS.get(operation["type"])
+    theirs = order["amount"], order["currency"], order["kind"]
+    if ours != theirs:
+        yield Breach(Rule.ORDER_MISMATCH, operation_id, f"the bank's order says {theirs}, the operation {ours}")
+    for payment in order["payments"]:
+        if payment.get("amount") != operation["amount"]:
+            detail = f"the bank paid {payment.get('amount')}, the operation says {operation['amount']}"
+            yield Breach(Rule.ORDER_MISMATCH, operation_id, detail)
+    if operation["status"] in _FINAL and order["state"] != operation["status"]:
+        detail = f"{operation['status']} here, {order['state']} at the bank"
+        yield Breach(Rule.ORDER_STATE, operation_id, detail)
+    if (order["state"] == "success") != bool(order["payments"]):
+        detail = f"{order['state']} at the bank with {len(order['payments'])} payments"
+        yield Breach(Rule.ORDER_STATE, operation_id, detail)
+
+
+def waiting_since(case: Case) -> datetime | None:
+    """When the bank paid what is still open here; None where nothing is on its way."""
+    operation = case.operation
+    if operation is None or operation["status"] in _FINAL or not case.payments:
+        return None
+    moment = case.payments[0].get("at")
+    return moment if isinstance(moment, datetime) else None
+
+
+def is_with_a_person(case: Case) -> bool:
+    return case.operation is not None and case.operation["status"] == _IN_REVIEW
