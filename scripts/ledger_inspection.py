@@ -93,10 +93,7 @@ class Inspection:
 
 
 async def inspect(
-    databases: Databases, *, grace: timedelta | None = None, on_progress: # What an inspection counts, in the order in which it is told.
-COUNTED: Final = ("wallets", "entries", "deposits", "withdrawals", "orders at the bank", "idempotency records")
-
-OnProgress = lambda _rows: None
+    databases: Databases, *, grace: timedelta | None = None, on_progress: OnProgress = lambda _rows: None
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
