@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,6 +24,8 @@ LOOPBACK: Final = "127.0.0.1"
 START_LIMIT_S: Final = 60.0  # a slow laptop replaying a long journal after SIGKILL; a fresh start takes about 2 s
 STOP_LIMIT_S: Final = 30.0  # mongod writes a last checkpoint; longer than this and it hangs
 POLL_S: Final = 0.05  # short enough that starts feel instant, long enough to leave the processor to the server
+FREE_PORTS: Final = range(20_000, 30_000)  # below 32768, where Linux begins with outgoing connections
+FREE_PORT_TRIES: Final = 100  # a machine on which none of these is free has other troubles
 LOG_TAIL_LINES: Final = 6  # what fits into an error message
 LOG_TAIL_BYTES: Final = 65_536
 LOG_LIMIT_BYTES: Final = 32 * 1024 * 1024  # a larger log is set aside as `.old` at the next start
@@ -36,11 +39,16 @@ class EmbeddedServerError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that nobody has at this moment.
+
+    Not the system's own choice, which lies where outgoing connections get theirs: after a crash, under load, one of
+    them would have taken the port before the restarted server asks for it again.
+    """
+    for _ in range(FREE_PORT_TRIES):
+        port = secrets.choice(FREE_PORTS)
+        if port_is_free(port):
+            return port
+    raise EmbeddedServerError(f"No free port found from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}.")
 
 
 def port_is_free(port: int) -> bool:
@@ -108,6 +116,19 @@ def command_line(pid: int) -> str | None:
     return shown.stdout.strip() or None
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process is gone, its ports and files given back, even if nobody has asked for its status yet."""
+    proc = Path("/proc")
+    if not (proc / "self").exists():
+        return command_line(pid) is None
+    try:
+        state = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        # The first thread may be done while another still holds what they share.
+        return state in {"Z", "X"} and len(list((proc / str(pid) / "task").iterdir())) <= 1
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def stop_leftover(pid_file: Path, marker: str) -> bool:
     """Stop the process that a killed stack left behind: the one named in the file, if its command line has the marker.
 
@@ -122,7 +143,7 @@ def stop_leftover(pid_file: Path, marker: str) -> bool:
     for number, limit_s in ((signal.SIGTERM, STOP_LIMIT_S), (signal.SIGKILL, STOP_LIMIT_S)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        if wait_until(lambda: command_line(pid) is None, limit_s):
+        if wait_until(lambda: has_ended(pid), limit_s):
             return True
     raise EmbeddedServerError(f"Process {pid}, left behind by an earlier start, does not stop. End it by hand.")
 

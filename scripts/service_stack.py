@@ -28,8 +28,9 @@ from scripts.server_process import (
     LOOPBACK,
     POLL_S,
     EmbeddedServer,
-    command_line,
     ending_with_parent,
+    has_ended,
+    port_is_free,
     set_aside_if_large,
     tail,
     wait_until,
@@ -220,6 +221,9 @@ class Stack:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+        # Only the first of the group is ours to wait for; the API's other processes have ended when its port is free.
+        if name == API and not wait_until(lambda: port_is_free(self.api_port), CHILD_STOP_LIMIT_S):
+            raise EmbeddedServerError(f"Port {self.api_port} is still taken after the API was killed.")
 
     def wait_until_ready(self) -> None:
         """Until `/readyz` answers 200; raises ChildFailedError when the API ends or takes longer than READY_LIMIT_S."""
@@ -270,6 +274,6 @@ def stop_leftover_programs(data_dir: Path) -> list[int]:
         # Not asked first: they lost their log's reader, and every promise of the ledger holds through SIGKILL.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if not wait_until(lambda: all(command_line(pid) is None for pid in found), CHILD_STOP_LIMIT_S):
+    if not wait_until(lambda: all(has_ended(pid) for pid in found), CHILD_STOP_LIMIT_S):
         raise EmbeddedServerError(f"Of the processes {found}, left behind by an earlier start, one does not end.")
     return found
