@@ -1,6 +1,6 @@
 """MongoDB: the client, the one way to open a transaction, and the set-up of collections, indexes and roles."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
+from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -39,7 +40,7 @@ class Databases(NamedTuple):
     bank: Database
 
 
-def connect(url: str, settings: Settings) -> Databases:
+def connect(url: str, settings: Settings, listeners: Sequence[CommandListener] = ()) -> Databases:
     client: Client = AsyncMongoClient(
         url,
         tz_aware=True,
@@ -51,6 +52,7 @@ def connect(url: str, settings: Settings) -> Databases:
         w="majority",
         journal=True,
         retryWrites=True,
+        event_listeners=listeners,
     )
     return Databases(client, client[settings.database], client[settings.bank_database])
 

@@ -57,7 +57,8 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     # Each request of an HTTP client and each discarded correlation id would be a line of its own.
-    for name in ("httpx", "httpcore", "pymongo", "asgi_correlation_id"):
+    # arq tells of each job's beginning and end; ours tell what they did.
+    for name in ("httpx", "httpcore", "pymongo", "asgi_correlation_id", "arq.worker", "arq.jobs"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from service.gateways.job_queue import Job
 from service.services.bank_callbacks import apply_due_callbacks
+from workers.drain import drain
 
 
 async def apply_callbacks(context: dict[str, Any]) -> None:
-    """Goes on until the inbox is empty."""
-    while await apply_due_callbacks(context["resources"].ledger):
-        pass
+    resources = context["resources"]
+    await drain(lambda: apply_due_callbacks(resources.ledger), Job.APPLY_CALLBACKS, resources.jobs)

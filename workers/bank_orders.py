@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from service.gateways.job_queue import Job
 from service.services.settlement import pursue_due_orders
+from workers.drain import drain
 
 
 async def submit_orders(context: dict[str, Any]) -> None:
-    """Goes on until nothing is due; the next nudge or the sweep brings whatever comes later."""
-    while await pursue_due_orders(context["desk"]):
-        pass
+    await drain(lambda: pursue_due_orders(context["desk"]), Job.SUBMIT_ORDERS, context["resources"].jobs)

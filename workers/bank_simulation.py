@@ -10,9 +10,11 @@ from standardwebhooks.webhooks import Webhook
 
 from service.domain.clock import utc_now
 from service.gateways.bank import BankState
+from service.gateways.job_queue import Job
 from service.gateways.simulated_bank import report_of
 from service.repositories import bank_orders as journal
 from service.settings import Settings
+from workers.drain import drain
 
 log = structlog.get_logger()
 
@@ -28,9 +30,7 @@ class SimulationDesk(NamedTuple):
 
 
 async def run_bank(context: dict[str, Any]) -> None:
-    """Goes on until no order is due."""
-    while await run_due_orders(context["simulation"]):
-        pass
+    await drain(lambda: run_due_orders(context["simulation"]), Job.RUN_BANK, context["resources"].jobs)
 
 
 async def run_due_orders(desk: SimulationDesk) -> int:

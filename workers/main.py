@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
-# A bank that times out takes 5 s, a ledger in trouble 10 s; a job takes many turns of both at most.
+# Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
 _CALLBACK_TIMEOUT_S = 5.0
 _SHUTDOWN_S = 15
@@ -90,5 +90,5 @@ class WorkerSettings:
     # arq's own half second between looks would be most of an operation's way to the bank.
     poll_delay = 0.05
     max_jobs = 32
-    health_check_interval = 5
+    health_check_interval = 30
     log_results = False

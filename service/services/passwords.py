@@ -1,0 +1,99 @@
+"""Passwords: which ones are taken, and their hashing off the event loop in a bounded pool."""
+
+import asyncio
+import secrets
+import unicodedata
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from passlib.hash import argon2
+from zxcvbn_rs_py import zxcvbn
+
+from service.errors import FieldError, InvalidFields, Unavailable
+
+MIN_LENGTH = 12
+MAX_LENGTH = 128
+
+# OWASP's Password Storage Cheat Sheet: argon2id with 19 MiB, two passes, one lane.
+_ARGON2 = argon2.using(type="ID", memory_cost=19 * 1024, time_cost=2, parallelism=1)
+# About two seconds of work for two threads; who comes later had better come back.
+_WAITING_LIMIT = 100
+_RETRY_AFTER_S = 1
+
+# 10^8 guesses and fewer are "somewhat guessable" to zxcvbn (Wheeler, USENIX Security 2016) and too few for money.
+_LOWEST_SCORE = 3
+# Crafted passwords cost zxcvbn seconds: the substitutions that it tries multiply with length and variety.
+# These two limits keep it below 50 ms; what people choose in common is neither longer nor more varied.
+_JUDGED_LENGTH = 32
+_VARIED = 20
+# Shorter names turn up inside good passwords by chance.
+_TELLING_LENGTH = 4
+
+_Result = TypeVar("_Result")
+
+
+class Passwords:
+    """Hashes and verifies with argon2id. The executor's threads are the bound on how much of the machine it takes."""
+
+    def __init__(self, executor: ThreadPoolExecutor) -> None:
+        self._executor = executor
+        self._waiting = 0
+        self._dummy_hash = _hash(secrets.token_urlsafe())
+
+    async def hash(self, password: str) -> str:
+        """The hash in PHC format, parameters and salt included. Raises Unavailable where too many are waiting."""
+        return await self._run(lambda: _hash(password))
+
+    async def verify(self, password: str, password_hash: str | None) -> bool:
+        """Takes the same time where there is no hash to compare with, so that it does not tell who has an account.
+
+        Raises Unavailable where too many are waiting.
+        """
+        matches = await self._run(lambda: _matches(password, password_hash or self._dummy_hash))
+        return matches and password_hash is not None
+
+    async def _run(self, work: Callable[[], _Result]) -> _Result:
+        if self._waiting >= _WAITING_LIMIT:
+            raise Unavailable("Too many people are logging in at this moment", retry_after_s=_RETRY_AFTER_S)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self._waiting -= 1
+
+
+def _hash(password: str) -> str:
+    hashed: str = _ARGON2.hash(_normal(password))
+    return hashed
+
+
+def _matches(password: str, password_hash: str) -> bool:
+    matches: bool = _ARGON2.verify(_normal(password), password_hash)
+    return matches
+
+
+def _normal(password: str) -> str:
+    """One password is one password on every keyboard (NIST SP 800-63B, section 5.1.1.2)."""
+    return unicodedata.normalize("NFKC", password)
+
+
+def refuse_weak_password(password: str, email: str, names: Iterable[str]) -> None:
+    """Raises InvalidFields where the password is too short or long, a common one, or has the e-mail or a name in it."""
+    if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+        raise _refusal("password_length", f"Choose {MIN_LENGTH} to {MAX_LENGTH} characters")
+    folded = _normal(password).casefold()
+    own_words = {word.casefold() for text in (email, email.partition("@")[0], *names) for word in (text, *text.split())}
+    if any(word in folded for word in own_words if len(word) >= _TELLING_LENGTH):
+        raise _refusal("password_personal", "Choose a password without your name or e-mail in it")
+    if _is_common(password, own_words):
+        raise _refusal("password_common", "The password is too easy to guess; a few unrelated words are better")
+
+
+def _is_common(password: str, own_words: Iterable[str]) -> bool:
+    judged = password[:_JUDGED_LENGTH]
+    return len(set(judged)) <= _VARIED and int(zxcvbn(judged, list(own_words)).score) < _LOWEST_SCORE
+
+
+def _refusal(code: str, message: str) -> InvalidFields:
+    return InvalidFields(fields=(FieldError("/password", code, message),))
