@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from passlib.hash import argon2
+from passlib.hash import argon2  # type: ignore[import-untyped]  # libpass ships no types
 from zxcvbn_rs_py import zxcvbn
 
 from service.errors import FieldError, InvalidFields, Unavailable
