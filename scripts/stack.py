@@ -144,8 +144,13 @@ def _run_claimed(running: RunningStack, settings: dict[str, str], *, has_seed: b
         if has_seed:
             stack.seed()
         running.publish(stack)
+        where = _where_things_are(stack)
         typer.echo("Starting the API and the worker")
-        failure = Foreground(stack, when_ready=lambda: _say_where_things_are(stack), is_quiet=is_quiet).run()
+
+        def say_where_things_are() -> None:
+            typer.secho(where, fg=typer.colors.GREEN)
+
+        failure = Foreground(stack, when_ready=say_where_things_are, is_quiet=is_quiet).run()
     finally:
         # A second Ctrl-C must not leave servers behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -170,7 +175,7 @@ def _already_running(running: RunningStack) -> str:
     )
 
 
-def _say_where_things_are(stack: Stack) -> None:
+def _where_things_are(stack: Stack) -> str:
     addresses = re.findall(r"[\w.+-]+@[\w-]+\.[\w.]+", (ROOT / "CREDENTIALS.md").read_text())
     users = ", ".join(list(dict.fromkeys(addresses))[:DEMO_USERS_SHOWN])
     lines = [
@@ -183,7 +188,7 @@ def _say_where_things_are(stack: Stack) -> None:
         "  stop         Ctrl-C here, or make down",
         "",
     ]
-    typer.secho("\n".join(lines), fg=typer.colors.GREEN)
+    return "\n".join(lines)
 
 
 @app.command()
