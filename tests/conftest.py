@@ -1,0 +1,72 @@
+"""What every test may ask for: real servers, settings, the open resources and the API in process.
+
+Nothing is dropped between tests: each makes users of its own, and so sees only what is its own.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pymongo
+import pytest
+from fastapi import FastAPI
+
+from service.database import Databases, set_up
+from service.main import create_app
+from service.settings import Settings
+from service.startup import Resources
+from tests.servers import Servers, make_settings, running_servers
+
+
+def pytest_configure() -> None:
+    """What a developer has set for a stack of theirs must not change what tests see."""
+    for name in [name for name in os.environ if name.startswith("WALLET_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with running_servers(tmp_path_factory.mktemp("servers")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+async def settings(servers: Servers) -> Settings:
+    """Of a database that is set up."""
+    settings = make_settings(servers)
+    await set_up(settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture(scope="session")
+def resources(app: FastAPI) -> Resources:
+    """Those of the API. A process can have no second ones: Beanie's documents belong to one client."""
+    resources: Resources = app.state.resources
+    return resources
+
+
+@pytest.fixture(scope="session")
+def databases(resources: Resources) -> Databases:
+    return resources.databases
+
+
+@pytest.fixture(scope="session")
+def admin(servers: Servers) -> Iterator["pymongo.MongoClient[dict[str, Any]]"]:
+    """The administrator's client, for fail points and for damage that the service's own user cannot do."""
+    with pymongo.MongoClient[dict[str, Any]](servers.mongo.admin_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in process, without a worker."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.example") as client:
+        yield client

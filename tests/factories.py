@@ -1,0 +1,169 @@
+"""Users, wallets and money for tests: sensible defaults, keyword overrides, and never two alike."""
+
+from datetime import timedelta
+from functools import cache
+from typing import Any, NamedTuple
+
+from service.database import Databases, session_in_transaction
+from service.documents import User
+from service.domain.clock import utc_now
+from service.domain.idempotency import IdempotencyClaim
+from service.domain.identifiers import Prefix, new_id
+from service.domain.operations import Operation
+from service.domain.wallets import Wallet, new_wallet
+from service.ledger.batch import Decided
+from service.ledger.commands import Command, Fail, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.transaction import prepare
+from service.repositories import users as user_repository
+from service.repositories import wallets as wallet_repository
+from service.services import passwords
+from service.services.access_tokens import issue_access_token
+from service.settings import Settings
+
+PASSWORD = "violet-kettle-harbour-41"
+
+
+class Account(NamedTuple):
+    """A user with one wallet."""
+
+    user: User
+    wallet: Wallet
+
+
+def make_email() -> str:
+    return f"{new_id(Prefix.USER)}@example.com"
+
+
+def make_registration(**overrides: Any) -> dict[str, Any]:  # noqa: ANN401 any value, wrong ones too
+    """The body of a registration."""
+    return {"first_name": "Asha", "last_name": "Rao", "email": make_email(), "password": PASSWORD} | overrides
+
+
+@cache
+def _hash_of(password: str) -> str:
+    """Made once: it is slow on purpose."""
+    return passwords._hash(password)
+
+
+async def make_user(databases: Databases, *, password: str = PASSWORD, **overrides: Any) -> User:  # noqa: ANN401 any field
+    """An active user without a wallet."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.USER),
+        "first_name": "Asha",
+        "last_name": "Rao",
+        "email": make_email(),
+        "password_hash": _hash_of(password),
+        "roles": ["user"],
+        "is_active": True,
+        "token_version": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    user = User(**(fields | overrides))
+    async with session_in_transaction(databases.client) as session:
+        await user_repository.insert(user, session=session)
+    return user
+
+
+async def make_wallet(databases: Databases, user: User, *, currency: str = "INR", **overrides: Any) -> Wallet:  # noqa: ANN401 any field
+    """Empty. A balance given as an override has no entries behind it; fund_wallet's has."""
+    wallet = new_wallet(new_id(Prefix.WALLET), user.id, currency, utc_now())._replace(**overrides)
+    async with session_in_transaction(databases.client) as session:
+        await wallet_repository.insert(wallet, session=session)
+    return wallet
+
+
+async def make_account(databases: Databases, *, balance: int = 0, currency: str = "INR", **overrides: Any) -> Account:  # noqa: ANN401 any field
+    """A user (the overrides are theirs) with one wallet that holds `balance` minor units."""
+    user = await make_user(databases, **overrides)
+    wallet = await make_wallet(databases, user, currency=currency)
+    if balance:
+        await fund_wallet(databases, wallet, balance)
+    return Account(user, await current(wallet))
+
+
+async def make_funded_wallet(databases: Databases, balance: int = 10_000, **overrides: Any) -> Wallet:  # noqa: ANN401 any field
+    return (await make_account(databases, balance=balance, **overrides)).wallet
+
+
+async def current(wallet: Wallet) -> Wallet:
+    """The wallet as it stands now."""
+    found = await wallet_repository.find_owned(wallet.id, wallet.user_id)
+    assert found is not None
+    return found
+
+
+def bearer(user: User, settings: Settings) -> dict[str, str]:
+    """The headers of somebody who has just logged in."""
+    return {"Authorization": f"Bearer {issue_access_token(user, settings, utc_now())}"}
+
+
+async def run(databases: Databases, *commands: Command) -> list[Decided]:
+    """The commands as one batch, in one transaction, without a committer."""
+    async with databases.client.start_session() as session:
+        prepared = await prepare(session, commands)
+        await session.commit_transaction()
+    return prepared.decided
+
+
+async def change(databases: Databases, command: Command) -> Operation:
+    """`run` for one command that has to be accepted: the operation afterwards."""
+    (decided,) = await run(databases, command)
+    assert decided.operation is not None, decided
+    return decided.operation
+
+
+async def fund_wallet(databases: Databases, wallet: Wallet, amount: int = 10_000) -> Operation:
+    """A settled deposit, with its entry."""
+    return await change(databases, settlement_of(await change(databases, deposit_of(wallet, amount))))
+
+
+def deposit_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestDeposit:  # noqa: ANN401 any field
+    return RequestDeposit(**({"operation_id": new_id(Prefix.DEPOSIT)} | _order(wallet, amount) | overrides))
+
+
+def withdrawal_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestWithdrawal:  # noqa: ANN401 any field
+    ids = {"operation_id": new_id(Prefix.WITHDRAWAL), "entry_id": new_id(Prefix.ENTRY)}
+    return RequestWithdrawal(**(ids | _order(wallet, amount) | overrides))
+
+
+def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
+    """With a key of its own."""
+    now = utc_now()
+    key = new_id(Prefix.TRANSACTION)
+    return {
+        "now": now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": IdempotencyClaim(f"{wallet.user_id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
+        "user_id": wallet.user_id,
+        "amount": amount,
+        "currency": wallet.currency,
+        "account": "bank-account-0001",
+        "category": None,
+        "description": None,
+        "metadata": {},
+    }
+
+
+def settlement_of(operation: Operation, **overrides: Any) -> Settle:  # noqa: ANN401 any field
+    """The bank has paid."""
+    said = {"amount": operation.amount, "currency": operation.currency, "bank_reference": "bnk_test"}
+    return Settle(**(_about(operation) | said | overrides))
+
+
+def failure_of(operation: Operation, **overrides: Any) -> Fail:  # noqa: ANN401 any field
+    """The bank has declined."""
+    said = {"bank_reference": "bnk_test", "failure_code": "declined", "failure_message": "Declined"}
+    return Fail(**(_about(operation) | said | overrides))
+
+
+def _about(operation: Operation) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "entry_id": new_id(Prefix.ENTRY),
+        "operation_type": operation.type,
+        "operation_id": operation.id,
+        "wallet_id": operation.wallet_id,
+    }

@@ -1,0 +1,48 @@
+"""The real servers that tests run against: one MongoDB replica set and one Redis for a whole run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from pydantic import SecretStr
+
+from scripts.embedded import MongoServer, RedisServer, free_port, start_mongod, start_redis
+from service.settings import Settings
+
+_SERVICE_USER = "wallet_service"
+_SERVICE_PASSWORD = "wallet-service-password"
+_CACHE_GB = 0.25
+
+
+class Servers(NamedTuple):
+    mongo: MongoServer
+    redis: RedisServer
+
+
+@contextmanager
+def running_servers(folder: Path) -> Iterator[Servers]:
+    """Fail points (`configureFailPoint`) are there for tests that need a server to stumble."""
+    parameters = {"enableTestCommands": "1"}
+    with (
+        start_mongod(folder / "mongo", free_port(), cache_gb=_CACHE_GB, parameters=parameters) as mongo,
+        start_redis(folder / "redis", free_port()) as redis,
+    ):
+        yield Servers(mongo, redis)
+
+
+def make_settings(servers: Servers, **overrides: Any) -> Settings:  # noqa: ANN401 any setting
+    """Settings for a database of its own, with a quick bank that always pays; neither `.env` nor WALLET_ is read."""
+    values: dict[str, Any] = {
+        "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD)),
+        "mongo_admin_url": SecretStr(servers.mongo.admin_url),
+        "redis_url": SecretStr(servers.redis.url),
+        "database": f"wallet_test_{uuid4().hex[:8]}",
+        "bank_delay_min_s": 0.0,
+        "bank_delay_max_s": 0.05,
+        "bank_success_rate": 1.0,
+        "bank_timeout_rate": 0.0,
+        "bank_error_rate": 0.0,
+    }
+    return Settings(_env_file=None, **(values | overrides))
