@@ -110,6 +110,7 @@ check: install ## What has to be clean before a commit: ruff, mypy, import-linte
 
 .PHONY: install
 install: $(STAMP) ## Install what is missing into .venv, exactly as locked
+	@:
 
 .PHONY: build
 build: ## Build the Docker image; without an engine, install into .venv

@@ -144,7 +144,7 @@ def _run_claimed(running: RunningStack, settings: dict[str, str], *, has_seed: b
         if has_seed:
             stack.seed()
         running.publish(stack)
-        where = _where_things_are(stack)
+        where = _where_things_are(stack, "make down" if is_quiet else "Ctrl-C here, or make down")
         typer.echo("Starting the API and the worker")
 
         def say_where_things_are() -> None:
@@ -175,7 +175,7 @@ def _already_running(running: RunningStack) -> str:
     )
 
 
-def _where_things_are(stack: Stack) -> str:
+def _where_things_are(stack: Stack, how_to_stop: str) -> str:
     addresses = re.findall(r"[\w.+-]+@[\w-]+\.[\w.]+", (ROOT / "CREDENTIALS.md").read_text())
     users = ", ".join(list(dict.fromkeys(addresses))[:DEMO_USERS_SHOWN])
     lines = [
@@ -185,7 +185,7 @@ def _where_things_are(stack: Stack) -> str:
         f"  demo users   {users} (their passwords stand in CREDENTIALS.md)",
         f"  data         {stack.data_dir}",
         f"  logs         {stack.log_dir} (make logs)",
-        "  stop         Ctrl-C here, or make down",
+        f"  stop         {how_to_stop}",
         "",
     ]
     return "\n".join(lines)
