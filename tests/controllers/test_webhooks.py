@@ -1,0 +1,114 @@
+"""The bank's callbacks at the door: only what is signed, fresh and new gets in."""
+
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI
+from standardwebhooks.webhooks import Webhook
+
+from service.database import Databases
+from service.settings import Settings
+
+_PATH = "/webhooks/bank-callback"
+
+
+@pytest.fixture(scope="module")
+async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Without the prefix: these tests name whole paths."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.example") as client:
+        yield client
+
+
+def _body(**change: object) -> bytes:
+    payload = {"type": "payment.settled", "reference": "wdr_x", "status": "success", "amount": 5, "currency": "INR"}
+    return orjson.dumps(payload | change)
+
+
+def _signed(
+    body: bytes, settings: Settings, *, callback_id: str | None = None, age_s: float = 0, secret: str | None = None
+) -> dict[str, str]:
+    callback_id = callback_id or f"msg_{uuid4().hex}"
+    moment = datetime.fromtimestamp(time.time() - age_s, UTC)
+    webhook = Webhook(secret or settings.bank_webhook_secret.get_secret_value())
+    return {
+        "content-type": "application/json",
+        "webhook-id": callback_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": webhook.sign(callback_id, moment, body.decode()),
+    }
+
+
+class TestTheDoor:
+    async def test_a_signed_callback_is_kept_once_however_often_it_comes(
+        self, api: httpx.AsyncClient, settings: Settings, databases: Databases
+    ) -> None:
+        body = _body(reference=f"wdr_{uuid4().hex}")
+        headers = _signed(body, settings)
+        for _ in range(3):
+            response = await api.post(_PATH, content=body, headers=headers)
+            assert response.status_code == 200
+        kept = await databases.wallet["bank_callbacks"].find({"_id": headers["webhook-id"]}).to_list()
+        assert len(kept) == 1
+        assert kept[0]["payload"]["reference"] == orjson.loads(body)["reference"]
+
+    @pytest.mark.parametrize("header", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+    async def test_a_missing_or_changed_header_is_refused(
+        self, api: httpx.AsyncClient, settings: Settings, databases: Databases, header: str
+    ) -> None:
+        body = _body()
+        headers = _signed(body, settings)
+        kept = await databases.wallet["bank_callbacks"].count_documents({})
+        without = {name: value for name, value in headers.items() if name != header}
+        changed = {**headers, header: headers[header][:-2] + "00"}
+        for forged in (without, changed, {**headers, header: ""}, {**headers, header: "\N{SNOWMAN}".encode()}):
+            response = await api.post(_PATH, content=body, headers=forged)  # type: ignore[arg-type]  # httpx takes bytes too
+            assert response.status_code == 401, response.text
+            assert response.json()["error"] == "invalid_signature"
+        assert await databases.wallet["bank_callbacks"].count_documents({}) == kept
+
+    async def test_every_flipped_byte_of_the_body_is_noticed(self, api: httpx.AsyncClient, settings: Settings) -> None:
+        body = _body()
+        headers = _signed(body, settings)
+        for position in range(len(body)):
+            flipped = body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
+            response = await api.post(_PATH, content=flipped, headers=headers)
+            assert response.status_code == 401
+
+    @pytest.mark.parametrize("age_s", [301, -301, 86_400])
+    async def test_one_outside_the_five_minutes_is_refused(
+        self, api: httpx.AsyncClient, settings: Settings, age_s: float
+    ) -> None:
+        body = _body()
+        response = await api.post(_PATH, content=body, headers=_signed(body, settings, age_s=age_s))
+        assert response.status_code == 401
+
+    async def test_another_secret_is_refused(self, api: httpx.AsyncClient, settings: Settings) -> None:
+        body = _body()
+        other = "whsec_" + "b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldA=="
+        response = await api.post(_PATH, content=body, headers=_signed(body, settings, secret=other))
+        assert response.status_code == 401
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            (b"{", 400),
+            (b'{"type":"a","type":"b"}', 400),
+            (b"[]", 422),
+            (_body(amount="5"), 422),
+            (_body(amount=1.5), 422),
+            (_body(status="maybe"), 422),
+            (_body(reference={"$gt": ""}), 422),
+            (b"x" * 70_000, 413),
+        ],
+    )
+    async def test_a_signed_body_that_makes_no_sense_is_refused(
+        self, api: httpx.AsyncClient, settings: Settings, body: bytes, status: int
+    ) -> None:
+        response = await api.post(_PATH, content=body, headers=_signed(body, settings))
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,101 @@
+"""SIGKILL in the middle of a load, and an emptied Redis: after a restart everything ends, and the books balance."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import redis
+
+from scripts.check_ledger import check_ledger
+from scripts.service_stack import API, WORKER, Stack
+from service.database import Databases, connect
+from service.settings import Settings
+from tests.person import Person
+from tests.stack_fixtures import QUICK_BANK
+
+_PEOPLE = 8
+_LOAD_S = 4.0
+_END_LIMIT_S = 60.0
+
+
+@pytest.fixture
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that may be broken: nobody else uses it."""
+    with Stack(tmp_path_factory.mktemp("broken"), settings=QUICK_BANK) as stack:
+        stack.start_servers()
+        stack.migrate()
+        stack.start_api()
+        stack.start_worker()
+        yield stack
+
+
+@pytest.fixture
+async def own_databases(own_stack: Stack) -> AsyncIterator[Databases]:
+    url = own_stack.settings["WALLET_MONGO_URL"]
+    databases = connect(url, Settings(mongo_url=url, _env_file=None))
+    yield databases
+    await databases.client.close()
+
+
+async def _load(person: Person, seconds: float, sent: dict[str, tuple[str, int]]) -> None:
+    """Withdrawals and deposits as fast as answers come; what gets no answer is sent again under its key later."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for kind in ("withdrawals", "deposits"):
+            key = uuid4().hex
+            sent[key] = (kind, 3)
+            await _send(person, key, *sent[key])
+
+
+async def _send(person: Person, key: str, kind: str, amount: int) -> httpx.Response | None:
+    ask = person.withdraw if kind == "withdrawals" else person.deposit
+    try:
+        return await ask(amount, key=key)
+    except httpx.TransportError:
+        return None
+
+
+async def _resend_until_answered(person: Person, sent: dict[str, tuple[str, int]]) -> list[dict[str, Any]]:
+    operations = []
+    for key, (kind, amount) in sent.items():
+        answer = await _send(person, key, kind, amount)
+        assert answer is not None
+        assert answer.status_code == 202, answer.text
+        operations.append(answer.json())
+    return operations
+
+
+async def test_kill_9_of_api_and_worker_and_an_emptied_redis_lose_nothing_and_pay_nothing_twice(
+    own_stack: Stack, own_databases: Databases
+) -> None:
+    limits = httpx.Limits(max_connections=64)
+    async with httpx.AsyncClient(base_url=own_stack.base_url, timeout=10, limits=limits) as http:
+        people = [await Person.register(http) for _ in range(_PEOPLE)]
+        await asyncio.gather(*(person.fund(1_000_000) for person in people))
+        sent: list[dict[str, tuple[str, int]]] = [{} for _ in people]
+        loads = asyncio.gather(
+            *(_load(person, _LOAD_S, keys) for person, keys in zip(people, sent, strict=True))
+        )
+        await asyncio.sleep(_LOAD_S / 4)
+        own_stack.kill(WORKER)
+        await asyncio.sleep(_LOAD_S / 4)
+        own_stack.kill(API)
+        redis.Redis.from_url(own_stack.settings["WALLET_REDIS_URL"]).flushall()
+        await asyncio.to_thread(own_stack.start_api)
+        own_stack.start_worker()
+        await loads
+        restarted = time.monotonic()
+        for person, keys in zip(people, sent, strict=True):
+            operations = await _resend_until_answered(person, keys)
+            ended = await asyncio.gather(*(person.ended(operation, _END_LIMIT_S) for operation in operations))
+            assert {operation["status"] for operation in ended} == {"success"}
+        assert time.monotonic() - restarted < _END_LIMIT_S
+        assert sum(len(keys) for keys in sent) > _PEOPLE * 10, "the load has to be one"
+    assert await check_ledger(own_databases) == []
+    orders = await own_databases.bank["orders"].find({}).to_list()
+    assert len(orders) == sum(len(keys) for keys in sent) + _PEOPLE
+    assert {len(order["payments"]) for order in orders} == {1}

@@ -1,0 +1,270 @@
+"""The committer against a real replica set: sharing, losing races, outages, and what a client is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo import monitoring
+from pymongo.errors import OperationFailure
+
+from service.database import Client, Databases, bind_documents, connect
+from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
+from service.ledger.committer import Committed, Ledger
+from service.settings import Settings
+from tests.factories import make_funded_wallet, withdrawal_of
+
+_LIMITS: dict[str, Any] = {"batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
+
+
+class Committer:
+    """A ledger and what it reported."""
+
+    def __init__(self, client: Client, **limits: Any) -> None:
+        self.committed: list[Committed] = []
+        self.ledger = Ledger(client, **{**_LIMITS, **limits}, on_committed=self.committed.append)
+
+
+@pytest.fixture
+async def committer(databases: Databases) -> AsyncIterator[Committer]:
+    committer = Committer(databases.client)
+    committer.ledger.start()
+    yield committer
+    await committer.ledger.close()
+
+
+@contextmanager
+def fail_point(admin: "pymongo.MongoClient[dict[str, Any]]", times: int, **data: Any) -> Iterator[None]:
+    """The server's own way to fail a command: docs of `failCommand` in MongoDB's source, src/mongo/db/commands."""
+    admin.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data})
+    try:
+        yield
+    finally:
+        admin.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+async def _wallet(databases: Databases, wallet_id: str) -> dict[str, Any]:
+    wallet = await databases.wallet["wallets"].find_one({"_id": wallet_id})
+    assert wallet is not None
+    return wallet
+
+
+class TestSharing:
+    async def test_what_arrives_while_a_batch_commits_shares_the_next_one(
+        self, committer: Committer, databases: Databases
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        decided = await asyncio.gather(*(committer.ledger.execute(withdrawal_of(wallet, 1)) for _ in range(100)))
+        assert all(one.answer is not None and one.answer.status_code == 202 for one in decided)
+        assert len(committer.committed) <= 3
+        row = await _wallet(databases, wallet.id)
+        assert (row["available"], row["held"], row["seq"]) == (0, 100, 101)
+
+    async def test_a_batch_is_never_larger_than_its_limit(self, databases: Databases) -> None:
+        committer = Committer(databases.client, batch_limit=10)
+        wallet = await make_funded_wallet(databases, 100)
+        committer.ledger.start()
+        await asyncio.gather(*(committer.ledger.execute(withdrawal_of(wallet, 1)) for _ in range(35)))
+        await committer.ledger.close()
+        assert max(one.commands for one in committer.committed) == 10
+
+    async def test_two_ledgers_on_one_wallet_take_exactly_what_is_there(self, databases: Databases) -> None:
+        first, second = Committer(databases.client), Committer(databases.client)
+        wallet = await make_funded_wallet(databases, 150)
+        for committer in (first, second):
+            committer.ledger.start()
+        decided = await asyncio.gather(
+            *(ledger.execute(withdrawal_of(wallet, 1)) for _ in range(100) for ledger in (first.ledger, second.ledger))
+        )
+        for committer in (first, second):
+            await committer.ledger.close()
+        statuses = [one.answer.status_code for one in decided if one.answer is not None]
+        assert (statuses.count(202), statuses.count(422)) == (150, 50)
+        row = await _wallet(databases, wallet.id)
+        assert (row["available"], row["held"], row["seq"]) == (0, 150, 151)
+
+
+class TestNeighbours:
+    async def test_a_command_that_the_database_refuses_falls_alone(
+        self, committer: Committer, databases: Databases
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        # The collection's validator wants an account; HTTP would never let this through.
+        poisoned = withdrawal_of(wallet, 1, account="")
+        commands = [withdrawal_of(wallet, 1) for _ in range(9)]
+        commands.insert(4, poisoned)
+        outcomes = await asyncio.gather(
+            *(committer.ledger.execute(command) for command in commands), return_exceptions=True
+        )
+        assert isinstance(outcomes.pop(4), InternalError)
+        assert not [one for one in outcomes if isinstance(one, BaseException)]
+        row = await _wallet(databases, wallet.id)
+        assert (row["available"], row["held"]) == (91, 9)
+
+    async def test_a_rule_that_breaks_falls_alone_and_changes_nothing(
+        self, committer: Committer, databases: Databases
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        broken = withdrawal_of(wallet, 1, metadata={"half": "\ud800"})
+        outcomes = await asyncio.gather(
+            committer.ledger.execute(broken),
+            committer.ledger.execute(withdrawal_of(wallet, 1)),
+            return_exceptions=True,
+        )
+        assert isinstance(outcomes[0], InternalError)
+        assert not isinstance(outcomes[1], BaseException)
+        assert (await _wallet(databases, wallet.id))["held"] == 1
+
+
+class TestClients:
+    async def test_one_that_goes_away_takes_nothing_back(self, committer: Committer, databases: Databases) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        waiting = asyncio.create_task(committer.ledger.execute(withdrawal_of(wallet, 1)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await committer.ledger.execute(withdrawal_of(wallet, 1))
+        assert (await _wallet(databases, wallet.id))["held"] == 2
+
+    async def test_a_full_queue_sends_them_away_with_a_time_to_come_back(self, databases: Databases) -> None:
+        committer = Committer(databases.client, queue_limit=2)
+        wallet = await make_funded_wallet(databases, 100)
+        waiting = [asyncio.create_task(committer.ledger.execute(withdrawal_of(wallet, 1))) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(LedgerBusy) as refused:
+            await committer.ledger.execute(withdrawal_of(wallet, 1))
+        assert refused.value.retry_after_s == 1
+        committer.ledger.start()
+        await asyncio.gather(*waiting)
+        await committer.ledger.close()
+
+    async def test_a_key_whose_first_request_is_being_committed_is_in_flight(
+        self, committer: Committer, databases: Databases, admin: "pymongo.MongoClient[dict[str, Any]]"
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        command = withdrawal_of(wallet, 1)
+        with fail_point(admin, 1, failCommands=["commitTransaction"], blockConnection=True, blockTimeMS=300):
+            first = asyncio.create_task(committer.ledger.execute(command))
+            await asyncio.sleep(0.15)
+            with pytest.raises(IdempotencyKeyInFlight):
+                await committer.ledger.execute(command)
+            decided = await first
+        again = await committer.ledger.execute(command)
+        assert again.answer is not None
+        assert decided.answer is not None
+        assert again.answer == decided.answer._replace(replayed=True)
+
+
+class TestTroubleWithTheServer:
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            {"failCommands": ["insert"], "errorCode": 112, "errorLabels": ["TransientTransactionError"]},
+            {"failCommands": ["find"], "closeConnection": True},
+            {"failCommands": ["commitTransaction"], "closeConnection": True},
+            {
+                "failCommands": ["commitTransaction"],
+                "writeConcernError": {"code": 64, "errmsg": "the outcome is not known"},
+                "errorLabels": ["UnknownTransactionCommitResult"],
+            },
+            {"failCommands": ["commitTransaction"], "errorCode": 251, "errorLabels": ["TransientTransactionError"]},
+        ],
+        ids=["write conflict", "lost connection", "lost at commit", "commit unknown", "no such transaction"],
+    )
+    async def test_it_passes_and_every_command_has_run_once(
+        self,
+        committer: Committer,
+        databases: Databases,
+        admin: "pymongo.MongoClient[dict[str, Any]]",
+        trouble: dict[str, Any],
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        with fail_point(admin, 3, **trouble):
+            decided = await asyncio.gather(*(committer.ledger.execute(withdrawal_of(wallet, 1)) for _ in range(10)))
+        assert all(one.answer is not None and one.answer.status_code == 202 for one in decided)
+        row = await _wallet(databases, wallet.id)
+        assert (row["available"], row["held"], row["seq"]) == (90, 10, 11)
+
+    async def test_when_it_lasts_clients_are_told_and_the_same_key_still_runs_once(
+        self, databases: Databases, admin: "pymongo.MongoClient[dict[str, Any]]"
+    ) -> None:
+        committer = Committer(databases.client, patience_s=0.3)
+        committer.ledger.start()
+        wallet = await make_funded_wallet(databases, 100)
+        command = withdrawal_of(wallet, 1)
+        with (
+            fail_point(
+                admin,
+                1000,
+                failCommands=["commitTransaction"],
+                writeConcernError={"code": 64, "errmsg": "the outcome is not known"},
+                errorLabels=["UnknownTransactionCommitResult"],
+            ),
+            pytest.raises(Unavailable) as refused,
+        ):
+            await committer.ledger.execute(command)
+        assert refused.value.retry_after_s == 1
+        again = await committer.ledger.execute(command)
+        await committer.ledger.close()
+        assert again.answer is not None
+        assert again.answer.status_code == 202
+        assert (await _wallet(databases, wallet.id))["held"] == 1
+
+
+class Writes(monitoring.CommandListener):
+    """Notes every write that a client sends."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bool]] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name in ("insert", "update", "delete", "findAndModify", "bulkWrite"):
+            in_transaction = event.command.get("autocommit") is False and "txnNumber" in event.command
+            self.seen.append((event.command_name, event.command[event.command_name], in_transaction))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Nothing to note."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Nothing to note."""
+
+
+class TestTheTransaction:
+    async def test_every_write_of_the_ledger_is_inside_it(self, settings: Settings, databases: Databases) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        listener = Writes()
+        watched = connect(settings.mongo_url.get_secret_value(), settings, listeners=[listener])
+        committer = Committer(watched.client)
+        await bind_documents(watched)
+        try:
+            committer.ledger.start()
+            await committer.ledger.execute(withdrawal_of(wallet, 1))
+            await committer.ledger.close()
+        finally:
+            await bind_documents(databases)
+            await watched.client.close()
+        assert sorted({collection for _, collection, _ in listener.seen}) == [
+            "idempotency_keys",
+            "outbox",
+            "transaction_logs",
+            "wallets",
+            "withdrawals",
+        ]
+        assert all(in_transaction for _, _, in_transaction in listener.seen)
+
+
+class TestTheLog:
+    async def test_the_service_itself_can_neither_change_nor_delete_an_entry(self, databases: Databases) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        entries = databases.wallet["transaction_logs"]
+        for attempt in (
+            entries.update_one({"wallet_id": wallet.id}, {"$set": {"amount": 1}}),
+            entries.delete_one({"wallet_id": wallet.id}),
+            entries.drop(),
+            entries.find_one_and_replace({"wallet_id": wallet.id}, {"amount": 1}),
+        ):
+            with pytest.raises(OperationFailure, match="not authorized") as refused:
+                await attempt
+            assert refused.value.code == 13
+        assert await entries.count_documents({"wallet_id": wallet.id}) == 1

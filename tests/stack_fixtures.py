@@ -1,0 +1,53 @@
+"""One whole stack for all tests that need it: servers, API and worker as processes of their own, and a quick bank."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from scripts.service_stack import Stack
+from service.database import Databases, connect
+from service.settings import Settings
+
+QUICK_BANK = {
+    "WALLET_ENV": "development",
+    "WALLET_LOG_JSON": "true",
+    "WALLET_BANK_DELAY_MIN_S": "0.02",
+    "WALLET_BANK_DELAY_MAX_S": "0.2",
+    "WALLET_BANK_TIMEOUT_S": "0.2",
+    "WALLET_BANK_TIMEOUT_RATE": "0",
+    "WALLET_BANK_ERROR_RATE": "0",
+    "WALLET_BANK_SUCCESS_RATE": "1",
+    "WALLET_BANK_RECHECK_S": "2",
+    "WALLET_BANK_ATTEMPT_LIMIT": "3",
+    "WALLET_WORKER_SWEEP_S": "1",
+    "WALLET_RATE_LIMIT_GLOBAL": "0",
+    "WALLET_RATE_LIMIT_BALANCE": "0",
+    "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
+}
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("stack"), settings=QUICK_BANK) as stack:
+        stack.start_servers()
+        stack.migrate()
+        stack.start_api()
+        stack.start_worker()
+        yield stack
+
+
+@pytest.fixture(scope="session")
+async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def stack_databases(stack: Stack) -> AsyncIterator[Databases]:
+    """The service's own view of the stack's databases; Beanie stays bound to those of the tests in this process."""
+    url = stack.settings["WALLET_MONGO_URL"]
+    databases = connect(url, Settings(mongo_url=url, _env_file=None))
+    yield databases
+    await databases.client.close()
