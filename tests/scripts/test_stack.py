@@ -14,7 +14,7 @@ import redis
 from pymongo.errors import OperationFailure
 
 from scripts.embedded import EmbeddedServerError, MongoServer, RedisServer, free_port, start_mongod, start_redis
-from scripts.server_process import command_line, port_is_free
+from scripts.server_process import command_line, port_is_free, wait_until
 from scripts.service_stack import ChildFailedError, Stack, stop_leftover_programs
 from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, port_setting
 
@@ -175,7 +175,8 @@ class TestStack:
         assert stack.settings["WALLET_REDIS_URL"] == stack.redis.url
 
     def test_ends_what_a_killed_stack_left_behind(self, stack: Stack) -> None:
-        stack.start("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"])
+        stack.start("sleeper", [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"])
+        assert wait_until(lambda: stack.log_path("sleeper").read_text() == "up\n", 10)
         sleeper = stack.children["sleeper"]
         assert stop_leftover_programs(stack.data_dir) == [sleeper.pid]
         assert sleeper.wait(timeout=1) == -signal.SIGKILL
