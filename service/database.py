@@ -1,28 +1,41 @@
-"""MongoDB: the client, the one way to open a transaction, and the set-up of collections, indexes and roles."""
+"""MongoDB: the client, the ways to open a transaction, and the set-up of collections, indexes and roles."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import pymongo
+import structlog
 from beanie import Document, init_beanie
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from service.documents import BANK_DOCUMENTS, INSERT_ONLY, WALLET_DOCUMENTS
+from service.errors import Unavailable
 from service.settings import Settings
 
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
 Client = AsyncMongoClient[dict[str, Any]]
 Database = AsyncDatabase[dict[str, Any]]
 
 # A commit that a majority has in its journal: what a client was told survives a crash and a failover.
 DURABLE = WriteConcern("majority", j=True)
+_CONCERNS: Any = {
+    "read_concern": ReadConcern("snapshot"),
+    "write_concern": DURABLE,
+    "read_preference": ReadPreference.PRIMARY,
+}
 _MAX_COMMIT_MS = 5_000
+_PATIENCE_S = 10.0
+_RETRY_AFTER_S = 1
 
 _NAMESPACE_EXISTS = 48
 _SERVICE_ROLE = "wallet_service"
@@ -80,14 +93,27 @@ async def session_in_transaction(client: Client) -> AsyncIterator[AsyncClientSes
         await session.commit_transaction()
 
 
+async def run_in_transaction(client: Client, work: Callable[[AsyncClientSession], Awaitable[Result]]) -> Result:
+    """For what the ledger does not do: `work` in a transaction of its own, again where it lost a race.
+
+    `work` may run several times, so ids and times are handed in. Raises what it raises, and Unavailable where
+    the database does not answer in time.
+    """
+    try:
+        # The driver's own budget for retries is two minutes; ours is what a client will wait.
+        with pymongo.timeout(_PATIENCE_S):
+            async with client.start_session() as session:
+                return await session.with_transaction(work, max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
+    except PyMongoError as error:
+        if error.timeout or isinstance(error, ConnectionFailure):
+            log.warning("database.transaction_gave_up", error=repr(error))
+            raise Unavailable(retry_after_s=_RETRY_AFTER_S) from error
+        raise
+
+
 async def start_transaction(session: AsyncClientSession) -> None:
     """Concerns stand on the transaction: operations inside may not bring their own."""
-    await session.start_transaction(
-        read_concern=ReadConcern("snapshot"),
-        write_concern=DURABLE,
-        read_preference=ReadPreference.PRIMARY,
-        max_commit_time_ms=_MAX_COMMIT_MS,
-    )
+    await session.start_transaction(max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
 
 
 async def set_up(settings: Settings) -> list[str]:

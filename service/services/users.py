@@ -1,0 +1,124 @@
+"""People: registering, logging in, and who somebody is."""
+
+from typing import NamedTuple
+
+import structlog
+from email_validator import EmailNotValidError, validate_email
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError
+
+from service.database import Client, run_in_transaction
+from service.documents import User
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.wallets import Wallet, new_wallet
+from service.errors import (
+    AccountDeactivated,
+    EmailTaken,
+    FieldError,
+    InvalidCredentials,
+    InvalidFields,
+    Unauthenticated,
+)
+from service.repositories import users as user_repository
+from service.repositories import wallets as wallet_repository
+from service.services.access_tokens import AccessToken, issue_access_token
+from service.services.passwords import Passwords, refuse_weak_password
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Registration(NamedTuple):
+    first_name: str
+    last_name: str
+    email: str
+    password: str
+
+
+class LoggedIn(NamedTuple):
+    user: User
+    access_token: str
+
+
+async def register_user(
+    client: Client, passwords: Passwords, settings: Settings, order: Registration, roles: tuple[str, ...] = ("user",)
+) -> tuple[User, Wallet]:
+    """The user and their wallet in the default currency, both or neither.
+
+    Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
+    """
+    email = _normal_email(order.email)
+    refuse_weak_password(order.password, email, (order.first_name, order.last_name))
+    # Before the transaction, which must not wait for it.
+    password_hash = await passwords.hash(order.password)
+    now = utc_now()
+    user = User(
+        id=new_id(Prefix.USER),
+        first_name=order.first_name,
+        last_name=order.last_name,
+        email=email,
+        password_hash=password_hash,
+        roles=list(roles),
+        is_active=True,
+        token_version=0,
+        created_at=now,
+        updated_at=now,
+    )
+    wallet = new_wallet(new_id(Prefix.WALLET), user.id, settings.default_currency, now)
+
+    async def insert_both(session: AsyncClientSession) -> None:
+        await user_repository.insert(user, session=session)
+        await wallet_repository.insert(wallet, session=session)
+
+    try:
+        await run_in_transaction(client, insert_both)
+    except DuplicateKeyError as error:
+        raise EmailTaken from error
+    log.info("user.registered", user_id=user.id, wallet_id=wallet.id)
+    return user, wallet
+
+
+async def log_in(passwords: Passwords, settings: Settings, email: str, password: str) -> LoggedIn:
+    """Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password and a
+    deactivated account, and Unavailable where too many are waiting.
+    """
+    user = await _find_by_email(email)
+    is_right = await passwords.verify(password, None if user is None else user.password_hash)
+    if user is None:
+        log.warning("user.login_refused", reason="unknown_email")
+        raise InvalidCredentials
+    if not is_right or not user.is_active:
+        reason = "deactivated" if is_right else "wrong_secret"
+        log.warning("user.login_refused", reason=reason, user_id=user.id)
+        raise InvalidCredentials
+    log.info("user.logged_in", user_id=user.id)
+    return LoggedIn(user, issue_access_token(user, settings, utc_now()))
+
+
+async def get_user(token: AccessToken) -> User:
+    """The user as they are now. Raises Unauthenticated for a revoked token, AccountDeactivated."""
+    user = await user_repository.find(token.user_id)
+    if user is None or user.token_version != token.token_version:
+        raise Unauthenticated("The access token is no longer valid")
+    if not user.is_active:
+        raise AccountDeactivated
+    return user
+
+
+async def _find_by_email(email: str) -> User | None:
+    try:
+        return await user_repository.find_by_email(_normal_email(email))
+    except InvalidFields:
+        # Nobody could register with it, so nobody has it; saying more than that would be of no use here.
+        return None
+
+
+def _normal_email(email: str) -> str:
+    """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
+    try:
+        return validate_email(email, check_deliverability=False).normalized.casefold()
+    except EmailNotValidError as error:
+        raise InvalidFields(
+            fields=(FieldError("/email", "invalid_email", "Send an e-mail address, e.g. asha@example.com"),)
+        ) from error
