@@ -1,0 +1,163 @@
+"""The data of one measurement: fresh databases with load users, each with a wallet that never runs dry.
+
+Each row starts from the same, small data, so that no row pays for what the rows before it left behind. The money
+comes in by the ledger and stands in the bank's journal, so that check-ledger can hold everything against each other.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from service.database import Databases, bind_documents, connect, set_up
+from service.documents import BankOrder as BankOrderDocument
+from service.documents import User
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.operations import Operation, OperationType
+from service.domain.wallets import new_wallet
+from service.gateways.bank import BankOrder, BankState, OrderKind
+from service.gateways.simulated_bank import Behaviour, journal_row
+from service.ledger.commands import RequestDeposit, Settle
+from service.ledger.committer import Ledger
+from service.repositories import wallets as wallet_repository
+from service.services.access_tokens import issue_access_token
+from service.settings import Settings
+
+_FUNDS_MINOR = 10**9
+_ACCOUNT = "bank-account-0001"
+_BATCH_LIMIT = 500
+_PATIENCE_S = 30.0
+
+
+class LoadUsers:
+    """The same people in every row; the first of them has the wallet that everybody hits."""
+
+    def __init__(self, settings: Settings, users: Sequence[User]) -> None:
+        self._settings = settings
+        self._users = users
+
+    @classmethod
+    async def make(cls, settings: Settings, count: int) -> "LoadUsers":
+        """On servers that have just been started: sets the database up."""
+        await set_up(settings)
+        databases = connect(settings.mongo_url.get_secret_value(), settings)
+        try:
+            await bind_documents(databases)
+            return cls(settings, [_user(number) for number in range(count + 1)])
+        finally:
+            await databases.client.close()
+
+    def write_tokens(self, one: Path, spread: Path) -> None:
+        """The hot user's token in one file, everybody else's in the other, one a line."""
+        now = utc_now()
+        hot, *others = (issue_access_token(user, self._settings, now) for user in self._users)
+        one.write_text(f"{hot}\n")
+        spread.write_text("".join(f"{token}\n" for token in others))
+
+    async def start_afresh(self) -> None:
+        """Drops what there is and makes users, wallets and their funds. The API may be running, but not working."""
+        await _drop_databases(self._settings)
+        await set_up(self._settings)
+        databases = connect(self._settings.mongo_url.get_secret_value(), self._settings)
+        try:
+            await bind_documents(databases)
+            await self._insert(databases)
+            await self._fund(databases)
+        finally:
+            await databases.client.close()
+
+    async def _insert(self, databases: Databases) -> None:
+        rows = [user.model_dump() for user in self._users]
+        for row in rows:
+            row["_id"] = row.pop("id")
+        await User.get_pymongo_collection().insert_many(rows)
+        currency = self._settings.default_currency
+        async with databases.client.start_session() as session, await session.start_transaction():
+            for user in self._users:
+                wallet = new_wallet(new_id(Prefix.WALLET), user.id, currency, utc_now())
+                await wallet_repository.insert(wallet, session=session)
+
+    async def _fund(self, databases: Databases) -> None:
+        ledger = Ledger(
+            databases.client,
+            batch_limit=_BATCH_LIMIT,
+            queue_limit=len(self._users),
+            patience_s=_PATIENCE_S,
+            on_committed=lambda _: None,
+        )
+        ledger.start()
+        try:
+            currency = self._settings.default_currency
+            deposits = await asyncio.gather(*(ledger.change(_deposit(user, currency)) for user in self._users))
+            payments = [_paid_order(deposit) for deposit in deposits]
+            await BankOrderDocument.get_pymongo_collection().insert_many(payments)
+            settlements = zip(deposits, payments, strict=True)
+            await asyncio.gather(*(ledger.change(_settlement(*one)) for one in settlements))
+        finally:
+            await ledger.close()
+
+
+async def _drop_databases(settings: Settings) -> None:
+    admin_url = settings.mongo_admin_url or settings.mongo_url
+    databases = connect(admin_url.get_secret_value(), settings)
+    try:
+        for database in (databases.wallet, databases.bank):
+            await databases.client.drop_database(database)
+    finally:
+        await databases.client.close()
+
+
+def _user(number: int) -> User:
+    now = utc_now()
+    return User(
+        id=new_id(Prefix.USER),
+        first_name="Load",
+        last_name=str(number),
+        email=f"load-{number}@example.com",
+        password_hash="!",  # noqa: S106 no password: their tokens are issued here
+        roles=["user"],
+        is_active=True,
+        token_version=1,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def _deposit(user: User, currency: str) -> RequestDeposit:
+    return RequestDeposit(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        operation_id=new_id(Prefix.DEPOSIT),
+        user_id=user.id,
+        amount=_FUNDS_MINOR,
+        currency=currency,
+        account=_ACCOUNT,
+        category=None,
+        description=None,
+        metadata={},
+    )
+
+
+def _paid_order(deposit: Operation) -> dict[str, Any]:
+    """As the bank's journal shows an order that it has executed and reported."""
+    now = utc_now()
+    order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, deposit.account)
+    row = journal_row(order, Behaviour.SUCCESS, now, 0.0)
+    del row["due_at"]
+    payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
+    return {**row, "state": BankState.SUCCESS, "executed_at": now, "payments": [payment]}
+
+
+def _settlement(deposit: Operation, order: dict[str, Any]) -> Settle:
+    return Settle(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        operation_type=OperationType.DEPOSIT,
+        operation_id=deposit.id,
+        wallet_id=deposit.wallet_id,
+        entry_id=new_id(Prefix.ENTRY),
+        amount=deposit.amount,
+        currency=deposit.currency,
+        bank_reference=order["bank_reference"],
+    )

@@ -1,0 +1,77 @@
+"""The reference that group commit has to beat: one transaction for each request, as it is usually written.
+
+It makes the same reads, decides by the same rules and writes the same documents under the same validators, concerns
+and durability; what it does not do is share a transaction. Nothing outside the bench uses it.
+"""
+
+import asyncio
+import random
+from time import perf_counter
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from service.database import Client
+from service.errors import Unavailable
+from service.gateways.job_queue import Job, JobQueue
+from service.ledger.batch import Decided
+from service.ledger.commands import Command
+from service.ledger.transaction import GuardMissed, Prepared, prepare
+
+log = structlog.get_logger()
+
+# Far above what a person would wait for, so that no request fails and all the work is counted.
+_PATIENCE_S = 60.0
+_BACKOFF_FIRST_S = 0.004
+_BACKOFF_MAX_S = 1.0
+_RETRY_AFTER_S = 1
+
+
+class PlainLedger:
+    """Takes the place of the service's Ledger; as there, a command that lost a race is decided again."""
+
+    def __init__(self, client: Client, jobs: JobQueue) -> None:
+        self._client = client
+        self._jobs = jobs
+
+    async def execute(self, command: Command) -> Decided:
+        deadline_s = perf_counter() + _PATIENCE_S
+        attempt = 0
+        while True:
+            try:
+                prepared = await self._commit_alone(command)
+            except (GuardMissed, PyMongoError) as error:
+                if not _is_lost_race(error) or perf_counter() >= deadline_s:
+                    log.exception("plain.gave_up", attempt=attempt)
+                    raise Unavailable(retry_after_s=_RETRY_AFTER_S) from error
+                attempt += 1
+                await asyncio.sleep(_backoff_s(attempt))
+                continue
+            if prepared.has_outbox_rows:
+                self._jobs.wake(Job.SUBMIT_ORDERS)
+            decided = prepared.decided[0]
+            if decided.error is not None:
+                raise decided.error
+            return decided
+
+    async def _commit_alone(self, command: Command) -> Prepared:
+        async with self._client.start_session() as session:
+            try:
+                prepared = await prepare(session, [command])
+            except BaseException:
+                if session.in_transaction:
+                    await session.abort_transaction()
+                raise
+            await session.commit_transaction()
+            return prepared
+
+
+def _is_lost_race(error: Exception) -> bool:
+    return isinstance(error, GuardMissed) or (
+        isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
+    )
+
+
+def _backoff_s(attempt: int) -> float:
+    """Full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
+    return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 no secret
