@@ -1,5 +1,6 @@
 """The embedded servers and the stack around them, as real processes."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -14,9 +15,11 @@ import redis
 from pymongo.errors import OperationFailure
 
 from scripts.embedded import EmbeddedServerError, MongoServer, RedisServer, free_port, start_mongod, start_redis
+from scripts.new_env import fill
 from scripts.server_process import command_line, port_is_free, wait_until
 from scripts.service_stack import ChildFailedError, Stack, stop_leftover_programs
 from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, port_setting
+from service.settings import Environment, Settings
 
 # An API in one file: what the stack does with programs does not depend on what they do.
 STUB_API = """
@@ -195,3 +198,21 @@ class TestStack:
         stack = Stack(tmp_path, settings={"WALLET_MONGO_ADMIN_URL": "mongodb://root", "WALLET_MONGO_URL": "mongodb://"})
         assert "WALLET_MONGO_ADMIN_URL" not in stack.environment
         assert stack.environment["WALLET_MONGO_URL"] == "mongodb://"
+
+
+class TestEnvExample:
+    def test_lists_every_setting_and_no_other(self) -> None:
+        text = (ROOT / ".env.example").read_text()
+        listed = set(re.findall(r"^(?:# )?(WALLET_\w+)=", text, flags=re.MULTILINE))
+        of_the_service = {f"WALLET_{name.upper()}" for name in Settings.model_fields}
+        of_the_stack = {MongoServer.port_setting, RedisServer.port_setting}
+        of_compose = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
+        assert listed == of_the_service | of_the_stack | of_compose
+
+    def test_every_secret_is_filled_in_and_good_enough_for_production(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        filled = dict(re.findall(r"^(WALLET_\w+)=(.*)$", fill((ROOT / ".env.example").read_text()), flags=re.MULTILINE))
+        assert all(filled.values())
+        assert len(set(filled.values())) == len(filled)
+        for name, value in filled.items():
+            monkeypatch.setenv(name, value)
+        assert Settings(env=Environment.PRODUCTION, _env_file=None)
