@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from service.controllers import auth, deposits, health, users, wallets, webhooks, withdrawals
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
+from service.controllers.schemas import declare_problems
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -39,5 +40,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (webhooks.router, health.router):
         app.include_router(router)
     add_problem_handlers(app)
+    declare_problems(app)
     add_middleware(app)
     return app

@@ -5,10 +5,8 @@ Nothing is dropped between tests: each makes users of its own, and so sees only 
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import httpx
-import pymongo
 import pytest
 from fastapi import FastAPI
 
@@ -16,7 +14,7 @@ from service.database import Databases, set_up
 from service.main import create_app
 from service.settings import Settings
 from service.startup import Resources
-from tests.servers import Servers, make_settings, running_servers
+from tests.servers import Admin, Servers, make_settings, running_servers
 
 
 def pytest_configure() -> None:
@@ -59,9 +57,9 @@ def databases(resources: Resources) -> Databases:
 
 
 @pytest.fixture(scope="session")
-def admin(servers: Servers) -> Iterator["pymongo.MongoClient[dict[str, Any]]"]:
+def admin(servers: Servers) -> Iterator[Admin]:
     """The administrator's client, for fail points and for damage that the service's own user cannot do."""
-    with pymongo.MongoClient[dict[str, Any]](servers.mongo.admin_url) as client:
+    with Admin(servers.mongo.admin_url) as client:
         yield client
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+import pymongo
 from pydantic import SecretStr
 
 from scripts.embedded import MongoServer, RedisServer, free_port, start_mongod, start_redis
 from service.settings import Settings
+
+Admin = pymongo.MongoClient[dict[str, Any]]
 
 _SERVICE_USER = "wallet_service"
 _SERVICE_PASSWORD = "wallet-service-password"
@@ -46,3 +49,13 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:  # noqa: ANN4
         "bank_error_rate": 0.0,
     }
     return Settings(_env_file=None, **(values | overrides))
+
+
+@contextmanager
+def fail_point(admin: Admin, times: int, **data: Any) -> Iterator[None]:  # noqa: ANN401 the server's own options
+    """Lets commands fail the server's own way: "The failCommand Fail Point" in MongoDB's driver specifications."""
+    admin.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data})
+    try:
+        yield
+    finally:
+        admin.admin.command({"configureFailPoint": "failCommand", "mode": "off"})

@@ -1,0 +1,124 @@
+"""Registering and logging in over HTTP."""
+
+import unicodedata
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from service.controllers.dependencies import OpenResources
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import UserView, View, WalletView, problem_responses
+from service.controllers.users import user_view
+from service.domain.wallets import wallet_view
+from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, Unavailable
+from service.services import users
+from service.services.passwords import MAX_LENGTH, MIN_LENGTH
+
+router = APIRouter(route_class=StrictRoute, tags=["Authentication"])
+
+# Tokens must not stay in a cache on the way (RFC 6749, section 5.1).
+_NOT_CACHED = {"Cache-Control": "no-store"}
+_NAME_LENGTH_LIMIT = 100
+_EMAIL_LENGTH_LIMIT = 254
+# Control, format, surrogate, private and unassigned characters, line and paragraph separators: they forge log
+# lines or turn text around.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Persian and Indian names are spelt with these two.
+_JOINERS = frozenset("\u200c\u200d")
+
+
+def _name(text: str) -> str:
+    name = unicodedata.normalize("NFC", text).strip()
+    if not name:
+        raise PydanticCustomError("blank", "Send a name")
+    if any(unicodedata.category(character) in _INVISIBLE for character in name if character not in _JOINERS):
+        raise PydanticCustomError("not_printable", "Control characters are not allowed")
+    return name
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("not_printable", "NUL is not allowed")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=_NAME_LENGTH_LIMIT), AfterValidator(_name)]
+Email = Annotated[
+    str,
+    Field(max_length=_EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
+]
+NewPassword = Annotated[
+    str,
+    Field(
+        min_length=MIN_LENGTH,
+        max_length=MAX_LENGTH,
+        json_schema_extra={"format": "password"},
+        description="Not a common one, and without the name or e-mail in it",
+    ),
+    AfterValidator(_without_nul),
+]
+Password = Annotated[
+    str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"}), AfterValidator(_without_nul)
+]
+
+
+class RegistrationRequest(StrictModel):
+    first_name: Name
+    last_name: Name
+    email: Email
+    password: NewPassword
+
+
+class LoginRequest(StrictModel):
+    email: Email
+    password: Password
+
+
+class RegistrationView(View):
+    user: UserView
+    wallet: WalletView
+
+
+class LoginView(View):
+    access_token: str
+    token_type: Literal["bearer"]
+    expires_in: int = Field(description="Seconds", examples=[900])
+    user: UserView
+
+
+@router.post(
+    "/auth/login",
+    response_model=LoginView,
+    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, Unavailable),
+    summary="Get an access token",
+)
+async def log_in(body: LoginRequest, resources: OpenResources) -> Response:
+    user, access_token = await users.log_in(resources.passwords, resources.settings, body.email, body.password)
+    answer = {
+        "access_token": access_token,
+        "token_type": "bearer",
+        "expires_in": resources.settings.access_token_lifetime_s,
+        "user": user_view(user),
+    }
+    return Response(orjson.dumps(answer), headers=_NOT_CACHED, media_type="application/json")
+
+
+@router.post(
+    "/auth/register",
+    status_code=201,
+    response_model=RegistrationView,
+    responses=problem_responses(Malformed, EmailTaken, InvalidFields, Unavailable),
+    summary="Register; a wallet in the default currency comes with it",
+)
+async def register(body: RegistrationRequest, resources: OpenResources) -> Response:
+    user, wallet = await users.register_user(
+        resources.databases.client,
+        resources.passwords,
+        resources.settings,
+        users.Registration(body.first_name, body.last_name, body.email, body.password),
+    )
+    answer = {"user": user_view(user), "wallet": wallet_view(wallet)}
+    return Response(orjson.dumps(answer), 201, media_type="application/json")

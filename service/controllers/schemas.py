@@ -1,0 +1,151 @@
+"""What answers look like, for OpenAPI: the routes build them by hand, the tests compare the two."""
+
+from collections import defaultdict
+from typing import Any, Generic, TypeVar
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.domain.entries import Direction, EntryType
+from service.domain.wallets import WalletStatus
+from service.errors import PROBLEM_MEDIA_TYPE, Unauthenticated, WalletServiceError, problem_document
+
+_Row = TypeVar("_Row")
+_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+_PROBLEM = "Problem"
+
+
+class View(BaseModel):
+    """Base of every answer. More members may come with time."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class UserView(View):
+    id: str = Field(examples=["usr_0198c0ffee0070008000000000000001"])
+    email: str
+    first_name: str
+    last_name: str
+    roles: list[str]
+    is_active: bool
+    created_at: str = _TIME
+
+
+class WalletView(View):
+    """Amounts in minor units; `balance` is `available` and `held` together."""
+
+    id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    user_id: str
+    currency: str = Field(examples=["INR"])
+    available: int = Field(ge=0)
+    held: int = Field(ge=0)
+    balance: int = Field(ge=0)
+    status: WalletStatus
+    seq: int = Field(ge=0, description="Number of entries so far")
+    created_at: str = _TIME
+    updated_at: str = _TIME
+
+
+class EntryView(View):
+    """One movement of one wallet. `hash` seals it and, by `prev_hash`, all entries before it."""
+
+    id: str = Field(examples=["ent_0198c0ffee0070008000000000000001"])
+    wallet_id: str
+    user_id: str
+    seq: int = Field(ge=1)
+    type: EntryType
+    direction: Direction
+    amount: int = Field(ge=1)
+    currency: str
+    available_before: int = Field(ge=0)
+    available_after: int = Field(ge=0)
+    held_before: int = Field(ge=0)
+    held_after: int = Field(ge=0)
+    status: str
+    reference: str = Field(description="The operation that it belongs to")
+    transaction_id: str
+    counterparty: str
+    created_at: str = _TIME
+    prev_hash: str
+    hash: str
+
+
+class BalanceView(View):
+    wallet_id: str
+    currency: str
+    available: int = Field(ge=0)
+    held: int = Field(ge=0)
+    balance: int = Field(ge=0)
+
+
+class BalancesView(View):
+    user_id: str
+    balances: list[BalanceView]
+
+
+class PageView(View, Generic[_Row]):
+    data: list[_Row]
+    has_more: bool
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null on the last one")
+
+
+class ProblemField(View):
+    pointer: str = Field(description="JSON pointer into the body, or with the part's name in front: /query/limit")
+    code: str
+    message: str
+
+
+class Problem(View):
+    """RFC 9457 problem details. `error` is the code that clients go by; facts about it may follow."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+    message: str
+    request_id: str | None
+    errors: list[ProblemField] | None = None
+    retry_after: int | None = None
+
+
+def problem_responses(*errors: type[WalletServiceError]) -> dict[int | str, dict[str, Any]]:
+    """For a route's `responses`: the errors that it can answer with, by status, an example of each."""
+    by_status: dict[int | str, list[type[WalletServiceError]]] = defaultdict(list)
+    for error in errors:
+        by_status[error.http_status].append(error)
+    return {status: _response(of_status) for status, of_status in by_status.items()}
+
+
+def _response(errors: list[type[WalletServiceError]]) -> dict[str, Any]:
+    examples = {
+        error.code: {"summary": error.title, "value": problem_document(error(), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
+        for error in errors
+    }
+    response: dict[str, Any] = {
+        "description": ", or: ".join(error.title for error in errors),
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_PROBLEM}"}, "examples": examples}},
+    }
+    if any(issubclass(error, Unauthenticated) for error in errors):
+        response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    return response
+
+
+def declare_problems(app: FastAPI) -> None:
+    """Puts the schema that problem_responses points to into the document.
+
+    FastAPI would do it for a response's `model`, but under application/json, which problems are not.
+    """
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs"))
+        schemas[_PROBLEM] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives

@@ -1,0 +1,96 @@
+"""People over HTTP: oneself, one's balances, one's history."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Response
+
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.operations import Currency
+from service.controllers.pagination import open_page, page_of
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import BalancesView, EntryView, PageView, UserView, problem_responses
+from service.controllers.wallets import EntriesQuery
+from service.documents import User
+from service.domain.clock import to_rfc3339
+from service.domain.entries import entry_view
+from service.domain.wallets import Wallet
+from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, Unauthenticated
+from service.services import users, wallets
+from service.services.access_tokens import AccessToken
+
+router = APIRouter(route_class=StrictRoute, tags=["Users"])
+
+UserId = Annotated[str, Path(max_length=64)]
+
+
+class UserEntriesQuery(EntriesQuery):
+    currency: Currency | None = None
+
+
+# First, because it is called most: routes are tried in order.
+@router.get(
+    "/users/{user_id}/balance",
+    response_model=BalancesView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="What one has, wallet by wallet",
+)
+async def get_balance(user_id: UserId, user: CurrentUser) -> Response:
+    _refuse_others(user_id, user)
+    balances = [_balance_view(wallet) for wallet in await wallets.get_balances(user_id)]
+    return Response(orjson.dumps({"user_id": user_id, "balances": balances}), media_type="application/json")
+
+
+@router.get(
+    "/users/{user_id}/transactions",
+    response_model=PageView[EntryView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields),
+    summary="The entries of all of one's wallets, newest first",
+)
+async def list_transactions(
+    user_id: UserId, query: Annotated[UserEntriesQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    _refuse_others(user_id, user)
+    page = open_page(query, resources.settings, "user_entries", user_id, str)
+    rows = await wallets.list_user_entries(
+        user_id, query.wanted, query.currency, before_id=page.position, limit=page.limit_and_one
+    )
+    return page_of(rows, page, lambda entry: entry.id, entry_view)
+
+
+@router.get(
+    "/me",
+    response_model=UserView,
+    responses=problem_responses(Unauthenticated, AccountDeactivated),
+    summary="Oneself",
+)
+async def get_me(user: CurrentUser) -> Response:
+    return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")
+
+
+def user_view(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "email": user.email,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "roles": user.roles,
+        "is_active": user.is_active,
+        "created_at": to_rfc3339(user.created_at),
+    }
+
+
+def _refuse_others(user_id: str, user: AccessToken) -> None:
+    """Whether there is somebody else with that id is not for them to know."""
+    if user_id != user.user_id:
+        raise NotFound(f"There is no user {user_id}")
+
+
+def _balance_view(wallet: Wallet) -> dict[str, Any]:
+    return {
+        "wallet_id": wallet.id,
+        "currency": wallet.currency,
+        "available": wallet.available,
+        "held": wallet.held,
+        "balance": wallet.available + wallet.held,
+    }
