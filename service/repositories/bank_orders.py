@@ -1,13 +1,16 @@
 """Queries on the simulated bank's journal."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from service.documents import BankOrder
 from service.repositories.due_rows import claim_due
+
+_DUPLICATE_KEY = 11000
 
 
 async def insert_once(order: dict[str, Any]) -> dict[str, Any]:
@@ -21,6 +24,18 @@ async def insert_once(order: dict[str, Any]) -> dict[str, Any]:
         assert known is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
         return known
     return order
+
+
+async def insert_missing(orders: Sequence[dict[str, Any]]) -> list[str]:
+    """Many at once; an order whose reference the journal has already stays as it is, and is named."""
+    try:
+        await BankOrder.get_pymongo_collection().insert_many(orders, ordered=False)
+    except BulkWriteError as error:
+        refused = error.details["writeErrors"]
+        if any(one["code"] != _DUPLICATE_KEY for one in refused):
+            raise
+        return [one["op"]["_id"] for one in refused]
+    return []
 
 
 async def find(reference: str) -> dict[str, Any] | None:

@@ -85,6 +85,11 @@ async def find(operation_type: OperationType, operation_id: str) -> Operation | 
     return None if row is None else _from_row(row)
 
 
+async def find_many(operation_type: OperationType, operation_ids: Sequence[str]) -> list[Operation]:
+    found = _collection(operation_type).find({"_id": {"$in": list(operation_ids)}}, batch_size=_ONE_BATCH)
+    return [_from_row(row) for row in await found.to_list()]
+
+
 async def find_owned(operation_type: OperationType, operation_id: str, user_id: str) -> Operation | None:
     row = await _collection(operation_type).find_one({"_id": operation_id, "user_id": user_id})
     return None if row is None else _from_row(row)

@@ -15,6 +15,18 @@ async def insert(user: User, *, session: AsyncClientSession) -> None:
     await user.insert(session=session)
 
 
+async def insert_many(users: Sequence[User], *, session: AsyncClientSession) -> None:
+    await User.insert_many(users, session=session)
+
+
+async def find_ids(emails: Sequence[str], *, session: AsyncClientSession) -> dict[str, str]:
+    """The ids of those who exist, by e-mail."""
+    found = User.get_pymongo_collection().find(
+        {"email": {"$in": list(emails)}}, {"email": 1}, session=session, batch_size=_ONE_BATCH
+    )
+    return {row["email"]: row["_id"] for row in await found.to_list()}
+
+
 async def find_by_email(email: str) -> User | None:
     return await User.find_one(User.email == email)
 

@@ -26,12 +26,20 @@ def _from_row(row: dict[str, Any]) -> Wallet:
     )
 
 
-async def insert(wallet: Wallet, *, session: AsyncClientSession) -> None:
+def _to_row(wallet: Wallet) -> dict[str, Any]:
     row = wallet._asdict()
     row["_id"] = row.pop("id")
     for field in ("available", "held", "seq"):
         row[field] = Int64(row[field])
-    await WalletDocument.get_pymongo_collection().insert_one(row, session=session)
+    return row
+
+
+async def insert(wallet: Wallet, *, session: AsyncClientSession) -> None:
+    await WalletDocument.get_pymongo_collection().insert_one(_to_row(wallet), session=session)
+
+
+async def insert_many(wallets: Sequence[Wallet], *, session: AsyncClientSession) -> None:
+    await WalletDocument.get_pymongo_collection().insert_many([_to_row(w) for w in wallets], session=session)
 
 
 async def find_named(

@@ -1,5 +1,7 @@
 """People: registering, logging in, and who somebody is."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -53,18 +55,7 @@ async def register_user(
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
     now = utc_now()
-    user = User(
-        id=new_id(Prefix.USER),
-        first_name=order.first_name,
-        last_name=order.last_name,
-        email=email,
-        password_hash=password_hash,
-        roles=list(roles),
-        is_active=True,
-        token_version=0,
-        created_at=now,
-        updated_at=now,
-    )
+    user = _new_user(order.first_name, order.last_name, email, password_hash, roles, now)
     wallet = new_wallet(new_id(Prefix.WALLET), user.id, settings.default_currency, now)
 
     async def insert_both(session: AsyncClientSession) -> None:
@@ -77,6 +68,55 @@ async def register_user(
         raise EmailTaken from error
     log.info("user.registered", user_id=user.id, wallet_id=wallet.id)
     return user, wallet
+
+
+async def ensure_users(
+    client: Client, names: Mapping[str, tuple[str, str]], password_hash: str, currency: str
+) -> list[str]:
+    """Many users at once, by e-mail with first and last name, each with a wallet in `currency`; ids in that order.
+
+    For those who make users in bulk and have hashed their password. Who or what is there already stays as it is.
+    """
+
+    async def insert_missing(session: AsyncClientSession) -> list[str]:
+        now = utc_now()
+        ids = await user_repository.find_ids(list(names), session=session)
+        users = [
+            _new_user(first_name, last_name, email, password_hash, ("user",), now)
+            for email, (first_name, last_name) in names.items()
+            if email not in ids
+        ]
+        if users:
+            await user_repository.insert_many(users, session=session)
+            ids |= {user.email: user.id for user in users}
+        owners = [(user_id, currency) for user_id in ids.values()]
+        known = {
+            wallet.user_id for wallet in (await wallet_repository.find_named([], owners, session=session)).values()
+        }
+        missing = [user_id for user_id in ids.values() if user_id not in known]
+        wallets = [new_wallet(new_id(Prefix.WALLET), user_id, currency, now) for user_id in missing]
+        if wallets:
+            await wallet_repository.insert_many(wallets, session=session)
+        return [ids[email] for email in names]
+
+    return await run_in_transaction(client, insert_missing)
+
+
+def _new_user(
+    first_name: str, last_name: str, email: str, password_hash: str, roles: tuple[str, ...], now: datetime
+) -> User:
+    return User(
+        id=new_id(Prefix.USER),
+        first_name=first_name,
+        last_name=last_name,
+        email=email,
+        password_hash=password_hash,
+        roles=list(roles),
+        is_active=True,
+        token_version=0,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 async def log_in(passwords: Passwords, settings: Settings, email: str, password: str) -> LoggedIn:

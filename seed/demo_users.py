@@ -1,0 +1,78 @@
+"""The users that CREDENTIALS.md lists, with their passwords and starting balances."""
+
+from typing import Final, NamedTuple
+
+from seed.deposits import StartingBalance, deposit_once
+from service.errors import EmailTaken, WalletExists
+from service.repositories import users as user_repository
+from service.services.users import Registration, register_user
+from service.services.wallets import get_balances, open_wallet
+from service.startup import Resources
+
+
+class DemoUser(NamedTuple):
+    """`balances` in minor units by currency; a wallet comes with each, empty where it is 0."""
+
+    registration: Registration
+    roles: tuple[str, ...]
+    balances: dict[str, int]
+
+
+def _user(first_name: str, last_name: str, password: str, balances: dict[str, int], *more_roles: str) -> DemoUser:
+    registration = Registration(first_name, last_name, f"{first_name.lower()}@example.com", password)
+    return DemoUser(registration, ("user", *more_roles), balances)
+
+
+DEMO_USERS: Final = (
+    _user("Asha", "Rao", "copper-lantern-meadow-41", {"INR": 10_000_000, "USD": 250_000}),
+    _user("Bo", "Lind", "velvet-harbor-tundra-58", {"INR": 2_500_000}),
+    _user("Chen", "Wei", "marble-cricket-signal-73", {"INR": 30_000}),
+    _user("Dina", "Haddad", "walnut-comet-ferry-19", {"INR": 0}),
+    _user("Ines", "Moreno", "granite-violin-orchard-86", {"INR": 0}, "admin"),
+    _user("Relay", "Service", "ember-compass-glacier-64", {"INR": 0}, "service"),
+)
+
+
+class Seeded(NamedTuple):
+    demo_user: DemoUser
+    is_new: bool
+
+
+async def seed_demo_users(resources: Resources) -> list[Seeded]:
+    """Makes what is missing of them and their balances; who is there already stays as they are."""
+    seeded = []
+    for demo_user in DEMO_USERS:
+        user_id, is_new = await _ensure_user(demo_user, resources)
+        for currency in demo_user.balances:
+            await _ensure_wallet(user_id, currency, resources)
+        wanted = demo_user.balances.items()
+        balances = [StartingBalance(user_id, amount, currency) for currency, amount in wanted if amount]
+        await deposit_once(balances, resources.ledger)
+        seeded.append(Seeded(demo_user, is_new))
+    return seeded
+
+
+async def _ensure_user(demo_user: DemoUser, resources: Resources) -> tuple[str, bool]:
+    email = demo_user.registration.email
+    # Looked for first: a registration hashes the password before it finds the e-mail taken.
+    known = await user_repository.find_by_email(email)
+    if known is not None:
+        return known.id, False
+    try:
+        user, _wallet = await register_user(
+            resources.databases.client, resources.passwords, resources.settings, demo_user.registration, demo_user.roles
+        )
+    except EmailTaken:
+        # A second seed at the same moment.
+        return await _ensure_user(demo_user, resources)
+    return user.id, True
+
+
+async def _ensure_wallet(user_id: str, currency: str, resources: Resources) -> None:
+    if any(wallet.currency == currency for wallet in await get_balances(user_id)):
+        return
+    try:
+        await open_wallet(resources.databases.client, user_id, currency)
+    except WalletExists:
+        # A second seed at the same moment has done it.
+        return

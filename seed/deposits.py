@@ -1,0 +1,104 @@
+"""Starting balances: real deposits, which the simulated bank pays at once, without a worker and without HTTP."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from service.domain.clock import utc_now
+from service.domain.idempotency import IdempotencyClaim
+from service.domain.operations import Operation, OperationStatus, OperationType
+from service.errors import IdempotencyKeyReused
+from service.gateways.bank import BankOrder, OrderKind
+from service.gateways.simulated_bank import Behaviour, journal_row, report_of
+from service.ledger.committer import Ledger
+from service.repositories import bank_orders as journal
+from service.repositories import operations as operation_repository
+from service.services.deposits import request_deposit
+from service.services.orders import Order
+from service.services.settlement import apply_report
+
+# The simulated bank never declines an account that ends like this.
+SOURCE: Final = "seed-account-success"
+_ACCEPTED: Final = 202
+# A client's key is forgotten after a week; a seed that is repeated next year must still change nothing.
+_NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class SeedFailed(Exception):
+    """A deposit that should have succeeded did not; the message says why."""
+
+
+class StartingBalance(NamedTuple):
+    """`amount` in minor units."""
+
+    user_id: str
+    amount: int
+    currency: str
+
+
+async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger) -> int:
+    """Pays each balance in, once for each user and currency however often it is asked for; ready when all is settled.
+
+    Side by side, so that they share the ledger's transactions. A run goes on where an earlier one was stopped,
+    and a worker beside it may be faster at any step. Returns how many users keep another balance of an earlier run.
+    """
+    requested = await asyncio.gather(*(_request(balance, ledger) for balance in balances))
+    ids = [operation_id for operation_id in requested if operation_id is not None]
+    unpaid = [operation for operation in await _deposits(ids) if operation.status is not OperationStatus.SUCCESS]
+    if unpaid:
+        orders = await _pay(unpaid)
+        await asyncio.gather(
+            *(apply_report(operation, report_of(orders[operation.id]), ledger) for operation in unpaid)
+        )
+        for operation in await _deposits([operation.id for operation in unpaid]):
+            if operation.status is not OperationStatus.SUCCESS:
+                raise SeedFailed(f"{operation.id} ended as {operation.status}: {operation.failure_message}")
+    return len(balances) - len(ids)
+
+
+async def _request(balance: StartingBalance, ledger: Ledger) -> str | None:
+    """The id of the deposit, new or of an earlier run; None where that run paid in another amount."""
+    order = Order(balance.amount, balance.currency, SOURCE, "seed", "Starting balance", {})
+    fingerprint = sha256(json.dumps(order).encode()).hexdigest()
+    claim = IdempotencyClaim(f"{balance.user_id}:seed-{balance.currency}", fingerprint, _NEVER)
+    try:
+        answer = await request_deposit(ledger, balance.user_id, order, claim, None)
+    except IdempotencyKeyReused:
+        return None
+    body = json.loads(answer.body)
+    if answer.status_code != _ACCEPTED:
+        raise SeedFailed(f"The deposit for {balance.user_id} was refused: {body['message']}")
+    operation_id: str = body["id"]
+    return operation_id
+
+
+async def _deposits(ids: Sequence[str]) -> list[Operation]:
+    return await operation_repository.find_many(OperationType.DEPOSIT, ids)
+
+
+async def _pay(operations: Sequence[Operation]) -> dict[str, dict[str, Any]]:
+    """The bank's part: every order is in its journal and paid afterwards, each once.
+
+    Orders enter the journal as paid, in one write. Those that a worker took there first are executed one by one.
+    Who is stopped after this leaves payments whose operations are open: the next run or any worker asks the bank.
+    """
+    orders = {operation.id: _paid_order(operation) for operation in operations}
+    for reference in await journal.insert_missing(list(orders.values())):
+        known = await journal.find(reference)
+        if known is None:
+            raise SeedFailed(f"The bank's journal has lost the order {reference}")
+        orders[reference] = await journal.execute(known, utc_now())
+    return orders
+
+
+def _paid_order(operation: Operation) -> dict[str, Any]:
+    now = utc_now()
+    order = BankOrder(operation.id, OrderKind.COLLECTION, operation.amount, operation.currency, operation.account)
+    row = journal_row(order, Behaviour.SUCCESS, now, 0)
+    # Nothing to report later: the caller tells the ledger.
+    del row["due_at"]
+    payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
+    return {**row, "state": row["outcome"], "executed_at": now, "payments": [payment]}
