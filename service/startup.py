@@ -1,11 +1,14 @@
 """Opens and closes what a process needs: MongoDB, Redis, the bank, the ledger. Shared by API, workers and seed."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
 from service.gateways.bank import Bank
@@ -16,6 +19,9 @@ from service.services.passwords import Passwords
 from service.settings import Settings
 
 log = structlog.get_logger()
+
+# An orchestrator asks every few seconds and gives up after about two.
+_CHECK_TIMEOUT_S = 1.5
 
 
 class Resources(NamedTuple):
@@ -60,3 +66,21 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await databases.client.close()
+
+
+async def check_parts(resources: Resources) -> dict[str, str]:
+    """Every part that the service leans on, by name: ok, unavailable or stopped."""
+    mongodb, redis = await asyncio.gather(
+        _answers("mongodb", resources.databases.client.admin.command("ping")),
+        _answers("redis", resources.jobs.ping()),
+    )
+    return {"mongodb": mongodb, "redis": redis, "ledger": "ok" if resources.ledger.is_running() else "stopped"}
+
+
+async def _answers(part: str, call: Awaitable[Any]) -> str:
+    try:
+        await asyncio.wait_for(call, _CHECK_TIMEOUT_S)
+    except (PyMongoError, RedisError, OSError, TimeoutError) as error:
+        log.warning("health.part_missing", part=part, error=repr(error))
+        return "unavailable"
+    return "ok"

@@ -3,12 +3,23 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
-from service.controllers.operations import Account, DepositView, OrderRequest, respond, shape
+from service.controllers.operations import (
+    ORDER_PROBLEMS,
+    Account,
+    DepositView,
+    OperationsQuery,
+    OrderRequest,
+    list_page,
+    respond,
+    shape,
+)
 from service.controllers.requests import StrictRoute
+from service.controllers.schemas import PageView, problem_responses
 from service.domain.operations import OperationType
+from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import deposits, operations
 from service.services.orders import Order
 
@@ -23,6 +34,7 @@ class DepositRequest(OrderRequest):
     "/deposits",
     status_code=202,
     response_model=DepositView,
+    responses=ORDER_PROBLEMS,
     summary="Deposit money from an account at the bank",
 )
 async def request_deposit(
@@ -34,6 +46,23 @@ async def request_deposit(
     return respond(answer)
 
 
-@router.get("/deposits/{deposit_id}", response_model=DepositView, summary="One deposit")
+@router.get(
+    "/deposits/{deposit_id}",
+    response_model=DepositView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One deposit",
+)
 async def get_deposit(deposit_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
     return shape(await operations.get_operation(OperationType.DEPOSIT, deposit_id, user.user_id))
+
+
+@router.get(
+    "/deposits",
+    response_model=PageView[DepositView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="One's deposits, newest first",
+)
+async def list_deposits(
+    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    return await list_page(OperationType.DEPOSIT, query, user, resources)

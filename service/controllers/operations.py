@@ -8,11 +8,36 @@ from fastapi import Response
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel
+from service.controllers.schemas import View, problem_responses
 from service.domain.idempotency import Answer
 from service.domain.money import MAX_AMOUNT_MINOR, is_currency
-from service.domain.operations import Operation, operation_view
-from service.errors import PROBLEM_MEDIA_TYPE
+from service.domain.operations import Operation, OperationStatus, OperationType, operation_view
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    AccountDeactivated,
+    BalanceOverflow,
+    BodyTooLarge,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    InvalidFields,
+    LedgerBusy,
+    Malformed,
+    NoWalletInCurrency,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+    WalletFrozen,
+)
+from service.services import operations
+from service.services.access_tokens import AccessToken
+from service.services.operations import OperationFilter
+from service.startup import Resources
 
 _FIRST_ERROR_STATUS = 400
 _METADATA_LIMIT = 20
@@ -66,13 +91,13 @@ class OrderRequest(StrictModel):
     metadata: Annotated[dict[_Label, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
 
 
-class OperationView(StrictModel):
+class OperationView(View):
     """A deposit or a withdrawal as it stands."""
 
     id: str
-    type: str
-    status: str
-    amount: int
+    type: OperationType
+    status: OperationStatus
+    amount: int = Field(ge=1)
     currency: str
     wallet_id: str
     category: str | None
@@ -91,6 +116,50 @@ class DepositView(OperationView):
 
 class WithdrawalView(OperationView):
     destination: str
+
+
+class OperationsQuery(PageQuery):
+    status: OperationStatus | None = None
+    currency: Currency | None = None
+    category: Annotated[str | None, Field(max_length=64)] = None
+    created_from: QueryTime | None = None
+    created_to: QueryTime | None = None
+
+    @property
+    def wanted(self) -> OperationFilter:
+        return OperationFilter(self.status, self.currency, self.category, self.created_from, self.created_to)
+
+
+# What any order for money may be answered with, besides 202.
+ORDER_PROBLEMS = problem_responses(
+    Malformed,
+    IdempotencyKeyMissing,
+    IdempotencyKeyInvalid,
+    Unauthenticated,
+    AccountDeactivated,
+    IdempotencyKeyInFlight,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidFields,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    BalanceOverflow,
+    NoWalletInCurrency,
+    WalletFrozen,
+    WalletClosed,
+    LedgerBusy,
+    Unavailable,
+)
+
+
+async def list_page(
+    operation_type: OperationType, query: OperationsQuery, user: AccessToken, resources: Resources
+) -> Response:
+    page = open_page(query, resources.settings, f"{operation_type}s", user.user_id, str)
+    found = await operations.list_operations(
+        operation_type, user.user_id, query.wanted, before_id=page.position, limit=page.limit_and_one
+    )
+    return page_of(found, page, lambda operation: operation.id, operation_view)
 
 
 def respond(answer: Answer) -> Response:

@@ -3,12 +3,23 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
-from service.controllers.operations import Account, OrderRequest, WithdrawalView, respond, shape
+from service.controllers.operations import (
+    ORDER_PROBLEMS,
+    Account,
+    OperationsQuery,
+    OrderRequest,
+    WithdrawalView,
+    list_page,
+    respond,
+    shape,
+)
 from service.controllers.requests import StrictRoute
+from service.controllers.schemas import PageView, problem_responses
 from service.domain.operations import OperationType
+from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import operations, withdrawals
 from service.services.orders import Order
 
@@ -23,6 +34,7 @@ class WithdrawalRequest(OrderRequest):
     "/withdrawals",
     status_code=202,
     response_model=WithdrawalView,
+    responses=ORDER_PROBLEMS,
     summary="Withdraw money to an account at the bank",
 )
 async def request_withdrawal(
@@ -34,6 +46,23 @@ async def request_withdrawal(
     return respond(answer)
 
 
-@router.get("/withdrawals/{withdrawal_id}", response_model=WithdrawalView, summary="One withdrawal")
+@router.get(
+    "/withdrawals/{withdrawal_id}",
+    response_model=WithdrawalView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One withdrawal",
+)
 async def get_withdrawal(withdrawal_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
     return shape(await operations.get_operation(OperationType.WITHDRAWAL, withdrawal_id, user.user_id))
+
+
+@router.get(
+    "/withdrawals",
+    response_model=PageView[WithdrawalView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="One's withdrawals, newest first",
+)
+async def list_withdrawals(
+    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    return await list_page(OperationType.WITHDRAWAL, query, user, resources)

@@ -104,7 +104,7 @@ class Ledger:
         pending = Pending(command, perf_counter(), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
         self._wake.set()
-        decided = await asyncio.shield(pending.future)
+        decided = await pending.future
         if decided.error is not None:
             raise decided.error
         return decided

@@ -3,7 +3,7 @@
 from service.domain.operations import Operation, OperationType
 from service.errors import NotFound
 from service.repositories import operations as operation_repository
-from service.repositories.operations import OperationFilter
+from service.repositories.operations import OperationFilter as OperationFilter  # noqa: PLC0414 controllers name it, and may not reach below
 
 
 async def get_operation(operation_type: OperationType, operation_id: str, user_id: str) -> Operation:

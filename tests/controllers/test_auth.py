@@ -121,7 +121,7 @@ class TestRegistering:
         answer = await api.post(REGISTER, content=text, headers={"Content-Type": "application/json"})
         assert (answer.status_code, answer.json()["error"]) == (400, "malformed_request")
 
-    @pytest.mark.parametrize("name", ["Zoë", "O'Brien-Smith Jr.", "नीलम", "می\u200cنا", "李小龍"])
+    @pytest.mark.parametrize("name", ["Zoë", "O'Brien-Smith Jr.", "नीलम", "मी\u200cना", "李小龍"])
     async def test_takes_names_from_everywhere(self, api: httpx.AsyncClient, name: str) -> None:
         answer = await api.post(REGISTER, json=make_registration(last_name=name))
         assert answer.status_code == 201

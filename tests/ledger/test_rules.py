@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
-from service.domain.idempotency import IdempotencyClaim
+from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.wallets import Wallet, WalletStatus, new_wallet
-from service.ledger.batch import Answer, Batch, Decided, KnownAnswer, Loaded, Writes
+from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import (
     BeginProcessing,
     Command,

@@ -1,0 +1,229 @@
+"""The way of an order to the bank and back, with a bank that says what the test tells it to."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.database import Databases
+from service.domain.clock import utc_now
+from service.domain.operations import Operation, OperationStatus
+from service.domain.outbox import OutboxRow
+from service.domain.wallets import Wallet
+from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
+from service.ledger.committer import Ledger
+from service.repositories import operations as operation_repository
+from service.repositories import outbox as outbox_repository
+from service.services.settlement import Desk, apply_report, pursue_due_orders, pursue_order
+from service.settings import Settings
+from service.startup import Resources
+from tests.factories import change, current, failure_of, make_funded_wallet, settlement_of, withdrawal_of
+
+Word = BankReport | Exception | None
+
+
+class ScriptedBank:
+    """Answers submissions and questions in the order given; running out of answers fails the test."""
+
+    def __init__(self, submissions: list[Word] | None = None, answers: list[Word] | None = None) -> None:
+        self._submissions = submissions or []
+        self._answers = answers or []
+        self.submitted: list[BankOrder] = []
+        self.asked: list[str] = []
+
+    async def submit(self, order: BankOrder) -> BankReport:
+        self.submitted.append(order)
+        word = _say(self._submissions.pop(0))
+        assert word is not None
+        return word
+
+    async def find(self, reference: str) -> BankReport | None:
+        self.asked.append(reference)
+        return _say(self._answers.pop(0))
+
+
+def _say(word: Word) -> BankReport | None:
+    if isinstance(word, Exception):
+        raise word
+    return word
+
+
+def report_on(operation: Operation, state: BankState, **overrides: Any) -> BankReport:
+    return BankReport(operation.id, state, operation.amount, operation.currency, "bnk_1", None, None)._replace(**overrides)
+
+
+@pytest.fixture
+async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
+    ledger = Ledger(
+        resources.databases.client, batch_limit=10, queue_limit=10, patience_s=5, on_committed=lambda _committed: None
+    )
+    ledger.start()
+    yield ledger
+    await ledger.close()
+
+
+class Scene:
+    """A withdrawal of 1000 from a wallet with 5000, and its row in the outbox."""
+
+    def __init__(self, wallet: Wallet, operation: Operation, ledger: Ledger, settings: Settings) -> None:
+        self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
+
+    async def visit(self, bank: ScriptedBank, attempts: int = 1) -> Operation:
+        operation = self.operation
+        now = utc_now()
+        row = OutboxRow(operation.id, "bank_order", operation.type, operation.wallet_id, attempts, None, now, now)  # type: ignore[arg-type]  # the topic plays no part here
+        await pursue_order(row, Desk(self.ledger, bank, self.settings))
+        return await self.now()
+
+    async def now(self) -> Operation:
+        found = await operation_repository.find(self.operation.type, self.operation.id)
+        assert found is not None
+        return found
+
+    async def balance(self) -> tuple[int, int]:
+        wallet = await current(self.wallet)
+        return wallet.available, wallet.held
+
+
+@pytest.fixture
+async def scene(databases: Databases, ledger: Ledger, settings: Settings) -> Scene:
+    wallet = await make_funded_wallet(databases, 5_000)
+    operation = await change(databases, withdrawal_of(wallet, 1_000))
+    return Scene(wallet, operation, ledger, settings)
+
+
+class TestFirstVisit:
+    async def test_submits_under_our_own_reference_and_notes_it_first(self, scene: Scene) -> None:
+        bank = ScriptedBank([report_on(scene.operation, BankState.ACCEPTED)])
+        operation = await scene.visit(bank)
+        assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
+        assert [order.reference for order in bank.submitted] == [scene.operation.id]
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_refused_order_gives_the_money_back_when_the_bank_does_not_have_it(self, scene: Scene) -> None:
+        bank = ScriptedBank([BankRejected("invalid_account", "no such account")], [None])
+        operation = await scene.visit(bank)
+        assert (operation.status, operation.failure_code) == (OperationStatus.FAILED, "invalid_account")
+        assert await scene.balance() == (5_000, 0)
+
+    async def test_a_refused_order_that_the_bank_has_all_the_same_is_left_to_a_person(self, scene: Scene) -> None:
+        bank = ScriptedBank(
+            [BankRejected("reference_reused", "known")], [report_on(scene.operation, BankState.SUCCESS)]
+        )
+        operation = await scene.visit(bank)
+        assert operation.status is OperationStatus.REQUIRES_REVIEW
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_keeps_the_money_held_when_the_outcome_is_unknown(self, scene: Scene, databases: Databases) -> None:
+        operation = await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        assert operation.status is OperationStatus.PROCESSING
+        assert await scene.balance() == (4_000, 1_000)
+        row = await databases.wallet["outbox"].find_one({"_id": operation.id})
+        assert row is not None
+        assert utc_now() < row["due_at"] < utc_now() + timedelta(seconds=3)
+
+
+class TestLaterVisits:
+    async def test_ask_by_reference_and_do_not_submit_what_the_bank_has(self, scene: Scene) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        bank = ScriptedBank(answers=[report_on(scene.operation, BankState.SUCCESS)])
+        operation = await scene.visit(bank, attempts=2)
+        assert operation.status is OperationStatus.SUCCESS
+        assert bank.submitted == []
+        assert await scene.balance() == (4_000, 0)
+
+    async def test_submit_again_under_the_same_reference_what_the_bank_never_got(self, scene: Scene) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        bank = ScriptedBank([report_on(scene.operation, BankState.ACCEPTED)], [None])
+        operation = await scene.visit(bank, attempts=2)
+        assert [order.reference for order in bank.submitted] == [scene.operation.id]
+        assert operation.attempts == 2
+
+    @pytest.mark.parametrize("word", [BankOutcomeUnknown("503"), BankState.ACCEPTED])
+    async def test_the_last_attempt_leaves_it_to_a_person_with_the_money_held(
+        self, scene: Scene, databases: Databases, word: BankOutcomeUnknown | BankState
+    ) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        answer = word if isinstance(word, Exception) else report_on(scene.operation, word)
+        operation = await scene.visit(ScriptedBank(answers=[answer]), attempts=scene.settings.bank_attempt_limit)
+        assert (operation.status, operation.failure_code) == (OperationStatus.REQUIRES_REVIEW, "bank_outcome_unknown")
+        assert await scene.balance() == (4_000, 1_000)
+        assert await databases.wallet["outbox"].find_one({"_id": operation.id}) is None
+
+    async def test_do_nothing_to_an_operation_that_has_ended(self, scene: Scene, databases: Databases) -> None:
+        await change(databases, settlement_of(scene.operation))
+        bank = ScriptedBank()
+        assert (await scene.visit(bank, attempts=2)).status is OperationStatus.SUCCESS
+        assert (bank.submitted, bank.asked) == ([], [])
+
+    async def test_a_callback_that_overtakes_the_visit_stands(self, scene: Scene, databases: Databases) -> None:
+        """The bank's word arrives between our look at the operation and our note that we ask."""
+
+        class OvertakenBank(ScriptedBank):
+            async def find(self, reference: str) -> BankReport | None:
+                await change(databases, failure_of(scene.operation))
+                return await super().find(reference)
+
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        bank = OvertakenBank(answers=[None])
+        assert (await scene.visit(bank, attempts=2)).status is OperationStatus.FAILED
+        assert bank.submitted == []
+        assert await scene.balance() == (5_000, 0)
+
+
+class TestReports:
+    async def test_a_late_word_still_ends_what_was_left_to_a_person(self, scene: Scene) -> None:
+        limit = scene.settings.bank_attempt_limit
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]), attempts=limit)
+        reviewed = await scene.now()
+        assert reviewed.status is OperationStatus.REQUIRES_REVIEW
+        await apply_report(reviewed, report_on(reviewed, BankState.SUCCESS), scene.ledger)
+        assert (await scene.now()).status is OperationStatus.SUCCESS
+        assert await scene.balance() == (4_000, 0)
+
+    async def test_a_contradiction_moves_no_money(self, scene: Scene) -> None:
+        await apply_report(scene.operation, report_on(scene.operation, BankState.SUCCESS), scene.ledger)
+        result = await apply_report(scene.operation, report_on(scene.operation, BankState.FAILED), scene.ledger)
+        assert result == "contradiction"
+        assert (await scene.now()).status is OperationStatus.SUCCESS
+        assert await scene.balance() == (4_000, 0)
+
+    async def test_another_amount_moves_no_money(self, scene: Scene) -> None:
+        report = report_on(scene.operation, BankState.SUCCESS, amount=999)
+        assert await apply_report(scene.operation, report, scene.ledger) == "requires_review"
+        assert await scene.balance() == (4_000, 1_000)
+
+
+class TestTheOutbox:
+    async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(
+        self, scene: Scene, settings: Settings
+    ) -> None:
+        now = utc_now() + timedelta(seconds=1)
+        taken = await outbox_repository.claim(now=now, lease_s=10, limit=1000)
+        assert scene.operation.id in [row.id for row in taken]
+        assert scene.operation.id not in [r.id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1000)]
+        later = now + timedelta(seconds=11)
+        again = await outbox_repository.claim(now=later, lease_s=0, limit=1000)
+        assert [row.attempts for row in again if row.id == scene.operation.id] == [2]
+
+    async def test_one_visit_that_fails_does_not_stop_the_others(
+        self, scene: Scene, databases: Databases, ledger: Ledger, settings: Settings
+    ) -> None:
+        other = await change(databases, withdrawal_of(scene.wallet, 500))
+
+        class PartlyBrokenBank(ScriptedBank):
+            async def submit(self, order: BankOrder) -> BankReport:
+                if order.reference == scene.operation.id:
+                    raise RuntimeError("a defect of the gateway")
+                return BankReport(order.reference, BankState.SUCCESS, order.amount, order.currency, "b", None, None)
+
+            async def find(self, reference: str) -> BankReport | None:
+                return None
+
+        while await pursue_due_orders(Desk(ledger, PartlyBrokenBank(), settings)):
+            pass
+        found = await operation_repository.find(other.type, other.id)
+        assert found is not None
+        assert found.status is OperationStatus.SUCCESS
+        assert (await scene.now()).status is OperationStatus.PROCESSING
