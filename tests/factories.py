@@ -34,7 +34,7 @@ def make_email() -> str:
     return f"{new_id(Prefix.USER)}@example.com"
 
 
-def make_registration(**overrides: Any) -> dict[str, Any]:  # noqa: ANN401 any value, wrong ones too
+def make_registration(**overrides: Any) -> dict[str, Any]:
     """The body of a registration."""
     return {"first_name": "Asha", "last_name": "Rao", "email": make_email(), "password": PASSWORD} | overrides
 
@@ -45,7 +45,7 @@ def _hash_of(password: str) -> str:
     return passwords._hash(password)
 
 
-async def make_user(databases: Databases, *, password: str = PASSWORD, **overrides: Any) -> User:  # noqa: ANN401 any field
+async def make_user(databases: Databases, *, password: str = PASSWORD, **overrides: Any) -> User:
     """An active user without a wallet."""
     now = utc_now()
     fields: dict[str, Any] = {
@@ -66,7 +66,7 @@ async def make_user(databases: Databases, *, password: str = PASSWORD, **overrid
     return user
 
 
-async def make_wallet(databases: Databases, user: User, *, currency: str = "INR", **overrides: Any) -> Wallet:  # noqa: ANN401 any field
+async def make_wallet(databases: Databases, user: User, *, currency: str = "INR", **overrides: Any) -> Wallet:
     """Empty. A balance given as an override has no entries behind it; fund_wallet's has."""
     wallet = new_wallet(new_id(Prefix.WALLET), user.id, currency, utc_now())._replace(**overrides)
     async with session_in_transaction(databases.client) as session:
@@ -74,7 +74,7 @@ async def make_wallet(databases: Databases, user: User, *, currency: str = "INR"
     return wallet
 
 
-async def make_account(databases: Databases, *, balance: int = 0, currency: str = "INR", **overrides: Any) -> Account:  # noqa: ANN401 any field
+async def make_account(databases: Databases, *, balance: int = 0, currency: str = "INR", **overrides: Any) -> Account:
     """A user (the overrides are theirs) with one wallet that holds `balance` minor units."""
     user = await make_user(databases, **overrides)
     wallet = await make_wallet(databases, user, currency=currency)
@@ -83,7 +83,7 @@ async def make_account(databases: Databases, *, balance: int = 0, currency: str 
     return Account(user, await current(wallet))
 
 
-async def make_funded_wallet(databases: Databases, balance: int = 10_000, **overrides: Any) -> Wallet:  # noqa: ANN401 any field
+async def make_funded_wallet(databases: Databases, balance: int = 10_000, **overrides: Any) -> Wallet:
     return (await make_account(databases, balance=balance, **overrides)).wallet
 
 
@@ -119,11 +119,11 @@ async def fund_wallet(databases: Databases, wallet: Wallet, amount: int = 10_000
     return await change(databases, settlement_of(await change(databases, deposit_of(wallet, amount))))
 
 
-def deposit_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestDeposit:  # noqa: ANN401 any field
+def deposit_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestDeposit:
     return RequestDeposit(**({"operation_id": new_id(Prefix.DEPOSIT)} | _order(wallet, amount) | overrides))
 
 
-def withdrawal_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestWithdrawal:  # noqa: ANN401 any field
+def withdrawal_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestWithdrawal:
     ids = {"operation_id": new_id(Prefix.WITHDRAWAL), "entry_id": new_id(Prefix.ENTRY)}
     return RequestWithdrawal(**(ids | _order(wallet, amount) | overrides))
 
@@ -146,13 +146,13 @@ def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
     }
 
 
-def settlement_of(operation: Operation, **overrides: Any) -> Settle:  # noqa: ANN401 any field
+def settlement_of(operation: Operation, **overrides: Any) -> Settle:
     """The bank has paid."""
     said = {"amount": operation.amount, "currency": operation.currency, "bank_reference": "bnk_test"}
     return Settle(**(_about(operation) | said | overrides))
 
 
-def failure_of(operation: Operation, **overrides: Any) -> Fail:  # noqa: ANN401 any field
+def failure_of(operation: Operation, **overrides: Any) -> Fail:
     """The bank has declined."""
     said = {"bank_reference": "bnk_test", "failure_code": "declined", "failure_message": "Declined"}
     return Fail(**(_about(operation) | said | overrides))

@@ -35,7 +35,7 @@ def running_servers(folder: Path) -> Iterator[Servers]:
         yield Servers(mongo, redis)
 
 
-def make_settings(servers: Servers, **overrides: Any) -> Settings:  # noqa: ANN401 any setting
+def make_settings(servers: Servers, **overrides: Any) -> Settings:
     """Settings for a database of its own, with a quick bank that always pays; neither `.env` nor WALLET_ is read."""
     values: dict[str, Any] = {
         "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD)),
@@ -52,7 +52,7 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:  # noqa: ANN4
 
 
 @contextmanager
-def fail_point(admin: Admin, times: int, **data: Any) -> Iterator[None]:  # noqa: ANN401 the server's own options
+def fail_point(admin: Admin, times: int, **data: Any) -> Iterator[None]:
     """Lets commands fail the server's own way: "The failCommand Fail Point" in MongoDB's driver specifications."""
     admin.admin.command({"configureFailPoint": "failCommand", "mode": {"times": times}, "data": data})
     try:
