@@ -16,6 +16,9 @@ from service.settings import Settings
 from service.startup import Resources
 from tests.servers import Admin, Servers, make_settings, running_servers
 
+# The stack with processes of its own, for journeys, invariants and failures.
+pytest_plugins = ["tests.stack_fixtures"]
+
 
 def pytest_configure() -> None:
     """What a developer has set for a stack of theirs must not change what tests see."""

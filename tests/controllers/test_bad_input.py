@@ -160,8 +160,11 @@ class TestHeaders:
 
     @pytest.mark.parametrize("key", ["", '""', "a b", "x" * 256, "ключ".encode(), "tab\there"])
     async def test_a_malformed_key_is_refused(self, person: Person, key: str | bytes) -> None:
-        headers = httpx.Headers([*person.headers.items(), ("Idempotency-Key", key)])  # type: ignore[list-item]  # bytes too
-        response = await person.http.post("/api/v1/withdrawals", json=_GOOD, headers=headers)
+        raw = key if isinstance(key, bytes) else key.encode()
+        headers = [(name.encode(), value.encode()) for name, value in person.headers.items()]
+        response = await person.http.post(
+            "/api/v1/withdrawals", json=_GOOD, headers=[*headers, (b"Idempotency-Key", raw)]
+        )
         _assert_problem(response, 400, "idempotency_key_invalid")
 
     async def test_a_quoted_key_is_the_same_as_a_bare_one(self, person: Person) -> None:
