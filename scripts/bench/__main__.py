@@ -49,6 +49,9 @@ _SETTINGS: Final = {
 _QUIET_LIMIT_S: Final = 120.0
 _LONGEST_LIST: Final = 10
 
+# The widest table; a narrow terminal wraps its lines, which still tells more than cut-off figures.
+_WIDTH: Final = 104
+
 console = Console()
 
 
@@ -199,8 +202,9 @@ def _measure_all(bench: Bench, rounds: int) -> list[Row]:
 
 
 def _show(rows: list[Row], found: list[Ratio]) -> None:
-    console.print(table_of_rows(rows))
-    console.print(table_of_ratios(found))
+    wide = Console(width=max(console.width, _WIDTH))
+    wide.print(table_of_rows(rows))
+    wide.print(table_of_ratios(found))
     for row in rows:
         for breach in row.breaches[:_LONGEST_LIST]:
             console.print(f"[red]BREACH[/red] {row.cell}: {escape(str(breach))}", soft_wrap=True)

@@ -129,13 +129,11 @@ def ratios(per_second: Mapping[Cell, float]) -> list[Ratio]:
 
 
 def table_of_rows(rows: Sequence[Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, caption="API, mongod and wrk: processor time, in cores", caption_justify="left")
     table.add_column("traffic", no_wrap=True)
-    for heading in (
-        "connections", "per s", "p50 ms", "p99 ms", "requests", "errors", "API cores", "mongod", "wrk",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    table.add_column("ledger")
+    for heading in ("conns", "per s", "p50 ms", "p99 ms", "requests", "errors", "API", "mongod", "wrk"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("ledger", no_wrap=True)
     for row in sorted(rows, key=lambda row: list(Traffic).index(row.cell.traffic)):
         facts = row.facts()
         table.add_row(
