@@ -1,0 +1,492 @@
+"""check-ledger: a sound ledger passes, and each kind of damage is found and named.
+
+The damage is done by the administrator past every validator: the service's own user could not do most of it.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from bson.int64 import Int64
+from pymongo.asynchronous.collection import AsyncCollection
+
+from scripts.check_ledger import Breach, check_ledger
+from scripts.ledger_inspection import inspect
+from scripts.ledger_rules import recomputed_hash
+from seed.deposits import StartingBalance, deposit_once
+from service.database import Databases, bind_documents, connect, set_up
+from service.domain.clock import utc_now
+from service.domain.idempotency import IdempotencyClaim
+from service.domain.operations import OperationStatus, OperationType
+from service.gateways.simulated_bank import report_of
+from service.ledger.commands import FlagForReview
+from service.repositories import bank_orders as journal
+from service.repositories import operations as operation_repository
+from service.services.deposits import request_deposit
+from service.services.orders import Order
+from service.services.settlement import Desk, apply_report, pursue_due_orders
+from service.services.withdrawals import request_withdrawal
+from service.settings import Settings
+from service.startup import Resources, open_resources
+from tests.commands import run_module
+from tests.factories import make_user, make_wallet
+from tests.servers import Servers, make_settings
+
+Row = dict[str, Any]
+
+
+class Books(NamedTuple):
+    """A database with something of everything in it, as the service's user sees it and as the administrator does."""
+
+    settings: Settings
+    databases: Databases
+    admin: Databases
+
+    def named(self, name: str) -> AsyncCollection[Row]:
+        return self.admin.bank["orders"] if name == "orders" else self.admin.wallet[name]
+
+    async def one(self, name: str, **condition: Any) -> Row:
+        found = await self.named(name).find_one(condition, sort=[("_id", 1)])
+        assert found is not None, f"{name} has none with {condition}"
+        return found
+
+    async def put(self, name: str, row: Row) -> None:
+        """Over what has its id, past the validator."""
+        await self.named(name).replace_one({"_id": row["_id"]}, row, upsert=True, bypass_document_validation=True)
+
+    async def remove(self, name: str, row: Row) -> None:
+        await self.named(name).delete_one({"_id": row["_id"]})
+
+
+_COLLECTIONS = ("wallets", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys", "orders")
+
+
+@pytest.fixture(scope="module")
+async def sound(servers: Servers, resources: Resources) -> AsyncIterator[Books]:
+    """A database of its own; Beanie, of which a process has one, goes back to the other tests' afterwards."""
+    settings = make_settings(servers)
+    assert settings.mongo_admin_url is not None
+    await set_up(settings)
+    try:
+        async with open_resources(settings) as own:
+            await _live(own)
+    finally:
+        await bind_documents(resources.databases)
+    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    admin = connect(settings.mongo_admin_url.get_secret_value(), settings)
+    yield Books(settings, databases, admin)
+    await databases.client.close()
+    await admin.client.close()
+
+
+@pytest.fixture
+async def books(sound: Books) -> AsyncIterator[Books]:
+    """Whatever a test breaks is as it was afterwards."""
+    kept = {name: await sound.named(name).find().to_list() for name in _COLLECTIONS}
+    yield sound
+    for name, rows in kept.items():
+        if await sound.named(name).find().to_list() != rows:
+            await sound.named(name).delete_many({})
+            await sound.named(name).insert_many(rows)
+
+
+async def _live(resources: Resources) -> None:
+    """Two users, and an operation in each state that there is."""
+    desk = Desk(resources.ledger, resources.bank, resources.settings)
+    first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
+    for user in (first, second):
+        await make_wallet(resources.databases, user)
+    await make_wallet(resources.databases, first, currency="USD")
+    await deposit_once([StartingBalance(user.id, 10_000, "INR") for user in (first, second)], resources.ledger)
+
+    async def ask(operation: str, ending: str, amount: int) -> str:
+        order = Order(amount, "INR", f"account-{ending}", None, None, {})
+        claim = IdempotencyClaim(f"{first.id}:{operation}-{ending}-{amount}", "f" * 64, utc_now() + timedelta(days=1))
+        request = request_deposit if operation == "deposit" else request_withdrawal
+        answer = await request(resources.ledger, first.id, order, claim, None)
+        assert answer.status_code == 202
+        return str(json.loads(answer.body)["id"])
+
+    await ask("withdrawal", "success", 1_000)
+    await ask("withdrawal", "decline", 2_000)
+    await ask("deposit", "decline", 500)
+    unanswered = await ask("withdrawal", "unavailable", 300)
+    await pursue_due_orders(desk)
+    await _let_the_bank_speak(resources)
+    held = await operation_repository.find(OperationType.WITHDRAWAL, unanswered)
+    assert held is not None
+    await resources.ledger.change(
+        FlagForReview(
+            now=utc_now(),
+            transaction_id="txn_review",
+            operation_type=held.type,
+            operation_id=held.id,
+            wallet_id=held.wallet_id,
+            failure_code="bank_outcome_unknown",
+            failure_message="The bank gave no outcome",
+        )
+    )
+    await ask("withdrawal", "success", 400)
+    await ask("deposit", "success", 600)
+    await pursue_due_orders(desk)
+    await ask("withdrawal", "success", 50)
+    await ask("deposit", "success", 60)
+
+
+async def _let_the_bank_speak(resources: Resources) -> None:
+    async for order in resources.databases.bank["orders"].find({"state": "accepted"}):
+        executed = await journal.execute(order, utc_now())
+        kind = OperationType.WITHDRAWAL if order["kind"] == "payout" else OperationType.DEPOSIT
+        operation = await operation_repository.find(kind, order["_id"])
+        assert operation is not None
+        await apply_report(operation, report_of(executed), resources.ledger)
+
+
+def rules_of(breaches: Sequence[Breach]) -> set[str]:
+    return {breach.rule for breach in breaches}
+
+
+class TestASoundLedger:
+    async def test_has_no_breach_with_an_operation_in_each_state(self, books: Books) -> None:
+        states = await books.admin.wallet["withdrawals"].distinct("status")
+        assert set(states) == set(OperationStatus)
+        inspection = await inspect(books.databases)
+        assert inspection.breaches == []
+        assert dict(inspection.counts) == {
+            "wallets": 3,
+            "entries": 9,
+            "deposits": 5,
+            "withdrawals": 5,
+            "orders at the bank": 7,
+            "idempotency records": 10,
+        }
+        total = inspection.total("INR")
+        assert (total.available, total.held, total.deposited, total.withdrawn) == (18_250, 750, 20_000, 1_000)
+
+    async def test_is_told_by_the_exit_status_with_a_table(self, books: Books, tmp_path: Path) -> None:
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert ended.status == 0, ended.out + ended.err
+        assert "every rule holds" in ended.out
+        assert "182.50 INR" in ended.out
+
+    async def test_may_have_what_the_bank_has_paid_and_we_have_not_heard_of_yet(self, books: Books) -> None:
+        order = await books.one("orders", state="accepted")
+        paid_at = utc_now() - timedelta(seconds=60)
+        payment = {"at": paid_at, "amount": order["amount"], "bank_reference": order["bank_reference"]}
+        await books.put("orders", {**order, "state": "success", "executed_at": paid_at, "payments": [payment]})
+        inspection = await inspect(books.databases, grace=timedelta(seconds=90))
+        assert inspection.breaches == []
+        assert [(waiting.operation_id, waiting.status) for waiting in inspection.waiting] == [
+            (order["_id"], "processing")
+        ]
+        assert await check_ledger(books.databases) == []
+        late = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", order["_id"])]
+
+
+class TestABrokenLedger:
+    async def test_is_told_by_the_exit_status_with_each_breach_by_name(self, books: Books, tmp_path: Path) -> None:
+        entry = await books.one("transaction_logs", type="WITHDRAWAL")
+        await books.put("transaction_logs", {**entry, "counterparty": "a friend"})
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert ended.status == 1, ended.out + ended.err
+        assert f"BREACH entry_hash: {entry['wallet_id']}#{entry['seq']}" in ended.out
+
+    async def test_is_not_said_where_nobody_could_look(self, books: Books, tmp_path: Path) -> None:
+        nobody = {"WALLET_MONGO_URL": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200&replicaSet=rs0"}
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", **nobody)
+        assert ended.status == 2
+        assert "could not look" in ended.err
+
+    async def test_two_entries_with_one_number_are_found(self, books: Books) -> None:
+        entry = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
+        logs = books.admin.wallet["transaction_logs"]
+        await logs.drop_index("wallet_seq")
+        try:
+            await books.put("transaction_logs", {**entry, "_id": "ent_second"})
+            found = await check_ledger(books.databases)
+        finally:
+            await logs.delete_one({"_id": "ent_second"})
+            await logs.create_index([("wallet_id", 1), ("seq", -1)], name="wallet_seq", unique=True)
+        assert Breach("seq_duplicate", f"{entry['wallet_id']}#{entry['seq']}", "two entries have this number") in found
+        assert "entry_surplus" in rules_of(found)
+
+    async def test_an_entry_that_was_changed_and_sealed_again_breaks_the_chain_behind_it(self, books: Books) -> None:
+        entry = await books.one("transaction_logs", type="WITHDRAWAL")
+        forged = {**entry, "counterparty": "a friend"}
+        await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
+        found = await check_ledger(books.databases)
+        assert [(breach.rule, breach.subject) for breach in found] == [
+            ("hash_chain", f"{entry['wallet_id']}#{entry['seq'] + 1}")
+        ]
+
+    async def test_the_last_entry_sealed_again_is_not_the_wallets_head(self, books: Books) -> None:
+        wallet = await books.one("wallets", seq=1)
+        entry = await books.one("transaction_logs", wallet_id=wallet["_id"])
+        forged = {**entry, "counterparty": "a friend"}
+        await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
+        found = await check_ledger(books.databases)
+        assert [(breach.rule, breach.subject) for breach in found] == [("wallet_head", wallet["_id"])]
+
+
+Damage = Callable[[Books], Awaitable[str]]
+"""Breaks something and returns the subject under which it has to be found."""
+
+
+def change(name: str, wanted: Row, **fields: Any) -> Damage:
+    async def damage(books: Books) -> str:
+        row = await books.one(name, **wanted)
+        await books.put(name, {**row, **fields})
+        return _subject(name, row)
+
+    return damage
+
+
+def remove(name: str, **wanted: Any) -> Damage:
+    async def damage(books: Books) -> str:
+        row = await books.one(name, **wanted)
+        await books.remove(name, row)
+        return _subject(name, row)
+
+    return damage
+
+
+def _subject(name: str, row: Row) -> str:
+    return f"{row['wallet_id']}#{row['seq']}" if name == "transaction_logs" else str(row["_id"])
+
+
+async def raise_balance(books: Books) -> str:
+    wallet = await books.one("wallets", seq=1)
+    await books.put("wallets", {**wallet, "available": Int64(wallet["available"] + 1)})
+    return str(wallet["_id"])
+
+
+async def move_into_held(books: Books) -> str:
+    wallet = await books.one("wallets", seq=1)
+    await books.put("wallets", {**wallet, "available": Int64(wallet["available"] - 5), "held": Int64(5)})
+    return str(wallet["_id"])
+
+
+async def remove_an_entry_in_the_middle(books: Books) -> str:
+    entry = await books.one("transaction_logs", type="WITHDRAWAL")
+    await books.remove("transaction_logs", entry)
+    return f"{entry['wallet_id']}#{entry['seq'] + 1}"
+
+
+async def remove_settlement_entry(books: Books) -> str:
+    entry = await books.one("transaction_logs", type="WITHDRAWAL_SETTLEMENT")
+    await books.remove("transaction_logs", entry)
+    return str(entry["reference"])
+
+
+async def refund_twice(books: Books) -> str:
+    """A whole one, with its place in the chain, as a defect of the ledger would write it."""
+    refund = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
+    wallet = await books.one("wallets", _id=refund["wallet_id"])
+    amount = refund["amount"]
+    unsealed = {
+        **refund,
+        "_id": "ent_twice",
+        "seq": Int64(wallet["seq"] + 1),
+        "available_before": wallet["available"],
+        "available_after": Int64(wallet["available"] + amount),
+        "held_before": wallet["held"],
+        "held_after": Int64(wallet["held"] - amount),
+        "prev_hash": wallet["head_hash"],
+    }
+    second = {**unsealed, "hash": recomputed_hash(unsealed)}
+    await books.put("transaction_logs", second)
+    after = {"available": second["available_after"], "held": second["held_after"]}
+    await books.put("wallets", {**wallet, **after, "seq": second["seq"], "head_hash": second["hash"]})
+    return str(refund["reference"])
+
+
+async def pay_twice(books: Books) -> str:
+    order = await books.one("orders", state="success", kind="payout")
+    await books.put("orders", {**order, "payments": order["payments"] * 2})
+    return str(order["_id"])
+
+
+async def pay_what_failed(books: Books) -> str:
+    order = await books.one("orders", state="failed", kind="payout")
+    payment = {"at": utc_now(), "amount": order["amount"], "bank_reference": order["bank_reference"]}
+    await books.put("orders", {**order, "state": "success", "payments": [payment]})
+    return str(order["_id"])
+
+
+async def pay_another_amount(books: Books) -> str:
+    order = await books.one("orders", state="success", kind="payout")
+    await books.put("orders", {**order, "payments": [{**order["payments"][0], "amount": Int64(1)}]})
+    return str(order["_id"])
+
+
+async def pay_for_nobody(books: Books) -> str:
+    order = await books.one("orders", state="success", kind="payout")
+    await books.put("orders", {**order, "_id": "wdr_unknown"})
+    return "wdr_unknown"
+
+
+async def keep_in_the_outbox(books: Books) -> str:
+    row = await books.one("outbox")
+    ended = await books.one("withdrawals", status="success")
+    await books.put("outbox", {**row, "_id": ended["_id"]})
+    return str(ended["_id"])
+
+
+async def give_an_entry_to_another_user(books: Books) -> str:
+    entry = await books.one("transaction_logs", type="WITHDRAWAL")
+    await books.put("transaction_logs", {**entry, "user_id": "usr_other"})
+    return str(entry["wallet_id"])
+
+
+async def answer_with_anothers_operation(books: Books) -> str:
+    record = await books.one("idempotency_keys", status_code=202)
+    await books.remove("idempotency_keys", record)
+    await books.put("idempotency_keys", {**record, "_id": "usr_other:key"})
+    return "usr_other:key"
+
+
+async def remove_a_wallet(books: Books) -> str:
+    wallet = await books.one("wallets", seq=1)
+    await books.remove("wallets", wallet)
+    return str(wallet["_id"])
+
+
+CHAIN = {"entry_hash"}
+DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
+    "an entry's amount": (
+        change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, amount=Int64(999)),
+        "entry_arithmetic",
+        {"entry_mismatch", *CHAIN},
+    ),
+    "an entry's amount of nothing": (
+        change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, amount=Int64(0)),
+        "entry_amount",
+        {"entry_arithmetic", "entry_mismatch", *CHAIN},
+    ),
+    "an entry's before": (
+        change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_before=Int64(1)),
+        "entry_continuity",
+        {"entry_arithmetic", *CHAIN},
+    ),
+    "an entry's after below zero": (
+        change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_after=Int64(-1)),
+        "balance_negative",
+        {"entry_arithmetic", "entry_continuity", *CHAIN},
+    ),
+    "an entry's direction": (
+        change("transaction_logs", {"type": "WITHDRAWAL"}, direction="credit"),
+        "entry_type",
+        CHAIN,
+    ),
+    "an entry's type": (
+        change("transaction_logs", {"type": "WITHDRAWAL"}, type="GIFT"),
+        "entry_type",
+        {"entry_missing", "entry_surplus", *CHAIN},
+    ),
+    "an entry's time": (
+        change("transaction_logs", {"type": "WITHDRAWAL"}, created_at=utc_now()),
+        "entry_hash",
+        set(),
+    ),
+    "an entry's hash": (
+        change("transaction_logs", {"type": "WITHDRAWAL"}, hash="a" * 64),
+        "entry_hash",
+        {"hash_chain"},
+    ),
+    "an entry's user": (give_an_entry_to_another_user, "entry_owner", {"entry_mismatch", *CHAIN}),
+    "an amount as text": (
+        change("transaction_logs", {"type": "WITHDRAWAL"}, amount="1000"),
+        "malformed_document",
+        {"seq_gap", "entry_continuity", "hash_chain", "entry_mismatch"},
+    ),
+    "an entry gone": (
+        remove_an_entry_in_the_middle,
+        "seq_gap",
+        {"entry_continuity", "hash_chain", "entry_missing"},
+    ),
+    "a settlement's entry gone": (
+        remove_settlement_entry,
+        "entry_missing",
+        {"seq_gap", "entry_continuity", "hash_chain"},
+    ),
+    "a second refund": (refund_twice, "entry_surplus", {"balance_negative", "wallet_held"}),
+    "a balance raised": (raise_balance, "wallet_balance", {"currency_total"}),
+    "a balance below zero": (
+        change("wallets", {"seq": 0}, available=Int64(-1)),
+        "balance_negative",
+        {"wallet_balance", "currency_total"},
+    ),
+    "money moved into held": (move_into_held, "wallet_held", {"wallet_balance"}),
+    "a wallet's head": (change("wallets", {"seq": 1}, head_hash="b" * 64), "wallet_head", set()),
+    "a wallet's seq": (change("wallets", {"seq": 1}, seq=Int64(2)), "wallet_head", set()),
+    "a wallet gone": (remove_a_wallet, "wallet_unknown", {"currency_total"}),
+    "a settled withdrawal called failed": (
+        change("withdrawals", {"status": "success"}, status="failed"),
+        "payment_surplus",
+        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+    ),
+    "a failed withdrawal called settled": (
+        change("withdrawals", {"status": "failed"}, status="success"),
+        "payment_missing",
+        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+    ),
+    "a failed deposit called settled": (
+        change("deposits", {"status": "failed"}, status="success"),
+        "payment_missing",
+        {"entry_missing", "order_state", "currency_total"},
+    ),
+    "a settled deposit called pending": (
+        change("deposits", {"status": "success"}, status="pending"),
+        "entry_surplus",
+        {"outbox_missing", "currency_total"},
+    ),
+    "an unheard-of state": (
+        change("withdrawals", {"status": "success"}, status="lost"),
+        "operation_state",
+        {"entry_surplus", "wallet_held", "currency_total"},
+    ),
+    "an open withdrawal's amount": (
+        change("withdrawals", {"status": "pending"}, amount=Int64(51)),
+        "entry_mismatch",
+        {"wallet_held"},
+    ),
+    "an operation gone": (
+        remove("withdrawals", status="pending"),
+        "operation_unknown",
+        {"wallet_held", "idempotency_answer"},
+    ),
+    "an open operation forgotten": (remove("outbox"), "outbox_missing", set()),
+    "an ended operation in the outbox": (keep_in_the_outbox, "outbox_surplus", set()),
+    "an answer that names nothing": (
+        change("idempotency_keys", {"status_code": 202}, body=b"[]"),
+        "idempotency_answer",
+        set(),
+    ),
+    "an answer of another user": (answer_with_anothers_operation, "idempotency_answer", set()),
+    "a double payment": (pay_twice, "payment_double", set()),
+    "a payment of what failed": (pay_what_failed, "payment_surplus", {"order_state"}),
+    "a payment of another amount": (pay_another_amount, "order_mismatch", set()),
+    "a payment for nobody": (pay_for_nobody, "operation_unknown", set()),
+    "an order gone": (remove("orders", state="success"), "payment_missing", set()),
+    "an order in another currency": (change("orders", {"state": "success"}, currency="USD"), "order_mismatch", set()),
+    "an order paid without a payment": (
+        change("orders", {"state": "accepted"}, state="success"),
+        "order_state",
+        set(),
+    ),
+}
+
+
+class TestEachDamage:
+    @pytest.mark.parametrize("name", DAMAGES)
+    async def test_is_found_under_its_name_and_nothing_sound_is_blamed(self, books: Books, name: str) -> None:
+        damage, rule, further = DAMAGES[name]
+        subject = await damage(books)
+        found = await check_ledger(books.databases)
+        assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
+        assert rules_of(found) == {rule, *further}, found
+        assert all(breach.detail for breach in found)
