@@ -25,7 +25,7 @@ _RETRY_AFTER_S = 1
 _LOWEST_SCORE = 3
 # Crafted passwords cost zxcvbn seconds: the substitutions that it tries multiply with length and variety.
 # These two limits keep it below 50 ms; what people choose in common is neither longer nor more varied.
-_JUDGED_LENGTH = 32
+_JUDGED_LENGTH = 24
 _VARIED = 20
 # Shorter names turn up inside good passwords by chance.
 _TELLING_LENGTH = 4
