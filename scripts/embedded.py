@@ -30,6 +30,7 @@ from scripts.server_process import (
     free_port,
     private_value,
 )
+from service.database import TRANSACTION_LIFETIME_S
 
 __all__ = [
     "EmbeddedServerError",
@@ -115,6 +116,8 @@ class MongoServer(EmbeddedServer):
         private_value(key_file, lambda: secrets.token_hex(KEY_FILE_BYTES // 2))
         parameters = {
             "diagnosticDataCollectionEnabled": "false",  # a sample of everything each second, for MongoDB's support
+            # The service's bound on what a killed process may lock; service.database sets it on other servers.
+            "transactionLifetimeLimitSeconds": str(TRANSACTION_LIFETIME_S),
             # A primary waits 15 s for others to catch up before it ends on a signal; here there are no others.
             "shutdownTimeoutMillisForSignaledShutdown": "100",
             **self.parameters,

@@ -53,7 +53,8 @@ def set_up_logging(settings: Settings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "arq", "arq.worker", "arq.connections"):
+    # uvicorn.access stays as uvicorn was told: RequestLog writes a better line.
+    for name in ("uvicorn", "uvicorn.error", "arq"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     # Each request of an HTTP client and each discarded correlation id would be a line of its own.

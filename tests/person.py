@@ -39,7 +39,9 @@ class Person:
         headers = {**self.headers, "Idempotency-Key": key or uuid4().hex}
         return await self.http.post(f"/api/v1{path}", json=body, headers=headers)
 
-    async def deposit(self, amount: int, source: str = "bank-account-success", key: str | None = None) -> httpx.Response:
+    async def deposit(
+        self, amount: int, source: str = "bank-account-success", key: str | None = None
+    ) -> httpx.Response:
         return await self.post("/deposits", key, amount=amount, currency="INR", source=source)
 
     async def withdraw(

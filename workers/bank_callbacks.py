@@ -3,10 +3,20 @@
 from typing import Any
 
 from service.gateways.job_queue import Job
-from service.services.bank_callbacks import apply_due_callbacks
-from workers.drain import drain
+from service.services.bank_callbacks import apply_callback, claim_callbacks
+from service.startup import Resources
+from workers.drain import Drain
+
+
+def callbacks_drain(resources: Resources) -> Drain[dict[str, Any]]:
+    return Drain(
+        Job.APPLY_CALLBACKS,
+        resources.jobs,
+        claim_callbacks,
+        lambda row: apply_callback(row, resources.ledger),
+        resources.settings.worker_concurrency,
+    )
 
 
 async def apply_callbacks(context: dict[str, Any]) -> None:
-    resources = context["resources"]
-    await drain(lambda: apply_due_callbacks(resources.ledger), Job.APPLY_CALLBACKS, resources.jobs)
+    await context["callbacks"].run()

@@ -2,10 +2,24 @@
 
 from typing import Any
 
+from service.domain.outbox import OutboxRow
 from service.gateways.job_queue import Job
-from service.services.settlement import pursue_due_orders
-from workers.drain import drain
+from service.services.settlement import Desk, claim_orders, pursue_order
+from service.startup import Resources
+from workers.drain import Drain
+
+
+def orders_drain(resources: Resources) -> Drain[OutboxRow]:
+    settings = resources.settings
+    desk = Desk(resources.ledger, resources.bank, settings)
+    return Drain(
+        Job.SUBMIT_ORDERS,
+        resources.jobs,
+        lambda limit: claim_orders(limit, settings),
+        lambda row: pursue_order(row, desk),
+        settings.worker_concurrency,
+    )
 
 
 async def submit_orders(context: dict[str, Any]) -> None:
-    await drain(lambda: pursue_due_orders(context["desk"]), Job.SUBMIT_ORDERS, context["resources"].jobs)
+    await context["orders"].run()

@@ -1,7 +1,6 @@
 """The simulated bank at work: executes the orders that are due and reports each by a signed callback."""
 
-import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import orjson
@@ -14,7 +13,8 @@ from service.gateways.job_queue import Job
 from service.gateways.simulated_bank import report_of
 from service.repositories import bank_orders as journal
 from service.settings import Settings
-from workers.drain import drain
+from service.startup import Resources
+from workers.drain import Drain
 
 log = structlog.get_logger()
 
@@ -24,29 +24,25 @@ _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 60.0
 
 
-class SimulationDesk(NamedTuple):
-    http: httpx.AsyncClient
-    settings: Settings
+def bank_drain(resources: Resources, http: httpx.AsyncClient) -> Drain[dict[str, Any]]:
+    settings = resources.settings
+    return Drain(
+        Job.RUN_BANK,
+        resources.jobs,
+        lambda limit: journal.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit),
+        lambda order: _execute_and_report(order, http, settings),
+        settings.worker_concurrency,
+    )
 
 
 async def run_bank(context: dict[str, Any]) -> None:
-    await drain(lambda: run_due_orders(context["simulation"]), Job.RUN_BANK, context["resources"].jobs)
+    await context["bank"].run()
 
 
-async def run_due_orders(desk: SimulationDesk) -> int:
-    """Takes the orders that are due, side by side; returns how many there were."""
-    orders = await journal.claim(now=utc_now(), lease_s=_LEASE_S, limit=desk.settings.worker_concurrency)
-    outcomes = await asyncio.gather(*(_execute_and_report(order, desk) for order in orders), return_exceptions=True)
-    for order, outcome in zip(orders, outcomes, strict=True):
-        if isinstance(outcome, BaseException):
-            log.error("bank_simulation.order_failed", reference=order["_id"], exc_info=outcome)
-    return len(orders)
-
-
-async def _execute_and_report(order: dict[str, Any], desk: SimulationDesk) -> None:
+async def _execute_and_report(order: dict[str, Any], http: httpx.AsyncClient, settings: Settings) -> None:
     executed = await journal.execute(order, utc_now())
     try:
-        response = await desk.http.post(desk.settings.bank_callback_url, **signed_callback(executed, desk.settings))
+        response = await http.post(settings.bank_callback_url, **signed_callback(executed, settings))
         response.raise_for_status()
     except httpx.HTTPError as error:
         delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** order["attempts"])

@@ -1,18 +1,75 @@
-"""Working a queue down: round after round until nothing is due or the time of one job is up."""
+"""Working a queue down: rows that are due are taken as hands get free, until nothing is due."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
+from typing import Generic, TypeVar
+
+import structlog
 
 from service.gateways.job_queue import Job, JobQueue
 
-# Half of a job's time, since a round that starts last may take long when the bank or the ledger is in trouble.
-_ROUNDS_END_S = 30.0
+log = structlog.get_logger()
+
+Row = TypeVar("Row")
+
+# Half of a job's time: what is due after that is for the next job, which this one calls itself.
+_TAKING_ENDS_S = 30.0
+# Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
+_CLOSING_ENDS_S = 10.0
 
 
-async def drain(take_round: Callable[[], Awaitable[int]], job: Job, jobs: JobQueue) -> None:
-    """Where work is left when the time is up, the job calls itself again."""
-    end = monotonic() + _ROUNDS_END_S
-    while await take_round():
-        if monotonic() >= end:
-            jobs.wake(job)
+class Drain(Generic[Row]):
+    """One for each queue and process. A row that takes long keeps one hand busy, not the others."""
+
+    def __init__(
+        self,
+        job: Job,
+        jobs: JobQueue,
+        claim: Callable[[int], Awaitable[Sequence[Row]]],
+        work: Callable[[Row], Awaitable[None]],
+        hands: int,
+    ) -> None:
+        """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
+        self._job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
+        self._in_hand: set[asyncio.Task[None]] = set()
+        self._is_running = False
+        self._has_news = False
+
+    async def run(self) -> None:
+        """Returns when nothing more is due; a second call meanwhile makes the first one look once more."""
+        self._has_news = True
+        if self._is_running:
             return
+        self._is_running = True
+        try:
+            end = monotonic() + _TAKING_ENDS_S
+            while self._has_news:
+                if monotonic() >= end:
+                    self._jobs.wake(self._job)
+                    return
+                self._has_news = False
+                await self._take_what_is_due()
+        finally:
+            self._is_running = False
+
+    async def _take_what_is_due(self) -> None:
+        if len(self._in_hand) >= self._hands:
+            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+        rows = await self._claim(self._hands - len(self._in_hand))
+        for row in rows:
+            task = asyncio.create_task(self._work_on(row))
+            self._in_hand.add(task)
+            task.add_done_callback(self._in_hand.discard)
+        self._has_news = self._has_news or bool(rows)
+
+    async def _work_on(self, row: Row) -> None:
+        try:
+            await self._work(row)
+        except Exception:
+            log.exception("job.row_failed", job=self._job)
+
+    async def close(self) -> None:
+        """Waits for what is in hand."""
+        if self._in_hand:
+            await asyncio.wait(self._in_hand, timeout=_CLOSING_ENDS_S)

@@ -1,5 +1,6 @@
 """arq's settings: which jobs there are, how often the sweep runs, and what a worker opens and closes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar, cast
@@ -13,12 +14,11 @@ from arq.worker import Function, func
 
 from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
-from service.services.settlement import Desk
 from service.settings import get_settings
 from service.startup import open_resources
-from workers.bank_callbacks import apply_callbacks
-from workers.bank_orders import submit_orders
-from workers.bank_simulation import SimulationDesk, run_bank
+from workers.bank_callbacks import apply_callbacks, callbacks_drain
+from workers.bank_orders import orders_drain, submit_orders
+from workers.bank_simulation import bank_drain, run_bank
 from workers.sweep import sweep
 
 log = structlog.get_logger()
@@ -41,13 +41,15 @@ async def _on_startup(context: dict[str, Any]) -> None:
     http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
     context["stack"] = stack
     context["resources"] = resources
-    context["desk"] = Desk(resources.ledger, resources.bank, settings)
-    context["simulation"] = SimulationDesk(http, settings)
+    context["orders"] = orders_drain(resources)
+    context["callbacks"] = callbacks_drain(resources)
+    context["bank"] = bank_drain(resources, http)
     log.info("worker.started")
 
 
 async def _on_shutdown(context: dict[str, Any]) -> None:
     log.info("worker.stopping")
+    await asyncio.gather(*(context[drain].close() for drain in ("orders", "callbacks", "bank")))
     await context["stack"].aclose()
 
 

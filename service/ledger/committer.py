@@ -31,6 +31,9 @@ _CONFLICTS_BEFORE_HALVING = 6
 _BACKOFF_FIRST_S = 0.002
 _BACKOFF_MAX_S = 0.25
 _RETRY_AFTER_S = 1
+# The driver's own budget for retries is two minutes. An attempt has to end before the server ends the transaction
+# (database.TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
+_ATTEMPT_S = 4.0
 _DUPLICATE_KEY = 11000
 
 
@@ -165,8 +168,7 @@ class Ledger:
         started = perf_counter()
         async with self._client.start_session() as session:
             try:
-                # The driver's own budget for retries is two minutes; ours is what a client will wait.
-                with pymongo.timeout(max(0.1, deadline_s - started)):
+                with pymongo.timeout(_ATTEMPT_S):
                     prepared = await prepare(session, [pending.command for pending in batch])
             except BaseException:
                 if session.in_transaction:
@@ -190,7 +192,7 @@ class Ledger:
         attempt = 0
         while True:
             try:
-                with pymongo.timeout(max(0.1, deadline_s - perf_counter())):
+                with pymongo.timeout(_ATTEMPT_S):
                     await session.commit_transaction()
             except PyMongoError as error:
                 if not error.has_error_label("UnknownTransactionCommitResult") or perf_counter() >= deadline_s:

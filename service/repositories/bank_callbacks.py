@@ -1,6 +1,5 @@
 """Queries on `bank_callbacks`, the inbox."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -33,8 +32,8 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, 
     return await claim_due(BankCallback.get_pymongo_collection(), now=now, lease_s=lease_s, limit=limit)
 
 
-async def mark_applied(callback_ids: Sequence[str], result: str, now: datetime) -> None:
-    await BankCallback.get_pymongo_collection().update_many(
-        {"_id": {"$in": list(callback_ids)}},
+async def mark_applied(callback_id: str, result: str, now: datetime) -> None:
+    await BankCallback.get_pymongo_collection().update_one(
+        {"_id": callback_id},
         {"$set": {"applied_at": now, "result": result}, "$unset": {"due_at": "", "claim": ""}},
     )

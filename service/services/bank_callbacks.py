@@ -1,6 +1,5 @@
 """Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +23,6 @@ log = structlog.get_logger()
 
 # Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
 _LEASE_S = 15.0
-_TAKE_LIMIT = 256
 
 _PREFIXES = {"wdr_": OperationType.WITHDRAWAL, "dep_": OperationType.DEPOSIT}
 
@@ -65,24 +63,19 @@ async def receive_callback(callback_id: str, payload: CallbackPayload, request_i
     log.info("bank.callback_received", callback_id=callback_id, reference=payload.reference, is_new=is_new)
 
 
-async def apply_due_callbacks(ledger: Ledger) -> int:
-    """Applies what waits in the inbox, side by side so that they share transactions; returns how many there were."""
-    rows = await inbox.claim(now=utc_now(), lease_s=_LEASE_S, limit=_TAKE_LIMIT)
-    outcomes = await asyncio.gather(*(_apply(row, ledger) for row in rows), return_exceptions=True)
-    applied: dict[str, list[str]] = {}
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if isinstance(outcome, BaseException):
-            # It falls due again: one that fails must not stop the others.
-            log.error("bank.callback_failed", callback_id=row["_id"], exc_info=outcome)
-        else:
-            applied.setdefault(outcome, []).append(row["_id"])
-    for result, callback_ids in applied.items():
-        await inbox.mark_applied(callback_ids, result, utc_now())
-    return len(rows)
+async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
+    """Callbacks that wait in the inbox, for as long as applying one may take."""
+    return await inbox.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit)
+
+
+async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
+    """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
+    structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
+    result = await _apply(row, ledger)
+    await inbox.mark_applied(row["_id"], result, utc_now())
 
 
 async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
-    structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
     payload = CallbackPayload.model_validate(row["payload"])
     operation_type = _PREFIXES.get(payload.reference[:4])
     operation = None

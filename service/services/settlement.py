@@ -1,6 +1,5 @@
 """The way of an order to the bank and back: submit, ask, settle, give back, or leave it to a person."""
 
-import asyncio
 import random
 from datetime import timedelta
 from typing import Any, NamedTuple, assert_never
@@ -36,22 +35,9 @@ class Desk(NamedTuple):
     settings: Settings
 
 
-async def pursue_due_orders(desk: Desk) -> int:
-    """Takes the orders that are due, side by side up to the settings' limit; returns how many there were."""
-    rows = await outbox_repository.claim(
-        now=utc_now(), lease_s=desk.settings.bank_recheck_s, limit=desk.settings.worker_concurrency
-    )
-    outcomes = await asyncio.gather(*(_pursue_logged(row, desk) for row in rows), return_exceptions=True)
-    for row, outcome in zip(rows, outcomes, strict=True):
-        if isinstance(outcome, BaseException):
-            # The row falls due again: one that fails must not stop the others.
-            log.error("outbox.visit_failed", operation_id=row.id, attempt=row.attempts, exc_info=outcome)
-    return len(rows)
-
-
-async def _pursue_logged(row: OutboxRow, desk: Desk) -> None:
-    structlog.contextvars.bind_contextvars(request_id=row.request_id)
-    await pursue_order(row, desk)
+async def claim_orders(limit: int, settings: Settings) -> list[OutboxRow]:
+    """Orders that are due, for as long as an answer of the bank is waited for."""
+    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit)
 
 
 async def pursue_order(row: OutboxRow, desk: Desk) -> None:
@@ -60,6 +46,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     The row is deleted in the transaction that ends the operation. Until then it falls due again and again, so
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind.
     """
+    structlog.contextvars.bind_contextvars(request_id=row.request_id)
     operation = await operation_repository.find(row.subject_type, row.id)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.id)

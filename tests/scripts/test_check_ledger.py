@@ -27,7 +27,7 @@ from service.repositories import bank_orders as journal
 from service.repositories import operations as operation_repository
 from service.services.deposits import request_deposit
 from service.services.orders import Order
-from service.services.settlement import Desk, apply_report, pursue_due_orders
+from service.services.settlement import Desk, apply_report, claim_orders, pursue_order
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
@@ -114,7 +114,7 @@ async def _live(resources: Resources) -> None:
     await ask("withdrawal", "decline", 2_000)
     await ask("deposit", "decline", 500)
     unanswered = await ask("withdrawal", "unavailable", 300)
-    await pursue_due_orders(desk)
+    await _pursue_due_orders(desk)
     await _let_the_bank_speak(resources)
     held = await operation_repository.find(OperationType.WITHDRAWAL, unanswered)
     assert held is not None
@@ -131,9 +131,14 @@ async def _live(resources: Resources) -> None:
     )
     await ask("withdrawal", "success", 400)
     await ask("deposit", "success", 600)
-    await pursue_due_orders(desk)
+    await _pursue_due_orders(desk)
     await ask("withdrawal", "success", 50)
     await ask("deposit", "success", 60)
+
+
+async def _pursue_due_orders(desk: Desk) -> None:
+    for row in await claim_orders(1000, desk.settings):
+        await pursue_order(row, desk)
 
 
 async def _let_the_bank_speak(resources: Resources) -> None:

@@ -1,5 +1,6 @@
 """The way of an order to the bank and back, with a bank that says what the test tells it to."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, B
 from service.ledger.committer import Ledger
 from service.repositories import operations as operation_repository
 from service.repositories import outbox as outbox_repository
-from service.services.settlement import Desk, apply_report, pursue_due_orders, pursue_order
+from service.services.settlement import Desk, apply_report, pursue_order
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import change, current, failure_of, make_funded_wallet, settlement_of, withdrawal_of
@@ -50,7 +51,9 @@ def _say(word: Word) -> BankReport | None:
 
 
 def report_on(operation: Operation, state: BankState, **overrides: Any) -> BankReport:
-    return BankReport(operation.id, state, operation.amount, operation.currency, "bnk_1", None, None)._replace(**overrides)
+    return BankReport(operation.id, state, operation.amount, operation.currency, "bnk_1", None, None)._replace(
+        **overrides
+    )
 
 
 @pytest.fixture
@@ -196,9 +199,7 @@ class TestReports:
 
 
 class TestTheOutbox:
-    async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(
-        self, scene: Scene, settings: Settings
-    ) -> None:
+    async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(self, scene: Scene) -> None:
         now = utc_now() + timedelta(seconds=1)
         taken = await outbox_repository.claim(now=now, lease_s=10, limit=1000)
         assert scene.operation.id in [row.id for row in taken]
@@ -207,23 +208,12 @@ class TestTheOutbox:
         again = await outbox_repository.claim(now=later, lease_s=0, limit=1000)
         assert [row.attempts for row in again if row.id == scene.operation.id] == [2]
 
-    async def test_one_visit_that_fails_does_not_stop_the_others(
-        self, scene: Scene, databases: Databases, ledger: Ledger, settings: Settings
-    ) -> None:
-        other = await change(databases, withdrawal_of(scene.wallet, 500))
-
-        class PartlyBrokenBank(ScriptedBank):
-            async def submit(self, order: BankOrder) -> BankReport:
-                if order.reference == scene.operation.id:
-                    raise RuntimeError("a defect of the gateway")
-                return BankReport(order.reference, BankState.SUCCESS, order.amount, order.currency, "b", None, None)
-
-            async def find(self, reference: str) -> BankReport | None:
-                return None
-
-        while await pursue_due_orders(Desk(ledger, PartlyBrokenBank(), settings)):
-            pass
-        found = await operation_repository.find(other.type, other.id)
-        assert found is not None
-        assert found.status is OperationStatus.SUCCESS
-        assert (await scene.now()).status is OperationStatus.PROCESSING
+    async def test_two_workers_never_get_the_same_row(self, scene: Scene, databases: Databases) -> None:
+        for _ in range(20):
+            await change(databases, withdrawal_of(scene.wallet, 1))
+        now = utc_now() + timedelta(seconds=1)
+        for _ in range(10):
+            taken = await asyncio.gather(*(outbox_repository.claim(now=now, lease_s=0.5, limit=30) for _ in range(4)))
+            ids = [row.id for rows in taken for row in rows]
+            assert len(ids) == len(set(ids))
+            now += timedelta(seconds=1)
