@@ -117,6 +117,10 @@ class TestVerifying:
         with pytest.raises(Unauthenticated):
             verify_access_token(f"{header}.{payload}.{signature}", _SETTINGS)
 
+    def test_refuses_one_that_is_longer_than_any_of_ours(self) -> None:
+        with pytest.raises(Unauthenticated):
+            verify_access_token(signed(claims_of(issue()) | {"padding": "x" * 2048}), _SETTINGS)
+
     @pytest.mark.parametrize(
         "token",
         [
