@@ -32,6 +32,20 @@ async def own(servers: Servers) -> AsyncIterator[tuple[Settings, Databases]]:
     await databases.client.close()
 
 
+@pytest.fixture(scope="module")
+async def seeded(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Settings, Databases]]:
+    """A database with the demo users, for tests that leave it as it was."""
+    settings = make_settings(servers)
+    await set_up(settings)
+    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    ended = await seed(settings, tmp_path_factory.mktemp("seeded"))
+    assert ended.status == 0, ended.err
+    yield settings, databases
+    await databases.client.close()
+
+
 async def seed(settings: Settings, folder: Path, *arguments: str, **environment: str) -> Ended:
     return await run_module(settings, folder, "seed", *arguments, **environment)
 
@@ -51,11 +65,9 @@ async def balances(databases: Databases) -> dict[tuple[str, str], int]:
 
 class TestDemoUsers:
     async def test_they_have_their_balances_and_roles_and_the_ledger_is_sound(
-        self, own: tuple[Settings, Databases], tmp_path: Path
+        self, seeded: tuple[Settings, Databases]
     ) -> None:
-        settings, databases = own
-        ended = await seed(settings, tmp_path)
-        assert ended.status == 0, ended.err
+        _settings, databases = seeded
         assert await balances(databases) == {
             ("asha@example.com", "INR"): 10_000_000,
             ("asha@example.com", "USD"): 250_000,
@@ -74,19 +86,19 @@ class TestDemoUsers:
         assert [len(payment) for payment in payments] == [1, 1, 1, 1]
         assert await check_ledger(databases) == []
 
-    async def test_a_second_run_changes_nothing_at_all(self, own: tuple[Settings, Databases], tmp_path: Path) -> None:
-        settings, databases = own
-        await seed(settings, tmp_path)
+    async def test_a_second_run_changes_nothing_at_all(
+        self, seeded: tuple[Settings, Databases], tmp_path: Path
+    ) -> None:
+        settings, databases = seeded
         first = await everything(databases)
         ended = await seed(settings, tmp_path)
         assert ended.status == 0, ended.err
         assert await everything(databases) == first
 
     async def test_the_passwords_in_credentials_md_are_theirs_and_would_be_accepted_from_anyone(
-        self, own: tuple[Settings, Databases], tmp_path: Path
+        self, seeded: tuple[Settings, Databases]
     ) -> None:
-        settings, databases = own
-        await seed(settings, tmp_path)
+        _settings, databases = seeded
         page = (ROOT / "CREDENTIALS.md").read_text()
         for registration, _roles, _balances in DEMO_USERS:
             assert f"| {registration.email} | `{registration.password}` |" in page
@@ -105,13 +117,13 @@ class TestDemoUsers:
         assert await databases.wallet["deposits"].count_documents({"status": "success"}) == 4
         assert await check_ledger(databases) == []
 
-    async def test_a_deposit_that_an_earlier_seed_left_open_is_brought_to_its_end(
-        self, own: tuple[Settings, Databases], tmp_path: Path
+    @pytest.mark.parametrize("bank_state", ["success", "accepted"])
+    async def test_a_deposit_that_an_earlier_seed_or_a_worker_left_open_is_brought_to_its_end(
+        self, seeded: tuple[Settings, Databases], tmp_path: Path, bank_state: str
     ) -> None:
-        settings, databases = own
-        assert (await seed(settings, tmp_path)).status == 0
+        settings, databases = seeded
         done = await balances(databases)
-        await _forget_settlements(settings)
+        await _forget_settlements(settings, bank_state)
         assert await databases.wallet["deposits"].count_documents({"status": "pending"}) == 4
         ended = await seed(settings, tmp_path)
         assert ended.status == 0, ended.err
@@ -136,8 +148,8 @@ class TestDemoUsers:
         assert await databases.wallet["users"].count_documents({}) == len(DEMO_USERS)
 
 
-async def _forget_settlements(settings: Settings) -> None:
-    """As if the seed had been killed between the bank's payment and ours: only an administrator can do that."""
+async def _forget_settlements(settings: Settings, bank_state: str) -> None:
+    """As if the seed had been killed after the bank has taken or executed the orders: only an administrator can."""
     assert settings.mongo_admin_url is not None
     admin = connect(settings.mongo_admin_url.get_secret_value(), settings)
     try:
@@ -155,6 +167,8 @@ async def _forget_settlements(settings: Settings) -> None:
                 }
             )
         await admin.wallet["deposits"].update_many({}, {"$set": {"status": "pending", "bank_reference": None}})
+        if bank_state == "accepted":
+            await admin.bank["orders"].update_many({}, {"$set": {"state": bank_state, "payments": []}})
         await admin.wallet["transaction_logs"].delete_many({})
         empty = {"$bit": {"available": {"and": 0}, "seq": {"and": 0}}, "$set": {"head_hash": "0" * 64}}
         await admin.wallet["wallets"].update_many({}, empty)
