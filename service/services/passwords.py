@@ -24,8 +24,8 @@ _RETRY_AFTER_S = 1
 # 10^8 guesses and fewer are "somewhat guessable" to zxcvbn (Wheeler, USENIX Security 2016) and too few for money.
 _LOWEST_SCORE = 3
 # Crafted passwords cost zxcvbn seconds, with the interpreter locked: it tries every way to read symbols as letters.
-# So many characters cost at most what one hash costs; the rest can only make a good password better.
-_JUDGED_LENGTH = 18
+# So many characters cost at most about what one hash costs; the rest can only make a good password better.
+_JUDGED_LENGTH = 20
 # Shorter names turn up inside good passwords by chance.
 _TELLING_LENGTH = 4
 
