@@ -50,13 +50,13 @@ _QUIET_LIMIT_S: Final = 120.0
 _LONGEST_LIST: Final = 10
 
 # The widest table; a narrow terminal wraps its lines, which still tells more than cut-off figures.
-_WIDTH: Final = 104
+_WIDTH: Final = 120
 
 console = Console()
 
 
 def main(
-    seconds: Annotated[int, typer.Option(help="How long each row is measured, in each round.", min=1)] = 8,
+    seconds: Annotated[int, typer.Option(help="How long each row is measured, in each round.", min=1)] = 7,
     warm_up: Annotated[int, typer.Option(help="Seconds of the same load before that.", min=1)] = 2,
     rounds: Annotated[int, typer.Option(help="Every row is measured so many times; figures are medians.", min=1)] = 2,
     users: Annotated[int, typer.Option(help="How many wallets 'many' are.", min=1)] = 1000,
