@@ -10,7 +10,7 @@ from beanie import Document, init_beanie
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError, WaitQueueTimeoutError
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
@@ -39,6 +39,9 @@ _MAX_COMMIT_MS = 4_000
 TRANSACTION_LIFETIME_S = 5
 _PATIENCE_S = 10.0
 _RETRY_AFTER_S = 1
+
+# Nobody there to answer: what is raised by reads, where no transaction's own patience comes first.
+OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
 
 _NAMESPACE_EXISTS = 48
 # Unauthorized, and what hosted clusters say of parameters that are theirs.

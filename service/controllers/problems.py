@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.database import OUTAGES
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLarge,
@@ -20,6 +21,7 @@ from service.errors import (
     MethodNotAllowed,
     NotFound,
     Unauthenticated,
+    Unavailable,
     UnsupportedMediaType,
     WalletServiceError,
     problem_body,
@@ -36,6 +38,8 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
     415: UnsupportedMediaType,
 }
 _SERVER_ERROR = 500
+# A new primary is there within a second or two.
+_RETRY_AFTER_S = 2
 
 
 def problem_response(error: WalletServiceError) -> Response:
@@ -53,6 +57,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(WalletServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    for outage in OUTAGES:
+        app.add_exception_handler(outage, _on_outage)
 
 
 async def _on_service_error(_request: Request, error: Exception) -> Response:
@@ -60,6 +66,11 @@ async def _on_service_error(_request: Request, error: Exception) -> Response:
     if error.http_status >= _SERVER_ERROR:
         log.error("request.failed", error=error.code, detail=error.message)
     return problem_response(error)
+
+
+async def _on_outage(_request: Request, error: Exception) -> Response:
+    log.error("request.failed", error=repr(error))
+    return problem_response(Unavailable(retry_after_s=_RETRY_AFTER_S))
 
 
 async def _on_http_error(_request: Request, error: Exception) -> Response:

@@ -1,0 +1,61 @@
+"""Health, and what clients see of a database or a Redis that does not answer."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from service.database import Databases
+from service.main import create_app
+from service.settings import Settings
+from tests.factories import bearer, make_account
+from tests.servers import Admin, fail_point
+
+
+@pytest.fixture
+async def root(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Without the API's prefix."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.example") as client:
+        yield client
+
+
+class TestHealth:
+    @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health"])
+    async def test_is_ok_while_everything_answers(self, root: httpx.AsyncClient, path: str) -> None:
+        response = await root.get(path)
+        assert (response.status_code, response.json()["status"]) == (200, "ok")
+
+    async def test_names_every_part(self, root: httpx.AsyncClient) -> None:
+        assert (await root.get("/health")).json()["checks"] == {"mongodb": "ok", "redis": "ok", "ledger": "ok"}
+
+    async def test_without_mongodb_it_lives_but_is_not_ready(self, root: httpx.AsyncClient, admin: Admin) -> None:
+        with fail_point(admin, 100, failCommands=["ping"], closeConnection=True):
+            assert (await root.get("/livez")).status_code == 200
+            for path in ("/readyz", "/health"):
+                response = await root.get(path)
+                assert response.status_code == 503
+                assert response.json()["checks"]["mongodb"] == "unavailable"
+        assert (await root.get("/readyz")).status_code == 200
+
+
+class TestOutages:
+    async def test_a_read_that_mongodb_does_not_answer_is_a_503_with_a_time_to_come_back(
+        self, root: httpx.AsyncClient, admin: Admin, databases: Databases, settings: Settings
+    ) -> None:
+        account = await make_account(databases)
+        path = f"/api/v1/wallets/{account.wallet.id}"
+        with fail_point(admin, 10, failCommands=["find"], closeConnection=True):
+            response = await root.get(path, headers=bearer(account.user, settings))
+        assert response.status_code == 503
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["error"] == "service_unavailable"
+        assert response.headers["Retry-After"] == "2"
+        assert (await root.get(path, headers=bearer(account.user, settings))).status_code == 200
+
+
+class TestTheApplication:
+    def test_can_be_described_without_any_server(self) -> None:
+        document = create_app(Settings(_env_file=None)).openapi()
+        assert document["openapi"].startswith("3.1")
+        assert "409" in document["paths"]["/api/v1/withdrawals"]["post"]["responses"]
