@@ -1,5 +1,6 @@
 """The FastAPI application: `uvicorn --factory service.main:create_app`."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,17 @@ from service.startup import open_resources
 API_PREFIX = "/api/v1"
 
 
+def _spare_the_garbage_collector() -> None:
+    """What lives as long as the process is not looked at again, and the rest less often.
+
+    A request leaves no cycles behind, so that a full collection finds nothing; by default it took a quarter of the
+    API's time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Reads the environment unless it is handed settings."""
     settings = settings or get_settings()
@@ -25,6 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         set_up_logging(settings)
         async with open_resources(settings) as resources:
             app.state.resources = resources
+            _spare_the_garbage_collector()
             yield
 
     app = FastAPI(
@@ -33,6 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Wallets whose balances are exact, fast under contention and provable afterwards.",
         lifespan=lifespan,
         redirect_slashes=False,
+        # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # Routes are tried in order: what is called most comes first.
     for router in (withdrawals.router, deposits.router, users.router, wallets.router, auth.router):

@@ -18,7 +18,8 @@ from service.startup import Resources
 _KEY_LENGTH_LIMIT = 255
 
 
-def _resources(request: Request) -> Resources:
+async def _resources(request: Request) -> Resources:
+    # async, though it waits for nothing: FastAPI would send a plain function through its thread pool, each time.
     resources: Resources = request.app.state.resources
     return resources
 
