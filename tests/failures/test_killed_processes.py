@@ -1,6 +1,7 @@
 """SIGKILL in the middle of a load, and an emptied Redis: after a restart everything ends, and the books balance."""
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
@@ -106,3 +107,51 @@ async def test_kill_9_of_api_and_worker_and_an_emptied_redis_lose_nothing_and_pa
     orders = await own_databases.bank["orders"].find({}).to_list()
     assert len(orders) == sum(len(keys) for keys in sent) + _PEOPLE
     assert {len(order["payments"]) for order in orders} == {1}
+
+
+async def test_kill_9_of_mongodb_in_the_middle_of_a_load_loses_nothing_that_was_accepted(
+    own_stack: Stack, own_databases: Databases
+) -> None:
+    assert own_stack.mongo is not None
+    async with httpx.AsyncClient(base_url=own_stack.base_url, timeout=20) as http:
+        people = [await Person.register(http) for _ in range(_PEOPLE)]
+        await asyncio.gather(*(person.fund(1_000_000) for person in people))
+        sent: list[dict[str, tuple[str, int]]] = [{} for _ in people]
+        loads = asyncio.gather(*(_load(person, _LOAD_S, keys) for person, keys in zip(people, sent, strict=True)))
+        await asyncio.sleep(_LOAD_S / 2)
+        await asyncio.to_thread(own_stack.mongo.kill)
+        await asyncio.to_thread(own_stack.mongo.start)
+        restarted = time.monotonic()
+        await loads
+        await asyncio.gather(*(_resend_until_answered(p, keys) for p, keys in zip(people, sent, strict=True)))
+        while await _statuses(own_databases) & {"pending", "processing"}:
+            assert time.monotonic() - restarted < _END_LIMIT_S, "accepted operations have not ended"
+            await asyncio.sleep(0.5)
+        assert await _statuses(own_databases) == {"success"}
+    assert await check_ledger(own_databases) == []
+
+
+async def test_sigterm_under_load_ends_api_and_worker_in_time_and_leaves_nothing_half_done(
+    own_stack: Stack, own_databases: Databases
+) -> None:
+    async with httpx.AsyncClient(base_url=own_stack.base_url, timeout=20) as http:
+        people = [await Person.register(http) for _ in range(_PEOPLE)]
+        await asyncio.gather(*(person.fund(1_000_000) for person in people))
+        sent: list[dict[str, tuple[str, int]]] = [{} for _ in people]
+        loads = asyncio.gather(*(_load(person, _LOAD_S, keys) for person, keys in zip(people, sent, strict=True)))
+        await asyncio.sleep(_LOAD_S / 2)
+        processes = {name: own_stack.children[name] for name in (WORKER, API)}
+        for name in processes:
+            await asyncio.to_thread(own_stack.stop, name)
+        # uvicorn ends cleanly and then by the signal that it got; -9 would be the one that had to end it.
+        assert processes[WORKER].returncode == 0
+        assert processes[API].returncode == -signal.SIGTERM
+        await asyncio.to_thread(own_stack.start_api)
+        own_stack.start_worker()
+        await loads
+        await asyncio.gather(*(_resend_until_answered(p, keys) for p, keys in zip(people, sent, strict=True)))
+        started = time.monotonic()
+        while await _statuses(own_databases) & {"pending", "processing"}:
+            assert time.monotonic() - started < _END_LIMIT_S, "accepted operations have not ended"
+            await asyncio.sleep(0.5)
+    assert await check_ledger(own_databases) == []
