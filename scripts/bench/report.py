@@ -167,7 +167,7 @@ def table_of_ratios(found: Sequence[Ratio]) -> Table:
     table.add_column("")
     for ratio in found:
         if ratio.target is None:
-            table.add_row(ratio.name, f"{ratio.value:.2f}", "–", "")
+            table.add_row(ratio.name, f"{ratio.value:.2f}", "none", "")
             continue
         verdict = "[green]ok[/green]" if ratio.is_met else "[red]missed[/red]"
         table.add_row(ratio.name, f"{ratio.value:.2f}", f"≥ {ratio.target:g}", verdict)

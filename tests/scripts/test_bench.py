@@ -133,7 +133,7 @@ class TestRows:
         assert "1 breaches" in shown
         assert re.search(r"many wallets / plain, 32 connections +1\.00 +≥ 2 +missed", shown)
         assert re.search(r"one wallet / many wallets, 32 connections +1\.00 +≥ 0\.9 +ok", shown)
-        assert re.search(r"one wallet / plain, 32 connections +1\.00 +– *$", shown, re.MULTILINE)
+        assert re.search(r"one wallet / plain, 32 connections +1\.00 +none *$", shown, re.MULTILINE)
         assert re.search(r"one wallet / plain, 128 connections +1\.00 +≥ 40 +missed", shown)
 
 
