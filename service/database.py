@@ -141,14 +141,18 @@ async def set_up(settings: Settings) -> list[str]:
 
 async def _set_up_collection(database: Database, document: type[Document]) -> str:
     declared: Any = document.Settings
-    validator = {"$jsonSchema": declared.validator}
+    validation: dict[str, Any] = {
+        "validator": {"$jsonSchema": declared.validator},
+        "validationLevel": "strict",
+        "validationAction": "error",
+    }
     try:
-        await database.create_collection(declared.name, check_exists=False, validator=validator)
+        await database.create_collection(declared.name, check_exists=False, **validation)
         done = "created"
     except OperationFailure as error:
         if error.code != _NAMESPACE_EXISTS:
             raise
-        await database.command("collMod", declared.name, validator=validator)
+        await database.command("collMod", declared.name, **validation)
         done = "up to date"
     names = await database[declared.name].create_indexes(declared.indexes)
     return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names)}"

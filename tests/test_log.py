@@ -1,0 +1,63 @@
+"""Logs: JSON in production, readable in a terminal, and never a secret in them."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from service.log import set_up_logging
+from service.settings import Environment, Settings
+
+_PRODUCTION = Settings(
+    _env_file=None,
+    env=Environment.PRODUCTION,
+    jwt_secret=SecretStr("x" * 40),
+    bank_webhook_secret=SecretStr("whsec_" + "eA==" * 8),
+)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Other tests do not write into this one's captured output."""
+    yield
+    structlog.reset_defaults()
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+
+class TestLog:
+    def test_production_writes_one_json_object_a_line_the_libraries_too(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        set_up_logging(_PRODUCTION)
+        with structlog.contextvars.bound_contextvars(request_id="req-1", job_id="job-1"):
+            structlog.get_logger("fresh").info("withdrawal.accepted", amount=5)
+            logging.getLogger("some.library").warning("look here")
+        written = capsys.readouterr().out
+        ours, theirs = (json.loads(line) for line in written.splitlines())
+        assert (ours["event"], ours["request_id"], ours["job_id"], ours["amount"]) == (
+            "withdrawal.accepted",
+            "req-1",
+            "job-1",
+            5,
+        )
+        assert (theirs["event"], theirs["request_id"]) == ("look here", "req-1")
+
+    def test_a_terminal_gets_readable_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        set_up_logging(Settings(_env_file=None))
+        structlog.get_logger("fresh").info("withdrawal.accepted", amount=5)
+        written = capsys.readouterr().out
+        assert "withdrawal.accepted" in written
+        assert not written.startswith("{")
+
+    @pytest.mark.parametrize(
+        "field", ["password", "new_password", "jwt_secret", "access_token", "Authorization", "destination", "source"]
+    )
+    def test_a_secret_passed_by_mistake_is_hidden(self, capsys: pytest.CaptureFixture[str], field: str) -> None:
+        set_up_logging(_PRODUCTION)
+        structlog.get_logger("fresh").info("something", **{field: "canary"})
+        written = capsys.readouterr().out
+        assert "canary" not in written
+        assert json.loads(written)[field] == "[hidden]"

@@ -1,0 +1,100 @@
+"""Working a queue down: hands, news, troubles and the end."""
+
+import asyncio
+
+from service.gateways.job_queue import Job
+from service.startup import Resources
+from workers.drain import Drain
+
+
+class Queue:
+    """Rows in memory; a row's work waits for its gate, where it has one."""
+
+    def __init__(self, *rows: str) -> None:
+        self.rows = list(rows)
+        self.gates: dict[str, asyncio.Event] = {}
+        self.done: list[str] = []
+        self.most_at_once = 0
+        self._at_once = 0
+
+    async def claim(self, limit: int) -> list[str]:
+        taken, self.rows = self.rows[:limit], self.rows[limit:]
+        return taken
+
+    async def work(self, row: str) -> None:
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        if row in self.gates:
+            await self.gates[row].wait()
+        await asyncio.sleep(0)
+        self._at_once -= 1
+        if row.startswith("broken"):
+            raise RuntimeError(row)
+        self.done.append(row)
+
+
+def make_drain(queue: Queue, resources: Resources, hands: int = 2) -> Drain[str]:
+    return Drain(Job.SUBMIT_ORDERS, resources.jobs, queue.claim, queue.work, hands)
+
+
+class TestDrain:
+    async def test_does_everything_that_is_due_with_no_more_hands_than_it_has(self, resources: Resources) -> None:
+        queue = Queue(*"abcdefg")
+        drain = make_drain(queue, resources)
+        await drain.run()
+        await drain.close()
+        assert sorted(queue.done) == list("abcdefg")
+        assert queue.most_at_once == 2
+
+    async def test_a_row_that_takes_long_keeps_one_hand_busy_and_not_the_others(self, resources: Resources) -> None:
+        queue = Queue("slow", *"abcdef")
+        queue.gates["slow"] = asyncio.Event()
+        drain = make_drain(queue, resources)
+        await asyncio.wait_for(drain.run(), 5)
+        await asyncio.sleep(0.01)
+        assert sorted(queue.done) == list("abcdef")
+        queue.gates["slow"].set()
+        await drain.close()
+        assert "slow" in queue.done
+
+    async def test_a_row_that_fails_stops_no_other(self, resources: Resources) -> None:
+        queue = Queue("a", "broken", "b")
+        drain = make_drain(queue, resources)
+        await drain.run()
+        await drain.close()
+        assert queue.done == ["a", "b"]
+
+    async def test_a_nudge_while_it_runs_makes_it_look_once_more(self, resources: Resources) -> None:
+        queue = Queue("a")
+        looks = 0
+
+        async def claim_and_be_nudged(limit: int) -> list[str]:
+            nonlocal looks
+            looks += 1
+            if looks == 2:  # nothing was left; a commit comes just behind that look
+                queue.rows.append("late")
+                await drain.run()
+                return []
+            return await queue.claim(limit)
+
+        drain = Drain(Job.SUBMIT_ORDERS, resources.jobs, claim_and_be_nudged, queue.work, 2)
+        await drain.run()
+        await drain.close()
+        assert queue.done == ["a", "late"]
+
+    async def test_it_can_run_again_after_a_look_that_failed(self, resources: Resources) -> None:
+        queue = Queue("a")
+        fails = True
+
+        async def claim_or_fail(limit: int) -> list[str]:
+            if fails:
+                raise OSError("the database is away")
+            return await queue.claim(limit)
+
+        drain = Drain(Job.SUBMIT_ORDERS, resources.jobs, claim_or_fail, queue.work, 2)
+        outcome = (await asyncio.gather(drain.run(), return_exceptions=True))[0]
+        assert isinstance(outcome, OSError)
+        fails = False
+        await drain.run()
+        await drain.close()
+        assert queue.done == ["a"]
