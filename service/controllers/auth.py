@@ -56,7 +56,7 @@ NewPassword = Annotated[
         min_length=MIN_LENGTH,
         max_length=MAX_LENGTH,
         json_schema_extra={"format": "password"},
-        description="Not a common one, and without the name or e-mail in it",
+        description="Not one that others would guess early",
     ),
     AfterValidator(_without_nul),
 ]
