@@ -25,6 +25,8 @@ def fill(example: str) -> str:
             value = secrets.token_urlsafe(JWT_SECRET_BYTES if name.endswith("_SECRET") else PASSWORD_BYTES)
         return f"{name}={value}"
 
+    # Compose is for production unless told otherwise; whoever lets this file be made is trying things out.
+    example = example.replace("# WALLET_ENV=development", "WALLET_ENV=development")
     return re.sub(r"^(?P<name>WALLET_\w+_(?:SECRET|PASSWORD))=$", add_value, example, flags=re.MULTILINE)
 
 

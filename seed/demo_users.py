@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from seed.deposits import StartingBalance, deposit_once
 from service.errors import EmailTaken, WalletExists
 from service.repositories import users as user_repository
+from service.services.orders import Requester
 from service.services.users import Registration, register_user
 from service.services.wallets import get_balances, open_wallet
 from service.startup import Resources
@@ -72,7 +73,7 @@ async def _ensure_wallet(user_id: str, currency: str, resources: Resources) -> N
     if any(wallet.currency == currency for wallet in await get_balances(user_id)):
         return
     try:
-        await open_wallet(resources.databases.client, user_id, currency)
+        await open_wallet(resources.databases.client, Requester(user_id, None), currency)
     except WalletExists:
         # A second seed at the same moment has done it.
         return

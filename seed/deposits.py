@@ -17,7 +17,7 @@ from service.ledger.committer import Ledger
 from service.repositories import bank_orders as journal
 from service.repositories import operations as operation_repository
 from service.services.deposits import request_deposit
-from service.services.orders import Order
+from service.services.orders import Order, Requester
 from service.services.settlement import apply_report
 
 # The simulated bank never declines an account that ends like this.
@@ -65,7 +65,7 @@ async def _request(balance: StartingBalance, ledger: Ledger) -> str | None:
     fingerprint = sha256(json.dumps(order).encode()).hexdigest()
     claim = IdempotencyClaim(f"{balance.user_id}:seed-{balance.currency}", fingerprint, _NEVER)
     try:
-        answer = await request_deposit(ledger, balance.user_id, order, claim, None)
+        answer = await request_deposit(ledger, Requester(balance.user_id, None), order, claim, None)
     except IdempotencyKeyReused:
         return None
     body = json.loads(answer.body)

@@ -16,7 +16,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from service.documents import BANK_DOCUMENTS, INSERT_ONLY, WALLET_DOCUMENTS
+from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.errors import Unavailable
 from service.settings import Settings
 
@@ -47,8 +47,9 @@ _NAMESPACE_EXISTS = 48
 # Unauthorized, and what hosted clusters say of parameters that are theirs.
 _MAY_NOT = (13, 20, 72, 8000)
 _SERVICE_ROLE = "wallet_service"
-_CHANGE = ["find", "insert", "update", "remove"]
-_INSERT_ONLY = ["find", "insert"]
+# What the service's user may do: insert only where nothing may change, and delete only what is done with.
+_ACTIONS = {"transaction_logs": ["find", "insert"], "outbox": ["find", "insert", "update", "remove"]}
+_USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
 _USER_NOT_FOUND = 11
 
@@ -181,7 +182,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     privileges = [
         {
             "resource": {"db": database.name, "collection": document.Settings.name},
-            "actions": _INSERT_ONLY if document.Settings.name in INSERT_ONLY else _CHANGE,
+            "actions": _ACTIONS.get(document.Settings.name, _USUAL_ACTIONS),
         }
         for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
         for document in documents
@@ -191,9 +192,11 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     await _update_or_create(admin, "Role", role, _ROLE_NOT_FOUND, {"privileges": privileges, "roles": []})
     users = await admin.command("usersInfo", username)
     held = [] if not users["users"] else users["users"][0]["roles"]
-    roles = [{"role": role, "db": "admin"}, *(r for r in held if r["role"] != role)]
+    # One server may hold several of the service's databases, each with a role of its own; no other role is kept.
+    ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
+    roles = [{"role": role, "db": "admin"}, *ours]
     await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
-    return f"roles: {username} may find and insert in {', '.join(sorted(INSERT_ONLY))}, and change the rest"
+    return f"roles: {username} may find and insert in transaction_logs, delete in outbox, and change the rest"
 
 
 async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:

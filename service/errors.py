@@ -52,6 +52,8 @@ class WalletServiceError(Exception):
     code: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong"
+    # Whether a refusal belongs to the request, so that its key gets it again, or to who asked and when.
+    is_kept_under_key: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class Unauthenticated(WalletServiceError):
     """No token, or one that does not hold."""
 
     code, http_status, title = "unauthenticated", 401, "A valid access token is required"
+    is_kept_under_key = False
 
 
 class InvalidCredentials(Unauthenticated):
@@ -116,6 +119,7 @@ class InvalidSignature(Unauthenticated):
 
 class AccountDeactivated(WalletServiceError):
     code, http_status, title = "account_deactivated", 403, "The account is deactivated"
+    is_kept_under_key = False
 
 
 class NotFound(WalletServiceError):

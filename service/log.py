@@ -5,7 +5,8 @@ import logging.config
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -24,6 +25,21 @@ def _hide_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]
     return event
 
 
+class _Unfailing:
+    """A stream whose full disk or closed pipe costs log lines, never the work that they tell of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def set_up_logging(settings: Settings) -> None:
     """Readable lines in a terminal, JSON in production; the libraries' own logs take the same shape."""
     shared: list[structlog.typing.Processor] = [
@@ -38,11 +54,18 @@ def set_up_logging(settings: Settings) -> None:
             structlog.processors.JSONRenderer(serializer=_dumps_text),
         ]
     else:
-        finish = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), sort_keys=False)]
+        finish = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stdout.isatty(),
+                sort_keys=False,
+                # The richer formatters show local variables: passwords and account numbers among them.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     structlog.configure(
         processors=[*shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(sys.stdout))),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)

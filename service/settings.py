@@ -19,7 +19,14 @@ class Environment(StrEnum):
 class Settings(BaseSettings):
     """Read once at start; `.env` beside the Makefile is read too, and the real environment wins."""
 
-    model_config = SettingsConfigDict(env_prefix="WALLET_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="WALLET_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        # An error about one setting would otherwise quote its neighbours, secrets among them.
+        hide_input_in_errors=True,
+    )
 
     env: Environment = Environment.DEVELOPMENT
     port: int = 8000

@@ -16,7 +16,7 @@ from service.gateways.job_queue import Job, JobQueue
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
-from service.settings import Settings
+from service.settings import Environment, Settings
 
 log = structlog.get_logger()
 
@@ -58,6 +58,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         on_committed=on_committed,
     )
     ledger.start()
+    if settings.env is Environment.PRODUCTION:
+        # Whoever deposits from an account that ends in -success is paid by nobody.
+        log.critical("bank.is_simulated")
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     try:
         yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing))

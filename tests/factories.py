@@ -137,6 +137,7 @@ def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
         "transaction_id": new_id(Prefix.TRANSACTION),
         "claim": IdempotencyClaim(f"{wallet.user_id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
         "user_id": wallet.user_id,
+        "token_version": None,
         "amount": amount,
         "currency": wallet.currency,
         "account": "bank-account-0001",
@@ -154,7 +155,13 @@ def settlement_of(operation: Operation, **overrides: Any) -> Settle:
 
 def failure_of(operation: Operation, **overrides: Any) -> Fail:
     """The bank has declined."""
-    said = {"bank_reference": "bnk_test", "failure_code": "declined", "failure_message": "Declined"}
+    said = {
+        "amount": operation.amount,
+        "currency": operation.currency,
+        "bank_reference": "bnk_test",
+        "failure_code": "declined",
+        "failure_message": "Declined",
+    }
     return Fail(**(_about(operation) | said | overrides))
 
 

@@ -43,7 +43,7 @@ class TestSetUp:
 
 
 class TestTheServicesUser:
-    async def test_may_neither_create_nor_drop_nor_look_around(self, databases: Databases) -> None:
+    async def test_may_neither_create_nor_delete_nor_look_around(self, databases: Databases) -> None:
         for attempt in (
             databases.wallet.create_collection("another", check_exists=False),
             databases.wallet["wallets"].create_index("status"),
@@ -51,6 +51,10 @@ class TestTheServicesUser:
             databases.wallet["lazily_created"].insert_one({}),
             databases.client["admin"]["system.users"].find_one(),
             databases.client["another"]["x"].insert_one({}),
+            databases.wallet["wallets"].delete_one({"_id": "wal_x"}),
+            databases.wallet["users"].delete_one({"_id": "usr_x"}),
+            databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
+            databases.bank["orders"].delete_one({"_id": "x"}),
         ):
             with pytest.raises(OperationFailure) as refused:
                 await attempt

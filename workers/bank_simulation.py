@@ -22,6 +22,7 @@ log = structlog.get_logger()
 _LEASE_S = 15.0
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 60.0
+_DOUBLINGS = 10
 
 
 def bank_drain(resources: Resources, http: httpx.AsyncClient) -> Drain[dict[str, Any]]:
@@ -45,7 +46,7 @@ async def _execute_and_report(order: dict[str, Any], http: httpx.AsyncClient, se
         response = await http.post(settings.bank_callback_url, **signed_callback(executed, settings))
         response.raise_for_status()
     except httpx.HTTPError as error:
-        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** order["attempts"])
+        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(order["attempts"], _DOUBLINGS))
         log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=repr(error))
         await journal.report_later(order["_id"], utc_now(), delay_s)
     else:

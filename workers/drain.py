@@ -31,7 +31,7 @@ class Drain(Generic[Row]):
         hands: int,
     ) -> None:
         """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
-        self._job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
+        self.job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
         self._in_hand: set[asyncio.Task[None]] = set()
         self._is_running = False
         self._has_news = False
@@ -46,7 +46,7 @@ class Drain(Generic[Row]):
             end = monotonic() + _TAKING_ENDS_S
             while self._has_news:
                 if monotonic() >= end:
-                    self._jobs.wake(self._job)
+                    self._jobs.wake(self.job)
                     return
                 self._has_news = False
                 await self._take_what_is_due()
@@ -67,7 +67,7 @@ class Drain(Generic[Row]):
         try:
             await self._work(row)
         except Exception:
-            log.exception("job.row_failed", job=self._job)
+            log.exception("job.row_failed", job=self.job)
 
     async def close(self) -> None:
         """Waits for what is in hand."""

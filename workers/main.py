@@ -1,4 +1,4 @@
-"""arq's settings: which jobs there are, how often the sweep runs, and what a worker opens and closes."""
+"""arq's settings: which jobs there are, and what a worker opens and closes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import httpx
 import structlog
-from arq import cron
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
@@ -19,7 +18,7 @@ from service.startup import open_resources
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_orders import orders_drain, submit_orders
 from workers.bank_simulation import bank_drain, run_bank
-from workers.sweep import sweep
+from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
 
@@ -29,6 +28,8 @@ Task = Callable[[dict[str, Any]], Awaitable[None]]
 _JOB_TIMEOUT_S = 60
 _CALLBACK_TIMEOUT_S = 5.0
 _SHUTDOWN_S = 15
+# Up to a second apart, so about ten minutes: a Redis that restarts or moves must not end the workers.
+_REDIS_RETRIES = 600
 _CONNECTIONS_LIMIT = 32
 
 
@@ -44,11 +45,14 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["orders"] = orders_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, http)
+    drains = [context[name] for name in ("callbacks", "orders", "bank")]
+    context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     log.info("worker.started")
 
 
 async def _on_shutdown(context: dict[str, Any]) -> None:
     log.info("worker.stopping")
+    context["sweep"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in ("orders", "callbacks", "bank")))
     await context["stack"].aclose()
 
@@ -71,16 +75,7 @@ class WorkerSettings:
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
     ]
-    cron_jobs: ClassVar = [
-        cron(
-            cast(WorkerCoroutine, sweep),
-            second=set(range(0, 60, get_settings().worker_sweep_s)),
-            run_at_startup=True,
-            max_tries=1,
-            keep_result=0,
-        )
-    ]
-    redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings())
+    redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup
     on_shutdown: ClassVar[Task] = _on_shutdown
     on_job_start: ClassVar[Task] = _on_job_start

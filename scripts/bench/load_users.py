@@ -130,6 +130,7 @@ def _deposit(user: User, currency: str) -> RequestDeposit:
         transaction_id=new_id(Prefix.TRANSACTION),
         operation_id=new_id(Prefix.DEPOSIT),
         user_id=user.id,
+        token_version=None,
         amount=_FUNDS_MINOR,
         currency=currency,
         account=_ACCOUNT,

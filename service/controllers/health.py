@@ -11,9 +11,10 @@ router = APIRouter(tags=["Health"])
 _OK, _NOT_READY = 200, 503
 
 
-@router.get("/livez", summary="The process answers")
-async def livez() -> dict[str, str]:
-    return {"status": "ok"}
+@router.get("/livez", summary="The process works", responses={503: {"description": "It has to be started anew"}})
+async def livez(resources: OpenResources) -> Response:
+    """Without MongoDB it lives, and waits; without its ledger's loop it would not come back by itself."""
+    return _shape(resources.ledger.is_running(), {})
 
 
 @router.get("/readyz", summary="The process can serve requests", responses={503: {"description": "Not ready"}})

@@ -79,7 +79,17 @@ Account = Annotated[
         examples=["bank-account-0001"],
     ),
 ]
+
+
+def _no_operator(key: str) -> str:
+    # `$ref` and `$id` would come back from the database as a reference instead of as what was sent.
+    if key.startswith("$"):
+        raise PydanticCustomError("reserved_key", "Keys must not begin with $")
+    return key
+
+
 _Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_Key = Annotated[_Label, AfterValidator(_no_operator)]
 _Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 
 
@@ -88,7 +98,7 @@ class OrderRequest(StrictModel):
     currency: Currency
     category: Annotated[_Label | None, Field(examples=["rent"])] = None
     description: Annotated[_Text | None, Field(examples=["October"])] = None
-    metadata: Annotated[dict[_Label, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
+    metadata: Annotated[dict[_Key, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
 
 
 class OperationView(View):

@@ -95,7 +95,7 @@ async def list_wallets(query: Annotated[PageQuery, Query()], user: CurrentUser, 
     summary="Open a wallet in another currency",
 )
 async def open_wallet(body: WalletRequest, user: CurrentUser, resources: OpenResources) -> Response:
-    wallet = await wallets.open_wallet(resources.databases.client, user.user_id, body.currency)
+    wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
     return _shape(wallet, status_code=201)
 
 

@@ -11,7 +11,6 @@ from service.documents.wallets import WalletDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
-    "INSERT_ONLY",
     "WALLET_DOCUMENTS",
     "BankCallback",
     "BankOrder",
@@ -35,5 +34,3 @@ WALLET_DOCUMENTS = [
     BankCallback,
 ]
 BANK_DOCUMENTS = [BankOrder]
-# Nobody may change these, the service included: its database role has find and insert on them, no more.
-INSERT_ONLY = frozenset({"transaction_logs"})

@@ -17,6 +17,7 @@ class OutboxDocument(Document):
     subject_type: OperationType
     wallet_id: str
     attempts: int
+    visits: int
     request_id: str | None
     due_at: datetime
     created_at: datetime

@@ -12,13 +12,17 @@ class OutboxTopic(StrEnum):
 
 
 class OutboxRow(NamedTuple):
-    """A row is worked on when it is due; taking it moves `due_at` on, so that a dead worker's row comes back."""
+    """A row is worked on when it is due; taking it moves `due_at` on, so that a dead worker's row comes back.
+
+    `attempts` counts how often it was taken, `visits` how often that led to the other side and brought no end.
+    """
 
     id: str
     topic: OutboxTopic
     subject_type: OperationType
     wallet_id: str
     attempts: int
+    visits: int
     request_id: str | None
     due_at: datetime
     created_at: datetime

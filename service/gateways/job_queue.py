@@ -10,6 +10,8 @@ import structlog
 from arq import create_pool
 from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Deserializer, Serializer
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from service.settings import Settings
@@ -18,6 +20,9 @@ log = structlog.get_logger()
 
 # Nudges within one such span of time are one job, whoever gives them.
 _BUCKET_S = 0.05
+# A Redis that stalls must not gather waiting nudges; the sweep finds what they were for.
+_PATIENCE_S = 2.0
+_RETRIES = 1
 
 
 class Job(StrEnum):
@@ -32,11 +37,12 @@ serialize_job: Serializer = orjson.dumps
 deserialize_job: Deserializer = orjson.loads
 
 
-def redis_settings(settings: Settings) -> RedisSettings:
+def redis_settings(settings: Settings, *, retries: int) -> RedisSettings:
+    """`retries` of each command, up to a second apart. arq's main loop ends when one fails for good."""
     parsed = RedisSettings.from_dsn(settings.redis_url.get_secret_value())
     parsed.conn_timeout = 1
     parsed.conn_retries = 1
-    # A worker that meets a Redis in trouble tries again instead of dying.
+    parsed.retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries)
     parsed.retry_on_error = [OSError]
     parsed.retry_on_timeout = True
     return parsed
@@ -62,9 +68,10 @@ class JobQueue:
 
     async def _enqueue(self, job: Job, bucket: int) -> None:
         try:
-            pool = await self._connected()
-            delay_s = max(0.0, bucket * _BUCKET_S - time.time())
-            await pool.enqueue_job(job.value, _job_id=f"{job.value}:{bucket}", _defer_by=delay_s or None)
+            async with asyncio.timeout(_PATIENCE_S):
+                pool = await self._connected()
+                delay_s = max(0.0, bucket * _BUCKET_S - time.time())
+                await pool.enqueue_job(job.value, _job_id=f"{job.value}:{bucket}", _defer_by=delay_s or None)
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("jobs.wake_failed", job=job.value, error=repr(error))
 
@@ -72,7 +79,7 @@ class JobQueue:
         async with self._connecting:
             if self._pool is None:
                 self._pool = await create_pool(
-                    redis_settings(self._settings),
+                    redis_settings(self._settings, retries=_RETRIES),
                     job_serializer=serialize_job,
                     job_deserializer=deserialize_job,
                 )

@@ -35,7 +35,7 @@ class KnownAnswer(NamedTuple):
 class Loaded(NamedTuple):
     """The documents that a batch's commands name, as one snapshot."""
 
-    active_users: frozenset[str]
+    active_users: Mapping[str, int]  # with the version of their tokens
     wallets: Mapping[str, Wallet]
     operations: Mapping[str, Operation]
     answers: Mapping[str, KnownAnswer]
@@ -107,8 +107,8 @@ class Batch:
         self._answers = dict(loaded.answers)
         self._writes = Writes()
 
-    def is_user_active(self, user_id: str) -> bool:
-        return user_id in self._loaded.active_users
+    def token_version(self, user_id: str) -> int | None:
+        return self._loaded.active_users.get(user_id)
 
     def wallet(self, wallet_id: str) -> Wallet | None:
         return self._wallets.get(wallet_id)
@@ -135,6 +135,8 @@ class Batch:
                 body = orjson.dumps(operation_view(decision.operation)) if claim is not None else b""
                 self._take_in(decision)
                 return self._answered(command, decision.operation, None, _ACCEPTED, body)
+            case Refusal(error) if not error.is_kept_under_key:
+                return Decided(None, None, error, refused=True)
             case Refusal(error):
                 body = problem_body(error, command.request_id) if claim is not None else b""
                 return self._answered(command, None, error, error.http_status, body)

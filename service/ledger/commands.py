@@ -38,6 +38,7 @@ class RequestOperation(Command):
 
     operation_id: str
     user_id: str
+    token_version: int | None  # None: not asked for by a token, as by the seed
     amount: int
     currency: str
     account: str
@@ -90,9 +91,11 @@ class Settle(OnOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail(OnOperation):
-    """The bank refused the order for good."""
+    """The bank refused the order for good. What it says of the amount is None where it never took the order."""
 
     entry_id: str
+    amount: int | None
+    currency: str | None
     bank_reference: str | None
     failure_code: str
     failure_message: str

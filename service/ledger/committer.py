@@ -36,6 +36,7 @@ _TURNS_BETWEEN_BATCHES = 3
 # The driver's own budget for retries is two minutes. An attempt has to end before the server ends the transaction
 # (database.TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
 _ATTEMPT_S = 4.0
+_SHORTEST_ATTEMPT_S = 1.0
 _DUPLICATE_KEY = 11000
 
 
@@ -80,6 +81,7 @@ class Ledger:
 
     def start(self) -> None:
         self._runner = asyncio.create_task(self._run(), name="ledger")
+        self._runner.add_done_callback(lambda _: self._leave_nobody_waiting())
 
     async def close(self) -> None:
         """Ends after what was taken in is committed."""
@@ -95,6 +97,11 @@ class Ledger:
     def is_running(self) -> bool:
         return self._runner is not None and not self._runner.done() and not self._closing
 
+    def _leave_nobody_waiting(self) -> None:
+        """However the runner ended: who still waits is sent away instead of waiting for ever."""
+        _answer_all(self._waiting, Unavailable(retry_after_s=_RETRY_AFTER_S))
+        self._waiting.clear()
+
     async def execute(self, command: Command) -> Decided:
         """Decides and commits the command together with whatever else is waiting.
 
@@ -102,6 +109,8 @@ class Ledger:
         IdempotencyKeyInFlight, and for a command without a key the error it was refused with.
         A caller that goes away takes nothing back.
         """
+        if self._runner is not None and self._runner.done():
+            raise Unavailable(retry_after_s=_RETRY_AFTER_S)
         if self._closing or len(self._waiting) >= self._queue_limit:
             raise LedgerBusy(retry_after_s=_RETRY_AFTER_S)
         if command.claim is not None and command.claim.id in self._claims_in_flight:
@@ -128,13 +137,14 @@ class Ledger:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            size = min(len(self._waiting), self._batch_limit)
-            batch = [self._waiting.popleft() for _ in range(size)]
+            batch = self._take_batch()
+            if not batch:
+                continue
             self._claims_in_flight = frozenset(p.command.claim.id for p in batch if p.command.claim is not None)
             try:
                 await self._settle(batch, batch[0].arrived_s + self._patience_s)
             except Exception:
-                log.exception("ledger.batch_failed", size=size)
+                log.exception("ledger.batch_failed", size=len(batch))
                 _answer_all(batch, InternalError())
             finally:
                 self._claims_in_flight = frozenset()
@@ -143,23 +153,36 @@ class Ledger:
             for _ in range(_TURNS_BETWEEN_BATCHES):
                 await asyncio.sleep(0)
 
+    def _take_batch(self) -> list[Pending]:
+        """The next ones in the order in which they came; who has waited out their patience is not kept longer."""
+        overdue_s = perf_counter() - self._patience_s
+        batch: list[Pending] = []
+        while self._waiting and len(batch) < self._batch_limit:
+            pending = self._waiting.popleft()
+            if pending.arrived_s <= overdue_s:
+                _answer_all([pending], Unavailable(retry_after_s=_RETRY_AFTER_S))
+            else:
+                batch.append(pending)
+        return batch
+
     async def _settle(self, batch: Sequence[Pending], deadline_s: float) -> None:
         """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards."""
-        conflicts = 0
+        conflicts = duplicates = 0
         while True:
             try:
                 await self._commit(batch, deadline_s, conflicts)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 conflicts += 1
-                if _is_worth_repeating(error, conflicts):
+                duplicates += _is_duplicate(error)
+                if _is_worth_repeating(error, duplicates):
                     if perf_counter() >= deadline_s:
-                        log.exception("ledger.gave_up", size=len(batch), conflicts=conflicts)
+                        _log_failure("ledger.gave_up", error, size=len(batch), conflicts=conflicts)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
                     if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
                         await asyncio.sleep(_backoff_s(conflicts))
                         continue
                 elif len(batch) == 1:
-                    log.exception("ledger.command_failed", command=_name(batch[0]))
+                    _log_failure("ledger.command_failed", error, command=_name(batch[0]))
                     return _answer_all(batch, InternalError())
                 break
             else:
@@ -174,7 +197,7 @@ class Ledger:
         started = perf_counter()
         async with self._client.start_session() as session:
             try:
-                with pymongo.timeout(_ATTEMPT_S):
+                with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
                     prepared = await prepare(session, [pending.command for pending in batch])
             except BaseException:
                 if session.in_transaction:
@@ -187,7 +210,9 @@ class Ledger:
             if not pending.future.done():
                 pending.future.set_result(outcome)
         duration_s = perf_counter() - started
-        self._on_committed(Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows))
+        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows)
+        # By the loop, not from here: trouble in telling about a commit must not look like trouble in making it.
+        asyncio.get_running_loop().call_soon(self._on_committed, committed)
 
     async def _commit_for_certain(self, session: AsyncClientSession, deadline_s: float) -> None:
         """Repeats the commit alone while its result is unknown: the server knows whether it has happened.
@@ -204,19 +229,27 @@ class Ledger:
                 if not error.has_error_label("UnknownTransactionCommitResult") or perf_counter() >= deadline_s:
                     raise
                 attempt += 1
-                log.warning("ledger.commit_unknown", attempt=attempt, error=repr(error))
+                log.warning("ledger.commit_unknown", attempt=attempt, error=type(error).__name__)
                 await asyncio.sleep(_backoff_s(attempt))
             else:
                 return
 
 
-def _is_worth_repeating(error: Exception, conflicts: int) -> bool:
+def _log_failure(event: str, error: Exception, **facts: str | int) -> None:
+    """Of the driver's errors the kind only: their texts quote whole documents, account numbers and all."""
+    if isinstance(error, PyMongoError):
+        log.error(event, error=type(error).__name__, code=getattr(error, "code", None), **facts)
+    else:
+        log.error(event, exc_info=error, **facts)
+
+
+def _is_worth_repeating(error: Exception, duplicates: int) -> bool:
     """Lost races and outages: read and decided again, the batch may well pass."""
     if isinstance(error, GuardMissed) or _is_outage(error):
         return True
     if _is_duplicate(error):
         # Somebody else's commit came between; read again, it shows. If it does not, something is broken.
-        return conflicts < _CONFLICTS_BEFORE_HALVING
+        return duplicates < _CONFLICTS_BEFORE_HALVING
     return isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
 
 

@@ -25,6 +25,7 @@ from service.errors import (
     InsufficientFunds,
     NotFound,
     NoWalletInCurrency,
+    Unauthenticated,
     WalletClosed,
     WalletFrozen,
     WalletServiceError,
@@ -45,9 +46,12 @@ _BANK = "bank"
 
 
 class State(Protocol):
-    """What a rule may look at: the documents that its command names, as they stand after the commands before it."""
+    """What a rule may look at: the documents that its command names, as they stand after the commands before it.
 
-    def is_user_active(self, user_id: str) -> bool: ...
+    `token_version` is None for a user who is not there or may not act.
+    """
+
+    def token_version(self, user_id: str) -> int | None: ...
     def wallet(self, wallet_id: str) -> Wallet | None: ...
     def wallet_in(self, user_id: str, currency: str) -> Wallet | None: ...
     def operation(self, operation_id: str) -> Operation | None: ...
@@ -109,8 +113,11 @@ def _decide_deposit(state: State, command: RequestDeposit) -> Changes | Refusal:
 
 
 def _usable_wallet(state: State, command: RequestOperation) -> Wallet | Refusal:
-    if not state.is_user_active(command.user_id):
+    token_version = state.token_version(command.user_id)
+    if token_version is None:
         return Refusal(AccountDeactivated())
+    if command.token_version not in (None, token_version):
+        return Refusal(Unauthenticated("The access token is no longer valid"))
     wallet = state.wallet_in(command.user_id, command.currency)
     if wallet is None:
         return Refusal(NoWalletInCurrency(currency=command.currency))
@@ -154,18 +161,13 @@ def _decide_begin_processing(operation: Operation, command: BeginProcessing) -> 
 
 
 def _decide_settlement(operation: Operation, wallet: Wallet, command: Settle) -> Changes | Refusal:
-    if operation.status is OperationStatus.SUCCESS:
+    is_ours = (command.amount, command.currency) == (operation.amount, operation.currency)
+    if operation.status is OperationStatus.SUCCESS and is_ours:
         return Changes(operation, done_outbox_id=operation.id)
     if OperationStatus.SUCCESS not in TRANSITIONS[operation.status]:
         return Refusal(_illegal(operation, OperationStatus.SUCCESS))
-    if (command.amount, command.currency) != (operation.amount, operation.currency):
-        return _review(
-            operation,
-            command.now,
-            "amount_mismatch",
-            f"The bank speaks of {command.amount} {command.currency}",
-            command.bank_reference,
-        )
+    if not is_ours:
+        return _review_amount(operation, command)
     settled = _ended(operation, OperationStatus.SUCCESS, command.now, command.bank_reference)
     match operation.type:
         case OperationType.WITHDRAWAL:
@@ -187,10 +189,13 @@ def _decide_settlement(operation: Operation, wallet: Wallet, command: Settle) ->
 
 
 def _decide_failure(operation: Operation, command: Fail) -> Changes | Refusal:
-    if operation.status is OperationStatus.FAILED:
+    is_ours = command.amount is None or (command.amount, command.currency) == (operation.amount, operation.currency)
+    if operation.status is OperationStatus.FAILED and is_ours:
         return Changes(operation, done_outbox_id=operation.id)
     if OperationStatus.FAILED not in TRANSITIONS[operation.status]:
         return Refusal(_illegal(operation, OperationStatus.FAILED))
+    if not is_ours:
+        return _review_amount(operation, command)
     failed = _ended(operation, OperationStatus.FAILED, command.now, command.bank_reference)._replace(
         failure_code=command.failure_code, failure_message=command.failure_message
     )
@@ -210,6 +215,11 @@ def _decide_review(operation: Operation, command: FlagForReview) -> Changes | Re
     if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
         return Refusal(_illegal(operation, OperationStatus.REQUIRES_REVIEW))
     return _review(operation, command.now, command.failure_code, command.failure_message, None)
+
+
+def _review_amount(operation: Operation, command: Settle | Fail) -> Changes:
+    said = f"The bank speaks of {command.amount} {command.currency}"
+    return _review(operation, command.now, "amount_mismatch", said, command.bank_reference)
 
 
 def _review(operation: Operation, now: datetime, code: str, message: str, bank_reference: str | None) -> Changes:
@@ -281,6 +291,7 @@ def _submission(operation: Operation) -> OutboxRow:
         subject_type=operation.type,
         wallet_id=operation.wallet_id,
         attempts=0,
+        visits=0,
         request_id=operation.request_id,
         due_at=operation.created_at,
         created_at=operation.created_at,

@@ -64,7 +64,7 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     if claims:
         for row in await idempotency_repository.find_named(claims, session=session):
             answers[row["_id"]] = KnownAnswer(row["fingerprint"], Answer(row["status_code"], bytes(row["body"])))
-    active_users: frozenset[str] = frozenset()
+    active_users: dict[str, int] = {}
     if needs.users:
         active_users = await user_repository.find_active(needs.users, session=session)
     operations: dict[str, Operation] = {}

@@ -25,6 +25,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         subject_type=OperationType(document["subject_type"]),
         wallet_id=document["wallet_id"],
         attempts=document["attempts"],
+        visits=document["visits"],
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
@@ -46,5 +47,12 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[OutboxRow]
 
 
 async def postpone(row_id: str, due_at: datetime) -> None:
-    """A row that has gone meanwhile stays gone."""
-    await OutboxDocument.get_pymongo_collection().update_one({"_id": row_id}, {"$set": {"due_at": due_at}})
+    """Counts the visit. A row that has gone meanwhile stays gone."""
+    await OutboxDocument.get_pymongo_collection().update_one(
+        {"_id": row_id}, {"$set": {"due_at": due_at}, "$inc": {"visits": 1}}
+    )
+
+
+async def delete(row_id: str) -> None:
+    """Outside a transaction, for a row whose operation has ended without it."""
+    await OutboxDocument.get_pymongo_collection().delete_one({"_id": row_id})

@@ -35,9 +35,12 @@ async def find(user_id: str) -> User | None:
     return await User.get(user_id)
 
 
-async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> frozenset[str]:
-    """Which of these users may act."""
+async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:
+    """Which of these users may act, and by tokens of which version."""
     found = User.get_pymongo_collection().find(
-        {"_id": {"$in": list(user_ids)}, "is_active": True}, {"_id": 1}, session=session, batch_size=_ONE_BATCH
+        {"_id": {"$in": list(user_ids)}, "is_active": True},
+        {"token_version": 1},
+        session=session,
+        batch_size=_ONE_BATCH,
     )
-    return frozenset(row["_id"] for row in await found.to_list())
+    return {row["_id"]: row["token_version"] for row in await found.to_list()}

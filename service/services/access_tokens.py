@@ -11,6 +11,7 @@ from jwt.types import Options
 
 from service.documents import User
 from service.errors import Unauthenticated
+from service.services.orders import Requester
 from service.settings import Settings
 
 _ALGORITHM = "HS256"
@@ -34,6 +35,10 @@ class AccessToken(NamedTuple):
     user_id: str
     roles: tuple[str, ...]
     token_version: int
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.user_id, self.token_version)
 
 
 def issue_access_token(user: User, settings: Settings, now: datetime) -> str:

@@ -1,6 +1,7 @@
 """Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -23,6 +24,10 @@ log = structlog.get_logger()
 
 # Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
 _LEASE_S = 15.0
+# With back-off to 10 minutes, about two hours: longer than our own troubles last.
+_ATTEMPT_LIMIT = 20
+_RETRY_MAX_S = 600.0
+_SETTLED = "payment.settled"
 
 _PREFIXES = {"wdr_": OperationType.WITHDRAWAL, "dep_": OperationType.DEPOSIT}
 
@@ -71,12 +76,25 @@ async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
 async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
     structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
-    result = await _apply(row, ledger)
+    if row["attempts"] > _ATTEMPT_LIMIT:
+        # Nothing is lost by it: the operation's own row goes on asking the bank.
+        log.error("bank.callback_given_up", attempts=row["attempts"])
+        await inbox.mark_applied(row["_id"], "given_up", utc_now())
+        return
+    try:
+        result = await _apply(row, ledger)
+    except Exception:
+        delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
+        await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
+        raise
     await inbox.mark_applied(row["_id"], result, utc_now())
 
 
 async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
     payload = CallbackPayload.model_validate(row["payload"])
+    if payload.type != _SETTLED:
+        log.warning("bank.callback_ignored", type=payload.type, reference=payload.reference)
+        return "ignored_type"
     operation_type = _PREFIXES.get(payload.reference[:4])
     operation = None
     if operation_type is not None:

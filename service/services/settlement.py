@@ -1,8 +1,10 @@
 """The way of an order to the bank and back: submit, ask, settle, give back, or leave it to a person."""
 
+import asyncio
 import random
+from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 import structlog
 
@@ -20,9 +22,12 @@ from service.settings import Settings
 
 log = structlog.get_logger()
 
+Answer = TypeVar("Answer")
+
 # Retries after an unknown outcome start soon, since most troubles are short, and end up 10 minutes apart.
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 600.0
+_DOUBLINGS = 10
 
 _ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
 
@@ -44,20 +49,24 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     """One visit to the bank for an operation that has not ended; safe to repeat at any point.
 
     The row is deleted in the transaction that ends the operation. Until then it falls due again and again, so
-    that neither a lost job, a dead worker nor a silent bank can leave an operation behind.
+    that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
+    its claim of the row, so that no two workers are at the bank for one order.
     """
     structlog.contextvars.bind_contextvars(request_id=row.request_id)
     operation = await operation_repository.find(row.subject_type, row.id)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.id)
+        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
         return
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
+        await outbox_repository.delete(row.id)
         return
     try:
-        await _visit_bank(operation, row, desk)
+        async with asyncio.timeout(desk.settings.bank_recheck_s):
+            await _visit_bank(operation, row, desk)
     except BankOutcomeUnknown as unknown:
-        log.warning("bank.outcome_unknown", operation_id=operation.id, attempt=row.attempts, reason=str(unknown))
-        await _come_back_or_give_up(operation, row, _retry_delay_s(row.attempts), desk)
+        log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
+        await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -67,42 +76,55 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if await desk.bank.find(operation.id) is None:
+        if operation.status is OperationStatus.PENDING and await _from_bank(desk.bank.find(operation.id)) is None:
             await _fail(operation, rejected.code, rejected.message, None, desk.ledger)
         else:
-            # It refuses what it has: to give money back on that word could be to give it twice.
+            # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
+            # same. To give money back on this word could be to give it twice.
             await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
     elif row.attempts > 1:
         # Waiting for its word is not a failure, but it does not go on forever either.
-        delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.attempts))
+        delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.visits))
         await _come_back_or_give_up(operation, row, delay_s, desk)
 
 
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
     """Asks by reference where the bank may know it already; submits under the same reference where it does not."""
     if operation.status is not OperationStatus.PENDING:
-        known = await desk.bank.find(operation.id)
+        known = await _from_bank(desk.bank.find(operation.id))
         if known is not None:
             return known
     await desk.ledger.change(BeginProcessing(**_about(operation)))
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
-    return await desk.bank.submit(
-        BankOrder(
-            reference=operation.id,
-            kind=_ORDER_KINDS[operation.type],
-            amount=operation.amount,
-            currency=operation.currency,
-            account=operation.account,
-        )
+    order = BankOrder(
+        reference=operation.id,
+        kind=_ORDER_KINDS[operation.type],
+        amount=operation.amount,
+        currency=operation.currency,
+        account=operation.account,
     )
+    return await _from_bank(desk.bank.submit(order))
+
+
+async def _from_bank(call: Awaitable[Answer]) -> Answer:
+    """What the gateway raises besides its own errors is a defect of it, and leaves the outcome just as unknown."""
+    try:
+        return await call
+    except (BankRejected, BankOutcomeUnknown):
+        raise
+    except Exception as error:
+        log.exception("bank.gateway_failed")
+        raise BankOutcomeUnknown(type(error).__name__) from error
 
 
 async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: float, desk: Desk) -> None:
-    if row.attempts >= desk.settings.bank_attempt_limit:
-        reason = f"The bank gave no outcome in {row.attempts} attempts"
+    """Counts visits, not claims: those that our own troubles cut short say nothing about the bank."""
+    visits = row.visits + 1
+    if visits >= desk.settings.bank_attempt_limit:
+        reason = f"The bank gave no outcome in {visits} attempts"
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger)
     else:
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s))
@@ -117,9 +139,9 @@ async def _leave_to_a_person(operation: Operation, code: str, message: str, ledg
         log.error("operation.requires_review", operation_id=operation.id, failure_code=code)
 
 
-def _retry_delay_s(attempts: int) -> float:
+def _retry_delay_s(visits: int) -> float:
     """Full jitter above a floor (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
-    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** (attempts - 1))
+    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(visits, _DOUBLINGS))
     return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret
 
 
@@ -143,33 +165,31 @@ async def apply_report(operation: Operation, report: BankReport, ledger: Ledger)
                 log.info("operation.settled", operation_id=operation.id, status=ended.status)
                 return ended.status
             case BankState.FAILED:
-                return await _fail(
-                    operation,
-                    report.failure_code or "declined",
-                    report.failure_message or "The bank declined the order",
-                    report.bank_reference,
-                    ledger,
-                )
+                code = report.failure_code or "declined"
+                message = report.failure_message or "The bank declined the order"
+                return await _fail(operation, code, message, report, ledger)
             case BankState.ACCEPTED:
                 return operation.status
             case _:
                 assert_never(report.state)
     except IllegalTransition:
-        log.exception("bank.contradiction", operation_id=operation.id, report=report.state)
+        log.error("bank.contradiction", operation_id=operation.id, report=report.state)  # noqa: TRY400 no defect to trace
         return "contradiction"
 
 
-async def _fail(operation: Operation, code: str, message: str, bank_reference: str | None, ledger: Ledger) -> str:
+async def _fail(operation: Operation, code: str, message: str, report: BankReport | None, ledger: Ledger) -> str:
     ended = await ledger.change(
         Fail(
             **_about(operation),
             entry_id=new_id(Prefix.ENTRY),
-            bank_reference=bank_reference,
+            amount=None if report is None else report.amount,
+            currency=None if report is None else report.currency,
+            bank_reference=None if report is None else report.bank_reference,
             failure_code=code,
             failure_message=message,
         )
     )
-    log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=code)
+    log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=ended.failure_code)
     return ended.status
 
 

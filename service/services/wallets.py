@@ -14,10 +14,11 @@ from service.domain.entries import Entry, EntryType
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import EXPONENTS, is_currency
 from service.domain.wallets import Wallet, new_wallet
-from service.errors import AccountDeactivated, FieldError, InvalidFields, NotFound, WalletExists
+from service.errors import AccountDeactivated, FieldError, InvalidFields, NotFound, Unauthenticated, WalletExists
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
+from service.services.orders import Requester
 
 log = structlog.get_logger()
 
@@ -33,23 +34,26 @@ class EntryFilter(NamedTuple):
     created_to: datetime | None = None
 
 
-async def open_wallet(client: Client, user_id: str, currency: str) -> Wallet:
-    """An empty wallet. Raises InvalidFields, AccountDeactivated, WalletExists and Unavailable."""
+async def open_wallet(client: Client, user: Requester, currency: str) -> Wallet:
+    """An empty wallet. Raises InvalidFields, AccountDeactivated, Unauthenticated, WalletExists, Unavailable."""
     if not is_currency(currency):
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
-    wallet = new_wallet(new_id(Prefix.WALLET), user_id, currency, utc_now())
+    wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, utc_now())
 
     async def insert_for_active_user(session: AsyncClientSession) -> None:
         # A deactivation at this very moment may still let an empty wallet through; money asks again.
-        if not await user_repository.find_active([user_id], session=session):
+        token_version = (await user_repository.find_active([user.user_id], session=session)).get(user.user_id)
+        if token_version is None:
             raise AccountDeactivated
+        if user.token_version not in (None, token_version):
+            raise Unauthenticated("The access token is no longer valid")
         await wallet_repository.insert(wallet, session=session)
 
     try:
         await run_in_transaction(client, insert_for_active_user)
     except DuplicateKeyError as error:
         raise WalletExists(currency=currency) from error
-    log.info("wallet.opened", wallet_id=wallet.id, user_id=user_id, currency=currency)
+    log.info("wallet.opened", wallet_id=wallet.id, user_id=user.user_id, currency=currency)
     return wallet
 
 

@@ -7,13 +7,13 @@ from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.commands import RequestWithdrawal
 from service.ledger.committer import Ledger
-from service.services.orders import Order
+from service.services.orders import Order, Requester
 
 log = structlog.get_logger()
 
 
 async def request_withdrawal(
-    ledger: Ledger, user_id: str, order: Order, claim: IdempotencyClaim, request_id: str | None
+    ledger: Ledger, user: Requester, order: Order, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Sets the amount aside and leaves the order for the bank in the outbox; the same answer for the same key.
 
@@ -27,11 +27,12 @@ async def request_withdrawal(
             claim=claim,
             operation_id=new_id(Prefix.WITHDRAWAL),
             entry_id=new_id(Prefix.ENTRY),
-            user_id=user_id,
+            user_id=user.user_id,
+            token_version=user.token_version,
             **order._asdict(),
         )
     )
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.operation is not None:
-        log.info("withdrawal.accepted", operation_id=decided.operation.id, user_id=user_id)
+        log.info("withdrawal.accepted", operation_id=decided.operation.id, user_id=user.user_id)
     return decided.answer

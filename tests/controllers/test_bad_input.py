@@ -110,6 +110,7 @@ class TestBodies:
             {"category": ["a"]},
             {"metadata": {"a": 1}},
             {"metadata": {"a": {"$gt": 0}}},
+            {"metadata": {"$ref": "x", "$id": "y"}},
             {"metadata": {str(n): "x" for n in range(21)}},
             {"$where": "1"},
         ],

@@ -5,9 +5,9 @@ import pytest
 
 from service.controllers.schemas import BalancesView, EntryView, PageView, UserView
 from service.database import Databases
-from service.documents import User
 from service.settings import Settings
 from tests.factories import bearer, change, fund_wallet, make_account, make_user, make_wallet, withdrawal_of
+from tests.servers import Admin
 
 API = "/api/v1"
 
@@ -40,10 +40,10 @@ class TestMe:
         assert (answer.status_code, answer.json()["error"]) == (401, "unauthenticated")
 
     async def test_a_user_that_is_gone_has_no_valid_token(
-        self, api: httpx.AsyncClient, databases: Databases, settings: Settings
+        self, api: httpx.AsyncClient, databases: Databases, settings: Settings, admin: Admin
     ) -> None:
         user = await make_user(databases)
-        await User.get_pymongo_collection().delete_one({"_id": user.id})
+        admin[settings.database]["users"].delete_one({"_id": user.id})
         answer = await api.get(f"{API}/me", headers=bearer(user, settings))
         assert answer.status_code == 401
 

@@ -23,6 +23,8 @@ _PATIENT = QUICK_BANK | {"WALLET_BANK_ATTEMPT_LIMIT": "15"}
 _PEOPLE = 8
 _LOAD_S = 4.0
 _END_LIMIT_S = 60.0
+# Longer than the client for Redis tries once more by itself.
+_REDIS_AWAY_S = 6.0
 
 
 @pytest.fixture
@@ -154,4 +156,24 @@ async def test_sigterm_under_load_ends_api_and_worker_in_time_and_leaves_nothing
         while await _statuses(own_databases) & {"pending", "processing"}:
             assert time.monotonic() - started < _END_LIMIT_S, "accepted operations have not ended"
             await asyncio.sleep(0.5)
+    assert await check_ledger(own_databases) == []
+
+
+async def test_a_redis_that_goes_and_comes_back_ends_no_worker_and_delays_work_by_a_sweep_at_most(
+    own_stack: Stack, own_databases: Databases
+) -> None:
+    assert own_stack.redis is not None
+    async with httpx.AsyncClient(base_url=own_stack.base_url, timeout=20) as http:
+        person = await Person.register(http)
+        await person.fund(1_000)
+        await asyncio.to_thread(own_stack.redis.stop)
+        # No bell rings, and the work is found all the same.
+        accepted = await person.withdraw(100)
+        assert (await person.ended(accepted.json()))["status"] == "success"
+        await asyncio.sleep(_REDIS_AWAY_S)
+        assert own_stack.is_running(WORKER)
+        await asyncio.to_thread(own_stack.redis.start)
+        accepted = await person.withdraw(100)
+        assert (await person.ended(accepted.json()))["status"] == "success"
+        assert own_stack.is_running(WORKER)
     assert await check_ledger(own_databases) == []

@@ -144,6 +144,53 @@ class TestClients:
         assert decided.answer is not None
         assert again.answer == decided.answer._replace(replayed=True)
 
+    async def test_who_has_waited_out_their_patience_is_sent_away_before_the_next_batch(
+        self, databases: Databases
+    ) -> None:
+        committer = Committer(databases.client, patience_s=0.05)
+        wallet = await make_funded_wallet(databases, 100)
+        waiting = asyncio.create_task(committer.ledger.execute(withdrawal_of(wallet, 1)))
+        await asyncio.sleep(0.1)
+        committer.ledger.start()
+        with pytest.raises(Unavailable):
+            await waiting
+        await committer.ledger.close()
+        assert (await _wallet(databases, wallet.id))["held"] == 0
+
+
+class TestTroubleOfItsOwn:
+    async def test_what_cannot_be_told_about_a_commit_changes_nothing_about_it(
+        self, databases: Databases, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def tell(_committed: Committed) -> None:
+            raise OSError("no space left on device")
+
+        ledger = Ledger(databases.client, **_LIMITS, on_committed=tell)
+        ledger.start()
+        wallet = await make_funded_wallet(databases, 100)
+        for _ in range(3):
+            decided = await ledger.execute(withdrawal_of(wallet, 1))
+            assert decided.answer is not None
+            assert decided.answer.status_code == 202
+        assert ledger.is_running()
+        await ledger.close()
+        assert (await _wallet(databases, wallet.id))["held"] == 3
+        assert "no space left on device" in caplog.text
+
+    async def test_when_its_loop_ends_nobody_is_left_waiting(self, databases: Databases) -> None:
+        ledger = Committer(databases.client).ledger
+        ledger.start()
+        wallet = await make_funded_wallet(databases, 100)
+        waiting = asyncio.create_task(ledger.execute(withdrawal_of(wallet, 1)))
+        await asyncio.sleep(0)
+        assert ledger._runner is not None
+        ledger._runner.cancel()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waiting, 5)
+        assert not ledger.is_running()
+        with pytest.raises(Unavailable):
+            await ledger.execute(withdrawal_of(wallet, 1))
+
 
 class TestTroubleWithTheServer:
     @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The rules against a model: random commands in random batches, compared step by step with plain arithmetic."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -42,7 +42,7 @@ class Books:
     outbox: set[str] = field(default_factory=set)
 
     def run(self, commands: Iterable[Command]) -> list[Decided]:
-        batch = Batch(Loaded(frozenset({"usr_a", "usr_b"}), self.wallets, self.operations, self.answers))
+        batch = Batch(Loaded({"usr_a": 0, "usr_b": 0}, self.wallets, self.operations, self.answers))
         decided = [batch.run(command) for command in commands]
         self._take_in(batch.writes())
         return decided
@@ -121,6 +121,7 @@ class Model:
         del self.open[operation_id]
 
 
+_WORDS = ("settle", "fail", "begin", "review", "settle_wrong_amount", "fail_wrong_amount", "repeat")
 _STEPS = st.one_of(
     st.tuples(
         st.sampled_from(("deposit", "withdrawal")),
@@ -129,7 +130,8 @@ _STEPS = st.one_of(
         _AMOUNTS,
     ),
     st.tuples(
-        st.sampled_from(("settle", "fail", "begin", "review", "settle_wrong_amount", "repeat")), st.integers(0, 8)
+        st.sampled_from(_WORDS),
+        st.integers(0, 8),
     ),
 )
 _numbers = count()
@@ -143,6 +145,7 @@ def _request(kind: str, user: str, currency: str, amount: int) -> RequestDeposit
         "request_id": f"req_{number}",
         "claim": IdempotencyClaim(f"{user}:key-{number}", f"fingerprint-{number}", _NOW),
         "user_id": user,
+        "token_version": 0,
         "amount": amount,
         "currency": currency,
         "account": "bank-account-0001",
@@ -169,8 +172,16 @@ def _about(operation: Operation, step: str) -> Command:
             return BeginProcessing(**common)
         case "review":
             return FlagForReview(failure_code="x", failure_message="y", **common)
-        case "fail":
-            return Fail(entry_id=f"ent_{number}", bank_reference=None, failure_code="x", failure_message="y", **common)
+        case "fail" | "fail_wrong_amount":
+            return Fail(
+                entry_id=f"ent_{number}",
+                amount=operation.amount + (step == "fail_wrong_amount"),
+                currency=operation.currency,
+                bank_reference=None,
+                failure_code="x",
+                failure_message="y",
+                **common,
+            )
         case _:
             amount = operation.amount + (step == "settle_wrong_amount")
             return Settle(
@@ -301,10 +312,21 @@ class TestRefusals:
                 assert decided.answer is not None
                 assert orjson.loads(decided.answer.body)["error"] == code
 
-    def test_an_inactive_user_is_refused(self) -> None:
-        (decided,) = make_books().run([_request("deposit", "usr_inactive", "INR", 5)])
-        assert decided.answer is not None
-        assert decided.answer.status_code == 403
+    def test_an_inactive_user_is_refused_and_their_key_stays_free(self) -> None:
+        books = make_books()
+        (decided,) = books.run([_request("deposit", "usr_inactive", "INR", 5)])
+        assert decided.error is not None
+        assert decided.error.code == "account_deactivated"
+        assert not books.answers
+
+    def test_a_revoked_token_moves_no_money_and_its_key_stays_free(self) -> None:
+        books = make_books()
+        request = replace(_request("deposit", "usr_a", "INR", 5), token_version=1)
+        (decided,) = books.run([request])
+        assert decided.error is not None
+        assert decided.error.code == "unauthenticated"
+        assert not books.answers
+        assert not books.operations
 
 
 class TestOneKey:
@@ -357,7 +379,16 @@ class TestEndings:
             assert len(books.entries[withdrawal.wallet_id]) == 3
 
     def test_another_amount_moves_no_money_and_asks_for_a_person(self) -> None:
-        books, withdrawal = self._withdrawn()
-        books.run([_about(withdrawal, "settle_wrong_amount")])
-        assert books.operations[withdrawal.id].status is OperationStatus.REQUIRES_REVIEW
-        assert books.wallets[withdrawal.wallet_id].held == 10
+        for step in ("settle_wrong_amount", "fail_wrong_amount"):
+            books, withdrawal = self._withdrawn()
+            books.run([_about(withdrawal, step)])
+            assert books.operations[withdrawal.id].status is OperationStatus.REQUIRES_REVIEW
+            assert books.wallets[withdrawal.wallet_id].held == 10
+
+    def test_another_amount_after_the_end_is_a_contradiction(self) -> None:
+        for end in ("settle", "fail"):
+            books, withdrawal = self._withdrawn()
+            books.run([_about(withdrawal, end)])
+            (refused,) = books.run([_about(withdrawal, f"{end}_wrong_amount")])
+            assert refused.error is not None
+            assert refused.error.code == "illegal_transition"

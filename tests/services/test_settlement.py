@@ -10,7 +10,7 @@ import pytest
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import Operation, OperationStatus
-from service.domain.outbox import OutboxRow
+from service.domain.outbox import OutboxRow, OutboxTopic
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
 from service.ledger.committer import Ledger
@@ -72,10 +72,21 @@ class Scene:
     def __init__(self, wallet: Wallet, operation: Operation, ledger: Ledger, settings: Settings) -> None:
         self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
 
-    async def visit(self, bank: ScriptedBank, attempts: int = 1) -> Operation:
+    async def visit(self, bank: ScriptedBank, attempts: int = 1, visits: int | None = None) -> Operation:
+        """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
-        row = OutboxRow(operation.id, "bank_order", operation.type, operation.wallet_id, attempts, None, now, now)  # type: ignore[arg-type]  # the topic plays no part here
+        row = OutboxRow(
+            id=operation.id,
+            topic=OutboxTopic.BANK_ORDER,
+            subject_type=operation.type,
+            wallet_id=operation.wallet_id,
+            attempts=attempts,
+            visits=attempts - 1 if visits is None else visits,
+            request_id=None,
+            due_at=now,
+            created_at=now,
+        )
         await pursue_order(row, Desk(self.ledger, bank, self.settings))
         return await self.now()
 
@@ -174,6 +185,45 @@ class TestLaterVisits:
         assert bank.submitted == []
         assert await scene.balance() == (5_000, 0)
 
+    async def test_a_refusal_after_an_unknown_outcome_gives_nothing_back(self, scene: Scene) -> None:
+        """The first submission may still be on its way to the bank, which knows nothing of it yet."""
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        bank = ScriptedBank([BankRejected("account_blocked", "blocked")], [None])
+        operation = await scene.visit(bank, attempts=2)
+        assert (operation.status, operation.failure_code) == (OperationStatus.REQUIRES_REVIEW, "account_blocked")
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_defect_of_the_gateway_leaves_the_outcome_unknown_and_ends_with_a_person(
+        self, scene: Scene
+    ) -> None:
+        operation = await scene.visit(ScriptedBank([RuntimeError("a defect")]))
+        assert operation.status is OperationStatus.PROCESSING
+        bank = ScriptedBank(answers=[RuntimeError("a defect")])
+        operation = await scene.visit(bank, attempts=scene.settings.bank_attempt_limit)
+        assert operation.status is OperationStatus.REQUIRES_REVIEW
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_claims_that_our_own_troubles_cut_short_use_up_no_patience_with_the_bank(self, scene: Scene) -> None:
+        bank = ScriptedBank([report_on(scene.operation, BankState.ACCEPTED)])
+        operation = await scene.visit(bank, attempts=5_000, visits=0)
+        assert operation.status is OperationStatus.PROCESSING
+
+    async def test_a_row_whose_operation_has_ended_goes(self, scene: Scene, databases: Databases) -> None:
+        await databases.wallet["withdrawals"].update_one({"_id": scene.operation.id}, {"$set": {"status": "failed"}})
+        await scene.visit(ScriptedBank(), attempts=2)
+        assert await databases.wallet["outbox"].find_one({"_id": scene.operation.id}) is None
+
+    async def test_a_visit_ends_before_its_claim_does(self, scene: Scene) -> None:
+        class SilentBank(ScriptedBank):
+            async def submit(self, order: BankOrder) -> BankReport:
+                await asyncio.sleep(60)
+                raise AssertionError(f"{order.reference} waited for ever")
+
+        scene.settings = scene.settings.model_copy(update={"bank_recheck_s": 0.2})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(scene.visit(SilentBank()), 5)
+        assert (await scene.now()).status is OperationStatus.PROCESSING
+
 
 class TestReports:
     async def test_a_late_word_still_ends_what_was_left_to_a_person(self, scene: Scene) -> None:
@@ -192,8 +242,9 @@ class TestReports:
         assert (await scene.now()).status is OperationStatus.SUCCESS
         assert await scene.balance() == (4_000, 0)
 
-    async def test_another_amount_moves_no_money(self, scene: Scene) -> None:
-        report = report_on(scene.operation, BankState.SUCCESS, amount=999)
+    @pytest.mark.parametrize("state", [BankState.SUCCESS, BankState.FAILED])
+    async def test_another_amount_moves_no_money(self, scene: Scene, state: BankState) -> None:
+        report = report_on(scene.operation, state, amount=999)
         assert await apply_report(scene.operation, report, scene.ledger) == "requires_review"
         assert await scene.balance() == (4_000, 1_000)
 
