@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -61,3 +62,36 @@ class TestLog:
         written = capsys.readouterr().out
         assert "canary" not in written
         assert json.loads(written)[field] == "[hidden]"
+
+    @pytest.mark.parametrize("settings", [Settings(_env_file=None), _PRODUCTION], ids=["terminal", "production"])
+    def test_a_crash_shows_where_but_no_local_variables(
+        self, capsys: pytest.CaptureFixture[str], settings: Settings
+    ) -> None:
+        set_up_logging(settings)
+
+        def log_in(password: str) -> None:
+            raise RuntimeError(f"a defect, whoever has {len(password)} characters")
+
+        canary = uuid4().hex
+        try:
+            log_in(canary)
+        except RuntimeError:
+            structlog.get_logger("fresh").exception("request.crashed")
+        written = capsys.readouterr().out
+        assert "log_in" in written
+        assert canary not in written
+
+    def test_a_full_disk_costs_lines_and_nothing_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Full:
+            def write(self, _text: str) -> int:
+                raise OSError("no space left on device")
+
+            def flush(self) -> None:
+                raise OSError("no space left on device")
+
+            def isatty(self) -> bool:
+                return False
+
+        monkeypatch.setattr("sys.stdout", Full())
+        set_up_logging(_PRODUCTION)
+        structlog.get_logger("fresh").info("withdrawal.accepted")

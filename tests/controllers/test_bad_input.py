@@ -210,3 +210,20 @@ class TestOtherPeoples:
     async def test_an_unknown_path_and_method_are_problems_too(self, api: httpx.AsyncClient) -> None:
         _assert_problem(await api.get("/api/v1/nothing"), 404, "not_found")
         _assert_problem(await api.delete("/api/v1/withdrawals"), 405, "method_not_allowed")
+
+
+class TestRevokedTokens:
+    async def test_move_no_money_and_open_no_wallet(self, api: httpx.AsyncClient, databases: Databases) -> None:
+        person = await Person.register(api)
+        await databases.wallet["users"].update_one({"_id": person.user_id}, {"$inc": {"token_version": 1}})
+        key = uuid4().hex
+        _assert_problem(await person.deposit(5, key=key), 401, "unauthenticated")
+        _assert_problem(await person.withdraw(5), 401, "unauthenticated")
+        opened = await api.post("/api/v1/wallets", json={"currency": "USD"}, headers=person.headers)
+        _assert_problem(opened, 401, "unauthenticated")
+        assert await databases.wallet["idempotency_keys"].find_one({"_id": f"{person.user_id}:{key}"}) is None
+
+    async def test_nor_do_those_of_a_deactivated_user(self, api: httpx.AsyncClient, databases: Databases) -> None:
+        person = await Person.register(api)
+        await databases.wallet["users"].update_one({"_id": person.user_id}, {"$set": {"is_active": False}})
+        _assert_problem(await person.withdraw(5), 403, "account_deactivated")

@@ -1,0 +1,134 @@
+"""What becomes of a callback in the inbox: applied, ignored, tried again, given up; each only once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from service.database import Databases
+from service.domain.clock import utc_now
+from service.domain.operations import Operation, OperationStatus
+from service.errors import Unavailable
+from service.ledger.committer import Ledger
+from service.repositories import bank_callbacks as inbox
+from service.repositories import operations as operation_repository
+from service.services.bank_callbacks import apply_callback
+from service.startup import Resources
+from tests.factories import change, make_funded_wallet, withdrawal_of
+
+
+@pytest.fixture
+async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
+    ledger = Ledger(
+        resources.databases.client, batch_limit=10, queue_limit=10, patience_s=5, on_committed=lambda _committed: None
+    )
+    ledger.start()
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def withdrawal(databases: Databases) -> Operation:
+    return await change(databases, withdrawal_of(await make_funded_wallet(databases, 1_000), 500))
+
+
+async def _received(operation: Operation, databases: Databases, **said: Any) -> dict[str, Any]:
+    """A callback about the operation as it lies in the inbox."""
+    payload = {
+        "type": "payment.settled",
+        "reference": operation.id,
+        "status": "success",
+        "amount": operation.amount,
+        "currency": operation.currency,
+    }
+    callback_id = f"msg_{uuid4().hex}"
+    assert await inbox.insert_once(callback_id, payload | said, None, utc_now())
+    return await _kept(callback_id, databases)
+
+
+async def _kept(callback_id: str, databases: Databases) -> dict[str, Any]:
+    row = await databases.wallet["bank_callbacks"].find_one({"_id": callback_id})
+    assert row is not None
+    return row
+
+
+async def _status(operation: Operation) -> OperationStatus:
+    found = await operation_repository.find(operation.type, operation.id)
+    assert found is not None
+    return found.status
+
+
+class TestApplying:
+    @pytest.mark.parametrize(
+        ("said", "status"), [("success", OperationStatus.SUCCESS), ("failed", OperationStatus.FAILED)]
+    )
+    async def test_ends_the_operation_and_notes_it(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases, said: str, status: OperationStatus
+    ) -> None:
+        row = await _received(withdrawal, databases, status=said)
+        await apply_callback(row, ledger)
+        assert await _status(withdrawal) is status
+        kept = await _kept(row["_id"], databases)
+        assert kept["result"] == status
+        assert "due_at" not in kept
+
+    async def test_twice_moves_money_once(self, withdrawal: Operation, ledger: Ledger, databases: Databases) -> None:
+        row = await _received(withdrawal, databases, status="failed")
+        await apply_callback(row, ledger)
+        await apply_callback(row, ledger)
+        entries = databases.wallet["transaction_logs"]
+        assert await entries.count_documents({"reference": withdrawal.id, "type": "WITHDRAWAL_REFUND"}) == 1
+
+    @pytest.mark.parametrize("status", ["success", "failed"])
+    async def test_another_type_of_event_moves_nothing(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases, status: str
+    ) -> None:
+        row = await _received(withdrawal, databases, type="test.ping", status=status)
+        await apply_callback(row, ledger)
+        assert await _status(withdrawal) is OperationStatus.PENDING
+        assert (await _kept(row["_id"], databases))["result"] == "ignored_type"
+
+    @pytest.mark.parametrize("said", [{"amount": 1}, {"currency": "USD"}])
+    @pytest.mark.parametrize("status", ["success", "failed"])
+    async def test_another_amount_or_currency_moves_nothing(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases, status: str, said: dict[str, Any]
+    ) -> None:
+        row = await _received(withdrawal, databases, status=status, **said)
+        await apply_callback(row, ledger)
+        assert await _status(withdrawal) is OperationStatus.REQUIRES_REVIEW
+
+    @pytest.mark.parametrize("reference", ["wdr_unknown", "xyz_unknown"])
+    async def test_an_unknown_reference_is_noted(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases, reference: str
+    ) -> None:
+        row = await _received(withdrawal, databases, reference=reference)
+        await apply_callback(row, ledger)
+        assert (await _kept(row["_id"], databases))["result"] == "unknown_reference"
+
+
+class TestTrouble:
+    async def test_comes_back_later_and_later(
+        self, withdrawal: Operation, databases: Databases, resources: Resources
+    ) -> None:
+        ended = Ledger(
+            resources.databases.client, batch_limit=1, queue_limit=1, patience_s=1, on_committed=lambda _committed: None
+        )
+        ended.start()
+        await ended.close()
+        row = await _received(withdrawal, databases)
+        with pytest.raises(Unavailable):
+            await apply_callback(row | {"attempts": 5}, ended)
+        wait_s = ((await _kept(row["_id"], databases))["due_at"] - utc_now()).total_seconds()
+        assert 30 < wait_s <= 32
+
+    async def test_is_given_up_after_twenty_and_the_operation_goes_on_without_it(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases
+    ) -> None:
+        row = await _received(withdrawal, databases)
+        await apply_callback(row | {"attempts": 21}, ledger)
+        kept = await _kept(row["_id"], databases)
+        assert kept["result"] == "given_up"
+        assert "due_at" not in kept
+        assert await _status(withdrawal) is OperationStatus.PENDING
+        assert await databases.wallet["outbox"].find_one({"_id": withdrawal.id}) is not None
