@@ -26,7 +26,7 @@ from service.ledger.commands import FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import operations as operation_repository
 from service.services.deposits import request_deposit
-from service.services.orders import Order
+from service.services.orders import Order, Requester
 from service.services.settlement import Desk, apply_report, claim_orders, pursue_order
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
@@ -106,7 +106,7 @@ async def _live(resources: Resources) -> None:
         order = Order(amount, "INR", f"account-{ending}", None, None, {})
         claim = IdempotencyClaim(f"{first.id}:{operation}-{ending}-{amount}", "f" * 64, utc_now() + timedelta(days=1))
         request = request_deposit if operation == "deposit" else request_withdrawal
-        answer = await request(resources.ledger, first.id, order, claim, None)
+        answer = await request(resources.ledger, Requester(first.id, None), order, claim, None)
         assert answer.status_code == 202
         return str(json.loads(answer.body)["id"])
 
