@@ -30,24 +30,34 @@ _BROKEN: Final = 1
 _COULD_NOT_LOOK: Final = 2
 # Snapshots of this age are gone: the server was not told to keep them for longer.
 _SNAPSHOT_TOO_OLD: Final = 239
+# Back-off ends at 10 min, so within an hour there were several tries.
+_GRACE_S: Final = 3600.0
 
 console = Console()
 
 
-async def check_ledger(databases: Databases) -> list[Breach]:
-    """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look."""
-    return (await inspect(databases)).breaches
+async def check_ledger(databases: Databases, *, grace: timedelta | None = None) -> list[Breach]:
+    """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look.
+
+    Without `grace`, unlike at the command line, nothing that waits is late: neither what the bank paid nor what it
+    said.
+    """
+    return (await inspect(databases, grace=grace)).breaches
 
 
 def main(
     grace: Annotated[
-        float | None,
-        typer.Option(help="Seconds after which what the bank paid and is still open here is a breach.", min=0),
-    ] = None,
+        float,
+        typer.Option(
+            help="Seconds after which it is a breach that what the bank paid is still open here, or that what it "
+            "said still waits; 0 is at once.",
+            min=0,
+        ),
+    ] = _GRACE_S,
 ) -> None:
-    """Check every wallet, entry, operation and the bank's journal against each other."""
+    """Check every wallet, entry, operation, the bank's journal and its callbacks against each other."""
     try:
-        inspection = asyncio.run(_inspect_shown(get_settings(), None if grace is None else timedelta(seconds=grace)))
+        inspection = asyncio.run(_inspect_shown(get_settings(), timedelta(seconds=grace)))
     except (PyMongoError, ValidationError) as error:
         print(f"check-ledger could not look: {error}", file=sys.stderr)
         if getattr(error, "code", None) == _SNAPSHOT_TOO_OLD:
@@ -58,7 +68,7 @@ def main(
         raise typer.Exit(_BROKEN)
 
 
-async def _inspect_shown(settings: Settings, grace: timedelta | None) -> Inspection:
+async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:

@@ -1,4 +1,4 @@
-"""Reads the ledger and the bank's journal once, in order, and holds every row against the rules.
+"""Reads the ledger, the bank's journal and its callbacks once, in order, and holds every row against the rules.
 
 All reads are of one moment, so that it may look while the system runs: a snapshot session (MongoDB 5.0) reads what a
 majority had committed at the time of its first read, in both databases. A server keeps such a moment for
@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -27,6 +27,7 @@ from scripts.ledger_rules import (
     Chain,
     Row,
     Rule,
+    check_callback,
     check_case,
     check_wallet,
     is_wallet,
@@ -50,13 +51,19 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
+    "bank_callbacks",
 )  # fmt: skip
 _OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
+_OUTBOX_FIELDS: Final = ("_id", "due_at")
+_CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
 _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments")
 
 # What an inspection counts, in the order in which it is told.
-COUNTED: Final = ("wallets", "entries", "deposits", "withdrawals", "orders at the bank", "idempotency records")
+COUNTED: Final = (
+    "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
+    "idempotency records",
+)  # fmt: skip
 
 OnProgress = Callable[[int], object]
 
@@ -97,18 +104,22 @@ async def inspect(
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
-    What the bank paid longer than `grace` ago and is still processing here is a breach; without `grace` it never is.
+    What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
+    ago and nobody has applied; without `grace` neither ever is.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
     while True:
         attempt += 1
+        # One moment for every row: that of the snapshot, which the first read takes. Rows carry this clock's times.
+        now = utc_now()
         try:
             async with databases.client.start_session(snapshot=True) as session:
                 reader = _Reader(databases, session, on_progress)
                 inspection = Inspection()
                 await _inspect_wallets(reader, inspection)
-                await _inspect_operations(reader, inspection, grace)
+                await _inspect_operations(reader, inspection, now, grace)
+                await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
@@ -241,19 +252,18 @@ async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]
         yield {"_id": chain.wallet_id, "chain": chain}
 
 
-async def _inspect_operations(reader: _Reader, inspection: Inspection, grace: timedelta | None) -> None:
-    now = utc_now()
+async def _inspect_operations(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     by_id = [("_id", 1)]
     groups = _join(
         (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
-        (reader.find(reader.wallet["outbox"], by_id, ("_id",)), "_id"),
+        (reader.find(reader.wallet["outbox"], by_id, _OUTBOX_FIELDS), "_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
     )
     async for key, parts in groups:
         case = Case(key, *parts)
-        inspection.breaches += check_case(case)
+        inspection.breaches += check_case(case, now)
         inspection.counts["deposits"] += len(case.deposits)
         inspection.counts["withdrawals"] += len(case.withdrawals)
         inspection.counts["orders at the bank"] += len(case.orders)
@@ -281,6 +291,12 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.breaches.append(Breach(Rule.SETTLEMENT_OVERDUE, case.id, detail))
     else:
         inspection.waiting.append(Waiting(case.id, status, age))
+
+
+async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
+    async for callback in reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS):
+        inspection.counts["callbacks of the bank"] += 1
+        inspection.breaches += check_callback(callback, now, grace)
 
 
 async def _inspect_answers(reader: _Reader, inspection: Inspection) -> None:

@@ -1,4 +1,4 @@
-"""What has to hold of wallets, log entries, operations and the bank's journal, row by row and without any I/O.
+"""What has to hold of wallets, entries, operations, the bank's journal and its callbacks, row by row, without any I/O.
 
 Written out a second time on purpose: none of this calls the code that it judges, so that a defect there cannot
 hide itself. Rows are documents as the driver gives them, since a corrupt one may not fit any class of ours.
@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,8 @@ _FINAL: Final = frozenset({"success", "failed"})
 # A person has these; everything else that is open has to be in the outbox, or nobody would ever look after it.
 _IN_REVIEW: Final = "requires_review"
 _PURSUED: Final = frozenset({"pending", "processing"})
+# Back-off ends at 10 min: a row that sleeps for longer was put to sleep by no worker, and its money stays where it is.
+_DUE_AHEAD_LIMIT: Final = timedelta(hours=1)
 
 
 class Rule(StrEnum):
@@ -50,6 +52,7 @@ class Rule(StrEnum):
     ENTRY_MISMATCH = "entry_mismatch"
     OUTBOX_MISSING = "outbox_missing"
     OUTBOX_SURPLUS = "outbox_surplus"
+    OUTBOX_ASLEEP = "outbox_asleep"
     ANSWER_BROKEN = "idempotency_answer"
 
     PAYMENT_MISSING = "payment_missing"
@@ -58,6 +61,11 @@ class Rule(StrEnum):
     ORDER_STATE = "order_state"
     ORDER_MISMATCH = "order_mismatch"
     SETTLEMENT_OVERDUE = "settlement_overdue"
+
+    CALLBACK_OVERDUE = "callback_overdue"
+    CALLBACK_CONTRADICTION = "callback_contradiction"
+    CALLBACK_UNKNOWN_REFERENCE = "callback_unknown_reference"
+    CALLBACK_GIVEN_UP = "callback_given_up"
 
 
 class Breach(NamedTuple):
@@ -89,6 +97,12 @@ _ENTRIES_OF: Final[Mapping[tuple[str, str], Counter[str]]] = {
     **{("withdrawal", status): Counter(["WITHDRAWAL"]) for status in (*_PURSUED, _IN_REVIEW)},
 }
 _KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
+# What became of a callback, where the bank and the books are apart since.
+_UNHEARD: Final[Mapping[str, tuple[Rule, str]]] = {
+    "contradiction": (Rule.CALLBACK_CONTRADICTION, "the bank contradicts how {reference} ended"),
+    "unknown_reference": (Rule.CALLBACK_UNKNOWN_REFERENCE, "the bank speaks of {reference}, which does not exist"),
+    "given_up": (Rule.CALLBACK_GIVEN_UP, "what the bank said of {reference} could not be applied"),
+}
 
 _ENTRY_SHAPE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("_id", "wallet_id", "user_id", "type", "direction", "currency", "status", "reference"), str),
@@ -241,13 +255,13 @@ class Case(NamedTuple):
         return [payment for order in self.orders for payment in order.get("payments") or ()]
 
 
-def check_case(case: Case) -> Iterator[Breach]:
+def check_case(case: Case, now: datetime) -> Iterator[Breach]:
     """One operation against its entries, its outbox row and the bank's journal."""
     operation = case.operation
     if operation is not None:
         yield from _check_state(case, operation)
         yield from _check_entries(case, operation)
-        yield from _check_outbox(case, operation)
+        yield from _check_outbox(case, operation, now)
         yield from _check_bank(case, operation)
         return
     if case.deposits or case.withdrawals:
@@ -285,12 +299,20 @@ def _check_entries(case: Case, operation: Row) -> Iterator[Breach]:
                 yield Breach(Rule.ENTRY_MISMATCH, case.id, detail)
 
 
-def _check_outbox(case: Case, operation: Row) -> Iterator[Breach]:
+def _check_outbox(case: Case, operation: Row, now: datetime) -> Iterator[Breach]:
     is_pursued = operation["status"] in _PURSUED
     if is_pursued and not case.outbox_rows:
         yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
     if not is_pursued and case.outbox_rows:
         yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
+    for row in case.outbox_rows:
+        due_at = row.get("due_at")
+        if not isinstance(due_at, datetime):
+            # No worker's query for what is due would ever find it.
+            yield Breach(Rule.MALFORMED, case.id, f"the outbox row is due at {due_at}")
+        elif due_at - now > _DUE_AHEAD_LIMIT:
+            detail = f"{operation['status']}, and nothing moves it on before {due_at.isoformat()}"
+            yield Breach(Rule.OUTBOX_ASLEEP, case.id, detail)
 
 
 def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
@@ -337,3 +359,24 @@ def waiting_since(case: Case) -> datetime | None:
 
 def is_with_a_person(case: Case) -> bool:
     return case.operation is not None and case.operation["status"] == _IN_REVIEW
+
+
+def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Iterator[Breach]:
+    """One row of the inbox. What was received longer than `grace` ago and still waits is a breach; without `grace`
+    it never is.
+    """
+    callback_id, result = str(callback.get("_id")), callback.get("result")
+    payload = callback.get("payload")
+    reference = payload.get("reference") if isinstance(payload, dict) else None
+    if str(result) in _UNHEARD:
+        rule, detail = _UNHEARD[str(result)]
+        yield Breach(rule, callback_id, detail.format(reference=reference))
+    # Nothing became of one that has no result, even where it has lost its due_at and no worker would find it.
+    if callback.get("due_at") is None and result is not None:
+        return
+    received_at = callback.get("received_at")
+    if not isinstance(received_at, datetime):
+        yield Breach(Rule.MALFORMED, callback_id, f"the callback was received at {received_at}")
+    elif grace is not None and now - received_at > grace:
+        detail = f"what the bank said of {reference} waits since {(now - received_at).total_seconds():.0f} s"
+        yield Breach(Rule.CALLBACK_OVERDUE, callback_id, detail)

@@ -25,9 +25,10 @@ from service.gateways.simulated_bank import report_of
 from service.ledger.commands import FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import operations as operation_repository
+from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
-from service.services.settlement import Desk, apply_report, claim_orders, pursue_order
+from service.services.settlement import Desk, claim_orders, pursue_order
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
@@ -61,7 +62,11 @@ class Books(NamedTuple):
         await self.named(name).delete_one({"_id": row["_id"]})
 
 
-_COLLECTIONS = ("wallets", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys", "orders")
+_COLLECTIONS = (
+    "wallets", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys", "bank_callbacks", "orders",
+)  # fmt: skip
+# As at the command line.
+_GRACE = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ async def books(sound: Books) -> AsyncIterator[Books]:
 
 
 async def _live(resources: Resources) -> None:
-    """Two users, and an operation in each state that there is."""
+    """Two users, an operation in each state that there is, callbacks that were applied and one that still waits."""
     desk = Desk(resources.ledger, resources.bank, resources.settings)
     first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
     for user in (first, second):
@@ -134,6 +139,10 @@ async def _live(resources: Resources) -> None:
     await _pursue_due_orders(desk)
     await ask("withdrawal", "success", 50)
     await ask("deposit", "success", 60)
+    # The bank says it once more, and nobody has listened yet.
+    paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
+    assert paid is not None
+    await _report(paid, "msg_again", resources)
 
 
 async def _pursue_due_orders(desk: Desk) -> None:
@@ -143,11 +152,14 @@ async def _pursue_due_orders(desk: Desk) -> None:
 
 async def _let_the_bank_speak(resources: Resources) -> None:
     async for order in resources.databases.bank["orders"].find({"state": "accepted"}):
-        executed = await journal.execute(order, utc_now())
-        kind = OperationType.WITHDRAWAL if order["kind"] == "payout" else OperationType.DEPOSIT
-        operation = await operation_repository.find(kind, order["_id"])
-        assert operation is not None
-        await apply_report(operation, report_of(executed), resources.ledger)
+        await _report(await journal.execute(order, utc_now()), f"msg_{order['_id']}", resources)
+    for row in await claim_callbacks(1000):
+        await apply_callback(row, resources.ledger)
+
+
+async def _report(order: Row, callback_id: str, resources: Resources) -> None:
+    payload = {"type": "payment.settled", "status": order["state"], **report_of(order)._asdict()}
+    await receive_callback(callback_id, CallbackPayload.model_validate(payload), None, resources.jobs)
 
 
 def rules_of(breaches: Sequence[Breach]) -> set[str]:
@@ -166,6 +178,7 @@ class TestASoundLedger:
             "deposits": 5,
             "withdrawals": 5,
             "orders at the bank": 7,
+            "callbacks of the bank": 4,
             "idempotency records": 10,
         }
         total = inspection.total("INR")
@@ -178,18 +191,28 @@ class TestASoundLedger:
         assert "182.50 INR" in ended.out
 
     async def test_may_have_what_the_bank_has_paid_and_we_have_not_heard_of_yet(self, books: Books) -> None:
-        order = await books.one("orders", state="accepted")
-        paid_at = utc_now() - timedelta(seconds=60)
-        payment = {"at": paid_at, "amount": order["amount"], "bank_reference": order["bank_reference"]}
-        await books.put("orders", {**order, "state": "success", "executed_at": paid_at, "payments": [payment]})
+        operation_id = await pay_what_is_open(books, timedelta(seconds=60))
         inspection = await inspect(books.databases, grace=timedelta(seconds=90))
         assert inspection.breaches == []
         assert [(waiting.operation_id, waiting.status) for waiting in inspection.waiting] == [
-            (order["_id"], "processing")
+            (operation_id, "processing")
         ]
         assert await check_ledger(books.databases) == []
         late = await inspect(books.databases, grace=timedelta(seconds=30))
-        assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", order["_id"])]
+        assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", operation_id)]
+
+    async def test_may_have_a_callback_that_was_received_and_not_applied_yet(self, books: Books) -> None:
+        callback = await books.one("bank_callbacks", applied_at=None)
+        await books.put("bank_callbacks", {**callback, "received_at": utc_now() - timedelta(seconds=60)})
+        assert await check_ledger(books.databases, grace=timedelta(seconds=90)) == []
+        assert await check_ledger(books.databases) == []
+        late = await check_ledger(books.databases, grace=timedelta(seconds=30))
+        assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
+
+    async def test_may_have_an_order_that_backs_off(self, books: Books) -> None:
+        row = await books.one("outbox")
+        await books.put("outbox", {**row, "due_at": utc_now() + timedelta(minutes=10)})
+        assert await check_ledger(books.databases, grace=_GRACE) == []
 
 
 class TestABrokenLedger:
@@ -199,6 +222,17 @@ class TestABrokenLedger:
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 1, ended.out + ended.err
         assert f"BREACH entry_hash: {entry['wallet_id']}#{entry['seq']}" in ended.out
+
+    async def test_is_told_of_what_the_bank_paid_more_than_an_hour_ago_unless_more_grace_is_given(
+        self, books: Books, tmp_path: Path
+    ) -> None:
+        operation_id = await pay_what_is_open(books, timedelta(hours=2))
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert ended.status == 1, ended.out + ended.err
+        assert f"BREACH settlement_overdue: {operation_id}" in ended.out
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", "--grace", "10800")
+        assert ended.status == 0, ended.out + ended.err
+        assert f"waiting: {operation_id}" in ended.out
 
     async def test_is_not_said_where_nobody_could_look(self, books: Books, tmp_path: Path) -> None:
         nobody = {"WALLET_MONGO_URL": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200&replicaSet=rs0"}
@@ -322,6 +356,14 @@ async def pay_what_failed(books: Books) -> str:
     return str(order["_id"])
 
 
+async def pay_what_is_open(books: Books, age: timedelta) -> str:
+    order = await books.one("orders", state="accepted")
+    paid_at = utc_now() - age
+    payment = {"at": paid_at, "amount": order["amount"], "bank_reference": order["bank_reference"]}
+    await books.put("orders", {**order, "state": "success", "executed_at": paid_at, "payments": [payment]})
+    return str(order["_id"])
+
+
 async def pay_another_amount(books: Books) -> str:
     order = await books.one("orders", state="success", kind="payout")
     await books.put("orders", {**order, "payments": [{**order["payments"][0], "amount": Int64(1)}]})
@@ -352,6 +394,14 @@ async def answer_with_anothers_operation(books: Books) -> str:
     await books.remove("idempotency_keys", record)
     await books.put("idempotency_keys", {**record, "_id": "usr_other:key"})
     return "usr_other:key"
+
+
+async def lose_a_callback(books: Books) -> str:
+    """No worker would ever find it: it has neither been applied nor is it due."""
+    callback = await books.one("bank_callbacks", applied_at=None)
+    del callback["due_at"]
+    await books.put("bank_callbacks", {**callback, "received_at": utc_now() - 2 * _GRACE})
+    return str(callback["_id"])
 
 
 async def remove_a_wallet(books: Books) -> str:
@@ -465,6 +515,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         {"wallet_held", "idempotency_answer"},
     ),
     "an open operation forgotten": (remove("outbox"), "outbox_missing", set()),
+    "an open operation put to sleep": (
+        change("outbox", {}, due_at=utc_now() + timedelta(days=2)),
+        "outbox_asleep",
+        set(),
+    ),
+    "an open operation due at no time": (change("outbox", {}, due_at="soon"), "malformed_document", set()),
     "an ended operation in the outbox": (keep_in_the_outbox, "outbox_surplus", set()),
     "an answer that names nothing": (
         change("idempotency_keys", {"status_code": 202}, body=b"[]"),
@@ -478,6 +534,32 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a payment for nobody": (pay_for_nobody, "operation_unknown", set()),
     "an order gone": (remove("orders", state="success"), "payment_missing", set()),
     "an order in another currency": (change("orders", {"state": "success"}, currency="USD"), "order_mismatch", set()),
+    "a callback that nobody applies": (
+        change("bank_callbacks", {"applied_at": None}, received_at=utc_now() - timedelta(days=2)),
+        "callback_overdue",
+        set(),
+    ),
+    "a callback that nobody can find": (lose_a_callback, "callback_overdue", set()),
+    "a callback received at no time": (
+        change("bank_callbacks", {"applied_at": None}, received_at="lately"),
+        "malformed_document",
+        set(),
+    ),
+    "a callback that contradicts": (
+        change("bank_callbacks", {"result": "success"}, result="contradiction"),
+        "callback_contradiction",
+        set(),
+    ),
+    "a callback about nothing": (
+        change("bank_callbacks", {"result": "success"}, result="unknown_reference"),
+        "callback_unknown_reference",
+        set(),
+    ),
+    "a callback given up": (
+        change("bank_callbacks", {"result": "success"}, result="given_up"),
+        "callback_given_up",
+        set(),
+    ),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
         "order_state",
@@ -491,7 +573,7 @@ class TestEachDamage:
     async def test_is_found_under_its_name_and_nothing_sound_is_blamed(self, books: Books, name: str) -> None:
         damage, rule, further = DAMAGES[name]
         subject = await damage(books)
-        found = await check_ledger(books.databases)
+        found = await check_ledger(books.databases, grace=_GRACE)
         assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
         assert rules_of(found) == {rule, *further}, found
         assert all(breach.detail for breach in found)
