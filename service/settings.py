@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     bank_error_rate: float = Field(0.02, ge=0, le=1)
     bank_timeout_s: float = Field(5.0, gt=0)
     # An operation whose bank is silent is asked about after this long, then ever more rarely.
-    bank_recheck_s: float = Field(15.0, gt=0)
+    bank_recheck_s: float = Field(15.0, gt=0, le=600)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
 
