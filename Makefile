@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IN_STACK := $(BIN)/python -m scripts.stack exec --
 LOCK_COMMAND := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet --output-file requirements.lock
+	--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 # The pythons worth trying, in the order of how much they have been tried; `make PYTHON=/path/to/python` chooses one.
 PYTHONS := python3.11 python3.12 python3.13 python3 python
