@@ -147,6 +147,8 @@ class Ledger:
                 log.exception("ledger.batch_failed", size=len(batch))
                 _answer_all(batch, InternalError())
             finally:
+                # Where this task is cancelled, for those whom nothing above has answered.
+                _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
                 self._claims_in_flight = frozenset()
             # No delay, only manners: clients who were just answered get to hand in their next command, so that
             # batches are of one size instead of a large and a small one in turn.

@@ -177,12 +177,13 @@ class TestTroubleOfItsOwn:
         assert (await _wallet(databases, wallet.id))["held"] == 3
         assert "no space left on device" in caplog.text
 
-    async def test_when_its_loop_ends_nobody_is_left_waiting(self, databases: Databases) -> None:
+    @pytest.mark.parametrize("after_s", [0, 0.003], ids=["before its batch", "in the middle of its batch"])
+    async def test_when_its_loop_ends_nobody_is_left_waiting(self, databases: Databases, after_s: float) -> None:
         ledger = Committer(databases.client).ledger
         ledger.start()
         wallet = await make_funded_wallet(databases, 100)
         waiting = asyncio.create_task(ledger.execute(withdrawal_of(wallet, 1)))
-        await asyncio.sleep(0)
+        await asyncio.sleep(after_s)
         assert ledger._runner is not None
         ledger._runner.cancel()
         with pytest.raises(Unavailable):
