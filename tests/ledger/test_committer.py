@@ -177,17 +177,20 @@ class TestTroubleOfItsOwn:
         assert (await _wallet(databases, wallet.id))["held"] == 3
         assert "no space left on device" in caplog.text
 
-    @pytest.mark.parametrize("after_s", [0, 0.003], ids=["before its batch", "in the middle of its batch"])
-    async def test_when_its_loop_ends_nobody_is_left_waiting(self, databases: Databases, after_s: float) -> None:
+    @pytest.mark.parametrize("after_s", [0, 0.15], ids=["before its batch", "in the middle of its commit"])
+    async def test_when_its_loop_ends_nobody_is_left_waiting(
+        self, databases: Databases, admin: Admin, after_s: float
+    ) -> None:
         ledger = Committer(databases.client).ledger
         ledger.start()
         wallet = await make_funded_wallet(databases, 100)
-        waiting = asyncio.create_task(ledger.execute(withdrawal_of(wallet, 1)))
-        await asyncio.sleep(after_s)
-        assert ledger._runner is not None
-        ledger._runner.cancel()
-        with pytest.raises(Unavailable):
-            await asyncio.wait_for(waiting, 5)
+        with fail_point(admin, 1, failCommands=["commitTransaction"], blockConnection=True, blockTimeMS=500):
+            waiting = asyncio.create_task(ledger.execute(withdrawal_of(wallet, 1)))
+            await asyncio.sleep(after_s)
+            assert ledger._runner is not None
+            ledger._runner.cancel()
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(waiting, 5)
         assert not ledger.is_running()
         with pytest.raises(Unavailable):
             await ledger.execute(withdrawal_of(wallet, 1))
