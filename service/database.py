@@ -95,7 +95,7 @@ async def session_in_transaction(client: Client) -> AsyncIterator[AsyncClientSes
         await start_transaction(session)
         try:
             yield session
-        except BaseException:
+        except BaseException:  # a cancelled task too must not leave its documents locked
             if session.in_transaction:
                 await session.abort_transaction()
             raise

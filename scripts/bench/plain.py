@@ -60,7 +60,7 @@ class PlainLedger:
         async with self._client.start_session() as session:
             try:
                 prepared = await prepare(session, [command])
-            except BaseException:
+            except BaseException:  # a cancelled task too must not leave its documents locked
                 if session.in_transaction:
                     await session.abort_transaction()
                 raise

@@ -201,7 +201,7 @@ class Ledger:
             try:
                 with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
                     prepared = await prepare(session, [pending.command for pending in batch])
-            except BaseException:
+            except BaseException:  # a cancelled task too must not leave its documents locked
                 if session.in_transaction:
                     await session.abort_transaction()
                 raise

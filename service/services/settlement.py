@@ -76,7 +76,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if operation.status is OperationStatus.PENDING and await _from_bank(desk.bank.find(operation.id)) is None:
+        if operation.status is OperationStatus.PENDING and await _from_bank(desk.bank.find(operation.id), desk) is None:
             await _fail(operation, rejected.code, rejected.message, None, desk.ledger)
         else:
             # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
@@ -94,7 +94,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
     """Asks by reference where the bank may know it already; submits under the same reference where it does not."""
     if operation.status is not OperationStatus.PENDING:
-        known = await _from_bank(desk.bank.find(operation.id))
+        known = await _from_bank(desk.bank.find(operation.id), desk)
         if known is not None:
             return known
     await desk.ledger.change(BeginProcessing(**_about(operation)))
@@ -106,13 +106,19 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         currency=operation.currency,
         account=operation.account,
     )
-    return await _from_bank(desk.bank.submit(order))
+    return await _from_bank(desk.bank.submit(order), desk)
 
 
-async def _from_bank(call: Awaitable[Answer]) -> Answer:
-    """What the gateway raises besides its own errors is a defect of it, and leaves the outcome just as unknown."""
+async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
+    """No longer than the bank has time for: one that hangs counts as a visit without an outcome.
+
+    What the gateway raises besides its own errors is a defect of it, and leaves the outcome just as unknown.
+    """
     try:
-        return await call
+        async with asyncio.timeout(desk.settings.bank_timeout_s):
+            return await call
+    except TimeoutError as silence:
+        raise BankOutcomeUnknown("no answer from the bank in time") from silence
     except (BankRejected, BankOutcomeUnknown):
         raise
     except Exception as error:

@@ -213,6 +213,27 @@ class TestLaterVisits:
         await scene.visit(ScriptedBank(), attempts=2)
         assert await databases.wallet["outbox"].find_one({"_id": scene.operation.id}) is None
 
+    async def test_a_bank_that_hangs_counts_as_a_visit_and_ends_with_a_person(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        class HangingBank(ScriptedBank):
+            async def submit(self, order: BankOrder) -> BankReport:
+                await asyncio.sleep(60)
+                raise AssertionError(f"{order.reference} waited for ever")
+
+            async def find(self, reference: str) -> BankReport | None:
+                await asyncio.sleep(60)
+                raise AssertionError(f"{reference} waited for ever")
+
+        scene.settings = scene.settings.model_copy(update={"bank_timeout_s": 0.1})
+        assert (await scene.visit(HangingBank())).status is OperationStatus.PROCESSING
+        row = await databases.wallet["outbox"].find_one({"_id": scene.operation.id})
+        assert row is not None
+        assert row["visits"] == 1
+        operation = await scene.visit(HangingBank(), attempts=scene.settings.bank_attempt_limit)
+        assert operation.status is OperationStatus.REQUIRES_REVIEW
+        assert await scene.balance() == (4_000, 1_000)
+
     async def test_a_visit_ends_before_its_claim_does(self, scene: Scene) -> None:
         class SilentBank(ScriptedBank):
             async def submit(self, order: BankOrder) -> BankReport:
