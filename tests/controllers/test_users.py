@@ -112,11 +112,11 @@ class TestSomebodyElse:
     async def test_is_not_found_whether_they_exist_or_not(
         self, api: httpx.AsyncClient, databases: Databases, settings: Settings, what: str
     ) -> None:
-        user, other = await make_user(databases), (await make_account(databases, balance=777)).user
+        user, other = await make_user(databases), (await make_account(databases, balance=777_123_456_789_012)).user
         for user_id in (other.id, "usr_nobody", "$ne", "%00"):
             answer = await api.get(f"{API}/users/{user_id}/{what}", headers=bearer(user, settings))
             assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
-            assert "777" not in answer.text
+            assert "777123456789012" not in answer.text
 
     @pytest.mark.parametrize("what", ["balance", "transactions"])
     async def test_is_refused_without_a_token_first(self, api: httpx.AsyncClient, what: str) -> None:
