@@ -82,11 +82,17 @@ class Effect(NamedTuple):
     direction: str
 
 
+_CREDIT: Final = Effect(+1, 0, "credit")
+_DEBIT: Final = Effect(-1, 0, "debit")
+_RESERVE: Final = Effect(-1, +1, "debit")
+_CAPTURE: Final = Effect(0, -1, "debit")
+_RELEASE: Final = Effect(+1, -1, "credit")
 _EFFECTS: Final[Mapping[str, Effect]] = {
-    "DEPOSIT": Effect(+1, 0, "credit"),
-    "WITHDRAWAL": Effect(-1, +1, "debit"),
-    "WITHDRAWAL_SETTLEMENT": Effect(0, -1, "debit"),
-    "WITHDRAWAL_REFUND": Effect(+1, -1, "credit"),
+    **dict.fromkeys(("DEPOSIT", "TRANSFER_IN", "CREDIT", "REVERSAL_IN", "CONVERSION_IN", "POINTS_EARNED"), _CREDIT),
+    **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
+    **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
+    **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
+    **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),
 }
 _ENTRIES_OF: Final[Mapping[tuple[str, str], Counter[str]]] = {
     ("deposit", "success"): Counter(["DEPOSIT"]),

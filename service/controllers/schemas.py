@@ -64,7 +64,8 @@ class EntryView(View):
     status: str
     reference: str = Field(description="The operation that it belongs to")
     transaction_id: str
-    counterparty: str
+    counterparty: str = Field(description="The other side: a wallet, `bank`, or an account of the house")
+    category: str | None
     created_at: str = _TIME
     prev_hash: str
     hash: str

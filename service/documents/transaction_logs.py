@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import AMOUNT, HASH, POSITIVE_AMOUNT, TEXT, TIME
+from service.documents.validation import AMOUNT, HASH, OPTIONAL_TEXT, POSITIVE_AMOUNT, TEXT, TIME
 from service.domain.entries import Direction, EntryType
 
 
@@ -27,6 +27,7 @@ class TransactionLog(Document):
     reference: str
     transaction_id: str
     counterparty: str
+    category: str | None
     created_at: datetime
     prev_hash: str
     hash: str
@@ -35,6 +36,8 @@ class TransactionLog(Document):
         name = "transaction_logs"
         indexes: ClassVar = [
             IndexModel([("wallet_id", 1), ("seq", -1)], name="wallet_seq", unique=True),
+            # Where in the chain a moment lies: what was the balance then, where does a month begin.
+            IndexModel([("wallet_id", 1), ("created_at", -1)], name="wallet_time"),
             IndexModel([("user_id", 1), ("_id", -1)], name="user_newest"),
         ]
         validator: ClassVar[dict[str, Any]] = {
@@ -61,6 +64,7 @@ class TransactionLog(Document):
                 "reference": TEXT,
                 "transaction_id": TEXT,
                 "counterparty": TEXT,
+                "category": OPTIONAL_TEXT,
                 "created_at": TIME,
                 "prev_hash": HASH,
                 "hash": HASH,

@@ -12,8 +12,14 @@ EXPONENTS: dict[str, int] = {
 }
 
 
+# Points: a wallet like any other, but no money. They are earned and redeemed, never paid in, paid out or exchanged.
+POINTS = "PTS"
+EXPONENTS[POINTS] = 0
+
+
 def is_currency(code: str) -> bool:
-    return code in EXPONENTS
+    """Whether it is money: a currency of ISO 4217."""
+    return code in EXPONENTS and code != POINTS
 
 
 def format_minor(amount_minor: int, currency: str) -> str:

@@ -40,6 +40,7 @@ class Movement(NamedTuple):
     counterparty: str
     entry_id: str
     at: datetime
+    category: str | None = None
 
 
 class ImpossibleMovement(Exception):
@@ -60,6 +61,7 @@ def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
     held = wallet.held + effect.held * movement.amount
     if movement.amount <= 0 or available < 0 or held < 0 or available + held > MAX_AMOUNT_MINOR:
         raise ImpossibleMovement(f"{movement.type} of {movement.amount} on {wallet.id} at seq {wallet.seq}")
+    at = max(movement.at, wallet.updated_at)
     unsealed = Entry(
         id=movement.entry_id,
         wallet_id=wallet.id,
@@ -77,12 +79,14 @@ def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
         reference=movement.reference,
         transaction_id=movement.transaction_id,
         counterparty=movement.counterparty,
-        created_at=movement.at,
+        category=movement.category,
+        # Times never run backwards within a wallet, so that "the balance at that time" has one answer.
+        created_at=at,
         prev_hash=wallet.head_hash,
         hash="",
     )
     entry = unsealed._replace(hash=entry_hash(unsealed))
-    moved = wallet._replace(available=available, held=held, seq=entry.seq, head_hash=entry.hash, updated_at=movement.at)
+    moved = wallet._replace(available=available, held=held, seq=entry.seq, head_hash=entry.hash, updated_at=at)
     return moved, entry
 
 

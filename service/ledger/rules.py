@@ -280,6 +280,7 @@ def _movement(entry_type: EntryType, operation: Operation, command: Command, ent
         counterparty=_BANK,
         entry_id=entry_id,
         at=command.now,
+        category=operation.category,
     )
 
 

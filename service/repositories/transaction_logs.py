@@ -18,6 +18,8 @@ def _to_row(entry: Entry) -> dict[str, Any]:
     row["_id"] = row.pop("id")
     for field in _AMOUNTS:
         row[field] = Int64(row[field])
+    if entry.category is None:
+        del row["category"]
     return row
 
 
@@ -27,6 +29,7 @@ def entry_from_row(row: dict[str, Any]) -> Entry:
     row["direction"] = Direction(row["direction"])
     for field in _AMOUNTS:
         row[field] = int(row[field])
+    row.setdefault("category", None)
     return Entry(**row)
 
 
