@@ -55,7 +55,7 @@ _READ: Final = (
 )  # fmt: skip
 _OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
-_OUTBOX_FIELDS: Final = ("_id", "due_at")
+_OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
 _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments")
 
@@ -175,7 +175,7 @@ class _Reader:
         """`{_id: wallet, withheld: minor units}` of open withdrawals, wallets from last to first."""
         cursor = await self.wallet["withdrawals"].aggregate(
             [
-                {"$match": {"status": {"$nin": ["success", "failed"]}}},
+                {"$match": {"status": {"$nin": ["success", "failed", "canceled"]}}},
                 {"$group": {"_id": "$wallet_id", "withheld": {"$sum": "$amount"}}},
                 {"$sort": {"_id": -1}},
             ],
@@ -258,7 +258,7 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
-        (reader.find(reader.wallet["outbox"], by_id, _OUTBOX_FIELDS), "_id"),
+        (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
     )
     async for key, parts in groups:

@@ -15,10 +15,13 @@ from typing import Any, Final, NamedTuple
 Row = dict[str, Any]
 
 GENESIS: Final = "0" * 64
-_FINAL: Final = frozenset({"success", "failed"})
+_FINAL: Final = frozenset({"success", "failed", "canceled"})
 # A person has these; everything else that is open has to be in the outbox, or nobody would ever look after it.
 _IN_REVIEW: Final = "requires_review"
 _PURSUED: Final = frozenset({"pending", "processing"})
+# Its owner has this one; the bank has not heard of it.
+_UNAPPROVED: Final = "requires_approval"
+_UNDONE: Final = frozenset({"failed", "canceled"})
 # Back-off ends at 10 min: a row that sleeps for longer was put to sleep by no worker, and its money stays where it is.
 _DUE_AHEAD_LIMIT: Final = timedelta(hours=1)
 
@@ -98,9 +101,9 @@ _ENTRIES_OF: Final[Mapping[tuple[str, str], Counter[str]]] = {
     ("deposit", "success"): Counter(["DEPOSIT"]),
     ("deposit", "failed"): Counter(),
     ("withdrawal", "success"): Counter(["WITHDRAWAL", "WITHDRAWAL_SETTLEMENT"]),
-    ("withdrawal", "failed"): Counter(["WITHDRAWAL", "WITHDRAWAL_REFUND"]),
+    **{("withdrawal", status): Counter(["WITHDRAWAL", "WITHDRAWAL_REFUND"]) for status in _UNDONE},
     **{("deposit", status): Counter[str]() for status in (*_PURSUED, _IN_REVIEW)},
-    **{("withdrawal", status): Counter(["WITHDRAWAL"]) for status in (*_PURSUED, _IN_REVIEW)},
+    **{("withdrawal", status): Counter(["WITHDRAWAL"]) for status in (*_PURSUED, _IN_REVIEW, _UNAPPROVED)},
 }
 _KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
 # What became of a callback, where the bank and the books are apart since.
@@ -283,7 +286,7 @@ def _check_state(case: Case, operation: Row) -> Iterator[Breach]:
         yield Breach(Rule.OPERATION_STATE, case.id, "both a deposit and a withdrawal")
     if operation["type"] != ("deposit" if case.deposits else "withdrawal"):
         yield Breach(Rule.OPERATION_STATE, case.id, f"type {operation['type']} in the other collection")
-    if operation["status"] not in {*_PURSUED, _IN_REVIEW, *_FINAL}:
+    if operation["status"] not in {*_PURSUED, _IN_REVIEW, _UNAPPROVED, *_FINAL}:
         yield Breach(Rule.OPERATION_STATE, case.id, f"status {operation['status']}")
     if operation["amount"] <= 0:
         yield Breach(Rule.OPERATION_STATE, case.id, f"amount {operation['amount']}")
@@ -307,9 +310,11 @@ def _check_entries(case: Case, operation: Row) -> Iterator[Breach]:
 
 def _check_outbox(case: Case, operation: Row, now: datetime) -> Iterator[Breach]:
     is_pursued = operation["status"] in _PURSUED
-    if is_pursued and not case.outbox_rows:
+    is_awaited = operation["status"] == _UNAPPROVED
+    topics = {str(row.get("topic")) for row in case.outbox_rows}
+    if (is_pursued and "bank_order" not in topics) or (is_awaited and "expiry" not in topics):
         yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
-    if not is_pursued and case.outbox_rows:
+    if not (is_pursued or is_awaited) and case.outbox_rows:
         yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
     for row in case.outbox_rows:
         due_at = row.get("due_at")
@@ -326,8 +331,8 @@ def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
     status, paid = operation["status"], len(case.payments)
     if status == "success" and paid == 0:
         yield Breach(Rule.PAYMENT_MISSING, case.id, "success, but the bank's journal shows no payment")
-    if status == "failed" and paid > 0:
-        yield Breach(Rule.PAYMENT_SURPLUS, case.id, "failed, but the bank paid")
+    if status in (*_UNDONE, _UNAPPROVED) and paid > 0:
+        yield Breach(Rule.PAYMENT_SURPLUS, case.id, f"{status}, but the bank paid")
     if paid > 1:
         yield Breach(Rule.PAYMENT_DOUBLE, case.id, f"the bank paid {paid} times under one reference")
     for order in case.orders:
@@ -346,7 +351,7 @@ def _check_order(operation_id: str, order: Row, operation: Row) -> Iterator[Brea
         if payment.get("amount") != operation["amount"]:
             detail = f"the bank paid {payment.get('amount')}, the operation says {operation['amount']}"
             yield Breach(Rule.ORDER_MISMATCH, operation_id, detail)
-    if operation["status"] in _FINAL and order["state"] != operation["status"]:
+    if operation["status"] in (*_FINAL, _UNAPPROVED) and order["state"] != operation["status"]:
         detail = f"{operation['status']} here, {order['state']} at the bank"
         yield Breach(Rule.ORDER_STATE, operation_id, detail)
     if (order["state"] == "success") != bool(order["payments"]):

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.operations import Operation, OperationStatus, OperationType
+from service.domain.operations import Operation, OperationStatus
 from service.errors import IdempotencyKeyReused
 from service.gateways.bank import BankOrder, OrderKind
 from service.gateways.simulated_bank import Behaviour, journal_row, report_of
 from service.ledger.committer import Ledger
 from service.repositories import bank_orders as journal
-from service.repositories import operations as operation_repository
+from service.repositories import records as record_repository
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
 from service.services.settlement import apply_report
@@ -76,7 +76,7 @@ async def _request(balance: StartingBalance, ledger: Ledger) -> str | None:
 
 
 async def _deposits(ids: Sequence[str]) -> list[Operation]:
-    return await operation_repository.find_many(OperationType.DEPOSIT, ids)
+    return await record_repository.find_many(ids, Operation)
 
 
 async def _pay(operations: Sequence[Operation]) -> dict[str, dict[str, Any]]:

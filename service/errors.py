@@ -18,13 +18,23 @@ WalletServiceError
 │   ├── EmailTaken                 409 email_taken
 │   ├── WalletExists               409 wallet_exists
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
-│   └── IllegalTransition          409 illegal_transition
+│   ├── IllegalTransition          409 illegal_transition
+│   ├── ApprovalLapsed             409 approval_lapsed
+│   └── TooManyTries               409 too_many_tries
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
 ├── NoWalletInCurrency             422 no_wallet_in_currency
 ├── WalletFrozen                   422 wallet_frozen
 ├── WalletClosed                   422 wallet_closed
+├── LimitExceeded                  422 limit_exceeded
+├── SameWallet                     422 same_wallet
+├── CurrencyMismatch               422 currency_mismatch
+├── RecipientNotFound              404 recipient_not_found
+├── RecipientWalletFrozen          422 recipient_wallet_frozen
+├── RecipientBalanceOverflow       422 recipient_balance_overflow
+├── TransferBatchRefused           422 transfer_batch_refused
+├── InvalidCode                    422 invalid_code
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -152,6 +162,14 @@ class IllegalTransition(Conflict):
     code, title = "illegal_transition", "The operation cannot go from its status to this one"
 
 
+class ApprovalLapsed(Conflict):
+    code, title = "approval_lapsed", "The approval was not given in time, and the funds were given back"
+
+
+class TooManyTries(Conflict):
+    code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -178,6 +196,44 @@ class WalletFrozen(WalletServiceError):
 
 class WalletClosed(WalletServiceError):
     code, http_status, title = "wallet_closed", 422, "The wallet is closed"
+
+
+class LimitExceeded(WalletServiceError):
+    """Says which limit, how much of it is left, and when it starts anew."""
+
+    code, http_status, title = "limit_exceeded", 422, "The amount is beyond a limit of the wallet"
+
+
+class SameWallet(WalletServiceError):
+    code, http_status, title = "same_wallet", 422, "The money would go where it comes from"
+
+
+class CurrencyMismatch(WalletServiceError):
+    code, http_status, title = "currency_mismatch", 422, "The wallet is in another currency"
+
+
+class RecipientNotFound(WalletServiceError):
+    """Told only to those who could pay: nobody else learns who is there to be paid."""
+
+    code, http_status, title = "recipient_not_found", 404, "There is nobody to be paid there in this currency"
+
+
+class RecipientWalletFrozen(WalletServiceError):
+    code, http_status, title = "recipient_wallet_frozen", 422, "The recipient's wallet takes nothing in"
+
+
+class RecipientBalanceOverflow(WalletServiceError):
+    code, http_status, title = "recipient_balance_overflow", 422, "The recipient's balance would become too large"
+
+
+class TransferBatchRefused(WalletServiceError):
+    """One of many was refused, and so all were; `position` counts from 0."""
+
+    code, http_status, title = "transfer_batch_refused", 422, "One of the transfers was refused, so none was made"
+
+
+class InvalidCode(WalletServiceError):
+    code, http_status, title = "invalid_code", 422, "The code is wrong"
 
 
 class InternalError(WalletServiceError):

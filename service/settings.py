@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 from functools import lru_cache
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
@@ -14,6 +14,17 @@ _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI
 class Environment(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
+
+
+class LimitSettings(BaseModel):
+    """What may leave one wallet: minor units, and for the hour a number of operations. 0 is no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_transaction: int = Field(0, ge=0)
+    per_day: int = Field(0, ge=0)
+    per_month: int = Field(0, ge=0)
+    count_per_hour: int = Field(0, ge=0)
 
 
 class Settings(BaseSettings):
@@ -51,6 +62,12 @@ class Settings(BaseSettings):
     # How long one batch may keep trying before its clients are told to come back.
     ledger_patience_s: float = Field(10.0, gt=0)
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
+
+    # By currency, in minor units. What is not named has no limit and needs no approval.
+    limits: dict[str, LimitSettings] = {}
+    # 200,000.00 INR: about what banks confirm by a second factor of their own.
+    step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
+    adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
 
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)

@@ -11,6 +11,8 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
+from service.domain.limits import Limits
+from service.domain.policy import Policy
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.simulated_bank import SimulatedBank
@@ -33,6 +35,15 @@ class Resources(NamedTuple):
     passwords: Passwords
 
 
+def policy_of(settings: Settings) -> Policy:
+    """The settable part of the ledger's rules."""
+    return Policy(
+        limits={currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()},
+        step_up_above=settings.step_up_above,
+        adjustment_approval_above=settings.adjustment_approval_above,
+    )
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     databases = connect(settings.mongo_url.get_secret_value(), settings)
@@ -41,7 +52,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
-            jobs.wake(Job.SUBMIT_ORDERS)
+            jobs.wake(Job.DRAIN_OUTBOX)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -52,6 +63,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
     ledger = Ledger(
         databases.client,
+        policy=policy_of(settings),
         batch_limit=settings.ledger_batch_limit,
         queue_limit=settings.ledger_queue_limit,
         patience_s=settings.ledger_patience_s,

@@ -10,9 +10,11 @@ from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import Operation
+from service.domain.policy import Policy
 from service.domain.wallets import Wallet, new_wallet
 from service.ledger.batch import Decided
-from service.ledger.commands import Command, Fail, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.commands import Command
+from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.transaction import prepare
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -99,10 +101,10 @@ def bearer(user: User, settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Bearer {issue_access_token(user, settings, utc_now())}"}
 
 
-async def run(databases: Databases, *commands: Command) -> list[Decided]:
+async def run(databases: Databases, *commands: Command, policy: Policy | None = None) -> list[Decided]:
     """The commands as one batch, in one transaction, without a committer."""
     async with databases.client.start_session() as session:
-        prepared = await prepare(session, commands)
+        prepared = await prepare(session, commands, policy or Policy())
         await session.commit_transaction()
     return prepared.decided
 
@@ -110,8 +112,8 @@ async def run(databases: Databases, *commands: Command) -> list[Decided]:
 async def change(databases: Databases, command: Command) -> Operation:
     """`run` for one command that has to be accepted: the operation afterwards."""
     (decided,) = await run(databases, command)
-    assert decided.operation is not None, decided
-    return decided.operation
+    assert isinstance(decided.record, Operation), decided
+    return decided.record
 
 
 async def fund_wallet(databases: Databases, wallet: Wallet, amount: int = 10_000) -> Operation:
@@ -170,7 +172,6 @@ def _about(operation: Operation) -> dict[str, Any]:
         "now": utc_now(),
         "transaction_id": new_id(Prefix.TRANSACTION),
         "entry_id": new_id(Prefix.ENTRY),
-        "operation_type": operation.type,
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }

@@ -16,8 +16,8 @@ from service.log import set_up_logging
 from service.settings import get_settings
 from service.startup import open_resources
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
-from workers.bank_orders import orders_drain, submit_orders
 from workers.bank_simulation import bank_drain, run_bank
+from workers.outbox import drain_outbox, outbox_drain
 from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
@@ -42,10 +42,10 @@ async def _on_startup(context: dict[str, Any]) -> None:
     http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
     context["stack"] = stack
     context["resources"] = resources
-    context["orders"] = orders_drain(resources)
+    context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, http)
-    drains = [context[name] for name in ("callbacks", "orders", "bank")]
+    drains = [context[name] for name in ("callbacks", "outbox", "bank")]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     log.info("worker.started")
 
@@ -53,7 +53,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
 async def _on_shutdown(context: dict[str, Any]) -> None:
     log.info("worker.stopping")
     context["sweep"].cancel()
-    await asyncio.gather(*(context[drain].close() for drain in ("orders", "callbacks", "bank")))
+    await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank")))
     await context["stack"].aclose()
 
 
@@ -71,7 +71,7 @@ class WorkerSettings:
     """`arq workers.main.WorkerSettings`. Jobs only say that there is work; what and how much stands in MongoDB."""
 
     functions: ClassVar = [
-        _job(Job.SUBMIT_ORDERS, submit_orders),
+        _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
     ]

@@ -31,7 +31,7 @@ async def ping(user: CurrentUser) -> Response:
 async def _with_plain_ledger(request: Request, resources: OpenResources) -> Resources:
     state = request.app.state
     if not hasattr(state, "plain_ledger"):
-        state.plain_ledger = PlainLedger(resources.databases.client, resources.jobs)
+        state.plain_ledger = PlainLedger(resources.databases.client, resources.jobs, resources.ledger.policy)
     # The withdrawal's story asks a ledger for nothing but `execute`.
     return resources._replace(ledger=cast(Ledger, state.plain_ledger))
 

@@ -14,12 +14,13 @@ from service.documents import BankOrder as BankOrderDocument
 from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.operations import Operation, OperationType
+from service.domain.operations import Operation
+from service.domain.policy import Policy
 from service.domain.wallets import new_wallet
 from service.gateways.bank import BankOrder, BankState, OrderKind
 from service.gateways.simulated_bank import Behaviour, journal_row
-from service.ledger.commands import RequestDeposit, Settle
 from service.ledger.committer import Ledger
+from service.ledger.orders import RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
 from service.settings import Settings
@@ -81,6 +82,7 @@ class LoadUsers:
     async def _fund(self, databases: Databases) -> None:
         ledger = Ledger(
             databases.client,
+            policy=Policy(),
             batch_limit=_BATCH_LIMIT,
             queue_limit=len(self._users),
             patience_s=_PATIENCE_S,
@@ -89,11 +91,13 @@ class LoadUsers:
         ledger.start()
         try:
             currency = self._settings.default_currency
-            deposits = await asyncio.gather(*(ledger.change(_deposit(user, currency)) for user in self._users))
+            deposits = await asyncio.gather(
+                *(ledger.change(_deposit(user, currency), Operation) for user in self._users)
+            )
             payments = [_paid_order(deposit) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
             settlements = zip(deposits, payments, strict=True)
-            await asyncio.gather(*(ledger.change(_settlement(*one)) for one in settlements))
+            await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
         finally:
             await ledger.close()
 
@@ -154,7 +158,6 @@ def _settlement(deposit: Operation, order: dict[str, Any]) -> Settle:
     return Settle(
         now=utc_now(),
         transaction_id=new_id(Prefix.TRANSACTION),
-        operation_type=OperationType.DEPOSIT,
         operation_id=deposit.id,
         wallet_id=deposit.wallet_id,
         entry_id=new_id(Prefix.ENTRY),

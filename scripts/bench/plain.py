@@ -12,6 +12,7 @@ import structlog
 from pymongo.errors import BulkWriteError, PyMongoError
 
 from service.database import Client
+from service.domain.policy import Policy
 from service.errors import Unavailable
 from service.gateways.job_queue import Job, JobQueue
 from service.ledger.batch import Decided
@@ -32,9 +33,10 @@ _RETRY_AFTER_S = 1
 class PlainLedger:
     """Takes the place of the service's Ledger; as there, a command that lost a race is decided again."""
 
-    def __init__(self, client: Client, jobs: JobQueue) -> None:
+    def __init__(self, client: Client, jobs: JobQueue, policy: Policy) -> None:
         self._client = client
         self._jobs = jobs
+        self.policy = policy
 
     async def execute(self, command: Command) -> Decided:
         deadline_s = perf_counter() + _PATIENCE_S
@@ -50,7 +52,7 @@ class PlainLedger:
                 await asyncio.sleep(_backoff_s(attempt))
                 continue
             if prepared.has_outbox_rows:
-                self._jobs.wake(Job.SUBMIT_ORDERS)
+                self._jobs.wake(Job.DRAIN_OUTBOX)
             decided = prepared.decided[0]
             if decided.error is not None:
                 raise decided.error
@@ -59,7 +61,7 @@ class PlainLedger:
     async def _commit_alone(self, command: Command) -> Prepared:
         async with self._client.start_session() as session:
             try:
-                prepared = await prepare(session, [command])
+                prepared = await prepare(session, [command], self.policy)
             except BaseException:  # a cancelled task too must not leave its documents locked
                 if session.in_transaction:
                     await session.abort_transaction()

@@ -26,6 +26,7 @@ from service.errors import (
     InsufficientFunds,
     InvalidFields,
     LedgerBusy,
+    LimitExceeded,
     Malformed,
     NoWalletInCurrency,
     Unauthenticated,
@@ -36,7 +37,7 @@ from service.errors import (
 )
 from service.services import operations
 from service.services.access_tokens import AccessToken
-from service.services.operations import OperationFilter
+from service.services.operations import RecordFilter
 from service.startup import Resources
 
 _FIRST_ERROR_STATUS = 400
@@ -136,12 +137,12 @@ class OperationsQuery(PageQuery):
     created_to: QueryTime | None = None
 
     @property
-    def wanted(self) -> OperationFilter:
-        return OperationFilter(self.status, self.currency, self.category, self.created_from, self.created_to)
+    def wanted(self) -> RecordFilter:
+        return RecordFilter(self.status, self.currency, self.category, self.created_from, self.created_to)
 
 
-# What any order for money may be answered with, besides 202.
-ORDER_PROBLEMS = problem_responses(
+# What any order for money may be refused with.
+ORDER_ERRORS = (
     Malformed,
     IdempotencyKeyMissing,
     IdempotencyKeyInvalid,
@@ -153,13 +154,13 @@ ORDER_PROBLEMS = problem_responses(
     InvalidFields,
     IdempotencyKeyReused,
     InsufficientFunds,
-    BalanceOverflow,
-    NoWalletInCurrency,
     WalletFrozen,
     WalletClosed,
+    LimitExceeded,
     LedgerBusy,
     Unavailable,
 )
+ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCurrency)
 
 
 async def list_page(

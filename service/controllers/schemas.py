@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.domain.entries import Direction, EntryType
-from service.domain.wallets import WalletStatus
+from service.domain.wallets import Freeze, WalletStatus
 from service.errors import PROBLEM_MEDIA_TYPE, Unauthenticated, WalletServiceError, problem_document
 
 _Row = TypeVar("_Row")
@@ -41,6 +41,7 @@ class WalletView(View):
     held: int = Field(ge=0)
     balance: int = Field(ge=0)
     status: WalletStatus
+    frozen: Freeze | None = Field(description="Which way a frozen wallet is shut: in, out or both")
     seq: int = Field(ge=0, description="Number of entries so far")
     created_at: str = _TIME
     updated_at: str = _TIME

@@ -3,7 +3,7 @@
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
-from service.documents.operations import Deposit, Withdrawal
+from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -18,6 +18,7 @@ __all__ = [
     "IdempotencyKey",
     "OutboxDocument",
     "TransactionLog",
+    "TransferDocument",
     "User",
     "WalletDocument",
     "Withdrawal",
@@ -28,6 +29,7 @@ WALLET_DOCUMENTS = [
     WalletDocument,
     Deposit,
     Withdrawal,
+    TransferDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,

@@ -7,15 +7,13 @@ from beanie import Document
 from pymongo import IndexModel
 
 from service.documents.validation import COUNT, TEXT, TIME
-from service.domain.operations import OperationType
 from service.domain.outbox import OutboxTopic
 
 
 class OutboxDocument(Document):
-    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; a row has its operation's id
+    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; topic and subject together
     topic: OutboxTopic
-    subject_type: OperationType
-    wallet_id: str
+    subject_id: str
     attempts: int
     visits: int
     request_id: str | None
@@ -31,10 +29,11 @@ class OutboxDocument(Document):
         ]
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",
-            "required": ["_id", "topic", "attempts", "due_at", "created_at"],
+            "required": ["_id", "topic", "subject_id", "attempts", "due_at", "created_at"],
             "properties": {
                 "_id": TEXT,
                 "topic": {"enum": [topic.value for topic in OutboxTopic]},
+                "subject_id": TEXT,
                 "attempts": COUNT,
                 "due_at": TIME,
                 "created_at": TIME,

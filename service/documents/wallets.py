@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import AMOUNT, HASH, TEXT, TIME
-from service.domain.wallets import WalletStatus
+from service.documents.validation import AMOUNT, HASH, TEXT, TIME, validator_part
+from service.domain.limits import Limits, Usage
+from service.domain.wallets import Freeze, WalletStatus
 
 
 class WalletDocument(Document):
@@ -23,6 +24,10 @@ class WalletDocument(Document):
     head_hash: str
     created_at: datetime
     updated_at: datetime
+    freeze: Freeze | None = None
+    open_operations: int = 0
+    usage: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
+    limits: dict[str, Any] | None = None
 
     class Settings:
         name = "wallets"
@@ -46,5 +51,9 @@ class WalletDocument(Document):
                 "head_hash": HASH,
                 "created_at": TIME,
                 "updated_at": TIME,
+                "freeze": {"enum": [None, *(freeze.value for freeze in Freeze)]},
+                "open_operations": AMOUNT,
+                "usage": validator_part(Usage),
+                "limits": {"anyOf": [{"bsonType": "null"}, validator_part(Limits)]},
             },
         }  # fmt: skip

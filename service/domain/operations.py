@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.step_up import Challenge
 
 
 class OperationType(StrEnum):
@@ -14,20 +15,24 @@ class OperationType(StrEnum):
 
 
 class OperationStatus(StrEnum):
+    REQUIRES_APPROVAL = "requires_approval"
     PENDING = "pending"
     PROCESSING = "processing"
     SUCCESS = "success"
     FAILED = "failed"
+    CANCELED = "canceled"
     REQUIRES_REVIEW = "requires_review"
 
 
 TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
+    OperationStatus.REQUIRES_APPROVAL: frozenset({OperationStatus.PENDING, OperationStatus.CANCELED}),
     # The bank's word may overtake our own note that we asked it.
     OperationStatus.PENDING: frozenset(
         {
             OperationStatus.PROCESSING,
             OperationStatus.SUCCESS,
             OperationStatus.FAILED,
+            OperationStatus.CANCELED,
             OperationStatus.REQUIRES_REVIEW,
         }
     ),
@@ -38,6 +43,7 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
     OperationStatus.REQUIRES_REVIEW: frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED}),
     OperationStatus.SUCCESS: frozenset(),
     OperationStatus.FAILED: frozenset(),
+    OperationStatus.CANCELED: frozenset(),
 }
 FINAL_STATUSES = frozenset(status for status, following in TRANSITIONS.items() if not following)
 OPEN_STATUSES = frozenset(OperationStatus) - FINAL_STATUSES
@@ -64,6 +70,8 @@ class Operation(NamedTuple):
     request_id: str | None
     created_at: datetime
     updated_at: datetime
+    challenge: Challenge | None = None
+    version: int = 0
 
 
 _MASKED_DIGITS = 4

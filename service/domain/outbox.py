@@ -1,14 +1,19 @@
-"""The outbox: what has to happen outside after a commit, written in that commit."""
+"""The outbox: what has to happen outside, or later, after a commit; written in that commit."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from service.domain.operations import OperationType
-
 
 class OutboxTopic(StrEnum):
+    # To be taken to the bank, until it has ended.
     BANK_ORDER = "bank_order"
+    # A one-time code, to be sent.
+    APPROVAL_CODE = "approval_code"
+    # Whatever holds money for a time only: to be ended when that is over.
+    EXPIRY = "expiry"
+    # A settled operation that may earn points.
+    REWARD = "reward"
 
 
 class OutboxRow(NamedTuple):
@@ -19,10 +24,30 @@ class OutboxRow(NamedTuple):
 
     id: str
     topic: OutboxTopic
-    subject_type: OperationType
-    wallet_id: str
+    subject_id: str
     attempts: int
     visits: int
     request_id: str | None
     due_at: datetime
     created_at: datetime
+
+
+def outbox_id(topic: OutboxTopic, subject_id: str) -> str:
+    """One row for each topic and subject, so that what ends the subject can name it."""
+    return f"{topic.value}:{subject_id}"
+
+
+def outbox_row(
+    topic: OutboxTopic, subject_id: str, request_id: str | None, created_at: datetime, due_at: datetime | None = None
+) -> OutboxRow:
+    """Due at once, unless it says when."""
+    return OutboxRow(
+        id=outbox_id(topic, subject_id),
+        topic=topic,
+        subject_id=subject_id,
+        attempts=0,
+        visits=0,
+        request_id=request_id,
+        due_at=due_at or created_at,
+        created_at=created_at,
+    )

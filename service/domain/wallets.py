@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
 from service.domain.entries import EFFECTS, GENESIS_HASH, Entry, EntryType, entry_hash
+from service.domain.limits import Limits, Usage
 from service.domain.money import MAX_AMOUNT_MINOR
 
 
@@ -15,7 +16,17 @@ class WalletStatus(StrEnum):
     CLOSED = "closed"
 
 
+class Freeze(StrEnum):
+    """Which way a frozen wallet is shut."""
+
+    IN = "in"
+    OUT = "out"
+    BOTH = "both"
+
+
 class Wallet(NamedTuple):
+    """`open_operations` counts what has begun here and may still move it; `limits` are its own, besides the usual."""
+
     id: str
     user_id: str
     currency: str
@@ -26,6 +37,14 @@ class Wallet(NamedTuple):
     head_hash: str
     created_at: datetime
     updated_at: datetime
+    freeze: Freeze | None = None
+    open_operations: int = 0
+    usage: Usage = Usage()
+    limits: Limits | None = None
+
+    def lets(self, flow: Freeze) -> bool:
+        """Whether money may go in, or out, as far as freezing is concerned."""
+        return self.status is not WalletStatus.FROZEN or self.freeze not in (flow, Freeze.BOTH, None)
 
 
 class Movement(NamedTuple):
@@ -100,6 +119,7 @@ def wallet_view(wallet: Wallet) -> dict[str, Any]:
         "held": wallet.held,
         "balance": wallet.available + wallet.held,
         "status": wallet.status,
+        "frozen": wallet.freeze,
         "seq": wallet.seq,
         "created_at": to_rfc3339(wallet.created_at),
         "updated_at": to_rfc3339(wallet.updated_at),

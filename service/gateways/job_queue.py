@@ -28,7 +28,7 @@ _RETRIES = 1
 class Job(StrEnum):
     """Names of the functions that workers register."""
 
-    SUBMIT_ORDERS = "submit_orders"
+    DRAIN_OUTBOX = "drain_outbox"
     APPLY_CALLBACKS = "apply_callbacks"
     RUN_BANK = "run_bank"
 

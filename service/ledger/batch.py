@@ -3,26 +3,23 @@
 Pure like the rules: what comes out is the set of writes that one transaction has to make.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from service.domain.entries import Entry
 from service.domain.idempotency import Answer, IdempotencyRecord
-from service.domain.operations import Operation, OperationType, operation_view
 from service.domain.outbox import OutboxRow
+from service.domain.policy import Policy
+from service.domain.records import Record, RecordUpdate
 from service.domain.wallets import Wallet, apply_movement
-from service.errors import (
-    IdempotencyKeyReused,
-    WalletServiceError,
-    problem_body,
-)
-from service.ledger.commands import Command, Needs
-from service.ledger.rules import Changes, Refusal, decide
+from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
+from service.ledger.commands import Changes, Command, CompositeCommand
 
-_ACCEPTED = 202
+_Kind = TypeVar("_Kind", bound=Record)
 
 
 class KnownAnswer(NamedTuple):
@@ -37,14 +34,14 @@ class Loaded(NamedTuple):
 
     active_users: Mapping[str, int]  # with the version of their tokens
     wallets: Mapping[str, Wallet]
-    operations: Mapping[str, Operation]
+    records: Mapping[str, Record]
     answers: Mapping[str, KnownAnswer]
 
 
 class Decided(NamedTuple):
     """The end of one command: an answer where it came with a key, an error where it was refused without one."""
 
-    operation: Operation | None
+    record: Record | None
     answer: Answer | None
     error: WalletServiceError | None
     refused: bool
@@ -55,70 +52,118 @@ class WalletUpdate(NamedTuple):
     after: Wallet
 
 
-class OperationUpdate(NamedTuple):
-    before: Operation
-    after: Operation
-
-
 @dataclass(slots=True)
 class Writes:
     """One bulk operation for each collection."""
 
     wallet_updates: list[WalletUpdate] = field(default_factory=list)
-    operation_inserts: list[Operation] = field(default_factory=list)
-    operation_updates: list[OperationUpdate] = field(default_factory=list)
+    record_inserts: list[Record] = field(default_factory=list)
+    record_updates: list[RecordUpdate] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
-    records: list[IdempotencyRecord] = field(default_factory=list)
+    answers: list[IdempotencyRecord] = field(default_factory=list)
     outbox_inserts: list[OutboxRow] = field(default_factory=list)
     outbox_deletes: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
-            self.wallet_updates
-            or self.operation_inserts
-            or self.operation_updates
-            or self.records
-            or self.outbox_deletes
+            self.wallet_updates or self.record_inserts or self.record_updates or self.answers or self.outbox_deletes
         )
 
 
-def needs_of(commands: Iterable[Command]) -> Needs:
-    users: set[str] = set()
-    wallets: set[str] = set()
-    owned: set[tuple[str, str]] = set()
-    operations: set[tuple[OperationType, str]] = set()
-    for command in commands:
-        needs = command.needs
-        users.update(needs.users)
-        wallets.update(needs.wallets)
-        owned.update(needs.owned_wallets)
-        operations.update(needs.operations)
-    return Needs(tuple(users), tuple(wallets), tuple(owned), tuple(operations))
+class Draft:
+    """The state as a command sees it, over that of what came before; kept when the command is, else forgotten."""
 
-
-class Batch:
-    """The state that commands of one batch see, each after those before it."""
-
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(
+        self, below: "Draft | None", loaded: Loaded, owners: Mapping[tuple[str, str], str], policy: Policy
+    ) -> None:
+        self._below = below
         self._loaded = loaded
-        self._wallets = dict(loaded.wallets)
-        self._wallet_ids_by_owner = {(wallet.user_id, wallet.currency): wallet.id for wallet in self._wallets.values()}
-        self._operations = dict(loaded.operations)
-        self._answers = dict(loaded.answers)
-        self._writes = Writes()
+        self._owners = owners
+        self.policy = policy
+        self.wallets: dict[str, Wallet] = {}
+        self.records: dict[str, Record] = {}
+        self.entries: list[Entry] = []
+        self.outbox_inserts: dict[str, OutboxRow] = {}
+        self.outbox_deletes: list[str] = []
+
+    def on_top(self) -> "Draft":
+        return Draft(self, self._loaded, self._owners, self.policy)
+
+    def emptied(self) -> "Draft":
+        return Draft(self._below, self._loaded, self._owners, self.policy)
 
     def token_version(self, user_id: str) -> int | None:
         return self._loaded.active_users.get(user_id)
 
     def wallet(self, wallet_id: str) -> Wallet | None:
-        return self._wallets.get(wallet_id)
+        found = self.wallets.get(wallet_id)
+        if found is not None:
+            return found
+        return self._loaded.wallets.get(wallet_id) if self._below is None else self._below.wallet(wallet_id)
 
     def wallet_in(self, user_id: str, currency: str) -> Wallet | None:
-        wallet_id = self._wallet_ids_by_owner.get((user_id, currency))
-        return None if wallet_id is None else self._wallets[wallet_id]
+        wallet_id = self._owners.get((user_id, currency))
+        return None if wallet_id is None else self.wallet(wallet_id)
 
-    def operation(self, operation_id: str) -> Operation | None:
-        return self._operations.get(operation_id)
+    def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None:
+        found = self.records.get(record_id)
+        if found is None:
+            if self._below is not None:
+                return self._below.record(record_id, kind)
+            found = self._loaded.records.get(record_id)
+        return found if isinstance(found, kind) else None
+
+    def take_in(self, changes: Changes) -> None:
+        """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
+        for wallet in changes.wallets:
+            self.wallets[wallet.id] = wallet
+        between_wallets: dict[str, int] = defaultdict(int)
+        for movement in changes.movements:
+            before = self.wallet(movement.wallet_id)
+            assert before is not None, f"{movement.wallet_id} was not named as needed"
+            after, entry = apply_movement(before, movement)
+            self.wallets[after.id] = after
+            self.entries.append(entry)
+            if movement.counterparty.startswith("wal_"):
+                between_wallets[after.currency] += after.available + after.held - before.available - before.held
+        assert not any(between_wallets.values()), f"what moves between wallets adds up to {dict(between_wallets)}"
+        for record in (changes.record, *changes.also):
+            self.records[record.id] = record
+        for row in changes.outbox_rows:
+            self.outbox_inserts[row.id] = row
+        for row_id in changes.done_outbox_ids:
+            # A row that this batch made and is done with already never gets to be one.
+            if self.outbox_inserts.pop(row_id, None) is None:
+                self.outbox_deletes.append(row_id)
+
+    def settle_into(self, below: "Draft") -> None:
+        below.wallets |= self.wallets
+        below.records |= self.records
+        below.entries += self.entries
+        for row_id in self.outbox_deletes:
+            if below.outbox_inserts.pop(row_id, None) is None:
+                below.outbox_deletes.append(row_id)
+        below.outbox_inserts |= self.outbox_inserts
+
+
+class _Outcome(NamedTuple):
+    """What a command comes to: its draft, its subject, and what to answer with."""
+
+    draft: Draft
+    record: Record | None
+    answer: tuple[int, Mapping[str, Any] | None] | None
+    error: WalletServiceError | None
+
+
+class Batch:
+    """The state that commands of one batch see, each after those before it."""
+
+    def __init__(self, loaded: Loaded, policy: Policy) -> None:
+        self._loaded = loaded
+        owners = {(wallet.user_id, wallet.currency): wallet.id for wallet in loaded.wallets.values()}
+        self._state = Draft(None, loaded, owners, policy)
+        self._answers = dict(loaded.answers)
+        self._records: list[IdempotencyRecord] = []
 
     def run(self, command: Command) -> Decided:
         """Decides one command and takes in what it changes. A key that has an answer gets it again."""
@@ -128,65 +173,73 @@ class Batch:
             if known.fingerprint != claim.fingerprint:
                 return Decided(None, None, IdempotencyKeyReused(), refused=True)
             return Decided(None, known.answer._replace(replayed=True), None, refused=False)
-        decision = decide(self, command)
-        match decision:
-            case Changes():
-                # Everything that can fail comes before the first change to the batch.
-                body = orjson.dumps(operation_view(decision.operation)) if claim is not None else b""
-                self._take_in(decision)
-                return self._answered(command, decision.operation, None, _ACCEPTED, body)
-            case Refusal(error) if not error.is_kept_under_key:
-                return Decided(None, None, error, refused=True)
-            case Refusal(error):
-                body = problem_body(error, command.request_id) if claim is not None else b""
-                return self._answered(command, None, error, error.http_status, body)
-
-    def _answered(
-        self,
-        command: Command,
-        operation: Operation | None,
-        error: WalletServiceError | None,
-        status_code: int,
-        body: bytes,
-    ) -> Decided:
-        claim = command.claim
-        if claim is None:
-            return Decided(operation, None, error, refused=error is not None)
-        answer = Answer(status_code, body)
+        outcome = _decide(command, self._state.on_top())
+        error = outcome.error
+        if claim is None or (error is not None and not error.is_kept_under_key):
+            outcome.draft.settle_into(self._state)
+            return Decided(outcome.record, None, error, refused=error is not None)
+        # Everything that can fail comes before the first change to the batch.
+        if error is not None:
+            answer = Answer(error.http_status, problem_body(error, command.request_id))
+        else:
+            assert outcome.answer is not None, "what is not refused has an answer"
+            status_code, body = outcome.answer
+            answer = Answer(status_code, orjson.dumps(body))
+        outcome.draft.settle_into(self._state)
         self._answers[claim.id] = KnownAnswer(claim.fingerprint, answer)
-        self._writes.records.append(
-            IdempotencyRecord(claim.id, claim.fingerprint, status_code, body, command.now, claim.expires_at)
+        self._records.append(
+            IdempotencyRecord(
+                claim.id, claim.fingerprint, answer.status_code, answer.body, command.now, claim.expires_at
+            )
         )
-        return Decided(operation, answer, None, refused=error is not None)
-
-    def _take_in(self, changes: Changes) -> None:
-        """All of a command's changes or, where a movement is impossible, none: the error leaves before any."""
-        moved: dict[str, Wallet] = {}
-        entries: list[Entry] = []
-        for movement in changes.movements:
-            before = moved.get(movement.wallet_id) or self._wallets[movement.wallet_id]
-            after, entry = apply_movement(before, movement)
-            moved[movement.wallet_id] = after
-            entries.append(entry)
-        self._wallets.update(moved)
-        self._operations[changes.operation.id] = changes.operation
-        self._writes.entries += entries
-        if changes.outbox_row is not None:
-            self._writes.outbox_inserts.append(changes.outbox_row)
-        if changes.done_outbox_id is not None:
-            self._writes.outbox_deletes.append(changes.done_outbox_id)
+        return Decided(outcome.record, answer, None, refused=error is not None)
 
     def writes(self) -> Writes:
         """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle."""
-        writes = self._writes
-        for operation_id, operation in self._operations.items():
-            before = self._loaded.operations.get(operation_id)
+        state = self._state
+        writes = Writes(
+            entries=state.entries,
+            answers=self._records,
+            outbox_inserts=list(state.outbox_inserts.values()),
+            outbox_deletes=state.outbox_deletes,
+        )
+        for record_id, record in state.records.items():
+            before = self._loaded.records.get(record_id)
             if before is None:
-                writes.operation_inserts.append(operation)
-            elif before is not operation:
-                writes.operation_updates.append(OperationUpdate(before, operation))
-        for wallet_id in sorted(self._wallets):
-            old, new = self._loaded.wallets[wallet_id], self._wallets[wallet_id]
-            if new.seq != old.seq:
+                writes.record_inserts.append(record)
+            elif before != record:
+                writes.record_updates.append(RecordUpdate(before, record))
+        for wallet_id in sorted(state.wallets):
+            old, new = self._loaded.wallets[wallet_id], state.wallets[wallet_id]
+            if new != old:
                 writes.wallet_updates.append(WalletUpdate(old, new))
         return writes
+
+
+def _decide(command: Command, draft: Draft) -> _Outcome:
+    if isinstance(command, CompositeCommand):
+        return _decide_parts(command, draft)
+    try:
+        changes = command.decide(draft)
+    except WalletServiceError as refusal:
+        return _Outcome(draft, None, None, refusal)
+    draft.take_in(changes)
+    body = None if changes.answer is None else changes.answer(draft)
+    return _Outcome(draft, changes.record, (changes.status_code, body), changes.error)
+
+
+def _decide_parts(command: CompositeCommand, draft: Draft) -> _Outcome:
+    """Each part on what those before it left; a refused one leaves nothing."""
+    results: list[Mapping[str, Any] | WalletServiceError] = []
+    for position, part in enumerate(command.parts):
+        outcome = _decide(part, draft.on_top())
+        if outcome.error is None:
+            outcome.draft.settle_into(draft)
+            assert outcome.answer is not None, "a part that is not refused has an answer"
+            results.append(outcome.answer[1] or {})
+        elif command.is_all_or_nothing or not outcome.error.is_kept_under_key:
+            # From the bottom again: what the parts before it did is forgotten.
+            return _Outcome(draft.emptied(), None, None, command.refusal_of_whole(position, outcome.error))
+        else:
+            results.append(outcome.error)
+    return _Outcome(draft, None, command.conclude(results), None)

@@ -1,12 +1,25 @@
-"""Commands: plain data, one class for each thing that the ledger can be asked to do."""
+"""Commands: plain data and a pure rule each; one class for each thing that the ledger can be asked to do.
 
-from collections.abc import Mapping
+A command names the documents that it needs, and decides on them: no I/O, no clock, no randomness. Time and ids are
+handed in, so deciding the same command on the same state gives the same result. A new operation is one more class
+here beside: `orders.py`, `transfers.py` and so on hold one noun each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.operations import OperationType
+from service.domain.outbox import OutboxRow
+from service.domain.policy import Policy
+from service.domain.records import Record
+from service.domain.wallets import Movement, Wallet
+from service.errors import WalletServiceError
+
+_Kind = TypeVar("_Kind", bound=Record)
+
+_ACCEPTED = 202
 
 
 class Needs(NamedTuple):
@@ -15,12 +28,45 @@ class Needs(NamedTuple):
     users: tuple[str, ...] = ()
     wallets: tuple[str, ...] = ()
     owned_wallets: tuple[tuple[str, str], ...] = ()  # (user id, currency)
-    operations: tuple[tuple[OperationType, str], ...] = ()
+    records: tuple[str, ...] = ()
+
+
+class State(Protocol):
+    """What a rule may look at: the documents that its command names, as they stand after the commands before it."""
+
+    @property
+    def policy(self) -> Policy: ...
+    def token_version(self, user_id: str) -> int | None:
+        """None for a user who is not there or may not act."""
+        ...
+
+    def wallet(self, wallet_id: str) -> Wallet | None: ...
+    def wallet_in(self, user_id: str, currency: str) -> Wallet | None: ...
+    def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """All that a command does. `record` is how its subject stands afterwards, also where nothing changed.
+
+    `wallets` are those that change in other ways than by movements, which come after. `answer` is what the client
+    gets, shown from the state afterwards. With an `error`, the command is refused and yet leaves a trace.
+    """
+
+    record: Record
+    movements: tuple[Movement, ...] = ()
+    wallets: tuple[Wallet, ...] = ()
+    also: tuple[Record, ...] = ()
+    outbox_rows: tuple[OutboxRow, ...] = ()
+    done_outbox_ids: tuple[str, ...] = ()
+    answer: Callable[[State], Mapping[str, Any]] | None = None
+    status_code: int = _ACCEPTED
+    error: WalletServiceError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Time and ids are handed in: deciding the same command on the same state gives the same result."""
+    """`claim` is the client's idempotency key, where there is a client."""
 
     now: datetime
     transaction_id: str
@@ -31,79 +77,56 @@ class Command:
     def needs(self) -> Needs:
         raise NotImplementedError
 
+    @property
+    def weight(self) -> int:
+        """How many commands' share of a batch it takes."""
+        return 1
+
+    def decide(self, state: State) -> Changes:
+        """The rule. Raises the WalletServiceError that it is refused with; that changes nothing."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOperation(Command):
-    """A person asks for money to come in or to go out."""
+class PersonalCommand(Command):
+    """Somebody asks, with a token of that version; None where there was no token, as in the seed."""
 
-    operation_id: str
     user_id: str
-    token_version: int | None  # None: not asked for by a token, as by the seed
-    amount: int
-    currency: str
-    account: str
-    category: str | None
-    description: str | None
-    metadata: Mapping[str, str]
+    token_version: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompositeCommand(Command):
+    """Several commands under one key, each decided on what those before it left.
+
+    `is_all_or_nothing`: the first refusal is the refusal of the whole.
+    """
+
+    parts: Sequence[Command]
+    is_all_or_nothing: bool
 
     @property
     def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), owned_wallets=((self.user_id, self.currency),))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestDeposit(RequestOperation):
-    pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestWithdrawal(RequestOperation):
-    entry_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnOperation(Command):
-    """Anything about an operation that exists. Its type, id and wallet never change, so they can be named."""
-
-    operation_type: OperationType
-    operation_id: str
-    wallet_id: str
+        return merged_needs([part.needs for part in self.parts])
 
     @property
-    def needs(self) -> Needs:
-        return Needs(wallets=(self.wallet_id,), operations=((self.operation_type, self.operation_id),))
+    def weight(self) -> int:
+        return max(1, len(self.parts))
+
+    def refusal_of_whole(self, position: int, error: WalletServiceError) -> WalletServiceError:
+        """The refusal of the whole, for that of one part."""
+        raise NotImplementedError
+
+    def conclude(self, outcomes: Sequence[Mapping[str, Any] | WalletServiceError]) -> tuple[int, Mapping[str, Any]]:
+        """Status and body, from each part's answer or refusal."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BeginProcessing(OnOperation):
-    """We are about to talk to the bank: from here on an outcome may exist that we do not know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settle(OnOperation):
-    """The bank executed the order."""
-
-    entry_id: str
-    amount: int
-    currency: str
-    bank_reference: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fail(OnOperation):
-    """The bank refused the order for good. What it says of the amount is None where it never took the order."""
-
-    entry_id: str
-    amount: int | None
-    currency: str | None
-    bank_reference: str | None
-    failure_code: str
-    failure_message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlagForReview(OnOperation):
-    """The bank and we disagree, or it never answered: a person has to look, and the funds stay where they are."""
-
-    failure_code: str
-    failure_message: str
+def merged_needs(all_needs: Sequence[Needs]) -> Needs:
+    """Each document once."""
+    return Needs(
+        users=tuple({name for needs in all_needs for name in needs.users}),
+        wallets=tuple({name for needs in all_needs for name in needs.wallets}),
+        owned_wallets=tuple({name for needs in all_needs for name in needs.owned_wallets}),
+        records=tuple({name for needs in all_needs for name in needs.records}),
+    )

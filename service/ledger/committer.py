@@ -10,7 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pymongo
 import structlog
@@ -18,13 +18,16 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError
 
 from service.database import Client
-from service.domain.operations import Operation
+from service.domain.policy import Policy
+from service.domain.records import Record
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable, WalletServiceError
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.transaction import GuardMissed, prepare
 
 log = structlog.get_logger()
+
+_Kind = TypeVar("_Kind", bound=Record)
 
 # After this many lost races the batch is halved: what loses is likely one wallet, the rest need not wait for it.
 _CONFLICTS_BEFORE_HALVING = 6
@@ -63,12 +66,14 @@ class Ledger:
         self,
         client: Client,
         *,
+        policy: Policy,
         batch_limit: int,
         queue_limit: int,
         patience_s: float,
         on_committed: Callable[[Committed], None],
     ) -> None:
         self._client = client
+        self.policy = policy
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._patience_s = patience_s
@@ -123,11 +128,11 @@ class Ledger:
             raise decided.error
         return decided
 
-    async def change(self, command: Command) -> Operation:
-        """`execute` for commands about an operation: how it stands afterwards."""
-        operation = (await self.execute(command)).operation
-        assert operation is not None, "a command without a key is refused or has its operation"
-        return operation
+    async def change(self, command: Command, kind: type[_Kind]) -> _Kind:
+        """`execute` for commands without a key: their record as it stands afterwards. Raises what refused them."""
+        record = (await self.execute(command)).record
+        assert isinstance(record, kind), "a command without a key is refused or has its record"
+        return record
 
     async def _run(self) -> None:
         while True:
@@ -159,12 +164,14 @@ class Ledger:
         """The next ones in the order in which they came; who has waited out their patience is not kept longer."""
         overdue_s = perf_counter() - self._patience_s
         batch: list[Pending] = []
-        while self._waiting and len(batch) < self._batch_limit:
+        weight = 0
+        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._batch_limit):
             pending = self._waiting.popleft()
             if pending.arrived_s <= overdue_s:
                 _answer_all([pending], Unavailable(retry_after_s=_RETRY_AFTER_S))
             else:
                 batch.append(pending)
+                weight += pending.command.weight
         return batch
 
     async def _settle(self, batch: Sequence[Pending], deadline_s: float) -> None:
@@ -200,7 +207,7 @@ class Ledger:
         async with self._client.start_session() as session:
             try:
                 with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
-                    prepared = await prepare(session, [pending.command for pending in batch])
+                    prepared = await prepare(session, [pending.command for pending in batch], self.policy)
             except BaseException:  # a cancelled task too must not leave its documents locked
                 if session.in_transaction:
                     await session.abort_transaction()

@@ -8,14 +8,15 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import start_transaction
 from service.domain.idempotency import Answer
-from service.domain.operations import Operation, OperationType
+from service.domain.policy import Policy
+from service.domain.records import Record
 from service.domain.wallets import Wallet
 from service.errors import InternalError
-from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes, needs_of
-from service.ledger.commands import Command
+from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
+from service.ledger.commands import Command, merged_needs
 from service.repositories import idempotency_keys as idempotency_repository
-from service.repositories import operations as operation_repository
 from service.repositories import outbox as outbox_repository
+from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -34,13 +35,13 @@ class GuardMissed(Exception):
     """A document was no longer in the state that was decided on."""
 
 
-async def prepare(session: AsyncClientSession, commands: Sequence[Command]) -> Prepared:
+async def prepare(session: AsyncClientSession, commands: Sequence[Command], policy: Policy) -> Prepared:
     """Everything but the commit. Raises GuardMissed, or what the driver raises.
 
     Where nothing has to be written the transaction is left without operations to commit.
     """
     await start_transaction(session)
-    batch = Batch(await _load(commands, session))
+    batch = Batch(await _load(commands, session), policy)
     decided = [_run_alone(batch, command) for command in commands]
     writes = batch.writes()
     if writes:
@@ -58,7 +59,7 @@ def _run_alone(batch: Batch, command: Command) -> Decided:
 
 
 async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loaded:
-    needs = needs_of(commands)
+    needs = merged_needs([command.needs for command in commands])
     claims = [command.claim.id for command in commands if command.claim is not None]
     answers: dict[str, KnownAnswer] = {}
     if claims:
@@ -67,16 +68,13 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     active_users: dict[str, int] = {}
     if needs.users:
         active_users = await user_repository.find_active(needs.users, session=session)
-    operations: dict[str, Operation] = {}
-    for operation_type in OperationType:
-        ids = [operation_id for kind, operation_id in needs.operations if kind is operation_type]
-        if ids:
-            for operation in await operation_repository.find_named(operation_type, ids, session=session):
-                operations[operation.id] = operation
+    records: dict[str, Record] = {}
+    if needs.records:
+        records = await record_repository.find_named(needs.records, session=session)
     wallets: dict[str, Wallet] = {}
     if needs.wallets or needs.owned_wallets:
         wallets = await wallet_repository.find_named(needs.wallets, needs.owned_wallets, session=session)
-    return Loaded(active_users, wallets, operations, answers)
+    return Loaded(active_users, wallets, records, answers)
 
 
 async def _write(writes: Writes, session: AsyncClientSession) -> None:
@@ -87,15 +85,12 @@ async def _write(writes: Writes, session: AsyncClientSession) -> None:
     """
     if writes.wallet_updates and not await wallet_repository.update_guarded(writes.wallet_updates, session=session):
         raise GuardMissed
-    if writes.records:
-        await idempotency_repository.insert_many(writes.records, session=session)
-    for operation_type in OperationType:
-        inserts = [o for o in writes.operation_inserts if o.type is operation_type]
-        if inserts:
-            await operation_repository.insert_many(inserts, session=session)
-        updates = [u for u in writes.operation_updates if u.after.type is operation_type]
-        if updates and not await operation_repository.update_guarded(updates, session=session):
-            raise GuardMissed
+    if writes.answers:
+        await idempotency_repository.insert_many(writes.answers, session=session)
+    if writes.record_inserts:
+        await record_repository.insert_many(writes.record_inserts, session=session)
+    if writes.record_updates and not await record_repository.update_guarded(writes.record_updates, session=session):
+        raise GuardMissed
     if writes.outbox_inserts:
         await outbox_repository.insert_many(writes.outbox_inserts, session=session)
     if writes.outbox_deletes:

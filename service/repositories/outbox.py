@@ -7,7 +7,6 @@ from typing import Any
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import OutboxDocument
-from service.domain.operations import OperationType
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories.due_rows import claim_due
 
@@ -22,8 +21,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
     return OutboxRow(
         id=document["_id"],
         topic=OutboxTopic(document["topic"]),
-        subject_type=OperationType(document["subject_type"]),
-        wallet_id=document["wallet_id"],
+        subject_id=document["subject_id"],
         attempts=document["attempts"],
         visits=document["visits"],
         request_id=document["request_id"],

@@ -27,6 +27,12 @@ async def find_ids(emails: Sequence[str], *, session: AsyncClientSession) -> dic
     return {row["email"]: row["_id"] for row in await found.to_list()}
 
 
+async def find_active_ids(emails: Sequence[str]) -> dict[str, str]:
+    """The ids of those who exist and may act, by e-mail."""
+    found = User.get_pymongo_collection().find({"email": {"$in": list(emails)}, "is_active": True}, {"email": 1})
+    return {row["email"]: row["_id"] for row in await found.to_list()}
+
+
 async def find_by_email(email: str) -> User | None:
     return await User.find_one(User.email == email)
 

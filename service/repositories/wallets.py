@@ -8,38 +8,21 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import WalletDocument
-from service.domain.wallets import Wallet, WalletStatus
+from service.domain.wallets import Wallet
+from service.repositories.records import from_row, to_row
 
 
 def _from_row(row: dict[str, Any]) -> Wallet:
-    return Wallet(
-        row["_id"],
-        row["user_id"],
-        row["currency"],
-        row["available"],
-        row["held"],
-        WalletStatus(row["status"]),
-        row["seq"],
-        row["head_hash"],
-        row["created_at"],
-        row["updated_at"],
-    )
-
-
-def _to_row(wallet: Wallet) -> dict[str, Any]:
-    row = wallet._asdict()
-    row["_id"] = row.pop("id")
-    for field in ("available", "held", "seq"):
-        row[field] = Int64(row[field])
-    return row
+    wallet: Wallet = from_row(Wallet, row)
+    return wallet
 
 
 async def insert(wallet: Wallet, *, session: AsyncClientSession) -> None:
-    await WalletDocument.get_pymongo_collection().insert_one(_to_row(wallet), session=session)
+    await WalletDocument.get_pymongo_collection().insert_one(to_row(wallet), session=session)
 
 
 async def insert_many(wallets: Sequence[Wallet], *, session: AsyncClientSession) -> None:
-    await WalletDocument.get_pymongo_collection().insert_many([_to_row(w) for w in wallets], session=session)
+    await WalletDocument.get_pymongo_collection().insert_many([to_row(w) for w in wallets], session=session)
 
 
 async def find_named(
@@ -78,6 +61,14 @@ async def update_guarded(changes: Sequence[tuple[Wallet, Wallet]], *, session: A
 def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
     available_delta = after.available - before.available
     held_delta = after.held - before.held
+    changed: dict[str, Any] = {"updated_at": after.updated_at}
+    if after.seq != before.seq:
+        changed["head_hash"] = after.head_hash
+    if after.usage != before.usage:
+        changed["usage"] = to_row(after.usage)
+    if (after.status, after.freeze, after.limits) != (before.status, before.freeze, before.limits):
+        limits = None if after.limits is None else to_row(after.limits)
+        changed |= {"status": after.status, "freeze": after.freeze, "limits": limits}
     return UpdateOne(
         {
             "_id": before.id,
@@ -91,8 +82,9 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
                 "available": Int64(available_delta),
                 "held": Int64(held_delta),
                 "seq": Int64(after.seq - before.seq),
+                "open_operations": Int64(after.open_operations - before.open_operations),
             },
-            "$set": {"head_hash": after.head_hash, "updated_at": after.updated_at},
+            "$set": changed,
         },
     )
 

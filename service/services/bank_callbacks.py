@@ -10,13 +10,13 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
-from service.domain.operations import OperationType
+from service.domain.operations import Operation
 from service.errors import InvalidSignature
 from service.gateways.bank import BankReport, BankState
 from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
-from service.repositories import operations as operation_repository
+from service.repositories import records as record_repository
 from service.services.settlement import apply_report
 from service.settings import Settings
 
@@ -28,8 +28,6 @@ _LEASE_S = 15.0
 _ATTEMPT_LIMIT = 20
 _RETRY_MAX_S = 600.0
 _SETTLED = "payment.settled"
-
-_PREFIXES = {"wdr_": OperationType.WITHDRAWAL, "dep_": OperationType.DEPOSIT}
 
 
 class CallbackPayload(BaseModel):
@@ -95,10 +93,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
     if payload.type != _SETTLED:
         log.warning("bank.callback_ignored", type=payload.type, reference=payload.reference)
         return "ignored_type"
-    operation_type = _PREFIXES.get(payload.reference[:4])
-    operation = None
-    if operation_type is not None:
-        operation = await operation_repository.find(operation_type, payload.reference)
+    operation = await record_repository.find(payload.reference, Operation)
     if operation is None:
         log.error("bank.unknown_reference", reference=payload.reference)
         return "unknown_reference"

@@ -5,8 +5,8 @@ import structlog
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
-from service.ledger.commands import RequestDeposit
 from service.ledger.committer import Ledger
+from service.ledger.orders import RequestDeposit
 from service.services.orders import Order, Requester
 
 log = structlog.get_logger()
@@ -32,6 +32,6 @@ async def request_deposit(
         )
     )
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
-    if decided.operation is not None:
-        log.info("deposit.accepted", operation_id=decided.operation.id, user_id=user.user_id)
+    if decided.record is not None:
+        log.info("deposit.accepted", operation_id=decided.record.id, user_id=user.user_id)
     return decided.answer

@@ -2,20 +2,21 @@
 
 from service.domain.operations import Operation, OperationType
 from service.errors import NotFound
-from service.repositories import operations as operation_repository
-from service.repositories.operations import OperationFilter as OperationFilter  # noqa: PLC0414 controllers name it, and may not reach below
+from service.repositories import records as record_repository
+from service.repositories.records import RecordFilter as RecordFilter  # noqa: PLC0414 controllers name it, and may not reach below
 
 
 async def get_operation(operation_type: OperationType, operation_id: str, user_id: str) -> Operation:
     """Raises NotFound where there is none or it is somebody else's."""
-    operation = await operation_repository.find_owned(operation_type, operation_id, user_id)
-    if operation is None:
+    operation = await record_repository.find_owned(operation_id, Operation, user_id)
+    if operation is None or operation.type is not operation_type:
         raise NotFound(f"There is no {operation_type} {operation_id}")
     return operation
 
 
 async def list_operations(
-    operation_type: OperationType, user_id: str, wanted: OperationFilter, *, before_id: str | None, limit: int
+    operation_type: OperationType, user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int
 ) -> list[Operation]:
     """A user's operations, newest first."""
-    return await operation_repository.find_of_user(operation_type, user_id, wanted, before_id=before_id, limit=limit)
+    prefix = record_repository.OPERATION_PREFIXES[operation_type]
+    return await record_repository.find_of_user(prefix, Operation, user_id, wanted, before_id=before_id, limit=limit)

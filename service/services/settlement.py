@@ -14,10 +14,10 @@ from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus
 from service.domain.outbox import OutboxRow
 from service.errors import IllegalTransition
 from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
-from service.ledger.commands import BeginProcessing, Fail, FlagForReview, Settle
 from service.ledger.committer import Ledger
-from service.repositories import operations as operation_repository
+from service.ledger.orders import BeginProcessing, Fail, FlagForReview, Settle
 from service.repositories import outbox as outbox_repository
+from service.repositories import records as record_repository
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -40,11 +40,6 @@ class Desk(NamedTuple):
     settings: Settings
 
 
-async def claim_orders(limit: int, settings: Settings) -> list[OutboxRow]:
-    """Orders that are due, for as long as an answer of the bank is waited for."""
-    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit)
-
-
 async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     """One visit to the bank for an operation that has not ended; safe to repeat at any point.
 
@@ -52,10 +47,9 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
-    structlog.contextvars.bind_contextvars(request_id=row.request_id)
-    operation = await operation_repository.find(row.subject_type, row.id)
+    operation = await record_repository.find(row.subject_id, Operation)
     if operation is None:
-        log.error("outbox.without_operation", operation_id=row.id)
+        log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
         return
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
@@ -97,7 +91,7 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         known = await _from_bank(desk.bank.find(operation.id), desk)
         if known is not None:
             return known
-    await desk.ledger.change(BeginProcessing(**_about(operation)))
+    await desk.ledger.change(BeginProcessing(**_about(operation)), Operation)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
         reference=operation.id,
@@ -138,7 +132,7 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
 
 async def _leave_to_a_person(operation: Operation, code: str, message: str, ledger: Ledger) -> None:
     try:
-        await ledger.change(FlagForReview(**_about(operation), failure_code=code, failure_message=message))
+        await ledger.change(FlagForReview(**_about(operation), failure_code=code, failure_message=message), Operation)
     except IllegalTransition:
         log.info("bank.order_overtaken", operation_id=operation.id)
     else:
@@ -166,7 +160,8 @@ async def apply_report(operation: Operation, report: BankReport, ledger: Ledger)
                         amount=report.amount,
                         currency=report.currency,
                         bank_reference=report.bank_reference,
-                    )
+                    ),
+                    Operation,
                 )
                 log.info("operation.settled", operation_id=operation.id, status=ended.status)
                 return ended.status
@@ -193,7 +188,8 @@ async def _fail(operation: Operation, code: str, message: str, report: BankRepor
             bank_reference=None if report is None else report.bank_reference,
             failure_code=code,
             failure_message=message,
-        )
+        ),
+        Operation,
     )
     log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=ended.failure_code)
     return ended.status
@@ -204,7 +200,6 @@ def _about(operation: Operation) -> dict[str, Any]:
         "now": utc_now(),
         "transaction_id": new_id(Prefix.TRANSACTION),
         "request_id": operation.request_id,
-        "operation_type": operation.type,
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }

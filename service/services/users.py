@@ -1,6 +1,6 @@
 """People: registering, logging in, and who somebody is."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -134,6 +134,18 @@ async def log_in(passwords: Passwords, settings: Settings, email: str, password:
         raise InvalidCredentials
     log.info("user.logged_in", user_id=user.id)
     return LoggedIn(user, issue_access_token(user, settings, utc_now()))
+
+
+async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
+    """The ids of those whose addresses these are, however they are spelt; nobody's address is left out."""
+    normal: dict[str, str] = {}
+    for email in emails:
+        try:
+            normal[email] = _normal_email(email)
+        except InvalidFields:
+            continue
+    ids = await user_repository.find_active_ids(list(normal.values()))
+    return {email: ids[one] for email, one in normal.items() if one in ids}
 
 
 async def get_user(token: AccessToken) -> User:

@@ -71,6 +71,7 @@ class TestOpening:
             "held": 0,
             "balance": 0,
             "status": "active",
+            "frozen": None,
             "seq": 0,
             "created_at": wallet["created_at"],
             "updated_at": wallet["created_at"],

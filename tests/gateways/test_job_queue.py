@@ -23,7 +23,7 @@ class TestWake:
         before = await _queued(settings)
         jobs = JobQueue(settings)
         for _ in range(1000):
-            jobs.wake(Job.SUBMIT_ORDERS)
+            jobs.wake(Job.DRAIN_OUTBOX)
         await asyncio.sleep(0.2)
         await jobs.close()
         # Two where the thousand fell on both sides of a moment's end.
@@ -43,6 +43,6 @@ class TestWake:
     async def test_without_redis_nobody_waits_and_nothing_is_raised(self, servers: Servers) -> None:
         jobs = JobQueue(make_settings(servers, redis_url="redis://127.0.0.1:1/0"))
         started_s = time.monotonic()
-        jobs.wake(Job.SUBMIT_ORDERS)
+        jobs.wake(Job.DRAIN_OUTBOX)
         assert time.monotonic() - started_s < 1, "a nudge is given in passing"
         await jobs.close()

@@ -9,13 +9,14 @@ from pymongo import monitoring
 from pymongo.errors import OperationFailure
 
 from service.database import Client, Databases, bind_documents, connect
+from service.domain.policy import Policy
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
 from service.ledger.committer import Committed, Ledger
 from service.settings import Settings
 from tests.factories import make_funded_wallet, withdrawal_of
 from tests.servers import Admin, fail_point
 
-_LIMITS: dict[str, Any] = {"batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
+_LIMITS: dict[str, Any] = {"policy": Policy(), "batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
 
 
 class Committer:

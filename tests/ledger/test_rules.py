@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
+from service.domain.outbox import OutboxTopic, outbox_id
+from service.domain.policy import Policy
 from service.domain.wallets import Wallet, WalletStatus, new_wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
-from service.ledger.commands import (
+from service.ledger.commands import Command
+from service.ledger.orders import (
     BeginProcessing,
-    Command,
     Fail,
     FlagForReview,
     RequestDeposit,
@@ -42,7 +44,7 @@ class Books:
     outbox: set[str] = field(default_factory=set)
 
     def run(self, commands: Iterable[Command]) -> list[Decided]:
-        batch = Batch(Loaded({"usr_a": 0, "usr_b": 0}, self.wallets, self.operations, self.answers))
+        batch = Batch(Loaded({"usr_a": 0, "usr_b": 0}, self.wallets, self.operations, self.answers), Policy())
         decided = [batch.run(command) for command in commands]
         self._take_in(batch.writes())
         return decided
@@ -51,15 +53,17 @@ class Books:
         for wallet_update in writes.wallet_updates:
             assert self.wallets[wallet_update.after.id] == wallet_update.before
             self.wallets[wallet_update.after.id] = wallet_update.after
-        for operation in writes.operation_inserts:
+        for operation in writes.record_inserts:
+            assert isinstance(operation, Operation)
             assert operation.id not in self.operations
             self.operations[operation.id] = operation
-        for operation_update in writes.operation_updates:
+        for operation_update in writes.record_updates:
+            assert isinstance(operation_update.after, Operation)
             assert self.operations[operation_update.after.id] == operation_update.before
             self.operations[operation_update.after.id] = operation_update.after
         for entry in writes.entries:
             self.entries.setdefault(entry.wallet_id, []).append(entry)
-        for record in writes.records:
+        for record in writes.answers:
             assert record.id not in self.answers
             self.answers[record.id] = KnownAnswer(record.fingerprint, Answer(record.status_code, record.body))
         self.outbox |= {row.id for row in writes.outbox_inserts}
@@ -163,7 +167,6 @@ def _about(operation: Operation, step: str) -> Command:
     common: dict[str, Any] = {
         "now": _NOW + timedelta(milliseconds=number),
         "transaction_id": f"txn_{number}",
-        "operation_type": operation.type,
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }
@@ -244,7 +247,7 @@ class TestRulesAgainstAModel:
             assert total == model.paid_in[currency] - model.paid_out[currency]
         for operation in books.operations.values():
             waits_for_bank = operation.status in (OperationStatus.PENDING, OperationStatus.PROCESSING)
-            assert (operation.id in books.outbox) == waits_for_bank
+            assert (outbox_id(OutboxTopic.BANK_ORDER, operation.id) in books.outbox) == waits_for_bank
 
     def _commands_of(
         self,

@@ -20,15 +20,17 @@ from seed.deposits import StartingBalance, deposit_once
 from service.database import Databases, bind_documents, connect, set_up
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.operations import OperationStatus, OperationType
+from service.domain.operations import Operation, OperationStatus
 from service.gateways.simulated_bank import report_of
-from service.ledger.commands import FlagForReview
+from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
-from service.repositories import operations as operation_repository
+from service.repositories import records as record_repository
+from service.services.approvals import cancel_payment
 from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
-from service.services.settlement import Desk, claim_orders, pursue_order
+from service.services.outbox import claim_rows
+from service.services.settlement import Desk, pursue_order
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
@@ -121,24 +123,27 @@ async def _live(resources: Resources) -> None:
     unanswered = await ask("withdrawal", "unavailable", 300)
     await _pursue_due_orders(desk)
     await _let_the_bank_speak(resources)
-    held = await operation_repository.find(OperationType.WITHDRAWAL, unanswered)
+    held = await record_repository.find(unanswered, Operation)
     assert held is not None
     await resources.ledger.change(
         FlagForReview(
             now=utc_now(),
             transaction_id="txn_review",
-            operation_type=held.type,
             operation_id=held.id,
             wallet_id=held.wallet_id,
             failure_code="bank_outcome_unknown",
             failure_message="The bank gave no outcome",
-        )
+        ),
+        Operation,
     )
     await ask("withdrawal", "success", 400)
     await ask("deposit", "success", 600)
     await _pursue_due_orders(desk)
     await ask("withdrawal", "success", 50)
     await ask("deposit", "success", 60)
+    claim = IdempotencyClaim(f"{first.id}:cancel", "f" * 64, utc_now() + timedelta(days=1))
+    canceled = await ask("withdrawal", "success", 70)
+    assert (await cancel_payment(resources.ledger, Requester(first.id, None), canceled, claim, None)).status_code == 200
     # The bank says it once more, and nobody has listened yet.
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
@@ -146,7 +151,7 @@ async def _live(resources: Resources) -> None:
 
 
 async def _pursue_due_orders(desk: Desk) -> None:
-    for row in await claim_orders(1000, desk.settings):
+    for row in await claim_rows(1000, desk.settings):
         await pursue_order(row, desk)
 
 
@@ -169,17 +174,17 @@ def rules_of(breaches: Sequence[Breach]) -> set[str]:
 class TestASoundLedger:
     async def test_has_no_breach_with_an_operation_in_each_state(self, books: Books) -> None:
         states = await books.admin.wallet["withdrawals"].distinct("status")
-        assert set(states) == set(OperationStatus)
+        assert set(states) == set(OperationStatus) - {OperationStatus.REQUIRES_APPROVAL}
         inspection = await inspect(books.databases)
         assert inspection.breaches == []
         assert dict(inspection.counts) == {
             "wallets": 3,
-            "entries": 9,
+            "entries": 11,
             "deposits": 5,
-            "withdrawals": 5,
+            "withdrawals": 6,
             "orders at the bank": 7,
             "callbacks of the bank": 4,
-            "idempotency records": 10,
+            "idempotency records": 12,
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (18_250, 750, 20_000, 1_000)
@@ -294,7 +299,9 @@ def remove(name: str, **wanted: Any) -> Damage:
 
 
 def _subject(name: str, row: Row) -> str:
-    return f"{row['wallet_id']}#{row['seq']}" if name == "transaction_logs" else str(row["_id"])
+    if name == "transaction_logs":
+        return f"{row['wallet_id']}#{row['seq']}"
+    return str(row["subject_id"] if name == "outbox" else row["_id"])
 
 
 async def raise_balance(books: Books) -> str:
@@ -379,7 +386,7 @@ async def pay_for_nobody(books: Books) -> str:
 async def keep_in_the_outbox(books: Books) -> str:
     row = await books.one("outbox")
     ended = await books.one("withdrawals", status="success")
-    await books.put("outbox", {**row, "_id": ended["_id"]})
+    await books.put("outbox", {**row, "_id": f"bank_order:{ended['_id']}", "subject_id": ended["_id"]})
     return str(ended["_id"])
 
 

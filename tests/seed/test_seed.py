@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
 from passlib.hash import argon2  # type: ignore[import-untyped]  # libpass ships no types
 
 from scripts.check_ledger import check_ledger
@@ -156,10 +157,9 @@ async def _forget_settlements(settings: Settings, bank_state: str) -> None:
         for deposit in await admin.wallet["deposits"].find().to_list():
             await admin.wallet["outbox"].insert_one(
                 {
-                    "_id": deposit["_id"],
+                    "_id": f"bank_order:{deposit['_id']}",
                     "topic": "bank_order",
-                    "subject_type": "deposit",
-                    "wallet_id": deposit["wallet_id"],
+                    "subject_id": deposit["_id"],
                     "attempts": 0,
                     "request_id": None,
                     "due_at": deposit["created_at"],
@@ -170,7 +170,10 @@ async def _forget_settlements(settings: Settings, bank_state: str) -> None:
         if bank_state == "accepted":
             await admin.bank["orders"].update_many({}, {"$set": {"state": bank_state, "payments": []}})
         await admin.wallet["transaction_logs"].delete_many({})
-        empty = {"$bit": {"available": {"and": 0}, "seq": {"and": 0}}, "$set": {"head_hash": "0" * 64}}
+        empty = {
+            "$bit": {"available": {"and": 0}, "seq": {"and": 0}},
+            "$set": {"head_hash": "0" * 64, "open_operations": Int64(1)},
+        }
         await admin.wallet["wallets"].update_many({}, empty)
     finally:
         await admin.client.close()

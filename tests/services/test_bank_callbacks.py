@@ -9,10 +9,11 @@ import pytest
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import Operation, OperationStatus
+from service.domain.policy import Policy
 from service.errors import Unavailable
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
-from service.repositories import operations as operation_repository
+from service.repositories import records as record_repository
 from service.services.bank_callbacks import apply_callback
 from service.startup import Resources
 from tests.factories import change, make_funded_wallet, withdrawal_of
@@ -21,7 +22,12 @@ from tests.factories import change, make_funded_wallet, withdrawal_of
 @pytest.fixture
 async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
     ledger = Ledger(
-        resources.databases.client, batch_limit=10, queue_limit=10, patience_s=5, on_committed=lambda _committed: None
+        resources.databases.client,
+        policy=Policy(),
+        batch_limit=10,
+        queue_limit=10,
+        patience_s=5,
+        on_committed=lambda _committed: None,
     )
     ledger.start()
     yield ledger
@@ -54,7 +60,7 @@ async def _kept(callback_id: str, databases: Databases) -> dict[str, Any]:
 
 
 async def _status(operation: Operation) -> OperationStatus:
-    found = await operation_repository.find(operation.type, operation.id)
+    found = await record_repository.find(operation.id, Operation)
     assert found is not None
     return found.status
 
@@ -112,7 +118,12 @@ class TestTrouble:
         self, withdrawal: Operation, databases: Databases, resources: Resources
     ) -> None:
         ended = Ledger(
-            resources.databases.client, batch_limit=1, queue_limit=1, patience_s=1, on_committed=lambda _committed: None
+            resources.databases.client,
+            policy=Policy(),
+            batch_limit=1,
+            queue_limit=1,
+            patience_s=1,
+            on_committed=lambda _committed: None,
         )
         ended.start()
         await ended.close()
@@ -131,4 +142,4 @@ class TestTrouble:
         assert kept["result"] == "given_up"
         assert "due_at" not in kept
         assert await _status(withdrawal) is OperationStatus.PENDING
-        assert await databases.wallet["outbox"].find_one({"_id": withdrawal.id}) is not None
+        assert await databases.wallet["outbox"].find_one({"subject_id": withdrawal.id}) is not None

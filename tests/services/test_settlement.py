@@ -10,12 +10,13 @@ import pytest
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import Operation, OperationStatus
-from service.domain.outbox import OutboxRow, OutboxTopic
+from service.domain.outbox import OutboxTopic, outbox_row
+from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
 from service.ledger.committer import Ledger
-from service.repositories import operations as operation_repository
 from service.repositories import outbox as outbox_repository
+from service.repositories import records as record_repository
 from service.services.settlement import Desk, apply_report, pursue_order
 from service.settings import Settings
 from service.startup import Resources
@@ -59,7 +60,12 @@ def report_on(operation: Operation, state: BankState, **overrides: Any) -> BankR
 @pytest.fixture
 async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
     ledger = Ledger(
-        resources.databases.client, batch_limit=10, queue_limit=10, patience_s=5, on_committed=lambda _committed: None
+        resources.databases.client,
+        policy=Policy(),
+        batch_limit=10,
+        queue_limit=10,
+        patience_s=5,
+        on_committed=lambda _committed: None,
     )
     ledger.start()
     yield ledger
@@ -76,22 +82,14 @@ class Scene:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
-        row = OutboxRow(
-            id=operation.id,
-            topic=OutboxTopic.BANK_ORDER,
-            subject_type=operation.type,
-            wallet_id=operation.wallet_id,
-            attempts=attempts,
-            visits=attempts - 1 if visits is None else visits,
-            request_id=None,
-            due_at=now,
-            created_at=now,
+        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now)._replace(
+            attempts=attempts, visits=attempts - 1 if visits is None else visits
         )
         await pursue_order(row, Desk(self.ledger, bank, self.settings))
         return await self.now()
 
     async def now(self) -> Operation:
-        found = await operation_repository.find(self.operation.type, self.operation.id)
+        found = await record_repository.find(self.operation.id, Operation)
         assert found is not None
         return found
 
@@ -133,7 +131,7 @@ class TestFirstVisit:
         operation = await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
         assert operation.status is OperationStatus.PROCESSING
         assert await scene.balance() == (4_000, 1_000)
-        row = await databases.wallet["outbox"].find_one({"_id": operation.id})
+        row = await databases.wallet["outbox"].find_one({"subject_id": operation.id})
         assert row is not None
         assert utc_now() < row["due_at"] < utc_now() + timedelta(seconds=3)
 
@@ -163,7 +161,7 @@ class TestLaterVisits:
         operation = await scene.visit(ScriptedBank(answers=[answer]), attempts=scene.settings.bank_attempt_limit)
         assert (operation.status, operation.failure_code) == (OperationStatus.REQUIRES_REVIEW, "bank_outcome_unknown")
         assert await scene.balance() == (4_000, 1_000)
-        assert await databases.wallet["outbox"].find_one({"_id": operation.id}) is None
+        assert await databases.wallet["outbox"].find_one({"subject_id": operation.id}) is None
 
     async def test_do_nothing_to_an_operation_that_has_ended(self, scene: Scene, databases: Databases) -> None:
         await change(databases, settlement_of(scene.operation))
@@ -211,7 +209,7 @@ class TestLaterVisits:
     async def test_a_row_whose_operation_has_ended_goes(self, scene: Scene, databases: Databases) -> None:
         await databases.wallet["withdrawals"].update_one({"_id": scene.operation.id}, {"$set": {"status": "failed"}})
         await scene.visit(ScriptedBank(), attempts=2)
-        assert await databases.wallet["outbox"].find_one({"_id": scene.operation.id}) is None
+        assert await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id}) is None
 
     async def test_a_bank_that_hangs_counts_as_a_visit_and_ends_with_a_person(
         self, scene: Scene, databases: Databases
@@ -227,7 +225,7 @@ class TestLaterVisits:
 
         scene.settings = scene.settings.model_copy(update={"bank_timeout_s": 0.1})
         assert (await scene.visit(HangingBank())).status is OperationStatus.PROCESSING
-        row = await databases.wallet["outbox"].find_one({"_id": scene.operation.id})
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
         assert row is not None
         assert row["visits"] == 1
         operation = await scene.visit(HangingBank(), attempts=scene.settings.bank_attempt_limit)
@@ -274,11 +272,13 @@ class TestTheOutbox:
     async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(self, scene: Scene) -> None:
         now = utc_now() + timedelta(seconds=1)
         taken = await outbox_repository.claim(now=now, lease_s=10, limit=1000)
-        assert scene.operation.id in [row.id for row in taken]
-        assert scene.operation.id not in [r.id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1000)]
+        assert scene.operation.id in [row.subject_id for row in taken]
+        assert scene.operation.id not in [
+            r.subject_id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1000)
+        ]
         later = now + timedelta(seconds=11)
         again = await outbox_repository.claim(now=later, lease_s=0, limit=1000)
-        assert [row.attempts for row in again if row.id == scene.operation.id] == [2]
+        assert [row.attempts for row in again if row.subject_id == scene.operation.id] == [2]
 
     async def test_two_workers_never_get_the_same_row(self, scene: Scene, databases: Databases) -> None:
         for _ in range(20):

@@ -34,7 +34,7 @@ class Queue:
 
 
 def make_drain(queue: Queue, resources: Resources, hands: int = 2) -> Drain[str]:
-    return Drain(Job.SUBMIT_ORDERS, resources.jobs, queue.claim, queue.work, hands)
+    return Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, hands)
 
 
 class TestDrain:
@@ -77,7 +77,7 @@ class TestDrain:
                 return []
             return await queue.claim(limit)
 
-        drain = Drain(Job.SUBMIT_ORDERS, resources.jobs, claim_and_be_nudged, queue.work, 2)
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, claim_and_be_nudged, queue.work, 2)
         await drain.run()
         await drain.close()
         assert queue.done == ["a", "late"]
@@ -91,7 +91,7 @@ class TestDrain:
                 raise OSError("the database is away")
             return await queue.claim(limit)
 
-        drain = Drain(Job.SUBMIT_ORDERS, resources.jobs, claim_or_fail, queue.work, 2)
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, claim_or_fail, queue.work, 2)
         outcome = (await asyncio.gather(drain.run(), return_exceptions=True))[0]
         assert isinstance(outcome, OSError)
         fails = False

@@ -1,0 +1,208 @@
+"""Transfers over HTTP."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field, model_validator
+
+from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest, respond
+from service.controllers.pagination import open_page, page_of
+from service.controllers.requests import LargeBodyRoute, StrictModel, StrictRoute
+from service.controllers.schemas import BalanceView, PageView, Problem, View, problem_responses
+from service.domain.operations import OperationStatus
+from service.domain.transfers import Transfer, transfer_view
+from service.errors import (
+    CurrencyMismatch,
+    InvalidCursor,
+    InvalidFields,
+    NotFound,
+    RecipientBalanceOverflow,
+    RecipientNotFound,
+    RecipientWalletFrozen,
+    SameWallet,
+    TransferBatchRefused,
+    Unauthenticated,
+)
+from service.services import transfers
+from service.services.transfers import TransferOrder
+
+router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
+batch_router = APIRouter(route_class=LargeBodyRoute, tags=["Transfers"])
+
+_BATCH_LIMIT = 500
+
+_WalletId = Annotated[str, Field(min_length=1, max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
+_TransferId = Annotated[str, Path(max_length=64, examples=["trf_0198c0ffee0070008000000000000001"])]
+
+
+class TransferRequest(OrderRequest):
+    """To a wallet or to a person, exactly one of the two."""
+
+    from_wallet_id: _WalletId
+    to_wallet_id: Annotated[_WalletId | None, Field(examples=["wal_0198c0ffee0070008000000000000002"])] = None
+    to_email: Annotated[str | None, Field(max_length=254, description="Whose address it is", examples=[None])] = None
+
+    @model_validator(mode="after")
+    def _names_one_recipient(self) -> Self:
+        if (self.to_wallet_id is None) == (self.to_email is None):
+            raise ValueError("Send either to_wallet_id or to_email")
+        return self
+
+    @property
+    def order(self) -> TransferOrder:
+        return TransferOrder(
+            self.from_wallet_id,
+            self.to_wallet_id,
+            self.to_email,
+            self.amount,
+            self.currency,
+            self.category,
+            self.description,
+            self.metadata,
+        )
+
+
+class BatchMode(StrEnum):
+    ALL_OR_NOTHING = "all_or_nothing"
+    BEST_EFFORT = "best_effort"
+
+
+class TransferBatchRequest(StrictModel):
+    mode: Annotated[BatchMode, Field(strict=False)]
+    transfers: Annotated[list[TransferRequest], Field(min_length=1, max_length=_BATCH_LIMIT)]
+
+
+class TransferView(View):
+    """A transfer as it stands, for both sides."""
+
+    id: str = Field(examples=["trf_0198c0ffee0070008000000000000001"])
+    type: str = Field(examples=["transfer"])
+    status: OperationStatus
+    amount: int = Field(ge=1, examples=[10000])
+    currency: str = Field(examples=["INR"])
+    from_wallet_id: str
+    to_wallet_id: str
+    category: str | None
+    description: str | None
+    metadata: dict[str, str]
+    failure_code: str | None
+    failure_message: str | None
+    transaction_id: str = Field(description="That of both entries")
+    batch_id: str | None
+    reversal_id: str | None
+    created_at: str
+    updated_at: str
+
+
+class TransferReceipt(TransferView):
+    """For the sender, with what they have left."""
+
+    from_wallet: BalanceView
+    to_wallet: BalanceView | None = Field(None, description="Only where the sender owns this one too")
+
+
+class TransferResult(View):
+    """`transfer` where it was made or waits for approval, `error` where it was refused."""
+
+    status: str = Field(description="That of the transfer, or `refused`", examples=["success"])
+    transfer: TransferReceipt | None = None
+    error: Problem | None = None
+
+
+class TransferBatchView(View):
+    id: str
+    mode: BatchMode
+    accepted: int
+    refused: int
+    results: list[TransferResult] = Field(description="In the order of the request")
+
+
+_PROBLEMS = problem_responses(
+    *ORDER_ERRORS,
+    NotFound,
+    RecipientNotFound,
+    SameWallet,
+    CurrencyMismatch,
+    RecipientWalletFrozen,
+    RecipientBalanceOverflow,
+    TransferBatchRefused,
+)
+
+
+@router.post(
+    "/transfers",
+    status_code=201,
+    response_model=TransferReceipt,
+    responses={
+        **_PROBLEMS,
+        202: {"model": TransferReceipt, "description": "Above the step-up amount: held until it is confirmed"},
+    },
+    summary="Transfer money to another wallet or to a person",
+)
+async def request_transfer(
+    body: TransferRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, "POST /transfers", body.model_dump())
+    answer = await transfers.request_transfer(
+        resources.ledger, user.requester, body.order, claim, correlation_id.get(), resources.settings
+    )
+    return respond(answer)
+
+
+@batch_router.post(
+    "/transfers/batch",
+    status_code=201,
+    response_model=TransferBatchView,
+    responses=_PROBLEMS,
+    summary="Make up to 500 transfers under one key",
+    description="In one transaction, in the order given. `all_or_nothing`: the first refusal refuses all. "
+    "`best_effort`: each by itself, with a result for each.",
+)
+async def request_transfers(
+    body: TransferBatchRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, "POST /transfers/batch", body.model_dump())
+    answer = await transfers.request_transfers(
+        resources.ledger,
+        user.requester,
+        [one.order for one in body.transfers],
+        claim,
+        correlation_id.get(),
+        resources.settings,
+        is_all_or_nothing=body.mode is BatchMode.ALL_OR_NOTHING,
+    )
+    return respond(answer)
+
+
+@router.get(
+    "/transfers/{transfer_id}",
+    response_model=TransferView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One transfer that one sent or got",
+)
+async def get_transfer(transfer_id: _TransferId, user: CurrentUser) -> Response:
+    return _shape(await transfers.get_transfer(transfer_id, user.user_id))
+
+
+@router.get(
+    "/transfers",
+    response_model=PageView[TransferView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="The transfers that one sent, newest first",
+)
+async def list_transfers(
+    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    page = open_page(query, resources.settings, "transfers", user.user_id, str)
+    found = await transfers.list_transfers(
+        user.user_id, query.wanted, before_id=page.position, limit=page.limit_and_one
+    )
+    return page_of(found, page, lambda transfer: transfer.id, transfer_view)
+
+
+def _shape(transfer: Transfer) -> Response:
+    return Response(orjson.dumps(transfer_view(transfer)), media_type="application/json")

@@ -1,0 +1,30 @@
+"""The settable part of the rules, as the ledger is given it."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from service.domain.limits import Limits
+
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+_NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
+
+
+class Policy(NamedTuple):
+    """By currency; a currency that is not named has no limits and needs no approval."""
+
+    limits: Mapping[str, Limits] = _NO_LIMITS
+    # Payments above it wait for a one-time code, adjustments by an admin for a second admin.
+    step_up_above: Mapping[str, int] = _NOTHING
+    adjustment_approval_above: Mapping[str, int] = _NOTHING
+
+    def limits_in(self, currency: str) -> Limits:
+        return self.limits.get(currency, Limits())
+
+    def needs_step_up(self, amount: int, currency: str) -> bool:
+        ceiling = self.step_up_above.get(currency)
+        return ceiling is not None and amount > ceiling
+
+    def needs_second_admin(self, amount: int, currency: str) -> bool:
+        ceiling = self.adjustment_approval_above.get(currency)
+        return ceiling is not None and amount > ceiling

@@ -1,0 +1,204 @@
+"""Approval by a one-time code: a payment that waits for it is confirmed, canceled, or lapses; its funds are held."""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from service.domain.accounts import SystemAccount
+from service.domain.operations import Operation, OperationStatus, operation_view
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.step_up import Challenge, CodeCheck, check_code
+from service.domain.transfers import Transfer, receipt_view
+from service.domain.wallets import Freeze, Wallet
+from service.errors import ApprovalLapsed, IllegalTransition, InvalidCode, NotFound, TooManyTries, WalletServiceError
+from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
+from service.ledger.payments import pay, require_recipient
+from service.ledger.reservations import HOLD, WITHDRAWAL, release
+from service.ledger.rules import ended, require_open, require_requester, time_of
+
+Payment = Operation | Transfer
+
+_OK = 200
+
+
+def approval_rows(payment: Payment, challenge: Challenge) -> tuple[OutboxRow, ...]:
+    """The code has to be sent, and the funds come back when nobody answers."""
+    return (
+        outbox_row(OutboxTopic.APPROVAL_CODE, payment.id, payment.request_id, payment.created_at),
+        outbox_row(OutboxTopic.EXPIRY, payment.id, payment.request_id, payment.created_at, challenge.expires_at),
+    )
+
+
+def _answered_rows(payment: Payment) -> tuple[str, ...]:
+    return outbox_id(OutboxTopic.APPROVAL_CODE, payment.id), outbox_id(OutboxTopic.EXPIRY, payment.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnOwnPayment(PersonalCommand):
+    """Whoever asked for a payment says something about it. Its id and wallets never change, so they can be named."""
+
+    payment_id: str
+    wallet_id: str
+    to_wallet_id: str | None
+    release_entry_id: str
+
+    @property
+    def needs(self) -> Needs:
+        return _needs_of(self)._replace(users=(self.user_id,))
+
+    def decide(self, state: State) -> Changes:
+        require_requester(self, state)
+        payment, wallet = _find_payment(self, state)
+        if payment.user_id != self.user_id:
+            raise NotFound(f"There is no payment {self.payment_id}")
+        return self.decide_on(payment, wallet, state)
+
+    def decide_on(self, payment: Payment, wallet: Wallet, state: State) -> Changes:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmPayment(OnOwnPayment):
+    """With the code, as its hash; `is_verified` where another factor was checked instead."""
+
+    code_hash: str | None
+    is_verified: bool
+    out_entry_id: str
+    in_entry_id: str
+
+    def decide_on(self, payment: Payment, wallet: Wallet, state: State) -> Changes:
+        if payment.status is not OperationStatus.REQUIRES_APPROVAL or payment.challenge is None:
+            raise _illegal(payment, "confirmed")
+        code_hash = payment.challenge.code_hash if self.is_verified else self.code_hash
+        checked = check_code(payment.challenge, code_hash, self.now)
+        match checked:
+            case CodeCheck.ACCEPTED:
+                return self._confirm(payment, wallet, state)
+            case CodeCheck.WRONG:
+                left = payment.challenge.tries_left - 1
+                tried = payment._replace(challenge=payment.challenge._replace(tries_left=left))
+                return Changes(tried, error=InvalidCode(tries_left=left))
+            case CodeCheck.EXHAUSTED:
+                return _give_back(payment, wallet, self, "too_many_tries", TooManyTries())
+            case CodeCheck.EXPIRED:
+                return _give_back(payment, wallet, self, "approval_lapsed", ApprovalLapsed())
+            case _:
+                assert_never(checked)
+
+    def _confirm(self, payment: Payment, wallet: Wallet, state: State) -> Changes:
+        """Once only: a payment that has gone on can't be confirmed again."""
+        require_open(wallet, Freeze.OUT)
+        if isinstance(payment, Operation):
+            approved = payment._replace(status=OperationStatus.PENDING, challenge=None, updated_at=self.now)
+            return Changes(
+                approved,
+                outbox_rows=(outbox_row(OutboxTopic.BANK_ORDER, payment.id, payment.request_id, self.now),),
+                done_outbox_ids=_answered_rows(payment),
+                answer=lambda _: operation_view(approved),
+            )
+        recipient = require_recipient(state.wallet(payment.to_wallet_id), payment.amount, payment.currency)
+        at = time_of(self.now, wallet, recipient)
+        paid = payment._replace(
+            status=OperationStatus.SUCCESS, challenge=None, transaction_id=self.transaction_id, updated_at=at
+        )
+        # The funds come back for an instant and leave as those of any transfer; what counted for the limits stays.
+        released = release(
+            HOLD, wallet, paid, counterparty=recipient.id, command=self, entry_id=self.release_entry_id
+        ).movement
+        moves = pay(paid, wallet, recipient, self, self.out_entry_id, self.in_entry_id)
+        return Changes(
+            paid,
+            (released, *moves),
+            wallets=(ended(wallet, at),),
+            outbox_rows=(),
+            done_outbox_ids=_answered_rows(payment),
+            answer=lambda after: receipt_view(paid, after.wallet(paid.wallet_id), after.wallet(paid.to_wallet_id)),
+            status_code=_OK,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelPayment(OnOwnPayment):
+    """While nobody else has heard of it: a race with the worker has one winner, whoever commits first."""
+
+    def decide_on(self, payment: Payment, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
+        waiting = {OperationStatus.REQUIRES_APPROVAL}
+        if payment.id.startswith("wdr_"):
+            waiting.add(OperationStatus.PENDING)
+        if payment.status not in waiting:
+            raise _illegal(payment, "canceled")
+        return _give_back(payment, wallet, self, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LapsePayment(Command):
+    """Nobody answered in time. What was answered meanwhile only loses its reminder."""
+
+    payment_id: str
+    wallet_id: str
+    to_wallet_id: str | None
+    release_entry_id: str
+
+    @property
+    def needs(self) -> Needs:
+        return _needs_of(self)
+
+    def decide(self, state: State) -> Changes:
+        payment, wallet = _find_payment(self, state)
+        if payment.status is not OperationStatus.REQUIRES_APPROVAL or payment.challenge is None:
+            return Changes(payment, done_outbox_ids=_answered_rows(payment))
+        if self.now < payment.challenge.expires_at:
+            raise _illegal(payment, "lapsed before its time")
+        return _give_back(payment, wallet, self, "approval_lapsed", None)
+
+
+def _needs_of(command: OnOwnPayment | LapsePayment) -> Needs:
+    recipient = () if command.to_wallet_id is None else (command.to_wallet_id,)
+    return Needs(wallets=(command.wallet_id, *recipient), records=(command.payment_id,))
+
+
+def _give_back(
+    payment: Payment,
+    wallet: Wallet,
+    command: OnOwnPayment | LapsePayment,
+    code: str | None,
+    error: WalletServiceError | None,
+) -> Changes:
+    """The end without a payment: what was held comes back, with its share of the limits."""
+    message = None if error is None else error.title
+    canceled = payment._replace(
+        status=OperationStatus.CANCELED,
+        failure_code=code,
+        failure_message=message or ("The approval was not given in time" if code else None),
+        challenge=None,
+        updated_at=time_of(command.now, wallet),
+    )
+    kind = WITHDRAWAL if isinstance(payment, Operation) else HOLD
+    other_side = SystemAccount.BANK if isinstance(payment, Operation) else payment.to_wallet_id
+    step = release(kind, wallet, canceled, counterparty=other_side, command=command, entry_id=command.release_entry_id)
+    return Changes(
+        canceled,
+        (step.movement,),
+        wallets=(step.wallet,),
+        done_outbox_ids=(*_answered_rows(payment), outbox_id(OutboxTopic.BANK_ORDER, payment.id)),
+        answer=lambda after: _view(canceled, after),
+        status_code=_OK,
+        error=error,
+    )
+
+
+def _view(payment: Payment, state: State) -> dict[str, object]:
+    if isinstance(payment, Operation):
+        return operation_view(payment)
+    return receipt_view(payment, state.wallet(payment.wallet_id), state.wallet(payment.to_wallet_id))
+
+
+def _find_payment(command: OnOwnPayment | LapsePayment, state: State) -> tuple[Payment, Wallet]:
+    payment = state.record(command.payment_id, Operation) or state.record(command.payment_id, Transfer)
+    wallet = state.wallet(command.wallet_id)
+    if payment is None or wallet is None:
+        raise NotFound(f"There is no payment {command.payment_id}")
+    return payment, wallet
+
+
+def _illegal(payment: Payment, wanted: str) -> IllegalTransition:
+    return IllegalTransition(f"{payment.id} is {payment.status} and cannot be {wanted}", status_now=payment.status)

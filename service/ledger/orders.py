@@ -1,0 +1,312 @@
+"""Deposits and withdrawals: asked for by a person, executed by the bank, ended by what it reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import assert_never
+
+from service.domain.entries import EntryType
+from service.domain.operations import (
+    TRANSITIONS,
+    Operation,
+    OperationStatus,
+    OperationType,
+    operation_view,
+)
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.step_up import Challenge
+from service.domain.wallets import Freeze, Wallet, WalletStatus
+from service.errors import (
+    BalanceOverflow,
+    IllegalTransition,
+    NotFound,
+    NoWalletInCurrency,
+)
+from service.ledger.approvals import approval_rows
+from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
+from service.ledger.reservations import WITHDRAWAL, Step, capture, release, reserve
+from service.ledger.rules import (
+    BANK,
+    ended,
+    fits,
+    movement_of,
+    opened,
+    require_open,
+    require_payable,
+    require_requester,
+    time_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOperation(PersonalCommand):
+    """A person asks for money to come in or to go out."""
+
+    operation_id: str
+    amount: int
+    currency: str
+    account: str
+    category: str | None
+    description: str | None
+    metadata: Mapping[str, str]
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(users=(self.user_id,), owned_wallets=((self.user_id, self.currency),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDeposit(RequestOperation):
+    """Nothing moves before the bank has collected the money."""
+
+    def decide(self, state: State) -> Changes:
+        require_requester(self, state)
+        wallet = _wallet_of(self, state)
+        require_open(wallet, Freeze.IN)
+        if not fits(wallet, self.amount):
+            raise BalanceOverflow
+        at = time_of(self.now, wallet)
+        deposit = _new_operation(self, wallet, OperationType.DEPOSIT, OperationStatus.PENDING, at)
+        return Changes(
+            deposit,
+            wallets=(opened(wallet, at),),
+            outbox_rows=(_submission(deposit),),
+            answer=lambda _: operation_view(deposit),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestWithdrawal(RequestOperation):
+    """Sets the amount aside; with a challenge, the bank hears of it only once that is answered."""
+
+    entry_id: str
+    challenge: Challenge | None = None
+
+    def decide(self, state: State) -> Changes:
+        require_requester(self, state)
+        wallet = _wallet_of(self, state)
+        at = time_of(self.now, wallet)
+        require_payable(wallet, self.amount, at, state)
+        status = OperationStatus.PENDING if self.challenge is None else OperationStatus.REQUIRES_APPROVAL
+        withdrawal = _new_operation(self, wallet, OperationType.WITHDRAWAL, status, at)._replace(
+            challenge=self.challenge
+        )
+        rows = (_submission(withdrawal),) if self.challenge is None else approval_rows(withdrawal, self.challenge)
+        step = reserve(WITHDRAWAL, wallet, withdrawal, counterparty=BANK, command=self, entry_id=self.entry_id)
+        return Changes(
+            withdrawal,
+            (step.movement,),
+            wallets=(step.wallet,),
+            outbox_rows=rows,
+            answer=lambda _: operation_view(withdrawal),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnOperation(Command):
+    """Anything about an operation that exists. Its id and wallet never change, so they can be named."""
+
+    operation_id: str
+    wallet_id: str
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(wallets=(self.wallet_id,), records=(self.operation_id,))
+
+    def decide(self, state: State) -> Changes:
+        operation = state.record(self.operation_id, Operation)
+        wallet = state.wallet(self.wallet_id)
+        if operation is None or wallet is None:
+            raise NotFound
+        return self.decide_on(operation, wallet)
+
+    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginProcessing(OnOperation):
+    """We are about to talk to the bank: from here on an outcome may exist that we do not know."""
+
+    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:  # noqa: ARG002 the wallet is not moved
+        """Counts the attempt before the call, so that a crash in between leaves a trace."""
+        if operation.status not in (OperationStatus.PENDING, OperationStatus.PROCESSING):
+            raise _illegal(operation, OperationStatus.PROCESSING)
+        return Changes(
+            operation._replace(status=OperationStatus.PROCESSING, attempts=operation.attempts + 1, updated_at=self.now)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle(OnOperation):
+    """The bank executed the order."""
+
+    entry_id: str
+    amount: int
+    currency: str
+    bank_reference: str | None
+
+    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+        is_ours = (self.amount, self.currency) == (operation.amount, operation.currency)
+        if operation.status is OperationStatus.SUCCESS and is_ours:
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+        if OperationStatus.SUCCESS not in TRANSITIONS[operation.status]:
+            raise _illegal(operation, OperationStatus.SUCCESS)
+        if not is_ours:
+            return _review_amount(operation, self)
+        settled = _ended(operation, OperationStatus.SUCCESS, self.now, self.bank_reference)
+        match operation.type:
+            case OperationType.WITHDRAWAL:
+                step = capture(
+                    WITHDRAWAL, wallet, settled, settled.amount, counterparty=BANK, command=self, entry_id=self.entry_id
+                )
+            case OperationType.DEPOSIT:
+                # The money has arrived: it also lands on a frozen wallet, where it stays as frozen as the rest.
+                trouble = _refuse_arrival(operation, wallet)
+                if trouble is not None:
+                    return _review(operation, self.now, *trouble, self.bank_reference)
+                arrival = movement_of(
+                    EntryType.DEPOSIT,
+                    wallet,
+                    settled.amount,
+                    settled,
+                    counterparty=BANK,
+                    command=self,
+                    entry_id=self.entry_id,
+                )
+                step = Step(ended(wallet, time_of(self.now, wallet)), arrival)
+            case _:
+                assert_never(operation.type)
+        return Changes(settled, (step.movement,), wallets=(step.wallet,), done_outbox_ids=(bank_order_id(operation),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail(OnOperation):
+    """The bank refused the order for good. What it says of the amount is None where it never took the order."""
+
+    entry_id: str
+    amount: int | None
+    currency: str | None
+    bank_reference: str | None
+    failure_code: str
+    failure_message: str
+
+    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+        is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
+        if operation.status is OperationStatus.FAILED and is_ours:
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+        if OperationStatus.FAILED not in TRANSITIONS[operation.status]:
+            raise _illegal(operation, OperationStatus.FAILED)
+        if not is_ours:
+            return _review_amount(operation, self)
+        failed = _ended(operation, OperationStatus.FAILED, self.now, self.bank_reference)._replace(
+            failure_code=self.failure_code, failure_message=self.failure_message
+        )
+        return _undone(failed, wallet, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagForReview(OnOperation):
+    """The bank and we disagree, or it never answered: a person has to look, and the funds stay where they are."""
+
+    failure_code: str
+    failure_message: str
+
+    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:  # noqa: ARG002 the wallet is not moved
+        if operation.status is OperationStatus.REQUIRES_REVIEW:
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+        if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
+            raise _illegal(operation, OperationStatus.REQUIRES_REVIEW)
+        return _review(operation, self.now, self.failure_code, self.failure_message, None)
+
+
+def _wallet_of(command: RequestOperation, state: State) -> Wallet:
+    wallet = state.wallet_in(command.user_id, command.currency)
+    if wallet is None:
+        raise NoWalletInCurrency(currency=command.currency)
+    return wallet
+
+
+def _undone(failed: Operation, wallet: Wallet, command: Fail) -> Changes:
+    """The operation has come to nothing: what a withdrawal set aside comes back."""
+    done = (bank_order_id(failed),)
+    match failed.type:
+        case OperationType.WITHDRAWAL:
+            step = release(WITHDRAWAL, wallet, failed, counterparty=BANK, command=command, entry_id=command.entry_id)
+            return Changes(failed, (step.movement,), wallets=(step.wallet,), done_outbox_ids=done)
+        case OperationType.DEPOSIT:
+            after = ended(wallet, time_of(command.now, wallet))
+            return Changes(failed, wallets=(after,), done_outbox_ids=done)
+        case _:
+            assert_never(failed.type)
+
+
+def _refuse_arrival(operation: Operation, wallet: Wallet) -> tuple[str, str] | None:
+    if wallet.status is WalletStatus.CLOSED:
+        return "wallet_closed", "Paid in to a closed wallet"
+    if not fits(wallet, operation.amount):
+        return "balance_overflow", "Does not fit the wallet"
+    return None
+
+
+def _review_amount(operation: Operation, command: Settle | Fail) -> Changes:
+    said = f"The bank speaks of {command.amount} {command.currency}"
+    return _review(operation, command.now, "amount_mismatch", said, command.bank_reference)
+
+
+def _review(operation: Operation, now: datetime, code: str, message: str, bank_reference: str | None) -> Changes:
+    """Moves no money: what is held stays held until a person or the bank's late word decides."""
+    reviewed = _ended(operation, OperationStatus.REQUIRES_REVIEW, now, bank_reference)._replace(
+        failure_code=code, failure_message=message
+    )
+    return Changes(reviewed, done_outbox_ids=(bank_order_id(operation),))
+
+
+def _ended(operation: Operation, status: OperationStatus, now: datetime, bank_reference: str | None) -> Operation:
+    return operation._replace(
+        status=status,
+        bank_reference=bank_reference or operation.bank_reference,
+        failure_code=None,
+        failure_message=None,
+        updated_at=now,
+    )
+
+
+def _illegal(operation: Operation, wanted: OperationStatus) -> IllegalTransition:
+    return IllegalTransition(
+        f"{operation.id} is {operation.status} and cannot become {wanted}", status_now=operation.status
+    )
+
+
+def _new_operation(
+    command: RequestOperation, wallet: Wallet, operation_type: OperationType, status: OperationStatus, at: datetime
+) -> Operation:
+    return Operation(
+        id=command.operation_id,
+        type=operation_type,
+        user_id=command.user_id,
+        wallet_id=wallet.id,
+        amount=command.amount,
+        currency=command.currency,
+        status=status,
+        account=command.account,
+        category=command.category,
+        description=command.description,
+        metadata=command.metadata,
+        failure_code=None,
+        failure_message=None,
+        bank_reference=None,
+        attempts=0,
+        request_id=command.request_id,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def _submission(operation: Operation) -> OutboxRow:
+    """The order to the bank, due at once; it stays in the outbox until the operation has ended."""
+    return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.created_at)
+
+
+def bank_order_id(operation: Operation) -> str:
+    return outbox_id(OutboxTopic.BANK_ORDER, operation.id)

@@ -1,0 +1,78 @@
+"""Reservations: money set aside in its wallet, which later leaves or comes back. Withdrawals, transfers that wait for
+approval and holds all reserve in this one way; only the names of their entries differ.
+"""
+
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from service.domain.entries import EntryType
+from service.domain.wallets import Movement, Wallet
+from service.ledger.commands import Command
+from service.ledger.rules import Subject, charged, ended, movement_of, opened, time_of, uncharged
+
+
+class Reservation(NamedTuple):
+    """How the entries of one kind of reservation are called."""
+
+    reserved: EntryType
+    captured: EntryType
+    released: EntryType
+
+
+WITHDRAWAL = Reservation(EntryType.WITHDRAWAL, EntryType.WITHDRAWAL_SETTLEMENT, EntryType.WITHDRAWAL_REFUND)
+HOLD = Reservation(EntryType.HOLD, EntryType.HOLD_CAPTURE, EntryType.HOLD_RELEASE)
+
+
+class Reserving(Subject, Protocol):
+    """`amount` is what was set aside at `created_at`."""
+
+    @property
+    def amount(self) -> int: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
+class Step(NamedTuple):
+    """The wallet with its counters as they will be, and the movement that follows."""
+
+    wallet: Wallet
+    movement: Movement
+
+
+def reserve(
+    kind: Reservation, wallet: Wallet, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
+) -> Step:
+    """Counts for the limits from here on, and as open until it has been captured or released."""
+    at = time_of(command.now, wallet)
+    movement = movement_of(
+        kind.reserved, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
+    )
+    return Step(opened(charged(wallet, subject.amount, at), at), movement)
+
+
+def capture(
+    kind: Reservation,
+    wallet: Wallet,
+    subject: Reserving,
+    amount: int,
+    *,
+    counterparty: str,
+    command: Command,
+    entry_id: str,
+) -> Step:
+    """`amount` of what was set aside leaves; the rest, where there is one, has to be released in the same breath."""
+    movement = movement_of(
+        kind.captured, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
+    )
+    return Step(ended(wallet, time_of(command.now, wallet)), movement)
+
+
+def release(
+    kind: Reservation, wallet: Wallet, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
+) -> Step:
+    """All of it comes back, with its share of the limits."""
+    at = time_of(command.now, wallet)
+    movement = movement_of(
+        kind.released, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
+    )
+    return Step(uncharged(ended(wallet, at), subject.amount, subject.created_at, at), movement)

@@ -1,0 +1,192 @@
+"""Queries on records: deposits, withdrawals, transfers and the like, each kind in a collection of its own."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import cache, partial
+from types import NoneType
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+
+from beanie import Document
+from bson.int64 import Int64
+from pymongo import UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.asynchronous.collection import AsyncCollection
+
+from service.documents import Deposit, TransferDocument, Withdrawal
+from service.domain.identifiers import Prefix
+from service.domain.operations import Operation, OperationType
+from service.domain.records import Record, RecordUpdate
+from service.domain.transfers import Transfer
+
+_Kind = TypeVar("_Kind", bound=Record)
+
+# Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
+_ONE_BATCH = 4096
+
+
+class Home(NamedTuple):
+    """Where a kind of record lives, and as what it comes back."""
+
+    document: type[Document]
+    record: type[Any]
+
+
+HOMES: dict[str, Home] = {
+    Prefix.DEPOSIT: Home(Deposit, Operation),
+    Prefix.WITHDRAWAL: Home(Withdrawal, Operation),
+    Prefix.TRANSFER: Home(TransferDocument, Transfer),
+}
+OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
+
+
+class RecordFilter(NamedTuple):
+    """What a list is narrowed to; times are from (inclusive) and to (exclusive)."""
+
+    status: str | None = None
+    currency: str | None = None
+    category: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+def home_of(record_id: str) -> Home | None:
+    """None for an id that no kind of record has."""
+    return HOMES.get(record_id.partition("_")[0])
+
+
+def _collection(prefix: str) -> AsyncCollection[dict[str, Any]]:
+    return HOMES[prefix].document.get_pymongo_collection()
+
+
+def to_row(record: Any) -> dict[str, Any]:  # noqa: ANN401 any NamedTuple, of which there is no type
+    """As BSON has it: `_id`, 64-bit integers, documents in documents."""
+    row = {name: _to_bson(value) for name, value in record._asdict().items()}
+    if "id" in row:
+        row["_id"] = row.pop("id")
+    return row
+
+
+def _to_bson(value: Any) -> Any:  # noqa: ANN401 whatever a record holds
+    if type(value) is int:
+        return Int64(value)
+    return to_row(value) if isinstance(value, tuple) and hasattr(value, "_asdict") else value
+
+
+def from_row(record: Any, row: dict[str, Any]) -> Any:  # noqa: ANN401 `record` is a NamedTuple class, and this an instance of it
+    """The other way; fields that an older row lacks get their defaults."""
+    if "_id" in row:
+        row["id"] = row.pop("_id")
+    for name, read in _readers(record).items():
+        value = row.get(name)
+        if value is not None:
+            row[name] = read(value)
+    return record(**row)
+
+
+@cache
+def _readers(record: Any) -> dict[str, Callable[[Any], Any]]:  # noqa: ANN401 as above
+    """What has to be done with fields that BSON has no type for."""
+    readers: dict[str, Callable[[Any], Any]] = {}
+    for name, hint in get_type_hints(record).items():
+        # Of `X | None` the X.
+        kind = get_args(hint)[0] if NoneType in get_args(hint) else hint
+        if kind is int or (isinstance(kind, type) and issubclass(kind, StrEnum)):
+            readers[name] = kind
+        elif isinstance(kind, type) and issubclass(kind, tuple):
+            readers[name] = partial(from_row, kind)
+    return readers
+
+
+async def insert_many(records: Iterable[Record], *, session: AsyncClientSession) -> None:
+    for prefix, group in _by_prefix(records, lambda record: record.id).items():
+        await _collection(prefix).insert_many([to_row(record) for record in group], session=session)
+
+
+async def update_guarded(updates: Iterable[RecordUpdate], *, session: AsyncClientSession) -> bool:
+    """Compare-and-set on `version`; False where one had moved on already."""
+    for prefix, group in _by_prefix(updates, lambda update: update.before.id).items():
+        result = await _collection(prefix).bulk_write([_guarded(u) for u in group], ordered=True, session=session)
+        if result.matched_count != len(group):
+            return False
+    return True
+
+
+def _guarded(update: RecordUpdate) -> UpdateOne:
+    before, after = to_row(update.before), to_row(update.after)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    changed["version"] = Int64(before["version"] + 1)
+    return UpdateOne({"_id": before["_id"], "version": before["version"]}, {"$set": changed})
+
+
+async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession) -> dict[str, Record]:
+    """Of any kinds, by id: one query for each kind. Ids of no kind, or of nothing, are left out."""
+    found: dict[str, Record] = {}
+    for prefix, ids in _by_prefix(record_ids, lambda record_id: record_id).items():
+        home = HOMES.get(prefix)
+        if home is not None:
+            rows = _collection(prefix).find({"_id": {"$in": ids}}, session=session, batch_size=_ONE_BATCH)
+            found |= {row["_id"]: from_row(home.record, row) for row in await rows.to_list()}
+    return found
+
+
+async def find(record_id: str, kind: type[_Kind]) -> _Kind | None:
+    return await _find_one(record_id, kind, {})
+
+
+async def find_owned(record_id: str, kind: type[_Kind], user_id: str) -> _Kind | None:
+    return await _find_one(record_id, kind, {"user_id": user_id})
+
+
+async def find_shared(record_id: str, kind: type[_Kind], user_id: str) -> _Kind | None:
+    """For records with two sides: one of which the user is."""
+    return await _find_one(record_id, kind, {"$or": [{"user_id": user_id}, {"to_user_id": user_id}]})
+
+
+async def _find_one(record_id: str, kind: type[_Kind], condition: dict[str, Any]) -> _Kind | None:
+    home = home_of(record_id)
+    if home is None or home.record is not kind:
+        return None
+    row = await home.document.get_pymongo_collection().find_one({"_id": record_id, **condition})
+    if row is None:
+        return None
+    found: _Kind = from_row(kind, row)
+    return found
+
+
+async def find_many(record_ids: Sequence[str], kind: type[_Kind]) -> list[_Kind]:
+    """All of one kind, which the ids' prefix tells."""
+    if not record_ids:
+        return []
+    prefix = record_ids[0].partition("_")[0]
+    rows = _collection(prefix).find({"_id": {"$in": list(record_ids)}}, batch_size=_ONE_BATCH)
+    return [from_row(kind, row) for row in await rows.to_list()]
+
+
+async def find_of_user(
+    prefix: Prefix, kind: type[_Kind], user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int
+) -> list[_Kind]:
+    """A user's records of one kind, newest first; `before_id` is the last one of the page before."""
+    equal = {"status": wanted.status, "currency": wanted.currency, "category": wanted.category}
+    times = {"$gte": wanted.created_from, "$lt": wanted.created_to}
+    condition: dict[str, Any] = {"user_id": user_id}
+    condition |= {name: value for name, value in equal.items() if value is not None}
+    time_range = {operator: moment for operator, moment in times.items() if moment is not None}
+    if time_range:
+        condition["created_at"] = time_range
+    if before_id is not None:
+        condition["_id"] = {"$lt": before_id}
+    found = _collection(prefix).find(condition, sort=[("_id", -1)], limit=limit)
+    return [from_row(kind, row) for row in await found.to_list()]
+
+
+_Item = TypeVar("_Item")
+
+
+def _by_prefix(items: Iterable[_Item], id_of: Callable[[_Item], str]) -> dict[str, list[_Item]]:
+    """Kinds in sorted order, so that two batches never wait in a circle."""
+    groups: dict[str, list[_Item]] = defaultdict(list)
+    for item in items:
+        groups[id_of(item).partition("_")[0]].append(item)
+    return {prefix: groups[prefix] for prefix in sorted(groups)}

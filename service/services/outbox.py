@@ -1,0 +1,33 @@
+"""What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
+
+from typing import assert_never
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.outbox import OutboxRow, OutboxTopic
+from service.repositories import outbox as outbox_repository
+from service.services.approvals import lapse_payment, send_code
+from service.services.settlement import Desk, pursue_order
+from service.settings import Settings
+
+
+async def claim_rows(limit: int, settings: Settings) -> list[OutboxRow]:
+    """Rows that are due, for as long as an answer of the bank is waited for."""
+    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit)
+
+
+async def pursue_row(row: OutboxRow, desk: Desk) -> None:
+    """Until its row is deleted in the transaction that ends the matter, it falls due again and again."""
+    structlog.contextvars.bind_contextvars(request_id=row.request_id)
+    match row.topic:
+        case OutboxTopic.BANK_ORDER:
+            await pursue_order(row, desk)
+        case OutboxTopic.APPROVAL_CODE:
+            await send_code(row)
+        case OutboxTopic.EXPIRY:
+            await lapse_payment(row, desk.ledger)
+        case OutboxTopic.REWARD:
+            raise NotImplementedError
+        case _:
+            assert_never(row.topic)
