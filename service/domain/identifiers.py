@@ -1,5 +1,6 @@
 """Ids: a prefix that tells the kind, and a UUIDv7 (RFC 9562) in hex, so that they sort by time."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -7,6 +8,7 @@ from uuid_utils import uuid7
 
 # A UUIDv7 begins with the Unix time in milliseconds, in 48 bits.
 _TIME_DIGITS = 12
+_ID = re.compile(rf"[a-z]{{3}}_([0-9a-f]{{{_TIME_DIGITS}}})[0-9a-f]{{20}}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -41,8 +43,8 @@ def first_id_at(prefix: Prefix, moment: datetime) -> str:
 
 def made_at(identifier: str) -> datetime | None:
     """When the id was made; None for one that no `new_id` has made."""
-    _, _, digits = identifier.partition("_")
+    parts = _ID.fullmatch(identifier)
     try:
-        return _EPOCH + timedelta(milliseconds=int(digits[:_TIME_DIGITS], 16))
-    except (ValueError, OverflowError):
+        return None if parts is None else _EPOCH + timedelta(milliseconds=int(parts[1], 16))
+    except OverflowError:
         return None
