@@ -58,7 +58,7 @@ async def sum_entries(
 ) -> list[AccountSum]:
     """What the entries that were made in this time booked on each account, wallets being one.
 
-    Ids begin with their time, so that it is one range of the index on them; 2 s for a million. What takes longer than
+    Ids begin with their time, so that it is one range of the index on them; 3 s for a million. What takes longer than
     `limit_s` is ended by the server.
     """
     # Decimals, because the sum of longs turns into a double, and so loses digits, where it leaves 64 bits.

@@ -121,7 +121,7 @@ class WalletTotal(NamedTuple):
 
 
 async def total_by_currency(*, session: AsyncClientSession, limit_s: float) -> list[WalletTotal]:
-    """Reads every wallet: 0.1 s for 100,000. What takes longer than `limit_s` is ended by the server."""
+    """Reads every wallet: 0.2 s for 100,000. What takes longer than `limit_s` is ended by the server."""
     # Decimals, because the sum of longs turns into a double, and so loses digits, where it leaves 64 bits.
     totals = await WalletDocument.get_pymongo_collection().aggregate(
         [

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 # A day in each round: who shuts a worker down or reads its log need not wait for a week to be caught up with.
 _HOURS_IN_ROUND = 24
-# At 2 µs an entry, ten times what an hour at full speed brings.
+# At 3 µs an entry, ten times what an hour at full speed brings; the server keeps a snapshot for 300 s.
 _SUMMING_LIMIT_S = 240.0
 
 
