@@ -85,14 +85,8 @@ def _show(inspection: Inspection) -> None:
     for name in COUNTED:
         counts.add_row(name, f"{inspection.counts[name]:,}")
     console.print(counts)
-    totals = Table(box=SIMPLE_HEAD)
-    for heading in ("available", "+ held", "= deposits", "- withdrawals", "difference"):
-        totals.add_column(heading, justify="right")
-    for currency, total in sorted(inspection.totals.items()):
-        difference = total.available + total.held - total.deposited + total.withdrawn
-        amounts = (total.available, total.held, total.deposited, total.withdrawn, difference)
-        totals.add_row(*(_money(amount, currency) for amount in amounts))
-    console.print(totals)
+    console.print(_accounts_table(inspection))
+    console.print(_bank_table(inspection))
     for waiting in inspection.waiting:
         age_s = waiting.age.total_seconds()
         console.print(f"waiting: {waiting.operation_id} is {waiting.status}, the bank paid {age_s:.1f} s ago")
@@ -105,6 +99,32 @@ def _show(inspection: Inspection) -> None:
         console.print(f"[red]{len(inspection.breaches)} breaches[/red]")
     else:
         console.print("[green]The ledger is sound: every rule holds.[/green]")
+
+
+def _accounts_table(inspection: Inspection) -> Table:
+    """Everything on either side, currency by currency; the totals are nothing in a sound ledger."""
+    table = Table("account", box=SIMPLE_HEAD)
+    for heading in ("debit", "credit", "balance"):
+        table.add_column(heading, justify="right")
+    for currency, total in sorted(inspection.totals.items()):
+        for account, booked in (*sorted(total.accounts.items()), ("between wallets", total.between_wallets)):
+            table.add_row(escape(account), *(_money(amount, currency) for amount in (*booked, booked.balance)))
+        table.add_row("wallets, available", "", "", _money(total.available, currency))
+        table.add_row("wallets, held", "", "", _money(total.held, currency))
+        table.add_row("total", "", "", _money(total.total, currency), end_section=True)
+    return table
+
+
+def _bank_table(inspection: Inspection) -> Table:
+    """The bank's account against the operations that it settled."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("settled deposits", "- withdrawals", "+ balance of bank", "= difference"):
+        table.add_column(heading, justify="right")
+    for currency, total in sorted(inspection.totals.items()):
+        bank = total.bank_difference - total.deposited + total.withdrawn
+        amounts = (total.deposited, total.withdrawn, bank, total.bank_difference)
+        table.add_row(*(_money(amount, currency) for amount in amounts))
+    return table
 
 
 def _money(amount: int, currency: str) -> str:

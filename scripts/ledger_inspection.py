@@ -22,6 +22,10 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
 from scripts.ledger_rules import (
+    BETWEEN_WALLETS,
+    WALLET_PREFIX,
+    Booked,
+    Bookings,
     Breach,
     Case,
     Chain,
@@ -29,7 +33,11 @@ from scripts.ledger_rules import (
     Rule,
     check_callback,
     check_case,
+    check_counterparty,
+    check_named,
+    check_transaction,
     check_wallet,
+    is_entry,
     is_wallet,
     is_with_a_person,
     waiting_since,
@@ -51,7 +59,7 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
-    "bank_callbacks",
+    "bank_callbacks", "account_sums",
 )  # fmt: skip
 _OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
@@ -62,7 +70,7 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
-    "idempotency records",
+    "idempotency records", "closed hours",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -78,12 +86,25 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class CurrencyTotals:
-    """Minor units. What came in and did not go out has to be what the wallets hold."""
+    """Minor units. What wallets hold has to be what the accounts let them have, and the bank's part of that what came
+    in and did not go out.
+    """
 
     available: int = 0
     held: int = 0
     deposited: int = 0
     withdrawn: int = 0
+    accounts: dict[str, Booked] = field(default_factory=dict)
+    between_wallets: Booked = field(default_factory=Booked)
+
+    @property
+    def total(self) -> int:
+        return self.available + self.held + sum(booked.balance for booked in self.accounts.values())
+
+    @property
+    def bank_difference(self) -> int:
+        """What the bank's account lacks of settled deposits less settled withdrawals."""
+        return self.deposited - self.withdrawn + self.accounts.get("bank", Booked()).balance
 
 
 @dataclass(slots=True)
@@ -118,6 +139,7 @@ async def inspect(
                 reader = _Reader(databases, session, on_progress)
                 inspection = Inspection()
                 await _inspect_wallets(reader, inspection)
+                await _inspect_transactions(reader, inspection)
                 await _inspect_operations(reader, inspection, now, grace)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
@@ -187,6 +209,51 @@ class _Reader:
             async for row in cursor:
                 yield row
 
+    async def unequal(self) -> AsyncIterator[Row]:
+        """`{_id: {transaction, currency}, change}` where what wallets gave each other is not what they received."""
+        amounts = ("available_before", "held_before", "available_after", "held_after")
+        before = {"$add": ["$available_before", "$held_before"]}
+        after = {"$add": ["$available_after", "$held_after"]}
+        async for row in self._between_wallets(
+            # Text in place of a number, which is reported as such elsewhere, would end the whole inspection.
+            {"$match": {amount: {"$type": "number"} for amount in amounts}},
+            {
+                "$group": {
+                    "_id": {"transaction": "$transaction_id", "currency": "$currency"},
+                    "change": {"$sum": {"$subtract": [after, before]}},
+                }
+            },
+            {"$match": {"change": {"$ne": 0}}},
+        ):
+            yield row
+
+    async def named(self) -> AsyncIterator[Row]:
+        """`{_id: wallet, entries, wallet_id, seq}`: how many entries name it, and one of them; from last to first."""
+        async for row in self._between_wallets(
+            {
+                "$group": {
+                    "_id": "$counterparty",
+                    "entries": {"$sum": 1},
+                    "wallet_id": {"$first": "$wallet_id"},
+                    "seq": {"$first": "$seq"},
+                }
+            },
+            {"$sort": {"_id": -1}},
+        ):
+            yield row
+
+    async def _between_wallets(self, *stages: Row) -> AsyncIterator[Row]:
+        """By the server, over the entries that name a wallet: their two sides lie far apart in any order of reading."""
+        cursor = await self.wallet["transaction_logs"].aggregate(
+            [{"$match": {"counterparty": {"$regex": f"^{WALLET_PREFIX}"}}}, *stages],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
     async def _told(self, cursor: AsyncCursor[Row] | AsyncCommandCursor[Row]) -> AsyncIterator[Row]:
         untold = 0
         async with cursor:
@@ -223,22 +290,46 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     wallet's entries from old to new.
     """
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
+    # One document for each hour that the service has run: some MB in a year.
+    bookings = Bookings([row async for row in reader.find(reader.wallet["account_sums"], [("_id", 1)])])
     groups = _join(
-        (wallets, "_id"), (_chains(reader, inspection), "_id"), (reader.withheld(), "_id"), is_descending=True
+        (wallets, "_id"),
+        (_chains(reader, inspection, bookings), "_id"),
+        (reader.withheld(), "_id"),
+        (reader.named(), "_id"),
+        is_descending=True,
     )
-    async for wallet_id, (found, chains, withheld) in groups:
+    async for wallet_id, (found, chains, withheld, named_by) in groups:
         chain = chains[0]["chain"] if chains else Chain(wallet_id)
         amount = withheld[0]["withheld"] if withheld else 0
         inspection.breaches += check_wallet(wallet_id, found, chain, amount)
+        inspection.breaches += check_named(wallet_id, found, named_by)
         inspection.counts["wallets"] += len(found)
         for wallet in filter(is_wallet, found):
             total = inspection.total(wallet["currency"])
             total.available += wallet["available"]
             total.held += wallet["held"]
+    _take_over(bookings, inspection)
 
 
-async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]:
-    """`{_id: wallet, chain: the end of its entries}`, each entry checked on the way."""
+def _take_over(bookings: Bookings, inspection: Inspection) -> None:
+    inspection.breaches += bookings.check()
+    inspection.counts["closed hours"] += bookings.hours
+    for (currency, account), booked in bookings.totals.items():
+        total = inspection.total(currency)
+        if account == BETWEEN_WALLETS:
+            total.between_wallets = booked
+        else:
+            total.accounts[account] = booked
+
+
+async def _inspect_transactions(reader: _Reader, inspection: Inspection) -> None:
+    async for unequal in reader.unequal():
+        inspection.breaches.append(check_transaction(unequal))
+
+
+async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -> AsyncIterator[Row]:
+    """`{_id: wallet, chain: the end of its entries}`, each entry checked and added up on the way."""
     chain: Chain | None = None
     async for entry in reader.find(reader.wallet["transaction_logs"], [("wallet_id", -1), ("seq", 1)]):
         wallet_id = str(entry.get("wallet_id"))
@@ -247,6 +338,9 @@ async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]
                 yield {"_id": chain.wallet_id, "chain": chain}
             chain = Chain(wallet_id)
         inspection.breaches += chain.follow(entry)
+        if is_entry(entry):
+            inspection.breaches += check_counterparty(entry)
+            bookings.take(entry)
         inspection.counts["entries"] += 1
     if chain is not None:
         yield {"_id": chain.wallet_id, "chain": chain}
@@ -343,7 +437,11 @@ def _operation_named_by(record: Row) -> str | None:
 
 def _compare_totals(inspection: Inspection) -> None:
     for currency, total in sorted(inspection.totals.items()):
-        balance, due = total.available + total.held, total.deposited - total.withdrawn
-        if balance != due:
-            detail = f"the wallets hold {balance}, deposits less withdrawals are {due}"
+        if total.total:
+            balance = total.available + total.held
+            detail = f"the wallets hold {balance}, by the accounts it should be {balance - total.total}"
             inspection.breaches.append(Breach(Rule.CURRENCY_TOTAL, currency, detail))
+        if total.bank_difference:
+            due = total.deposited - total.withdrawn
+            detail = f"deposits less withdrawals are {due}, the bank's account says {due - total.bank_difference}"
+            inspection.breaches.append(Breach(Rule.BANK_TOTAL, currency, detail))

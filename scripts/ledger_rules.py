@@ -6,9 +6,10 @@ hide itself. Rows are documents as the driver gives them, since a corrupt one ma
 
 import hashlib
 import json
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,11 @@ class Rule(StrEnum):
     WALLET_HEAD = "wallet_head"
     WALLET_HELD = "wallet_held"
     CURRENCY_TOTAL = "currency_total"
+    BANK_TOTAL = "bank_total"
+
+    COUNTERPARTY = "counterparty"
+    DOUBLE_ENTRY = "double_entry"
+    ACCOUNT_SUMS = "account_sums"
 
     OPERATION_UNKNOWN = "operation_unknown"
     OPERATION_STATE = "operation_state"
@@ -97,6 +103,30 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
     **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
     **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),
 }
+# Whom an entry may name as its other side, by its type; what only sets money aside moves it to nobody yet.
+_A_WALLET: Final = "a wallet"
+_BANK: Final = "bank"
+_ADJUSTMENTS: Final = "house:adjustments"
+_REVENUE: Final = "house:revenue"
+_ACCOUNTS: Final = frozenset({_BANK, "house:fx", "house:rewards", _ADJUSTMENTS, _REVENUE})
+_COUNTERPARTIES: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        ("DEPOSIT", "WITHDRAWAL", "WITHDRAWAL_SETTLEMENT", "WITHDRAWAL_REFUND"),
+        frozenset({_BANK}),
+    ),
+    **dict.fromkeys(("TRANSFER_IN", "TRANSFER_OUT"), frozenset({_A_WALLET})),
+    **dict.fromkeys(("REVERSAL_IN", "REVERSAL_OUT"), frozenset({_A_WALLET, _ADJUSTMENTS})),
+    **dict.fromkeys(("CREDIT", "DEBIT"), frozenset({_ADJUSTMENTS})),
+    **dict.fromkeys(("CONVERSION_IN", "CONVERSION_OUT"), frozenset({"house:fx"})),
+    **dict.fromkeys(("POINTS_EARNED", "VOUCHER"), frozenset({"house:rewards"})),
+    **dict.fromkeys(("HOLD", "HOLD_RELEASE"), frozenset({_A_WALLET, *_ACCOUNTS})),
+    "HOLD_CAPTURE": frozenset({_A_WALLET, _REVENUE}),
+}
+WALLET_PREFIX: Final = "wal_"
+# The line of the sums that is no account: what wallets gave to wallets.
+BETWEEN_WALLETS: Final = "between_wallets"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 _ENTRIES_OF: Final[Mapping[tuple[str, str], Counter[str]]] = {
     ("deposit", "success"): Counter(["DEPOSIT"]),
     ("deposit", "failed"): Counter(),
@@ -241,6 +271,116 @@ def check_wallet(wallet_id: str, wallets: Sequence[Row], chain: Chain, withheld:
 
 def is_wallet(wallet: Row) -> bool:
     return is_shaped(wallet, _WALLET_SHAPE)
+
+
+def is_entry(entry: Row) -> bool:
+    return is_shaped(entry, _ENTRY_SHAPE)
+
+
+def check_counterparty(entry: Row) -> Iterator[Breach]:
+    """A whole entry's other side: known, fit for its type, and not the wallet itself."""
+    subject, other = f"{entry['wallet_id']}#{entry['seq']}", entry["counterparty"]
+    kind = _A_WALLET if other.startswith(WALLET_PREFIX) else other
+    if kind not in _COUNTERPARTIES.get(entry["type"], {_A_WALLET, *_ACCOUNTS}):
+        yield Breach(Rule.COUNTERPARTY, subject, f"{entry['type']} with {other}")
+    elif other == entry["wallet_id"]:
+        yield Breach(Rule.COUNTERPARTY, subject, f"{entry['type']} with the wallet itself")
+
+
+def check_named(wallet_id: str, wallets: Sequence[Row], named_by: Sequence[Row]) -> Iterator[Breach]:
+    """A wallet that entries name has to exist. Of those entries one is told, with how many there are."""
+    if named_by and not wallets:
+        (one,) = named_by
+        detail = f"{one['entries']} entries name {wallet_id}, which does not exist; this is one"
+        yield Breach(Rule.COUNTERPARTY, f"{one['wallet_id']}#{one['seq']}", detail)
+
+
+def check_transaction(unequal: Row) -> Breach:
+    """What wallets gave and received in one transaction and one currency, where it is not the same."""
+    transaction_id, currency = unequal["_id"].get("transaction"), unequal["_id"].get("currency")
+    detail = f"wallets gave each other {-unequal['change']} {currency} that none received"
+    return Breach(Rule.DOUBLE_ENTRY, str(transaction_id), detail)
+
+
+class Booked(NamedTuple):
+    """What wallets received from an account and gave to it, in minor units."""
+
+    debit: int = 0
+    credit: int = 0
+
+    def plus(self, other: "Booked") -> "Booked":
+        return Booked(self.debit + other.debit, self.credit + other.credit)
+
+    @property
+    def balance(self) -> int:
+        return self.credit - self.debit
+
+
+Sums = dict[tuple[str, str], Booked]
+"""By currency and account."""
+
+
+class Bookings:
+    """What all entries booked, in any order, and what of it the stored sums of each hour have to be."""
+
+    def __init__(self, stored: Sequence[Row]) -> None:
+        """`stored` in the order of their hours."""
+        self.totals: Sums = {}
+        self._stored = [row for row in stored if isinstance(row.get("_id"), datetime)]
+        self._malformed = [row for row in stored if not isinstance(row.get("_id"), datetime)]
+        # Ids begin with the milliseconds of their time, in 12 digits: those made before the hour's end are smaller.
+        self._bounds = [f"ent_{(row['_id'] - _EPOCH) // timedelta(milliseconds=1):012x}" for row in self._stored]
+        # By the first hour that has them; the last ones are in none yet.
+        self._within: list[Sums] = [{} for _ in range(len(self._stored) + 1)]
+
+    @property
+    def hours(self) -> int:
+        return len(self._stored) + len(self._malformed)
+
+    def take(self, entry: Row) -> None:
+        """A whole entry."""
+        change = entry["available_after"] + entry["held_after"] - entry["available_before"] - entry["held_before"]
+        if change == 0:
+            return
+        other = entry["counterparty"]
+        key = entry["currency"], BETWEEN_WALLETS if other.startswith(WALLET_PREFIX) else other
+        booked = Booked(max(change, 0), max(-change, 0))
+        for sums in (self.totals, self._within[bisect_right(self._bounds, entry["_id"])]):
+            sums[key] = sums.get(key, Booked()).plus(booked)
+
+    def check(self) -> Iterator[Breach]:
+        """Each hour against the one before and the entries in between, so that one defect is reported once."""
+        for row in self._malformed:
+            yield Breach(Rule.MALFORMED, str(row.get("_id")), "the sums of no hour")
+        so_far: Sums = {}
+        for row, within in zip(self._stored, self._within, strict=False):
+            hour = row["_id"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            due = defaultdict(Booked, so_far)
+            for key, booked in within.items():
+                due[key] = due[key].plus(booked)
+            found = _sums_in(row)
+            if found is None:
+                yield Breach(Rule.MALFORMED, hour, "the hour's sums lack fields or have wrong types")
+                so_far = due
+                continue
+            for key in sorted(due.keys() | found.keys()):
+                stands, should_be = found.get(key, Booked()), due[key]
+                if stands != should_be:
+                    detail = f"{key[1]} in {key[0]} stands at {tuple(stands)}, its entries make {tuple(should_be)}"
+                    yield Breach(Rule.ACCOUNT_SUMS, hour, detail)
+            so_far = found
+
+
+def _sums_in(row: Row) -> Sums | None:
+    sums: Sums = {}
+    try:
+        for one in row["sums"]:
+            key = str(one["currency"]), str(one["account"])
+            sums[key] = Booked(int(one["debit"].to_decimal()), int(one["credit"].to_decimal()))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
+        # The caller reports it.
+        return None
+    return sums
 
 
 class Case(NamedTuple):

@@ -6,7 +6,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, transfers, users, wallets, webhooks, withdrawals
+from service.controllers import (
+    admin,
+    auth,
+    deposits,
+    health,
+    transfers,
+    users,
+    wallets,
+    webhooks,
+    withdrawals,
+)
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -58,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         users.router,
         wallets.router,
         auth.router,
+        admin.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

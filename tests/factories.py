@@ -3,19 +3,22 @@
 from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.identifiers import Prefix, new_id
+from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation
 from service.domain.policy import Policy
-from service.domain.wallets import Wallet, new_wallet
+from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.transaction import prepare
+from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
@@ -175,3 +178,24 @@ def _about(operation: Operation) -> dict[str, Any]:
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }
+
+
+async def book(
+    databases: Databases, wallet: Wallet, entry_type: EntryType, amount: int, counterparty: str, **overrides: Any
+) -> Wallet:
+    """One entry past the ledger, and the wallet as it leaves it. With `at` its id is made then too."""
+    at = overrides.get("at", utc_now())
+    fields: dict[str, Any] = {
+        "status": "success",
+        "reference": new_id(Prefix.TRANSFER),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "entry_id": first_id_at(Prefix.ENTRY, at) + uuid4().hex[12:],
+        "at": at,
+    }
+    movement = Movement(wallet.id, entry_type, amount, counterparty=counterparty, **(fields | overrides))
+    before = await current(wallet)
+    after, entry = apply_movement(before, movement)
+    async with session_in_transaction(databases.client) as session:
+        assert await wallet_repository.update_guarded([(before, after)], session=session)
+        await log_repository.insert_many([entry], session=session)
+    return after

@@ -54,6 +54,8 @@ class TestTheServicesUser:
             databases.wallet["wallets"].delete_one({"_id": "wal_x"}),
             databases.wallet["users"].delete_one({"_id": "usr_x"}),
             databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
+            databases.wallet["account_sums"].delete_one({"_id": utc_now()}),
+            databases.wallet["account_sums"].update_one({"_id": utc_now()}, {"$set": {"sums": []}}),
             databases.bank["orders"].delete_one({"_id": "x"}),
         ):
             with pytest.raises(OperationFailure) as refused:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-_OURS = ("/auth/", "/me", "/users/", "/wallets")
+_OURS = ("/auth/", "/me", "/users/", "/wallets", "/admin/")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.asynchronous.collection import AsyncCollection
 
@@ -18,13 +19,15 @@ from scripts.ledger_inspection import inspect
 from scripts.ledger_rules import recomputed_hash
 from seed.deposits import StartingBalance, deposit_once
 from service.database import Databases, bind_documents, connect, set_up
-from service.domain.clock import utc_now
+from service.domain.clock import to_rfc3339, utc_now
 from service.domain.idempotency import IdempotencyClaim
+from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.gateways.simulated_bank import report_of
 from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
+from service.services.account_sums import close_hours
 from service.services.approvals import cancel_payment
 from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
 from service.services.deposits import request_deposit
@@ -66,6 +69,7 @@ class Books(NamedTuple):
 
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys", "bank_callbacks", "orders",
+    "account_sums",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -148,6 +152,10 @@ async def _live(resources: Resources) -> None:
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
     await _report(paid, "msg_again", resources)
+    # The hours of it all are closed, and two more.
+    patience_s = resources.settings.ledger_patience_s
+    for hours in (2, 3):
+        assert await close_hours(resources.databases.client, utc_now() + timedelta(hours=hours), patience_s)
 
 
 async def _pursue_due_orders(desk: Desk) -> None:
@@ -185,15 +193,19 @@ class TestASoundLedger:
             "orders at the bank": 7,
             "callbacks of the bank": 4,
             "idempotency records": 12,
+            "closed hours": await books.named("account_sums").count_documents({}),
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (18_250, 750, 20_000, 1_000)
+        assert total.accounts == {"bank": (20_000, 1_000)}
 
     async def test_is_told_by_the_exit_status_with_a_table(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 0, ended.out + ended.err
         assert "every rule holds" in ended.out
         assert "182.50 INR" in ended.out
+        (bank,) = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["bank"]]
+        assert bank == ["bank", "200.00", "INR", "10.00", "INR", "-190.00", "INR"]
 
     async def test_may_have_what_the_bank_has_paid_and_we_have_not_heard_of_yet(self, books: Books) -> None:
         operation_id = await pay_what_is_open(books, timedelta(seconds=60))
@@ -219,11 +231,38 @@ class TestASoundLedger:
         await books.put("outbox", {**row, "due_at": utc_now() + timedelta(minutes=10)})
         assert await check_ledger(books.databases, grace=_GRACE) == []
 
+    async def test_may_have_a_transfer_whose_two_sides_are_equal(self, books: Books) -> None:
+        await transfer(books)
+        assert rules_of(await check_ledger(books.databases)) == {"operation_unknown"}  # nothing else
+
+    @pytest.mark.parametrize(
+        ("kind", "change", "counterparty"),
+        [
+            ("CREDIT", 5, "house:adjustments"),
+            ("DEBIT", -5, "house:adjustments"),
+            ("REVERSAL_OUT", -5, "house:adjustments"),
+            ("CONVERSION_IN", 5, "house:fx"),
+            ("POINTS_EARNED", 5, "house:rewards"),
+            ("VOUCHER", -5, "house:rewards"),
+        ],
+    )
+    async def test_may_have_movements_with_the_accounts_of_the_house(
+        self, books: Books, kind: str, change: int, counterparty: str
+    ) -> None:
+        await with_counterparty(kind, change, counterparty)(books)
+        inspection = await inspect(books.databases)
+        assert rules_of(inspection.breaches) == {"operation_unknown"}
+        assert inspection.total("INR").accounts[counterparty].balance == -change
+
+    async def test_may_have_no_closed_hours_yet(self, books: Books) -> None:
+        await books.named("account_sums").delete_many({})
+        assert await check_ledger(books.databases) == []
+
 
 class TestABrokenLedger:
     async def test_is_told_by_the_exit_status_with_each_breach_by_name(self, books: Books, tmp_path: Path) -> None:
         entry = await books.one("transaction_logs", type="WITHDRAWAL")
-        await books.put("transaction_logs", {**entry, "counterparty": "a friend"})
+        await books.put("transaction_logs", {**entry, "transaction_id": "txn_other"})
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 1, ended.out + ended.err
         assert f"BREACH entry_hash: {entry['wallet_id']}#{entry['seq']}" in ended.out
@@ -260,7 +299,7 @@ class TestABrokenLedger:
 
     async def test_an_entry_that_was_changed_and_sealed_again_breaks_the_chain_behind_it(self, books: Books) -> None:
         entry = await books.one("transaction_logs", type="WITHDRAWAL")
-        forged = {**entry, "counterparty": "a friend"}
+        forged = {**entry, "transaction_id": "txn_other"}
         await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
         found = await check_ledger(books.databases)
         assert [(breach.rule, breach.subject) for breach in found] == [
@@ -270,7 +309,7 @@ class TestABrokenLedger:
     async def test_the_last_entry_sealed_again_is_not_the_wallets_head(self, books: Books) -> None:
         wallet = await books.one("wallets", seq=1)
         entry = await books.one("transaction_logs", wallet_id=wallet["_id"])
-        forged = {**entry, "counterparty": "a friend"}
+        forged = {**entry, "transaction_id": "txn_other"}
         await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
         found = await check_ledger(books.databases)
         assert [(breach.rule, breach.subject) for breach in found] == [("wallet_head", wallet["_id"])]
@@ -328,26 +367,119 @@ async def remove_settlement_entry(books: Books) -> str:
     return str(entry["reference"])
 
 
+async def append_entry(books: Books, wallet_id: str, kind: str, change: int, **fields: Any) -> Row:
+    """A whole one, with its place in the chain, as a defect of the ledger would write it: `change` of the balance."""
+    wallet = await books.one("wallets", _id=wallet_id)
+    after = fields.pop("available_after", Int64(wallet["available"] + change))
+    unsealed = {
+        # Behind the hours that are closed.
+        "_id": first_id_at(Prefix.ENTRY, utc_now() + timedelta(hours=5)) + new_id(Prefix.ENTRY)[-20:],
+        "wallet_id": wallet_id,
+        "user_id": wallet["user_id"],
+        "seq": Int64(wallet["seq"] + 1),
+        "type": kind,
+        "direction": "credit" if change > 0 else "debit",
+        "amount": Int64(abs(change)),
+        "currency": wallet["currency"],
+        "available_before": wallet["available"],
+        "available_after": after,
+        "held_before": wallet["held"],
+        "held_after": wallet["held"],
+        "status": "success",
+        "reference": "trf_planted",
+        "transaction_id": "txn_planted",
+        "created_at": utc_now(),
+        "prev_hash": wallet["head_hash"],
+        **fields,
+    }
+    entry = {**unsealed, "hash": recomputed_hash(unsealed)}
+    await books.put("transaction_logs", entry)
+    balance = {"available": entry["available_after"], "held": entry["held_after"]}
+    await books.put("wallets", {**wallet, **balance, "seq": entry["seq"], "head_hash": entry["hash"]})
+    return entry
+
+
 async def refund_twice(books: Books) -> str:
-    """A whole one, with its place in the chain, as a defect of the ledger would write it."""
     refund = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
     wallet = await books.one("wallets", _id=refund["wallet_id"])
-    amount = refund["amount"]
-    unsealed = {
-        **refund,
-        "_id": "ent_twice",
-        "seq": Int64(wallet["seq"] + 1),
-        "available_before": wallet["available"],
-        "available_after": Int64(wallet["available"] + amount),
-        "held_before": wallet["held"],
-        "held_after": Int64(wallet["held"] - amount),
-        "prev_hash": wallet["head_hash"],
-    }
-    second = {**unsealed, "hash": recomputed_hash(unsealed)}
-    await books.put("transaction_logs", second)
-    after = {"available": second["available_after"], "held": second["held_after"]}
-    await books.put("wallets", {**wallet, **after, "seq": second["seq"], "head_hash": second["hash"]})
+    kept = {name: refund[name] for name in ("reference", "transaction_id", "counterparty", "status")}
+    held_after = Int64(wallet["held"] - refund["amount"])
+    await append_entry(books, wallet["_id"], "WITHDRAWAL_REFUND", int(refund["amount"]), held_after=held_after, **kept)
     return str(refund["reference"])
+
+
+async def transfer(books: Books, *, sent: int = 100, received: int = 100) -> str:
+    """From the user with the long history to the one with one entry. The operation behind it is what is missing."""
+    giver, taker = await _giver(books), await books.one("wallets", seq=1)
+    await append_entry(books, giver["_id"], "TRANSFER_OUT", -sent, counterparty=taker["_id"])
+    if received:
+        await append_entry(books, taker["_id"], "TRANSFER_IN", received, counterparty=giver["_id"])
+    return "txn_planted"
+
+
+async def _giver(books: Books) -> Row:
+    refund = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
+    return await books.one("wallets", _id=refund["wallet_id"])
+
+
+async def send_to_nobody(books: Books) -> str:
+    return await transfer(books, received=0)
+
+
+async def send_less_than_arrives(books: Books) -> str:
+    return await transfer(books, received=101)
+
+
+def with_counterparty(kind: str, change: int, counterparty: str) -> Damage:
+    async def damage(books: Books) -> str:
+        wallet = await _giver(books)
+        entry = await append_entry(books, wallet["_id"], kind, change, counterparty=counterparty)
+        return _subject("transaction_logs", entry)
+
+    return damage
+
+
+async def send_to_oneself(books: Books) -> str:
+    wallet = await _giver(books)
+    entry = await append_entry(books, wallet["_id"], "TRANSFER_OUT", -5, counterparty=wallet["_id"])
+    return _subject("transaction_logs", entry)
+
+
+async def _last_hours(books: Books) -> tuple[Row, Row]:
+    """Both have all entries in their sums."""
+    last, one_before = await books.named("account_sums").find(sort=[("_id", -1)], limit=2).to_list()
+    return one_before, last
+
+
+def with_sums(sums: list[Row]) -> Damage:
+    async def damage(books: Books) -> str:
+        """The last hour is built on the one before, and is not to blame."""
+        for row in await _last_hours(books):
+            await books.put("account_sums", {**row, "sums": sums})
+        return to_rfc3339((await _last_hours(books))[0]["_id"])
+
+    return damage
+
+
+async def break_stored_sums(books: Books) -> str:
+    _, row = await _last_hours(books)
+    await books.put("account_sums", {**row, "sums": "none"})
+    return to_rfc3339(row["_id"])
+
+
+async def sums_of_no_hour(books: Books) -> str:
+    _, row = await _last_hours(books)
+    await books.put("account_sums", {**row, "_id": "noon"})
+    return "noon"
+
+
+async def commit_in_a_closed_hour(books: Books) -> str:
+    """What would be missing from the sums for good: an entry whose id was made before the hour was closed."""
+    row, _ = await _last_hours(books)
+    wallet = await _giver(books)
+    late = first_id_at(Prefix.ENTRY, row["_id"] - timedelta(seconds=1)) + "7" * 20
+    await append_entry(books, wallet["_id"], "CREDIT", 9, counterparty="house:adjustments", _id=late)
+    return to_rfc3339(row["_id"])
 
 
 async def pay_twice(books: Books) -> str:
@@ -418,6 +550,8 @@ async def remove_a_wallet(books: Books) -> str:
 
 
 CHAIN = {"entry_hash"}
+# Of an entry whose effect on the balance is another, all that is summed up from entries tells.
+BOOKED = {"currency_total", "bank_total", "account_sums"}
 DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry's amount": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, amount=Int64(999)),
@@ -432,12 +566,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry's before": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_before=Int64(1)),
         "entry_continuity",
-        {"entry_arithmetic", *CHAIN},
+        {"entry_arithmetic", *CHAIN, *BOOKED},
     ),
     "an entry's after below zero": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_after=Int64(-1)),
         "balance_negative",
-        {"entry_arithmetic", "entry_continuity", *CHAIN},
+        {"entry_arithmetic", "entry_continuity", *CHAIN, *BOOKED},
     ),
     "an entry's direction": (
         change("transaction_logs", {"type": "WITHDRAWAL"}, direction="credit"),
@@ -473,7 +607,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settlement's entry gone": (
         remove_settlement_entry,
         "entry_missing",
-        {"seq_gap", "entry_continuity", "hash_chain"},
+        {"seq_gap", "entry_continuity", "hash_chain", *BOOKED},
     ),
     "a second refund": (refund_twice, "entry_surplus", {"balance_negative", "wallet_held"}),
     "a balance raised": (raise_balance, "wallet_balance", {"currency_total"}),
@@ -489,27 +623,27 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settled withdrawal called failed": (
         change("withdrawals", {"status": "success"}, status="failed"),
         "payment_surplus",
-        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total"},
     ),
     "a failed withdrawal called settled": (
         change("withdrawals", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total"},
     ),
     "a failed deposit called settled": (
         change("deposits", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "order_state", "currency_total"},
+        {"entry_missing", "order_state", "bank_total"},
     ),
     "a settled deposit called pending": (
         change("deposits", {"status": "success"}, status="pending"),
         "entry_surplus",
-        {"outbox_missing", "currency_total"},
+        {"outbox_missing", "bank_total"},
     ),
     "an unheard-of state": (
         change("withdrawals", {"status": "success"}, status="lost"),
         "operation_state",
-        {"entry_surplus", "wallet_held", "currency_total"},
+        {"entry_surplus", "wallet_held", "bank_total"},
     ),
     "an open withdrawal's amount": (
         change("withdrawals", {"status": "pending"}, amount=Int64(51)),
@@ -572,6 +706,60 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "order_state",
         set(),
     ),
+    # There are no operations behind planted entries.
+    "a transfer that went out and did not come in": (
+        send_to_nobody,
+        "double_entry",
+        {"currency_total", "operation_unknown"},
+    ),
+    "a transfer that grew on its way": (
+        send_less_than_arrives,
+        "double_entry",
+        {"currency_total", "operation_unknown"},
+    ),
+    "a transfer to oneself": (
+        send_to_oneself,
+        "counterparty",
+        {"double_entry", "currency_total", "operation_unknown"},
+    ),
+    "a transfer to a wallet that does not exist": (
+        with_counterparty("TRANSFER_OUT", -5, "wal_nobody"),
+        "counterparty",
+        {"double_entry", "currency_total", "operation_unknown"},
+    ),
+    "a deposit from the house": (
+        with_counterparty("DEPOSIT", 5, "house:adjustments"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "a credit from the bank": (
+        with_counterparty("CREDIT", 5, "bank"),
+        "counterparty",
+        {"bank_total", "operation_unknown"},
+    ),
+    "a transfer to the house": (
+        with_counterparty("TRANSFER_OUT", -5, "house:revenue"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "a voucher of nobody": (
+        with_counterparty("VOUCHER", -5, "a friend"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "an hour's sums": (
+        with_sums([{"account": "bank", "currency": "INR", "debit": Decimal128("20001"), "credit": Decimal128("1000")}]),
+        "account_sums",
+        set(),
+    ),
+    "an hour's sums without an account": (with_sums([]), "account_sums", set()),
+    "an hour's sums that are none": (break_stored_sums, "malformed_document", set()),
+    "sums of no hour": (sums_of_no_hour, "malformed_document", set()),
+    "an entry that came too late for its hour": (
+        commit_in_a_closed_hour,
+        "account_sums",
+        {"operation_unknown"},
+    ),
 }
 
 
@@ -584,3 +772,4 @@ class TestEachDamage:
         assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
         assert rules_of(found) == {rule, *further}, found
         assert all(breach.detail for breach in found)
+        assert len([breach for breach in found if breach.rule == "account_sums"]) <= 1, found
