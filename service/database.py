@@ -155,8 +155,8 @@ async def _set_up_collection(database: Database, document: type[Document]) -> st
             raise
         await database.command("collMod", declared.name, **validation)
         done = "up to date"
-    names = await database[declared.name].create_indexes(declared.indexes)
-    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names)}"
+    names = await database[declared.name].create_indexes(declared.indexes) if declared.indexes else []
+    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names) or 'none'}"
 
 
 async def _limit_transactions(databases: Databases) -> str:

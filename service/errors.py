@@ -18,13 +18,18 @@ WalletServiceError
 │   ├── EmailTaken                 409 email_taken
 │   ├── WalletExists               409 wallet_exists
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
-│   └── IllegalTransition          409 illegal_transition
+│   ├── IllegalTransition          409 illegal_transition
+│   ├── TotpAlreadyActive          409 totp_already_active
+│   └── TotpNotEnrolled            409 totp_not_enrolled
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
 ├── NoWalletInCurrency             422 no_wallet_in_currency
 ├── WalletFrozen                   422 wallet_frozen
 ├── WalletClosed                   422 wallet_closed
+├── WrongPassword                  422 wrong_password
+├── InvalidCode                    422 invalid_code
+├── TooManyAttempts                429 too_many_attempts
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -152,6 +157,14 @@ class IllegalTransition(Conflict):
     code, title = "illegal_transition", "The operation cannot go from its status to this one"
 
 
+class TotpAlreadyActive(Conflict):
+    code, title = "totp_already_active", "An authenticator app is active already"
+
+
+class TotpNotEnrolled(Conflict):
+    code, title = "totp_not_enrolled", "There is no authenticator app to ask for a code"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -178,6 +191,27 @@ class WalletFrozen(WalletServiceError):
 
 class WalletClosed(WalletServiceError):
     code, http_status, title = "wallet_closed", 422, "The wallet is closed"
+
+
+class WrongPassword(WalletServiceError):
+    """Somebody who is logged in was asked for their password again."""
+
+    code, http_status, title = "wrong_password", 422, "The password is wrong"
+    is_kept_under_key = False
+
+
+class InvalidCode(WalletServiceError):
+    """A one-time code that does not fit, or no longer: which of these is not for the asker to know."""
+
+    code, http_status, title = "invalid_code", 422, "The code is wrong or was used already"
+    is_kept_under_key = False
+
+
+class TooManyAttempts(WalletServiceError):
+    """Whether this try would have been right is not looked at."""
+
+    code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
+    is_kept_under_key = False
 
 
 class InternalError(WalletServiceError):

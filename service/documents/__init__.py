@@ -5,6 +5,7 @@ from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.wallets import WalletDocument
@@ -17,6 +18,7 @@ __all__ = [
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "TotpEnrolment",
     "TransactionLog",
     "User",
     "WalletDocument",
@@ -32,5 +34,6 @@ WALLET_DOCUMENTS = [
     IdempotencyKey,
     OutboxDocument,
     BankCallback,
+    TotpEnrolment,
 ]
 BANK_DOCUMENTS = [BankOrder]
