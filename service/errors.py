@@ -21,7 +21,9 @@ WalletServiceError
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── ApprovalLapsed             409 approval_lapsed
-│   └── TooManyTries               409 too_many_tries
+│   ├── TooManyTries               409 too_many_tries
+│   ├── TotpAlreadyActive          409 totp_already_active
+│   └── TotpNotEnrolled            409 totp_not_enrolled
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -36,6 +38,8 @@ WalletServiceError
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
 ├── InvalidCode                    422 invalid_code
+├── WrongPassword                  422 wrong_password
+├── TooManyAttempts                429 too_many_attempts
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -178,6 +182,14 @@ class TooManyTries(Conflict):
     code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
 
 
+class TotpAlreadyActive(Conflict):
+    code, title = "totp_already_active", "An authenticator app is active already"
+
+
+class TotpNotEnrolled(Conflict):
+    code, title = "totp_not_enrolled", "There is no authenticator app to ask for a code"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -241,7 +253,24 @@ class TransferBatchRefused(WalletServiceError):
 
 
 class InvalidCode(WalletServiceError):
-    code, http_status, title = "invalid_code", 422, "The code is wrong"
+    """A one-time code that does not fit, or no longer: which of these is not for the asker to know."""
+
+    code, http_status, title = "invalid_code", 422, "The code is wrong or was used already"
+    is_kept_under_key = False
+
+
+class WrongPassword(WalletServiceError):
+    """Somebody who is logged in was asked for their password again."""
+
+    code, http_status, title = "wrong_password", 422, "The password is wrong"
+    is_kept_under_key = False
+
+
+class TooManyAttempts(WalletServiceError):
+    """Whether this try would have been right is not looked at."""
+
+    code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
+    is_kept_under_key = False
 
 
 class InternalError(WalletServiceError):

@@ -8,9 +8,11 @@ from fastapi import FastAPI
 
 from service.controllers import (
     admin,
+    approvals,
     auth,
     deposits,
     health,
+    totp,
     transfers,
     users,
     wallets,
@@ -65,10 +67,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         deposits.router,
         transfers.router,
         transfers.batch_router,
+        approvals.router,
         users.router,
         wallets.router,
         auth.router,
         admin.router,
+        totp.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

@@ -1,14 +1,18 @@
 """Every environment variable of the service, typed; names carry the prefix WALLET_."""
 
+import base64
+import binascii
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
+_DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
+_ENCRYPTION_KEY_BYTES = 32
 
 
 class Environment(StrEnum):
@@ -52,6 +56,10 @@ class Settings(BaseSettings):
 
     jwt_secret: SecretStr = SecretStr(_DEVELOPMENT_JWT_SECRET)
     access_token_lifetime_s: int = Field(900, ge=1)
+    # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
+    encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
+    # Where mails go while there is no mail server; in the data directory unless it is set.
+    mailbox_file: str | None = None
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
     # 19 MiB and about 20 ms each: two at a time leave the event loop a core's share.
     password_hash_threads: int = Field(2, ge=1)
@@ -97,8 +105,24 @@ class Settings(BaseSettings):
         return f"{self.database}_bank"
 
     @property
+    def mailbox_path(self) -> str:
+        return self.mailbox_file or f"{self.data_dir}/mailbox.jsonl"
+
+    @property
+    def root_key(self) -> bytes:
+        """The encryption key's 32 bytes."""
+        return _key_bytes(self.encryption_key)
+
+    @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _refuse_a_short_key(cls, key: SecretStr) -> SecretStr:
+        if len(_key_bytes(key)) != _ENCRYPTION_KEY_BYTES:
+            raise ValueError("WALLET_ENCRYPTION_KEY has to be 32 bytes in base64")
+        return key
 
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
@@ -109,9 +133,19 @@ class Settings(BaseSettings):
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")
             if self.bank_webhook_secret.get_secret_value() == _DEVELOPMENT_WEBHOOK_SECRET:
                 raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
+            if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
+                raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
         if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
         return self
+
+
+def _key_bytes(key: SecretStr) -> bytes:
+    """Nothing where the text is not base64."""
+    try:
+        return base64.b64decode(key.get_secret_value(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from service.domain.limits import Limits
 from service.domain.policy import Policy
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
@@ -33,6 +34,7 @@ class Resources(NamedTuple):
     ledger: Ledger
     bank: Bank
     passwords: Passwords
+    mailbox: Mailbox
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -73,9 +75,19 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     if settings.env is Environment.PRODUCTION:
         # Whoever deposits from an account that ends in -success is paid by nobody.
         log.critical("bank.is_simulated")
+        # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
+        log.critical("mailbox.is_a_file")
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     try:
-        yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing))
+        yield Resources(
+            settings,
+            databases,
+            jobs,
+            ledger,
+            SimulatedBank(settings, jobs),
+            Passwords(hashing),
+            FileMailbox(settings),
+        )
     finally:
         await ledger.close()
         hashing.shutdown(wait=False, cancel_futures=True)

@@ -41,6 +41,7 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD)),
         "mongo_admin_url": SecretStr(servers.mongo.admin_url),
         "redis_url": SecretStr(servers.redis.url),
+        "mailbox_file": str(servers.mongo.data_dir.parent / "mailbox.jsonl"),
         "database": f"wallet_test_{uuid4().hex[:8]}",
         "bank_delay_min_s": 0.0,
         "bank_delay_max_s": 0.05,

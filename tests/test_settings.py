@@ -9,24 +9,32 @@ from service.settings import Environment, Settings
 
 _SECRET = SecretStr("x" * 40)
 _WEBHOOK_SECRET = SecretStr("whsec_" + "eA==" * 8)
+_ENCRYPTION_KEY = SecretStr("eHh4" * 10 + "eHg=")
 
 
 class TestProduction:
     def test_refuses_the_secrets_of_development(self) -> None:
-        with pytest.raises(ValidationError, match="WALLET_JWT_SECRET has to be set in production"):
-            Settings(_env_file=None, env=Environment.PRODUCTION, bank_webhook_secret=_WEBHOOK_SECRET)
-        with pytest.raises(ValidationError, match="WALLET_BANK_WEBHOOK_SECRET has to be set in production"):
-            Settings(_env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET)
+        own = {"jwt_secret": _SECRET, "bank_webhook_secret": _WEBHOOK_SECRET, "encryption_key": _ENCRYPTION_KEY}
+        for missing in own:
+            others: dict[str, Any] = {name: value for name, value in own.items() if name != missing}
+            with pytest.raises(ValidationError, match=f"WALLET_{missing.upper()} has to be set in production"):
+                Settings(_env_file=None, env=Environment.PRODUCTION, **others)
 
     def test_takes_its_own(self) -> None:
         settings = Settings(
-            _env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET, bank_webhook_secret=_WEBHOOK_SECRET
+            _env_file=None,
+            env=Environment.PRODUCTION,
+            jwt_secret=_SECRET,
+            bank_webhook_secret=_WEBHOOK_SECRET,
+            encryption_key=_ENCRYPTION_KEY,
         )
         assert settings.logs_as_json
 
     def test_shows_no_secret_when_printed(self) -> None:
-        settings = Settings(_env_file=None, jwt_secret=_SECRET)
-        assert "x" * 40 not in repr(settings) + str(settings) + settings.model_dump_json()
+        settings = Settings(_env_file=None, jwt_secret=_SECRET, encryption_key=_ENCRYPTION_KEY)
+        printed = repr(settings) + str(settings) + settings.model_dump_json()
+        for secret in ("x" * 40, _ENCRYPTION_KEY.get_secret_value()):
+            assert secret not in printed
 
 
 class TestSense:
@@ -35,6 +43,9 @@ class TestSense:
         [
             {"bank_delay_min_s": 3.0, "bank_delay_max_s": 2.0},
             {"jwt_secret": SecretStr("short")},
+            {"encryption_key": SecretStr("eHh4" * 8)},
+            {"encryption_key": SecretStr("x" * 44)},
+            {"encryption_key": SecretStr("not base64, though 32 bytes long")},
             {"idempotency_retention_s": 3600},
             {"bank_success_rate": 1.1},
             {"default_currency": "inr"},

@@ -6,6 +6,7 @@ from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.wallets import WalletDocument
@@ -19,6 +20,7 @@ __all__ = [
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
     "User",
@@ -37,5 +39,6 @@ WALLET_DOCUMENTS = [
     OutboxDocument,
     BankCallback,
     AccountSumsDocument,
+    TotpEnrolment,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -24,7 +24,7 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)
         case OutboxTopic.APPROVAL_CODE:
-            await send_code(row)
+            await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.EXPIRY:
             await lapse_payment(row, desk.ledger)
         case OutboxTopic.REWARD:

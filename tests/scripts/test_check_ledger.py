@@ -106,7 +106,7 @@ async def books(sound: Books) -> AsyncIterator[Books]:
 
 async def _live(resources: Resources) -> None:
     """Two users, an operation in each state that there is, callbacks that were applied and one that still waits."""
-    desk = Desk(resources.ledger, resources.bank, resources.settings)
+    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings)
     first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
     for user in (first, second):
         await make_wallet(resources.databases, user)
@@ -116,8 +116,11 @@ async def _live(resources: Resources) -> None:
     async def ask(operation: str, ending: str, amount: int) -> str:
         order = Order(amount, "INR", f"account-{ending}", None, None, {})
         claim = IdempotencyClaim(f"{first.id}:{operation}-{ending}-{amount}", "f" * 64, utc_now() + timedelta(days=1))
-        request = request_deposit if operation == "deposit" else request_withdrawal
-        answer = await request(resources.ledger, Requester(first.id, None), order, claim, None)
+        asker = Requester(first.id, None)
+        if operation == "deposit":
+            answer = await request_deposit(resources.ledger, asker, order, claim, None)
+        else:
+            answer = await request_withdrawal(resources.ledger, asker, order, claim, None, resources.settings)
         assert answer.status_code == 202
         return str(json.loads(answer.body)["id"])
 

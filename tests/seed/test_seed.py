@@ -139,6 +139,7 @@ class TestDemoUsers:
             "WALLET_ENV": "production",
             "WALLET_JWT_SECRET": "x" * 48,
             "WALLET_BANK_WEBHOOK_SECRET": "whsec_" + "QUJD" * 10,
+            "WALLET_ENCRYPTION_KEY": "QUJD" * 10 + "QUI=",
         }
         refused = await seed(settings, tmp_path, **production)
         assert refused.status == 2

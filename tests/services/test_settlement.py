@@ -14,6 +14,7 @@ from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
+from service.gateways.mailbox import FileMailbox
 from service.ledger.committer import Ledger
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
@@ -85,7 +86,7 @@ class Scene:
         row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now)._replace(
             attempts=attempts, visits=attempts - 1 if visits is None else visits
         )
-        await pursue_order(row, Desk(self.ledger, bank, self.settings))
+        await pursue_order(row, Desk(self.ledger, bank, FileMailbox(self.settings), self.settings))
         return await self.now()
 
     async def now(self) -> Operation:
