@@ -53,7 +53,7 @@ class Enrolment(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """Something that fits: the time step of a code, or a recovery code's hash. Using it up is the database's part."""
+    """A fitting code's time step, or the hash of what may be a recovery code; the database knows what is used up."""
 
     step: int | None = None
     recovery_hash: str | None = None

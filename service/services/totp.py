@@ -199,13 +199,12 @@ async def _check_password(passwords: Passwords, enrolment: Enrolment, password: 
 
 
 def _proof(enrolment: Enrolment, code: str, settings: Settings, now: datetime) -> Proof | None:
-    """What the code proves, as far as can be told before it is used up."""
+    """What the code would prove. Whether it is used up already is for the database to say, while it uses it up."""
     if looks_like_totp(code):
         step = matching_step(_secret_of(enrolment, settings), code, now)
-        return Proof(step=step) if step is not None and step > enrolment.last_step else None
+        return None if step is None else Proof(step=step)
     key = derive_key(settings.root_key, KeyPurpose.RECOVERY_CODES)
-    hashed = hash_recovery_code(key, enrolment.user_id, code)
-    return Proof(recovery_hash=hashed) if hashed in enrolment.recovery_hashes else None
+    return Proof(recovery_hash=hash_recovery_code(key, enrolment.user_id, code))
 
 
 def _secret_of(enrolment: Enrolment, settings: Settings) -> str:

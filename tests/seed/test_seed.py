@@ -147,6 +147,8 @@ class TestDemoUsers:
         assert await databases.wallet["users"].count_documents({}) == 0
         told_twice = await seed(settings, tmp_path, "--yes-production", **production)
         assert told_twice.status == 0, told_twice.err
+        for warning in ("bank.is_simulated", "mailbox.is_a_file"):
+            assert warning in told_twice.out
         assert await databases.wallet["users"].count_documents({}) == len(DEMO_USERS)
 
 

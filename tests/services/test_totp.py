@@ -159,6 +159,19 @@ class TestEnrolling:
         (codes,) = [answer for answer in answers if isinstance(answer, list)]
         assert await consume_factor(user.id, codes[0], resources.settings) is Consumed.RECOVERY
 
+    async def test_that_was_activated_or_begun_anew_in_between_is_not_activated(
+        self, resources: Resources, clock: Clock
+    ) -> None:
+        user = await make_user(resources.databases)
+        await begin(resources, user)
+        stale = await enrolment_repository.find(user.id)
+        await begin(resources, user)
+        fresh = await enrolment_repository.find(user.id)
+        assert stale is not None
+        assert fresh is not None
+        activated = [await enrolment_repository.activate(read, 1, [], clock.now) for read in (stale, fresh, fresh)]
+        assert activated == [False, True, False]
+
     async def test_asks_for_the_right_password(self, resources: Resources, clock: Clock) -> None:
         assert clock.now
         user = await make_user(resources.databases)
@@ -269,6 +282,30 @@ class TestTries:
                 await consume_factor(person.user.id, "wrong", resources.settings)
             assert await consume_factor(person.user.id, person.code(clock.now), resources.settings) is Consumed.TOTP
             clock.go_on(_STEP)
+
+    async def test_a_right_one_gives_them_back_to_a_process_whose_clock_is_behind(
+        self, resources: Resources, clock: Clock
+    ) -> None:
+        person = await enrol(resources, clock)
+        for _ in range(TRIES - 1):
+            await consume_factor(person.user.id, "wrong", resources.settings)
+        assert await consume_factor(person.user.id, person.code(clock.now), resources.settings) is Consumed.TOTP
+        clock.go_on(-timedelta(seconds=1))
+        assert await consume_factor(person.user.id, "wrong", resources.settings) is Consumed.WRONG
+        assert await consume_factor(person.user.id, "wrong", resources.settings) is Consumed.WRONG
+
+    async def test_after_a_right_one_the_quarter_of_an_hour_begins_anew(
+        self, resources: Resources, clock: Clock
+    ) -> None:
+        person = await enrol(resources, clock)
+        await consume_factor(person.user.id, "wrong", resources.settings)
+        clock.go_on(timedelta(minutes=14))
+        assert await consume_factor(person.user.id, person.code(clock.now), resources.settings) is Consumed.TOTP
+        for _ in range(TRIES):
+            await consume_factor(person.user.id, "wrong", resources.settings)
+        clock.go_on(timedelta(minutes=2))
+        with pytest.raises(TooManyAttempts):
+            await consume_factor(person.user.id, "wrong", resources.settings)
 
     async def test_wrong_ones_of_long_ago_do_not_count(self, resources: Resources, clock: Clock) -> None:
         person = await enrol(resources, clock)
