@@ -29,7 +29,6 @@ from scripts.ledger_rules import (
     Breach,
     Case,
     Chain,
-    Row,
     Rule,
     check_callback,
     check_case,
@@ -38,10 +37,12 @@ from scripts.ledger_rules import (
     check_transaction,
     check_wallet,
     is_entry,
+    is_shaped,
     is_wallet,
     is_with_a_person,
     waiting_since,
 )
+from scripts.record_rules import KINDS, TALLIED, Kind, Row, Tally
 from service.database import Databases
 from service.domain.clock import utc_now
 
@@ -58,10 +59,10 @@ _PAUSE_S: Final = 0.2
 _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
-    "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
-    "bank_callbacks", "account_sums",
+    "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
+    "idempotency_keys", "bank_callbacks", "account_sums",
 )  # fmt: skip
-_OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
+_RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
@@ -69,7 +70,7 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
-    "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
+    "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours",
 )  # fmt: skip
 
@@ -158,6 +159,10 @@ async def count_rows(databases: Databases) -> int:
     return sum([await collection.estimated_document_count() for collection in collections])
 
 
+def _fields_of(kind: Kind) -> tuple[str, ...]:
+    return (*_RECORD_FIELDS, *kind.fields)
+
+
 class _Group(NamedTuple):
     key: str
     parts: list[list[Row]]
@@ -193,21 +198,20 @@ class _Reader:
         cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields), session=self._session)
         return await cursor.to_list()
 
-    async def withheld(self) -> AsyncIterator[Row]:
-        """`{_id: wallet, withheld: minor units}` of open withdrawals, wallets from last to first."""
-        cursor = await self.wallet["withdrawals"].aggregate(
-            [
-                {"$match": {"status": {"$nin": ["success", "failed", "canceled"]}}},
-                {"$group": {"_id": "$wallet_id", "withheld": {"$sum": "$amount"}}},
-                {"$sort": {"_id": -1}},
-            ],
-            session=self._session,
-            batchSize=_BATCH_ROWS,
-            allowDiskUse=True,
-        )
-        async with cursor:
-            async for row in cursor:
-                yield row
+    async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
+        """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
+        tally: Tally | None = None
+        async for row in self.find(self.wallet[kind.collection], [("wallet_id", -1)], _fields_of(kind)):
+            if not is_shaped(row, TALLIED):
+                # Told where the operation itself is looked at.
+                continue
+            if tally is None or tally.wallet_id != row["wallet_id"]:
+                if tally is not None:
+                    yield {"_id": tally.wallet_id, "tally": tally}
+                tally = Tally(row["wallet_id"])
+            tally.add(kind.share(row), row["created_at"])
+        if tally is not None:
+            yield {"_id": tally.wallet_id, "tally": tally}
 
     async def unequal(self) -> AsyncIterator[Row]:
         """`{_id: {transaction, currency}, change}` where what wallets gave each other is not what they received."""
@@ -295,14 +299,17 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     groups = _join(
         (wallets, "_id"),
         (_chains(reader, inspection, bookings), "_id"),
-        (reader.withheld(), "_id"),
         (reader.named(), "_id"),
+        *((reader.tallies(kind), "_id") for kind in KINDS),
         is_descending=True,
     )
-    async for wallet_id, (found, chains, withheld, named_by) in groups:
+    async for wallet_id, (found, chains, named_by, *tallies) in groups:
         chain = chains[0]["chain"] if chains else Chain(wallet_id)
-        amount = withheld[0]["withheld"] if withheld else 0
-        inspection.breaches += check_wallet(wallet_id, found, chain, amount)
+        tally = Tally(wallet_id)
+        for rows in tallies:
+            for row in rows:
+                tally.take(row["tally"])
+        inspection.breaches += check_wallet(wallet_id, found, chain, tally)
         inspection.breaches += check_named(wallet_id, found, named_by)
         inspection.counts["wallets"] += len(found)
         for wallet in filter(is_wallet, found):
@@ -349,17 +356,17 @@ async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -
 async def _inspect_operations(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     by_id = [("_id", 1)]
     groups = _join(
-        (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
-        (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
         (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
+        *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, parts in groups:
-        case = Case(key, *parts)
+    async for key, (entries, outbox_rows, orders, *found) in groups:
+        records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
+        case = Case(key, records, entries, outbox_rows, orders)
         inspection.breaches += check_case(case, now)
-        inspection.counts["deposits"] += len(case.deposits)
-        inspection.counts["withdrawals"] += len(case.withdrawals)
+        for name, rows in records.items():
+            inspection.counts[name] += len(rows)
         inspection.counts["orders at the bank"] += len(case.orders)
         _add_up(case, inspection)
         paid_at = waiting_since(case)
@@ -372,9 +379,9 @@ def _add_up(case: Case, inspection: Inspection) -> None:
     if operation is None or operation["status"] != "success":
         return
     total = inspection.total(operation["currency"])
-    if case.deposits:
+    if case.records.get("deposits"):
         total.deposited += operation["amount"]
-    else:
+    elif case.records.get("withdrawals"):
         total.withdrawn += operation["amount"]
 
 
@@ -410,8 +417,11 @@ async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach
     named = {str(record["_id"]): _operation_named_by(record) for record in records}
     wanted = [operation_id for operation_id in named.values() if operation_id is not None]
     owners: dict[str, str] = {}
-    for collection in (reader.wallet["deposits"], reader.wallet["withdrawals"]):
-        owners |= {row["_id"]: row.get("user_id") for row in await reader.find_named(collection, wanted, ("user_id",))}
+    for kind in KINDS:
+        ids = [operation_id for operation_id in wanted if operation_id.startswith(f"{kind.prefix}_")]
+        if ids:
+            found = await reader.find_named(reader.wallet[kind.collection], ids, ("user_id",))
+            owners |= {row["_id"]: row.get("user_id") for row in found}
     breaches = []
     for record_id, operation_id in named.items():
         if operation_id is None:
