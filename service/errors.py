@@ -25,6 +25,10 @@ WalletServiceError
 ├── NoWalletInCurrency             422 no_wallet_in_currency
 ├── WalletFrozen                   422 wallet_frozen
 ├── WalletClosed                   422 wallet_closed
+├── StatementTooLong               422 statement_too_long
+├── TotalOverflow                  422 total_overflow
+├── TooManyCategories              422 too_many_categories
+├── SearchTooLong                  422 search_too_long
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -178,6 +182,29 @@ class WalletFrozen(WalletServiceError):
 
 class WalletClosed(WalletServiceError):
     code, http_status, title = "wallet_closed", 422, "The wallet is closed"
+
+
+class StatementTooLong(WalletServiceError):
+    """More movements than one JSON document should hold."""
+
+    code, http_status = "statement_too_long", 422
+    title = "The statement is too long for JSON: take format=csv, or a shorter period"
+
+
+class TotalOverflow(WalletServiceError):
+    """A sum of many amounts, beyond what JSON numbers carry exactly."""
+
+    code, http_status, title = "total_overflow", 422, "The total is too large: take a shorter period"
+
+
+class TooManyCategories(WalletServiceError):
+    code, http_status, title = "too_many_categories", 422, "There are too many categories: take fewer months"
+
+
+class SearchTooLong(WalletServiceError):
+    """The filters match so rarely, or the range is so long, that too much would have to be read."""
+
+    code, http_status, title = "search_too_long", 422, "The search took too long: take a shorter period"
 
 
 class InternalError(WalletServiceError):

@@ -6,7 +6,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, users, wallets, webhooks, withdrawals
+from service.controllers import (
+    auth,
+    deposits,
+    health,
+    spending,
+    statements,
+    users,
+    wallets,
+    webhooks,
+    withdrawals,
+)
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -51,6 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # Routes are tried in order: what is called most comes first.
     for router in (withdrawals.router, deposits.router, users.router, wallets.router, auth.router):
+        app.include_router(router, prefix=API_PREFIX)
+    for router in (statements.router, spending.router):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):
         app.include_router(router)

@@ -1,5 +1,6 @@
 """People over HTTP: oneself, one's balances, one's history."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
@@ -9,13 +10,20 @@ from service.controllers.dependencies import CurrentUser, OpenResources
 from service.controllers.operations import Currency
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import BalancesView, EntryView, PageView, UserView, problem_responses
-from service.controllers.wallets import EntriesQuery
+from service.controllers.schemas import (
+    BalancesAtView,
+    BalancesView,
+    EntryView,
+    PageView,
+    UserView,
+    problem_responses,
+)
+from service.controllers.wallets import AtQuery, EntriesQuery, balance_at
 from service.documents import User
 from service.domain.clock import to_rfc3339
 from service.domain.entries import entry_view
 from service.domain.wallets import Wallet
-from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, Unauthenticated
+from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, SearchTooLong, Unauthenticated
 from service.services import users, wallets
 from service.services.access_tokens import AccessToken
 
@@ -31,20 +39,32 @@ class UserEntriesQuery(EntriesQuery):
 # First, because it is called most: routes are tried in order.
 @router.get(
     "/users/{user_id}/balance",
-    response_model=BalancesView,
+    response_model=BalancesView | BalancesAtView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
-    summary="What one has, wallet by wallet",
+    summary="What one has or had, wallet by wallet",
 )
-async def get_balance(user_id: UserId, user: CurrentUser) -> Response:
+async def get_balance(user_id: UserId, query: Annotated[AtQuery, Query()], user: CurrentUser) -> Response:
+    """With `at`, what one had then, in every wallet that one has by now."""
     _refuse_others(user_id, user)
+    if query.at is not None:
+        return await _balance_at(user_id, query.at)
     balances = [_balance_view(wallet) for wallet in await wallets.get_balances(user_id)]
     return Response(orjson.dumps({"user_id": user_id, "balances": balances}), media_type="application/json")
+
+
+async def _balance_at(user_id: str, at: datetime) -> Response:
+    balances = [
+        {"wallet_id": wallet.id, "currency": wallet.currency, **balance_at(point, at)}
+        for wallet, point in await wallets.get_balances_at(user_id, at)
+    ]
+    body = {"user_id": user_id, "at": to_rfc3339(at), "balances": balances}
+    return Response(orjson.dumps(body), media_type="application/json")
 
 
 @router.get(
     "/users/{user_id}/transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields),
+    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="The entries of all of one's wallets, newest first",
 )
 async def list_transactions(

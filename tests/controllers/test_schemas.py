@@ -50,4 +50,7 @@ class TestTheDocument:
     def test_a_list_declares_its_filters(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/api/v1/users/{user_id}/transactions"]["get"]["parameters"]
         in_query = {one["name"] for one in parameters if one["in"] == "query"}
-        assert in_query == {"limit", "cursor", "type", "created_from", "created_to", "currency"}
+        assert in_query == {
+            "limit", "cursor", "type", "category", "direction", "status", "created_from", "created_to", "reference",
+            "counterparty", "amount_min", "amount_max", "currency",
+        }  # fmt: skip
