@@ -27,7 +27,8 @@ from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
 _TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-01-01T00:00:00.000Z"])
-_HASH = Field(examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"])
+_EXAMPLE_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_HASH = Field(examples=[_EXAMPLE_HASH])
 
 # One column for everything that any record tells, so that all records have the same ones.
 _COLUMNS = (
@@ -37,13 +38,21 @@ _COLUMNS = (
     "entry_id", "transaction_id", "hash",
 )  # fmt: skip
 _NOTHING = ("",)
-_CSV_EXAMPLE = (
-    ",".join(_COLUMNS) + "\r\n"
-    "opening,0,2026-01-01T00:00:00.000Z,,,,,,,INR,,,,,0,0.00,0,0.00,0,0.00,,,,,,,," + "0" * 64 + "\r\n"
-    "movement,1,2026-01-05T10:00:00.000Z,DEPOSIT,credit,,dep_0198c0ffee0070008000000000000001,bank,success,INR,"
-    "10050,100.50,10050,100.50,10050,100.50,0,0.00,10050,100.50,,,,,,ent_0198c0ffee0070008000000000000001,"
-    "txn_0198c0ffee0070008000000000000001,9f86…\r\n"
-    "closing,1,2026-02-01T00:00:00.000Z,,,,,,,INR,,,,,10050,100.50,0,0.00,10050,100.50,10050,100.50,0,0.00,1,,,9f86…\r\n"
+_CSV_EXAMPLE = "\r\n".join(
+    (
+        ",".join(_COLUMNS),
+        "opening,0,2026-01-01T00:00:00.000Z,,,,,,,INR,,,,,0,0.00,0,0.00,0,0.00,,,,,,,," + "0" * 64,
+        (
+            "movement,1,2026-01-05T10:00:00.000Z,DEPOSIT,credit,,dep_0198c0ffee0070008000000000000001,bank,success,INR,"
+            "10050,100.50,10050,100.50,10050,100.50,0,0.00,10050,100.50,,,,,,ent_0198c0ffee0070008000000000000001,"
+            f"txn_0198c0ffee0070008000000000000001,{_EXAMPLE_HASH}"
+        ),
+        (
+            "closing,1,2026-02-01T00:00:00.000Z,,,,,,,INR,,,,,10050,100.50,0,0.00,10050,100.50,10050,100.50,0,0.00,1,,,"
+            f"{_EXAMPLE_HASH}"
+        ),
+        "",
+    )
 )
 
 

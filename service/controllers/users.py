@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from service.controllers.dependencies import CurrentUser, OpenResources
 from service.controllers.operations import Currency
@@ -30,6 +32,12 @@ from service.services.access_tokens import AccessToken
 router = APIRouter(route_class=StrictRoute, tags=["Users"])
 
 UserId = Annotated[str, Path(max_length=64)]
+_AT_PARAMETER = {
+    "name": "at",
+    "in": "query",
+    "required": False,
+    "schema": AtQuery.model_json_schema()["properties"]["at"],
+}
 
 
 class UserEntriesQuery(EntriesQuery):
@@ -42,14 +50,24 @@ class UserEntriesQuery(EntriesQuery):
     response_model=BalancesView | BalancesAtView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What one has or had, wallet by wallet",
+    openapi_extra={"parameters": [_AT_PARAMETER]},
 )
-async def get_balance(user_id: UserId, query: Annotated[AtQuery, Query()], user: CurrentUser) -> Response:
+async def get_balance(user_id: UserId, user: CurrentUser, request: Request) -> Response:
     """With `at`, what one had then, in every wallet that one has by now."""
     _refuse_others(user_id, user)
-    if query.at is not None:
-        return await _balance_at(user_id, query.at)
+    # By hand: FastAPI's own reading of a query would be an eighth of what this route costs, and hardly any has one.
+    if request.scope["query_string"] and (at := _read_at(request)) is not None:
+        return await _balance_at(user_id, at)
     balances = [_balance_view(wallet) for wallet in await wallets.get_balances(user_id)]
     return Response(orjson.dumps({"user_id": user_id, "balances": balances}), media_type="application/json")
+
+
+def _read_at(request: Request) -> datetime | None:
+    try:
+        return AtQuery.model_validate(dict(request.query_params)).at
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in found]) from error
 
 
 async def _balance_at(user_id: str, at: datetime) -> Response:

@@ -19,10 +19,10 @@ _POINT_FIELDS = ("seq", "available_after", "held_after", "hash")
 _NEWEST_FIRST = [("created_at", -1), ("seq", -1)]
 # A page takes milliseconds; one whose filters match next to nothing may read a whole wallet.
 _SEARCH_LIMIT_MS = 5_000
-# A million entries take about three seconds.
+# A million entries take about four seconds.
 _SUM_LIMIT_MS = 10_000
 # Some milliseconds of work for the event loop, which has other requests to serve in between.
-_STREAM_ROWS = 200
+_STREAM_ROWS = 100
 # A portion takes milliseconds; a server that does not answer for so long has lost the cursor as well.
 _LAST_ANSWER_LIMIT_S = 10.0
 

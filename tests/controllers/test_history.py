@@ -228,11 +228,11 @@ class TestBalanceAt:
             assert [field["pointer"] for field in answer.json()["errors"]] == [f"/query/{query.partition('=')[0]}"]
 
     async def test_somebody_elses_is_not_found(self, past: Past, databases: Databases) -> None:
-        other = await make_account(databases, balance=777_123)
+        other = await make_account(databases, balance=777_123_456_789_012)
         for path in (f"/api/v1/wallets/{other.wallet.id}", f"/api/v1/users/{other.user.id}/balance"):
             answer = await past.get(path, at=after_h(1))
             assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
-            assert "777" not in answer.text
+            assert "777123456789012" not in answer.text
 
 
 class TestTheHotBalance:
