@@ -40,6 +40,10 @@ WalletServiceError
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
 ├── TooManyAttempts                429 too_many_attempts
+├── StatementTooLong               422 statement_too_long
+├── TotalOverflow                  422 total_overflow
+├── TooManyCategories              422 too_many_categories
+├── SearchTooLong                  422 search_too_long
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -271,6 +275,29 @@ class TooManyAttempts(WalletServiceError):
 
     code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
     is_kept_under_key = False
+
+
+class StatementTooLong(WalletServiceError):
+    """More movements than one JSON document should hold."""
+
+    code, http_status = "statement_too_long", 422
+    title = "The statement is too long for JSON: take format=csv, or a shorter period"
+
+
+class TotalOverflow(WalletServiceError):
+    """A sum of many amounts, beyond what JSON numbers carry exactly."""
+
+    code, http_status, title = "total_overflow", 422, "The total is too large: take a shorter period"
+
+
+class TooManyCategories(WalletServiceError):
+    code, http_status, title = "too_many_categories", 422, "There are too many categories: take fewer months"
+
+
+class SearchTooLong(WalletServiceError):
+    """The filters match so rarely, or the range is so long, that too much would have to be read."""
+
+    code, http_status, title = "search_too_long", 422, "The search took too long: take a shorter period"
 
 
 class InternalError(WalletServiceError):

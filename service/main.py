@@ -12,6 +12,8 @@ from service.controllers import (
     auth,
     deposits,
     health,
+    spending,
+    statements,
     totp,
     transfers,
     users,
@@ -73,6 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         auth.router,
         admin.router,
         totp.router,
+        statements.router,
+        spending.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

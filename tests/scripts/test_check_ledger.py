@@ -74,8 +74,8 @@ class Books(NamedTuple):
 
 
 _COLLECTIONS = (
-    "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys", "bank_callbacks",
-    "orders", "account_sums",
+    "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
+    "bank_callbacks", "orders", "account_sums",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
