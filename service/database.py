@@ -150,11 +150,19 @@ async def start_transaction(session: AsyncClientSession) -> None:
     await session.start_transaction(max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
 
 
+class OldData(Exception):
+    """The database holds wallets of a version whose data this one cannot go on with."""
+
+
 async def set_up(settings: Settings) -> list[str]:
-    """Makes collections, validators, indexes, the service's role and its user; safe to repeat. Says what it did."""
+    """Makes collections, validators, indexes, the service's role and its user; safe to repeat. Says what it did.
+
+    Raises OldData before it changes anything.
+    """
     admin_url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
     databases = connect(admin_url, settings)
     try:
+        await _refuse_old_data(databases)
         lines = [
             await _set_up_collection(database, document)
             for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
@@ -163,6 +171,16 @@ async def set_up(settings: Settings) -> list[str]:
         return [*lines, await _limit_transactions(databases), await _set_up_service_user(databases, settings)]
     finally:
         await databases.client.close()
+
+
+async def _refuse_old_data(databases: Databases) -> None:
+    """Counters that are missing could not be made up for: what they should have counted is not known any more."""
+    if await databases.wallet["wallets"].find_one({"open_operations": {"$exists": False}}, {"_id": 1}) is not None:
+        raise OldData(
+            f"The database {databases.wallet.name} was written by version 0.1, whose wallets lack their counters. "
+            "There is no way on from there: choose another WALLET_DATABASE, or for the embedded stack another "
+            "WALLET_DATA_DIR, or remove the old data."
+        )
 
 
 async def _set_up_collection(database: Database, document: type[Document]) -> str:

@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         title="Wallet service",
-        version="0.1.0",
+        version="0.2.0",
         description="Wallets whose balances are exact, fast under contention and provable afterwards.",
         lifespan=lifespan,
         redirect_slashes=False,
