@@ -1,5 +1,6 @@
 """MongoDB: the client, the ways to open a transaction, and the set-up of collections, indexes and roles."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -44,11 +45,20 @@ _RETRY_AFTER_S = 1
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
 
 _NAMESPACE_EXISTS = 48
+# A collection that was made or indexed a moment ago is not in any snapshot yet.
+_SNAPSHOT_UNAVAILABLE = 246
+_SNAPSHOT_ATTEMPTS = 10
+_SNAPSHOT_PAUSE_S = 0.2
 # Unauthorized, and what hosted clusters say of parameters that are theirs.
 _MAY_NOT = (13, 20, 72, 8000)
 _SERVICE_ROLE = "wallet_service"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
-_ACTIONS = {"transaction_logs": ["find", "insert"], "outbox": ["find", "insert", "update", "remove"]}
+_ACTIONS = {
+    "transaction_logs": ["find", "insert"],
+    "outbox": ["find", "insert", "update", "remove"],
+    "checkpoints": ["find", "insert"],
+    "checkpoint_tiles": ["find", "insert"],
+}
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
 _USER_NOT_FOUND = 11
@@ -120,6 +130,24 @@ async def run_in_transaction(client: Client, work: Callable[[AsyncClientSession]
         raise
 
 
+async def run_in_snapshot(client: Client, work: Callable[[AsyncClientSession], Awaitable[Result]]) -> Result:
+    """`work` with a session whose reads are all of one moment, the latest that a majority has; it cannot write.
+
+    Unlike a transaction it may take minutes and holds nothing up: a server keeps such a moment for
+    `minSnapshotHistoryWindowInSeconds`, 300 unless set otherwise.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            async with client.start_session(snapshot=True) as session:
+                return await work(session)
+        except OperationFailure as error:
+            if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _SNAPSHOT_ATTEMPTS:
+                raise
+        await asyncio.sleep(_SNAPSHOT_PAUSE_S)
+
+
 async def start_transaction(session: AsyncClientSession) -> None:
     """Concerns stand on the transaction: operations inside may not bring their own."""
     await session.start_transaction(max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
@@ -155,8 +183,8 @@ async def _set_up_collection(database: Database, document: type[Document]) -> st
             raise
         await database.command("collMod", declared.name, **validation)
         done = "up to date"
-    names = await database[declared.name].create_indexes(declared.indexes)
-    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names)}"
+    names = await database[declared.name].create_indexes(declared.indexes) if declared.indexes else []
+    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names) or 'none'}"
 
 
 async def _limit_transactions(databases: Databases) -> str:
@@ -196,7 +224,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
     roles = [{"role": role, "db": "admin"}, *ours]
     await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
-    return f"roles: {username} may find and insert in transaction_logs, delete in outbox, and change the rest"
+    return f"roles: {username} may find and insert in logs and checkpoints, delete in outbox, and change the rest"
 
 
 async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ WalletServiceError
 │   ├── EmailTaken                 409 email_taken
 │   ├── WalletExists               409 wallet_exists
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
-│   └── IllegalTransition          409 illegal_transition
+│   ├── IllegalTransition          409 illegal_transition
+│   └── NotCheckpointed            409 not_checkpointed
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -150,6 +151,12 @@ class IdempotencyKeyInFlight(Conflict):
 
 class IllegalTransition(Conflict):
     code, title = "illegal_transition", "The operation cannot go from its status to this one"
+
+
+class NotCheckpointed(Conflict):
+    """There is nothing signed to prove it by yet."""
+
+    code, title = "not_checkpointed", "No checkpoint contains it yet"
 
 
 class IdempotencyKeyReused(WalletServiceError):

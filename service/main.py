@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, users, wallets, webhooks, withdrawals
+from service.controllers import auth, checkpoints, deposits, health, proofs, users, wallets, webhooks, withdrawals
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -50,7 +50,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     # Routes are tried in order: what is called most comes first.
-    for router in (withdrawals.router, deposits.router, users.router, wallets.router, auth.router):
+    for router in (
+        withdrawals.router,
+        deposits.router,
+        users.router,
+        wallets.router,
+        auth.router,
+        proofs.router,
+        checkpoints.router,
+    ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):
         app.include_router(router)

@@ -1,5 +1,6 @@
 """Every environment variable of the service, typed; names carry the prefix WALLET_."""
 
+import base64
 from enum import StrEnum
 from functools import lru_cache
 from typing import Self
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
+_DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
+_ED25519_SEED_BYTES = 32
 
 
 class Environment(StrEnum):
@@ -68,6 +71,10 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
 
+    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
+    checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
+    checkpoint_interval_s: int = Field(3600, ge=1)
+
     rate_limit_global: int = Field(1000, ge=0)
     rate_limit_balance: int = Field(10, ge=0)
     rate_limit_transactions: int = Field(20, ge=0)
@@ -82,6 +89,25 @@ class Settings(BaseSettings):
     @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
+
+    @property
+    def checkpoint_seed(self) -> bytes:
+        return base64.b64decode(self.checkpoint_signing_key.get_secret_value(), validate=True)
+
+    @model_validator(mode="after")
+    def _refuse_what_is_no_signing_key(self) -> Self:
+        try:
+            length = len(self.checkpoint_seed)
+        except ValueError:
+            length = 0
+        if length != _ED25519_SEED_BYTES:
+            raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be 32 bytes in base64")
+        if (
+            self.env is Environment.PRODUCTION
+            and self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY
+        ):
+            raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:

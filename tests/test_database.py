@@ -54,6 +54,10 @@ class TestTheServicesUser:
             databases.wallet["wallets"].delete_one({"_id": "wal_x"}),
             databases.wallet["users"].delete_one({"_id": "usr_x"}),
             databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
+            databases.wallet["checkpoints"].update_one({"_id": 1}, {"$set": {"root": "0" * 64}}),
+            databases.wallet["checkpoints"].delete_one({"_id": 1}),
+            databases.wallet["checkpoint_tiles"].update_one({"_id": "x"}, {"$set": {"seqs": []}}),
+            databases.wallet["checkpoint_tiles"].delete_one({"_id": "x"}),
             databases.bank["orders"].delete_one({"_id": "x"}),
         ):
             with pytest.raises(OperationFailure) as refused:

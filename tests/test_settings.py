@@ -9,24 +9,42 @@ from service.settings import Environment, Settings
 
 _SECRET = SecretStr("x" * 40)
 _WEBHOOK_SECRET = SecretStr("whsec_" + "eA==" * 8)
+_SIGNING_KEY = SecretStr("A" * 43 + "=")
 
 
 class TestProduction:
     def test_refuses_the_secrets_of_development(self) -> None:
         with pytest.raises(ValidationError, match="WALLET_JWT_SECRET has to be set in production"):
-            Settings(_env_file=None, env=Environment.PRODUCTION, bank_webhook_secret=_WEBHOOK_SECRET)
+            Settings(
+                _env_file=None,
+                env=Environment.PRODUCTION,
+                bank_webhook_secret=_WEBHOOK_SECRET,
+                checkpoint_signing_key=_SIGNING_KEY,
+            )
         with pytest.raises(ValidationError, match="WALLET_BANK_WEBHOOK_SECRET has to be set in production"):
-            Settings(_env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET)
+            Settings(
+                _env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET, checkpoint_signing_key=_SIGNING_KEY
+            )
+        with pytest.raises(ValidationError, match="WALLET_CHECKPOINT_SIGNING_KEY has to be set in production"):
+            Settings(
+                _env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET, bank_webhook_secret=_WEBHOOK_SECRET
+            )
 
     def test_takes_its_own(self) -> None:
         settings = Settings(
-            _env_file=None, env=Environment.PRODUCTION, jwt_secret=_SECRET, bank_webhook_secret=_WEBHOOK_SECRET
+            _env_file=None,
+            env=Environment.PRODUCTION,
+            jwt_secret=_SECRET,
+            bank_webhook_secret=_WEBHOOK_SECRET,
+            checkpoint_signing_key=_SIGNING_KEY,
         )
         assert settings.logs_as_json
 
     def test_shows_no_secret_when_printed(self) -> None:
-        settings = Settings(_env_file=None, jwt_secret=_SECRET)
-        assert "x" * 40 not in repr(settings) + str(settings) + settings.model_dump_json()
+        settings = Settings(_env_file=None, jwt_secret=_SECRET, checkpoint_signing_key=_SIGNING_KEY)
+        shown = repr(settings) + str(settings) + settings.model_dump_json()
+        assert "x" * 40 not in shown
+        assert "A" * 40 not in shown
 
 
 class TestSense:
@@ -35,6 +53,10 @@ class TestSense:
         [
             {"bank_delay_min_s": 3.0, "bank_delay_max_s": 2.0},
             {"jwt_secret": SecretStr("short")},
+            {"checkpoint_signing_key": SecretStr("c2hvcnQ=")},
+            {"checkpoint_signing_key": SecretStr("A" * 43)},
+            {"checkpoint_signing_key": SecretStr("-" * 43 + "=")},
+            {"checkpoint_interval_s": 0},
             {"idempotency_retention_s": 3600},
             {"bank_success_rate": 1.1},
             {"default_currency": "inr"},

@@ -18,6 +18,7 @@ from service.startup import open_resources
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_orders import orders_drain, submit_orders
 from workers.bank_simulation import bank_drain, run_bank
+from workers.checkpoints import take_checkpoints_for_ever
 from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
@@ -47,12 +48,14 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["bank"] = bank_drain(resources, http)
     drains = [context[name] for name in ("callbacks", "orders", "bank")]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
+    context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
     log.info("worker.started")
 
 
 async def _on_shutdown(context: dict[str, Any]) -> None:
     log.info("worker.stopping")
     context["sweep"].cancel()
+    context["checkpoints"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in ("orders", "callbacks", "bank")))
     await context["stack"].aclose()
 

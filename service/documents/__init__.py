@@ -2,6 +2,7 @@
 
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, Withdrawal
 from service.documents.outbox import OutboxDocument
@@ -14,6 +15,8 @@ __all__ = [
     "WALLET_DOCUMENTS",
     "BankCallback",
     "BankOrder",
+    "CheckpointDocument",
+    "CheckpointTile",
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
@@ -32,5 +35,7 @@ WALLET_DOCUMENTS = [
     IdempotencyKey,
     OutboxDocument,
     BankCallback,
+    CheckpointDocument,
+    CheckpointTile,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -138,6 +138,7 @@ class TestDemoUsers:
             "WALLET_ENV": "production",
             "WALLET_JWT_SECRET": "x" * 48,
             "WALLET_BANK_WEBHOOK_SECRET": "whsec_" + "QUJD" * 10,
+            "WALLET_CHECKPOINT_SIGNING_KEY": "A" * 43 + "=",
         }
         refused = await seed(settings, tmp_path, **production)
         assert refused.status == 2
