@@ -23,7 +23,8 @@ WalletServiceError
 │   ├── ApprovalLapsed             409 approval_lapsed
 │   ├── TooManyTries               409 too_many_tries
 │   ├── TotpAlreadyActive          409 totp_already_active
-│   └── TotpNotEnrolled            409 totp_not_enrolled
+│   ├── TotpNotEnrolled            409 totp_not_enrolled
+│   └── NotCheckpointed            409 not_checkpointed
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -192,6 +193,12 @@ class TotpAlreadyActive(Conflict):
 
 class TotpNotEnrolled(Conflict):
     code, title = "totp_not_enrolled", "There is no authenticator app to ask for a code"
+
+
+class NotCheckpointed(Conflict):
+    """There is nothing signed to prove it by yet."""
+
+    code, title = "not_checkpointed", "No checkpoint contains it yet"
 
 
 class IdempotencyKeyReused(WalletServiceError):

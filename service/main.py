@@ -10,8 +10,10 @@ from service.controllers import (
     admin,
     approvals,
     auth,
+    checkpoints,
     deposits,
     health,
+    proofs,
     spending,
     statements,
     totp,
@@ -77,6 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         totp.router,
         statements.router,
         spending.router,
+        proofs.router,
+        checkpoints.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

@@ -6,13 +6,15 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 _DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
-_ENCRYPTION_KEY_BYTES = 32
+_DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
+# AES-256, and the seed of Ed25519.
+_KEY_BYTES = 32
 
 
 class Environment(StrEnum):
@@ -93,6 +95,10 @@ class Settings(BaseSettings):
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
 
+    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
+    checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
+    checkpoint_interval_s: int = Field(3600, ge=1)
+
     rate_limit_global: int = Field(1000, ge=0)
     rate_limit_balance: int = Field(10, ge=0)
     rate_limit_transactions: int = Field(20, ge=0)
@@ -117,12 +123,16 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("encryption_key")
+    @field_validator("encryption_key", "checkpoint_signing_key")
     @classmethod
-    def _refuse_a_short_key(cls, key: SecretStr) -> SecretStr:
-        if len(_key_bytes(key)) != _ENCRYPTION_KEY_BYTES:
-            raise ValueError("WALLET_ENCRYPTION_KEY has to be 32 bytes in base64")
+    def _refuse_a_short_key(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
+        if len(_key_bytes(key)) != _KEY_BYTES:
+            raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
+
+    @property
+    def checkpoint_seed(self) -> bytes:
+        return _key_bytes(self.checkpoint_signing_key)
 
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
@@ -135,6 +145,8 @@ class Settings(BaseSettings):
                 raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
             if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
                 raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
+            if self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY:
+                raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
         if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
         return self

@@ -3,6 +3,7 @@
 from service.documents.account_sums import AccountSumsDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
@@ -17,6 +18,8 @@ __all__ = [
     "AccountSumsDocument",
     "BankCallback",
     "BankOrder",
+    "CheckpointDocument",
+    "CheckpointTile",
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
@@ -40,5 +43,7 @@ WALLET_DOCUMENTS = [
     BankCallback,
     AccountSumsDocument,
     TotpEnrolment,
+    CheckpointDocument,
+    CheckpointTile,
 ]
 BANK_DOCUMENTS = [BankOrder]
