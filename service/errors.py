@@ -20,7 +20,9 @@ WalletServiceError
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── ApprovalLapsed             409 approval_lapsed
-│   └── TooManyTries               409 too_many_tries
+│   ├── TooManyTries               409 too_many_tries
+│   ├── QuoteExpired               409 quote_expired
+│   └── QuoteUsed                  409 quote_used
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -35,6 +37,9 @@ WalletServiceError
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
 ├── InvalidCode                    422 invalid_code
+├── RateUnavailable                422 rate_unavailable
+├── AmountTooSmall                 422 amount_too_small
+├── AmountTooLarge                 422 amount_too_large
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -170,6 +175,16 @@ class TooManyTries(Conflict):
     code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
 
 
+class QuoteExpired(Conflict):
+    code, title = "quote_expired", "The quote has expired"
+
+
+class QuoteUsed(Conflict):
+    """A quote is good for one conversion; says which one that was."""
+
+    code, title = "quote_used", "The quote was used already"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -234,6 +249,22 @@ class TransferBatchRefused(WalletServiceError):
 
 class InvalidCode(WalletServiceError):
     code, http_status, title = "invalid_code", 422, "The code is wrong"
+
+
+class RateUnavailable(WalletServiceError):
+    code, http_status, title = "rate_unavailable", 422, "There is no rate for this pair of currencies"
+
+
+class AmountTooSmall(WalletServiceError):
+    """Nothing would be left of it after rounding down."""
+
+    code, http_status, title = "amount_too_small", 422, "The amount is too small to be converted"
+
+
+class AmountTooLarge(WalletServiceError):
+    """What it is worth would leave the range that JSON numbers carry exactly."""
+
+    code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
 
 
 class InternalError(WalletServiceError):

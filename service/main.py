@@ -6,7 +6,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, transfers, users, wallets, webhooks, withdrawals
+from service.controllers import (
+    auth,
+    conversions,
+    deposits,
+    health,
+    quotes,
+    transfers,
+    users,
+    wallets,
+    webhooks,
+    withdrawals,
+)
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -57,6 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         transfers.batch_router,
         users.router,
         wallets.router,
+        quotes.router,
+        conversions.router,
         auth.router,
     ):
         app.include_router(router, prefix=API_PREFIX)

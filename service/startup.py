@@ -11,10 +11,12 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
+from service.domain.clock import utc_now
 from service.domain.limits import Limits
 from service.domain.policy import Policy
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
@@ -33,6 +35,7 @@ class Resources(NamedTuple):
     ledger: Ledger
     bank: Bank
     passwords: Passwords
+    rates: Rates
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -46,6 +49,8 @@ def policy_of(settings: Settings) -> Policy:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    # First, because nothing is open yet where it is refused.
+    rates = TableRates(settings.fx_rates, as_of=utc_now())
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     await bind_documents(databases)
     jobs = JobQueue(settings)
@@ -75,7 +80,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("bank.is_simulated")
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     try:
-        yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing))
+        yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing), rates)
     finally:
         await ledger.close()
         hashing.shutdown(wait=False, cancel_futures=True)

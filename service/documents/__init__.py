@@ -2,9 +2,11 @@
 
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.conversions import ConversionDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.quotes import QuoteDocument
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.wallets import WalletDocument
@@ -14,9 +16,11 @@ __all__ = [
     "WALLET_DOCUMENTS",
     "BankCallback",
     "BankOrder",
+    "ConversionDocument",
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "QuoteDocument",
     "TransactionLog",
     "TransferDocument",
     "User",
@@ -30,6 +34,8 @@ WALLET_DOCUMENTS = [
     Deposit,
     Withdrawal,
     TransferDocument,
+    QuoteDocument,
+    ConversionDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,
