@@ -12,6 +12,7 @@ from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.settings import Settings
 from tests.factories import Account, bearer, make_account, make_quote
+from tests.servers import Admin
 
 QUOTES = "/api/v1/quotes"
 
@@ -121,3 +122,10 @@ class TestReading:
     async def test_shows_when_it_has_expired(self, client: Client, databases: Databases) -> None:
         quote = await make_quote(databases, client.account.user, expires_at=utc_now())
         assert (await client.get(quote.id)).json()["status"] == "expired"
+
+
+class TestForgetting:
+    def test_is_for_quotes_that_nobody_used(self, admin: Admin, settings: Settings) -> None:
+        forgotten = admin[settings.database]["quotes"].index_information()["unused"]
+        assert forgotten["partialFilterExpression"] == {"status": "open"}
+        assert forgotten["expireAfterSeconds"] == 24 * 3600
