@@ -24,7 +24,9 @@ WalletServiceError
 │   ├── TooManyTries               409 too_many_tries
 │   ├── TotpAlreadyActive          409 totp_already_active
 │   ├── TotpNotEnrolled            409 totp_not_enrolled
-│   └── NotCheckpointed            409 not_checkpointed
+│   ├── NotCheckpointed            409 not_checkpointed
+│   ├── QuoteExpired               409 quote_expired
+│   └── QuoteUsed                  409 quote_used
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -45,6 +47,9 @@ WalletServiceError
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
 ├── SearchTooLong                  422 search_too_long
+├── RateUnavailable                422 rate_unavailable
+├── AmountTooSmall                 422 amount_too_small
+├── AmountTooLarge                 422 amount_too_large
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -201,6 +206,16 @@ class NotCheckpointed(Conflict):
     code, title = "not_checkpointed", "No checkpoint contains it yet"
 
 
+class QuoteExpired(Conflict):
+    code, title = "quote_expired", "The quote has expired"
+
+
+class QuoteUsed(Conflict):
+    """A quote is good for one conversion; says which one that was."""
+
+    code, title = "quote_used", "The quote was used already"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -305,6 +320,22 @@ class SearchTooLong(WalletServiceError):
     """The filters match so rarely, or the range is so long, that too much would have to be read."""
 
     code, http_status, title = "search_too_long", 422, "The search took too long: take a shorter period"
+
+
+class RateUnavailable(WalletServiceError):
+    code, http_status, title = "rate_unavailable", 422, "There is no rate for this pair of currencies"
+
+
+class AmountTooSmall(WalletServiceError):
+    """Nothing would be left of it after rounding down."""
+
+    code, http_status, title = "amount_too_small", 422, "The amount is too small to be converted"
+
+
+class AmountTooLarge(WalletServiceError):
+    """What it is worth would leave the range that JSON numbers carry exactly."""
+
+    code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
 
 
 class InternalError(WalletServiceError):

@@ -11,9 +11,11 @@ from service.controllers import (
     approvals,
     auth,
     checkpoints,
+    conversions,
     deposits,
     health,
     proofs,
+    quotes,
     spending,
     statements,
     totp,
@@ -81,6 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         spending.router,
         proofs.router,
         checkpoints.router,
+        quotes.router,
+        conversions.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

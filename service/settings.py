@@ -79,6 +79,20 @@ class Settings(BaseSettings):
     step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
     adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
 
+    # All pairs share one currency, the table's base (gateways/rates.py). Mid-market rates, rounded: a real source is
+    # one more class.
+    fx_rates: dict[str, str] = {
+        "USD/INR": "83.2500",
+        "EUR/USD": "1.0850",
+        "GBP/USD": "1.2700",
+        "USD/JPY": "149.5000",
+        "KWD/USD": "3.2500",
+    }
+    # What the house keeps of each conversion, in hundredths of a per cent.
+    fx_margin_bp: int = Field(50, ge=0, lt=10_000)
+    # Long enough to read it and to say yes, too short to wait for the market to move.
+    quote_lifetime_s: int = Field(30, ge=1, le=3600)
+
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
     bank_delay_min_s: float = Field(2.0, ge=0)

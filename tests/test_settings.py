@@ -66,6 +66,10 @@ class TestSense:
             {"bank_success_rate": 1.1},
             {"default_currency": "inr"},
             {"database": "a/b"},
+            {"fx_margin_bp": -1},
+            {"fx_margin_bp": 10_000},
+            {"quote_lifetime_s": 0},
+            {"fx_rates": {"USD/INR": 83.25}},
         ],
     )
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:

@@ -4,9 +4,11 @@ from service.documents.account_sums import AccountSumsDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
+from service.documents.conversions import ConversionDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.quotes import QuoteDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -20,9 +22,11 @@ __all__ = [
     "BankOrder",
     "CheckpointDocument",
     "CheckpointTile",
+    "ConversionDocument",
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "QuoteDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -37,6 +41,8 @@ WALLET_DOCUMENTS = [
     Deposit,
     Withdrawal,
     TransferDocument,
+    QuoteDocument,
+    ConversionDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,

@@ -14,9 +14,11 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import Deposit, TransferDocument, Withdrawal
+from service.documents import ConversionDocument, Deposit, QuoteDocument, TransferDocument, Withdrawal
+from service.domain.conversions import Conversion
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
+from service.domain.quotes import Quote
 from service.domain.records import Record, RecordUpdate
 from service.domain.transfers import Transfer
 
@@ -37,6 +39,8 @@ HOMES: dict[str, Home] = {
     Prefix.DEPOSIT: Home(Deposit, Operation),
     Prefix.WITHDRAWAL: Home(Withdrawal, Operation),
     Prefix.TRANSFER: Home(TransferDocument, Transfer),
+    Prefix.QUOTE: Home(QuoteDocument, Quote),
+    Prefix.CONVERSION: Home(ConversionDocument, Conversion),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 
