@@ -20,7 +20,9 @@ WalletServiceError
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── ApprovalLapsed             409 approval_lapsed
-│   └── TooManyTries               409 too_many_tries
+│   ├── TooManyTries               409 too_many_tries
+│   ├── HoldExpired                409 hold_expired
+│   └── RecipientAlreadyNamed      409 recipient_already_named
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -35,6 +37,9 @@ WalletServiceError
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
 ├── InvalidCode                    422 invalid_code
+├── HoldGuaranteed                 403 hold_guaranteed
+├── HoldAboveStepUp                422 hold_above_step_up
+├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -170,6 +175,14 @@ class TooManyTries(Conflict):
     code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
 
 
+class HoldExpired(Conflict):
+    code, title = "hold_expired", "The hold was not captured in time, and the funds were given back"
+
+
+class RecipientAlreadyNamed(Conflict):
+    code, title = "recipient_already_named", "The hold names its recipient already"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -234,6 +247,27 @@ class TransferBatchRefused(WalletServiceError):
 
 class InvalidCode(WalletServiceError):
     code, http_status, title = "invalid_code", 422, "The code is wrong"
+
+
+class HoldGuaranteed(WalletServiceError):
+    """The payer wants back what is set aside for somebody else."""
+
+    code, http_status, title = "hold_guaranteed", 403, "Only the recipient may release this hold"
+    is_kept_under_key = False
+
+
+class HoldAboveStepUp(WalletServiceError):
+    """A payment of that size needs a one-time code; a hold and its capture would be a way around it."""
+
+    code, http_status, title = (
+        "hold_above_step_up",
+        422,
+        "Above this amount a payment needs a code, so it cannot be a hold",
+    )
+
+
+class CaptureExceedsHold(WalletServiceError):
+    code, http_status, title = "capture_exceeds_hold", 422, "More was asked for than is held"
 
 
 class InternalError(WalletServiceError):

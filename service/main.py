@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, transfers, users, wallets, webhooks, withdrawals
+from service.controllers import auth, deposits, health, holds, transfers, users, wallets, webhooks, withdrawals
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -55,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         deposits.router,
         transfers.router,
         transfers.batch_router,
+        holds.router,
         users.router,
         wallets.router,
         auth.router,

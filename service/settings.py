@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
     adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
 
+    # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
+    hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
+    hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1)
+
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
     bank_delay_min_s: float = Field(2.0, ge=0)
@@ -104,6 +108,8 @@ class Settings(BaseSettings):
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if self.hold_lifetime_s > self.hold_lifetime_max_s:
+            raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")

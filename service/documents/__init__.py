@@ -2,6 +2,7 @@
 
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
@@ -15,6 +16,7 @@ __all__ = [
     "BankCallback",
     "BankOrder",
     "Deposit",
+    "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
     "TransactionLog",
@@ -30,6 +32,7 @@ WALLET_DOCUMENTS = [
     Deposit,
     Withdrawal,
     TransferDocument,
+    HoldDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,

@@ -6,10 +6,11 @@ each change names the version that it was decided on.
 
 from typing import NamedTuple
 
+from service.domain.holds import Hold
 from service.domain.operations import Operation
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer
+Record = Operation | Transfer | Hold
 
 
 class RecordUpdate(NamedTuple):
