@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 
+# What may be set as the longest lifetime of a hold: a guarantee for more than a year is a debt.
+LONGEST_HOLD_S = 366 * 24 * 3600
+
 
 class Environment(StrEnum):
     DEVELOPMENT = "development"
@@ -71,7 +74,7 @@ class Settings(BaseSettings):
 
     # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
     hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
-    hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1)
+    hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1, le=LONGEST_HOLD_S)
 
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)

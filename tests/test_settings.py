@@ -39,6 +39,7 @@ class TestSense:
             {"bank_success_rate": 1.1},
             {"default_currency": "inr"},
             {"database": "a/b"},
+            {"hold_lifetime_s": 5, "hold_lifetime_max_s": 4},
         ],
     )
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:

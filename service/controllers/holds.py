@@ -1,6 +1,5 @@
 """Holds over HTTP."""
 
-from datetime import datetime
 from typing import Annotated
 
 import orjson
@@ -38,13 +37,14 @@ from service.errors import (
 from service.services import holds
 from service.services.holds import CaptureOrder, HoldOrder, HoldRole
 from service.services.operations import RecordFilter
+from service.settings import LONGEST_HOLD_S
 
 router = APIRouter(route_class=StrictRoute, tags=["Holds"])
 
 _WalletId = Annotated[str, Field(min_length=1, max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
 _RecipientId = Annotated[_WalletId | None, Field(examples=["wal_0198c0ffee0070008000000000000002"])]
 _HoldId = Annotated[str, Path(max_length=64, examples=["hld_0198c0ffee0070008000000000000001"])]
-_Time = Annotated[datetime, Field(examples=["2026-02-24T12:34:56.789Z"])]
+_Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])]
 
 
 class HoldRequest(OrderRequest):
@@ -53,7 +53,8 @@ class HoldRequest(OrderRequest):
     wallet_id: _WalletId
     to_wallet_id: _RecipientId = None
     expires_in_s: Annotated[
-        int | None, Field(ge=1, description="Seconds; a week unless it says otherwise", examples=[86400])
+        int | None,
+        Field(ge=1, le=LONGEST_HOLD_S, description="Seconds; a week unless it says otherwise", examples=[86400]),
     ] = None
 
     @property
