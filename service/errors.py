@@ -26,7 +26,9 @@ WalletServiceError
 │   ├── TotpNotEnrolled            409 totp_not_enrolled
 │   ├── NotCheckpointed            409 not_checkpointed
 │   ├── QuoteExpired               409 quote_expired
-│   └── QuoteUsed                  409 quote_used
+│   ├── QuoteUsed                  409 quote_used
+│   ├── HoldExpired                409 hold_expired
+│   └── RecipientAlreadyNamed      409 recipient_already_named
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -50,6 +52,9 @@ WalletServiceError
 ├── RateUnavailable                422 rate_unavailable
 ├── AmountTooSmall                 422 amount_too_small
 ├── AmountTooLarge                 422 amount_too_large
+├── HoldGuaranteed                 403 hold_guaranteed
+├── HoldAboveStepUp                422 hold_above_step_up
+├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -216,6 +221,14 @@ class QuoteUsed(Conflict):
     code, title = "quote_used", "The quote was used already"
 
 
+class HoldExpired(Conflict):
+    code, title = "hold_expired", "The hold was not captured in time, and the funds were given back"
+
+
+class RecipientAlreadyNamed(Conflict):
+    code, title = "recipient_already_named", "The hold names its recipient already"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -336,6 +349,27 @@ class AmountTooLarge(WalletServiceError):
     """What it is worth would leave the range that JSON numbers carry exactly."""
 
     code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
+
+
+class HoldGuaranteed(WalletServiceError):
+    """The payer wants back what is set aside for somebody else."""
+
+    code, http_status, title = "hold_guaranteed", 403, "Only the recipient may release this hold"
+    is_kept_under_key = False
+
+
+class HoldAboveStepUp(WalletServiceError):
+    """A payment of that size needs a one-time code; a hold and its capture would be a way around it."""
+
+    code, http_status, title = (
+        "hold_above_step_up",
+        422,
+        "Above this amount a payment needs a code, so it cannot be a hold",
+    )
+
+
+class CaptureExceedsHold(WalletServiceError):
+    code, http_status, title = "capture_exceeds_hold", 422, "More was asked for than is held"
 
 
 class InternalError(WalletServiceError):

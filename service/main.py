@@ -14,6 +14,7 @@ from service.controllers import (
     conversions,
     deposits,
     health,
+    holds,
     proofs,
     quotes,
     spending,
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         checkpoints.router,
         quotes.router,
         conversions.router,
+        holds.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

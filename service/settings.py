@@ -16,6 +16,9 @@ _DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
 # AES-256, and the seed of Ed25519.
 _KEY_BYTES = 32
 
+# What may be set as the longest lifetime of a hold: a guarantee for more than a year is a debt.
+LONGEST_HOLD_S = 366 * 24 * 3600
+
 
 class Environment(StrEnum):
     DEVELOPMENT = "development"
@@ -92,6 +95,9 @@ class Settings(BaseSettings):
     fx_margin_bp: int = Field(50, ge=0, lt=10_000)
     # Long enough to read it and to say yes, too short to wait for the market to move.
     quote_lifetime_s: int = Field(30, ge=1, le=3600)
+    # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
+    hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
+    hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1, le=LONGEST_HOLD_S)
 
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
@@ -152,6 +158,8 @@ class Settings(BaseSettings):
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if self.hold_lifetime_s > self.hold_lifetime_max_s:
+            raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")

@@ -70,6 +70,7 @@ class TestSense:
             {"fx_margin_bp": 10_000},
             {"quote_lifetime_s": 0},
             {"fx_rates": {"USD/INR": 83.25}},
+            {"hold_lifetime_s": 5, "hold_lifetime_max_s": 4},
         ],
     )
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:

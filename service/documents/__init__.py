@@ -5,6 +5,7 @@ from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
@@ -24,6 +25,7 @@ __all__ = [
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
     "QuoteDocument",
@@ -43,6 +45,7 @@ WALLET_DOCUMENTS = [
     TransferDocument,
     QuoteDocument,
     ConversionDocument,
+    HoldDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,
