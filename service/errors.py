@@ -12,6 +12,7 @@ WalletServiceError
 │   ├── InvalidCredentials         401 invalid_credentials
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
+├── Forbidden                      403 forbidden
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed
 ├── Conflict                       409 conflict
@@ -129,6 +130,13 @@ class InvalidSignature(Unauthenticated):
 
 class AccountDeactivated(WalletServiceError):
     code, http_status, title = "account_deactivated", 403, "The account is deactivated"
+    is_kept_under_key = False
+
+
+class Forbidden(WalletServiceError):
+    """The token is good, but its roles do not reach this far."""
+
+    code, http_status, title = "forbidden", 403, "This takes a role that you do not have"
     is_kept_under_key = False
 
 

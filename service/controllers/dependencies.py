@@ -1,6 +1,6 @@
 """What controllers ask for: the open resources, the user of the token, the idempotency key."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.errors import IdempotencyKeyInvalid, Unauthenticated
+from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
 
@@ -38,6 +38,24 @@ async def _current_user(
 
 
 CurrentUser = Annotated[AccessToken, Depends(_current_user)]
+
+
+def require_roles(*roles: str) -> Callable[[AccessToken], Awaitable[AccessToken]]:
+    """A dependency: the user of the token, who has one of the roles at least. Raises Forbidden.
+
+    Roles are the token's, so that one that was taken away may still be used until the token expires.
+    """
+
+    async def with_role(user: CurrentUser) -> AccessToken:
+        if not set(roles) & set(user.roles):
+            raise Forbidden
+        return user
+
+    return with_role
+
+
+AdminUser = Annotated[AccessToken, Depends(require_roles("admin"))]
+ServiceUser = Annotated[AccessToken, Depends(require_roles("service", "admin"))]
 
 
 async def _idempotency_key(
