@@ -48,7 +48,11 @@ _NAMESPACE_EXISTS = 48
 _MAY_NOT = (13, 20, 72, 8000)
 _SERVICE_ROLE = "wallet_service"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
-_ACTIONS = {"transaction_logs": ["find", "insert"], "outbox": ["find", "insert", "update", "remove"]}
+_ACTIONS = {
+    "transaction_logs": ["find", "insert"],
+    "audit_events": ["find", "insert"],
+    "outbox": ["find", "insert", "update", "remove"],
+}
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
 _USER_NOT_FOUND = 11
@@ -196,7 +200,10 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
     roles = [{"role": role, "db": "admin"}, *ours]
     await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
-    return f"roles: {username} may find and insert in transaction_logs, delete in outbox, and change the rest"
+    return (
+        f"roles: {username} may find and insert in transaction_logs and audit_events, delete in outbox, "
+        "and change the rest"
+    )
 
 
 async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ WalletServiceError
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
+│   └── SecondAdminRequired        403 second_admin_required
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed
 ├── Conflict                       409 conflict
@@ -21,7 +22,10 @@ WalletServiceError
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── ApprovalLapsed             409 approval_lapsed
-│   └── TooManyTries               409 too_many_tries
+│   ├── TooManyTries               409 too_many_tries
+│   ├── WalletNotEmpty             409 wallet_not_empty
+│   ├── WalletHasOpenOperations    409 wallet_has_open_operations
+│   └── AlreadyReversed            409 already_reversed
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -36,6 +40,7 @@ WalletServiceError
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
 ├── InvalidCode                    422 invalid_code
+├── ReversalNotCovered             422 reversal_not_covered
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -140,6 +145,12 @@ class Forbidden(WalletServiceError):
     is_kept_under_key = False
 
 
+class SecondAdminRequired(Forbidden):
+    """Four eyes: who asked for an adjustment cannot be the one who approves it."""
+
+    code, title = "second_admin_required", "Another admin has to approve it"
+
+
 class NotFound(WalletServiceError):
     """Missing, or somebody else's: the two cannot be told apart from outside."""
 
@@ -176,6 +187,20 @@ class ApprovalLapsed(Conflict):
 
 class TooManyTries(Conflict):
     code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
+
+
+class WalletNotEmpty(Conflict):
+    code, title = "wallet_not_empty", "There is money in the wallet"
+
+
+class WalletHasOpenOperations(Conflict):
+    """What has begun may still move it: a deposit on its way, an adjustment that waits for its approval."""
+
+    code, title = "wallet_has_open_operations", "The wallet has operations that are not over"
+
+
+class AlreadyReversed(Conflict):
+    code, title = "already_reversed", "It was reversed already"
 
 
 class IdempotencyKeyReused(WalletServiceError):
@@ -242,6 +267,12 @@ class TransferBatchRefused(WalletServiceError):
 
 class InvalidCode(WalletServiceError):
     code, http_status, title = "invalid_code", 422, "The code is wrong"
+
+
+class ReversalNotCovered(WalletServiceError):
+    """Who got the money has spent it; with `force` the house bears what is missing."""
+
+    code, http_status, title = "reversal_not_covered", 422, "The money is no longer there to be taken back"
 
 
 class InternalError(WalletServiceError):

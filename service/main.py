@@ -6,7 +6,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from service.controllers import auth, deposits, health, transfers, users, wallets, webhooks, withdrawals
+from service.controllers import (
+    audit_events,
+    auth,
+    deposits,
+    health,
+    transfers,
+    users,
+    wallet_life,
+    wallets,
+    webhooks,
+    withdrawals,
+)
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -58,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         users.router,
         wallets.router,
         auth.router,
+        wallet_life.router,
+        audit_events.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

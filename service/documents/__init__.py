@@ -1,5 +1,6 @@
 """Beanie documents: shape, indexes and validator of each collection."""
 
+from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
@@ -12,6 +13,7 @@ from service.documents.wallets import WalletDocument
 __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
+    "AuditEventDocument",
     "BankCallback",
     "BankOrder",
     "Deposit",
@@ -34,5 +36,6 @@ WALLET_DOCUMENTS = [
     IdempotencyKey,
     OutboxDocument,
     BankCallback,
+    AuditEventDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

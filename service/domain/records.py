@@ -6,10 +6,11 @@ each change names the version that it was decided on.
 
 from typing import NamedTuple
 
+from service.domain.audit_events import AuditEvent
 from service.domain.operations import Operation
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer
+Record = Operation | Transfer | AuditEvent
 
 
 class RecordUpdate(NamedTuple):

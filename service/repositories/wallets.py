@@ -98,6 +98,12 @@ async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> li
     return [_from_row(row) for row in await found.to_list()]
 
 
+async def find(wallet_id: str) -> Wallet | None:
+    """Whoever's it is: for those who may see all."""
+    row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id})
+    return None if row is None else _from_row(row)
+
+
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id, "user_id": user_id})
     return None if row is None else _from_row(row)
