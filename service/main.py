@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service.controllers import (
+    adjustments,
     audit_events,
     auth,
     deposits,
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         users.router,
         wallets.router,
         auth.router,
+        adjustments.router,
         wallet_life.router,
         audit_events.router,
     ):

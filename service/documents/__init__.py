@@ -1,5 +1,6 @@
 """Beanie documents: shape, indexes and validator of each collection."""
 
+from service.documents.adjustments import AdjustmentDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
@@ -13,6 +14,7 @@ from service.documents.wallets import WalletDocument
 __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
+    "AdjustmentDocument",
     "AuditEventDocument",
     "BankCallback",
     "BankOrder",
@@ -37,5 +39,6 @@ WALLET_DOCUMENTS = [
     OutboxDocument,
     BankCallback,
     AuditEventDocument,
+    AdjustmentDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -6,11 +6,12 @@ each change names the version that it was decided on.
 
 from typing import NamedTuple
 
+from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.operations import Operation
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer | AuditEvent
+Record = Operation | Transfer | AuditEvent | Adjustment
 
 
 class RecordUpdate(NamedTuple):

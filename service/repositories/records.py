@@ -14,7 +14,8 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import AuditEventDocument, Deposit, TransferDocument, Withdrawal
+from service.documents import AdjustmentDocument, AuditEventDocument, Deposit, TransferDocument, Withdrawal
+from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
@@ -39,6 +40,7 @@ HOMES: dict[str, Home] = {
     Prefix.WITHDRAWAL: Home(Withdrawal, Operation),
     Prefix.TRANSFER: Home(TransferDocument, Transfer),
     Prefix.AUDIT_EVENT: Home(AuditEventDocument, AuditEvent),
+    Prefix.ADJUSTMENT: Home(AdjustmentDocument, Adjustment),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 
