@@ -12,6 +12,7 @@ from service.controllers import (
     auth,
     deposits,
     health,
+    reversals,
     transfers,
     users,
     wallet_life,
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         wallets.router,
         auth.router,
         adjustments.router,
+        reversals.router,
         wallet_life.router,
         audit_events.router,
     ):

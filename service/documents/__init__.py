@@ -7,6 +7,7 @@ from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.reversals import ReversalDocument
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.wallets import WalletDocument
@@ -21,6 +22,7 @@ __all__ = [
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "ReversalDocument",
     "TransactionLog",
     "TransferDocument",
     "User",
@@ -40,5 +42,6 @@ WALLET_DOCUMENTS = [
     BankCallback,
     AuditEventDocument,
     AdjustmentDocument,
+    ReversalDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

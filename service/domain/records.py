@@ -9,9 +9,10 @@ from typing import NamedTuple
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.operations import Operation
+from service.domain.reversals import Reversal
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer | AuditEvent | Adjustment
+Record = Operation | Transfer | AuditEvent | Adjustment | Reversal
 
 
 class RecordUpdate(NamedTuple):

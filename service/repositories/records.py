@@ -14,12 +14,20 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import AdjustmentDocument, AuditEventDocument, Deposit, TransferDocument, Withdrawal
+from service.documents import (
+    AdjustmentDocument,
+    AuditEventDocument,
+    Deposit,
+    ReversalDocument,
+    TransferDocument,
+    Withdrawal,
+)
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
 from service.domain.records import Record, RecordUpdate
+from service.domain.reversals import Reversal
 from service.domain.transfers import Transfer
 
 _Kind = TypeVar("_Kind", bound=Record)
@@ -41,6 +49,7 @@ HOMES: dict[str, Home] = {
     Prefix.TRANSFER: Home(TransferDocument, Transfer),
     Prefix.AUDIT_EVENT: Home(AuditEventDocument, AuditEvent),
     Prefix.ADJUSTMENT: Home(AdjustmentDocument, Adjustment),
+    Prefix.REVERSAL: Home(ReversalDocument, Reversal),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 
