@@ -1,41 +1,19 @@
 """Freezing and closing against what moves money at the same moment, in two processes: one order wins, exactly."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, NamedTuple
-
-import pytest
+from typing import Any
 
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.policy import Policy
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import WalletServiceError
 from service.ledger.batch import Decided
-from service.ledger.committer import Ledger
 from service.ledger.wallet_life import CloseWallet, FreezeWallet
 from tests.factories import current, deposit_of, make_account, make_funded_wallet, withdrawal_of
+from tests.ledger.conftest import TwoLedgers
 
 _TIMES = 20
-
-
-class TwoLedgers(NamedTuple):
-    """As of two processes, on one database."""
-
-    first: Ledger
-    second: Ledger
-
-
-@pytest.fixture
-async def ledgers(databases: Databases) -> AsyncIterator[TwoLedgers]:
-    limits: dict[str, Any] = {"policy": Policy(), "batch_limit": 256, "queue_limit": 1000, "patience_s": 10.0}
-    both = TwoLedgers(*(Ledger(databases.client, **limits, on_committed=lambda _: None) for _ in range(2)))
-    for ledger in both:
-        ledger.start()
-    yield both
-    for ledger in both:
-        await ledger.close()
 
 
 def _by_owner(wallet: Wallet) -> dict[str, Any]:
