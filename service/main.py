@@ -12,6 +12,7 @@ from service.controllers import (
     auth,
     deposits,
     health,
+    limits,
     reversals,
     transfers,
     users,
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         auth.router,
         adjustments.router,
         reversals.router,
+        limits.router,
         wallet_life.router,
         audit_events.router,
     ):

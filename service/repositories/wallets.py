@@ -107,3 +107,9 @@ async def find(wallet_id: str) -> Wallet | None:
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id, "user_id": user_id})
     return None if row is None else _from_row(row)
+
+
+async def find_in(user_id: str, currency: str) -> Wallet | None:
+    """A user has one wallet in a currency at most."""
+    row = await WalletDocument.get_pymongo_collection().find_one({"user_id": user_id, "currency": currency})
+    return None if row is None else _from_row(row)
