@@ -42,6 +42,7 @@ from scripts.ledger_rules import (
     is_with_a_person,
     waiting_since,
 )
+from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
 from service.database import Databases
 from service.domain.clock import utc_now
 
@@ -59,9 +60,12 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
-    "bank_callbacks", "account_sums",
+    "bank_callbacks", "account_sums", "rewards", "redemptions", "vouchers",
 )  # fmt: skip
 _OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
+_REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
+# Not the codes, which are nobody's but their owners'.
+_REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
@@ -70,7 +74,7 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours",
+    "idempotency records", "closed hours", "rewards", "vouchers", "redemptions",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -141,6 +145,7 @@ async def inspect(
                 await _inspect_wallets(reader, inspection)
                 await _inspect_transactions(reader, inspection)
                 await _inspect_operations(reader, inspection, now, grace)
+                await _inspect_vouchers(reader, inspection)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
         except OperationFailure as error:
@@ -254,6 +259,18 @@ class _Reader:
             async for row in cursor:
                 yield row
 
+    async def counted(self, collection: str, key: str | Row, number: str | int) -> AsyncIterator[Row]:
+        """`{_id: key, number: the sum}` of all rows with that key, by key."""
+        cursor = await self.wallet[collection].aggregate(
+            [{"$group": {"_id": key, "number": {"$sum": number}}}, {"$sort": {"_id": 1}}],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
     async def _told(self, cursor: AsyncCursor[Row] | AsyncCommandCursor[Row]) -> AsyncIterator[Row]:
         untold = 0
         async with cursor:
@@ -354,9 +371,16 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
         (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
+        (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
+        (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
     )
-    async for key, parts in groups:
+    async for key, (*parts, rewards, redemptions) in groups:
         case = Case(key, *parts)
+        if key.startswith(POINTS_PREFIXES):
+            inspection.breaches += check_points(key, rewards, redemptions, case.entries)
+            inspection.counts["rewards"] += len(rewards)
+            inspection.counts["redemptions"] += len(redemptions)
+            continue
         inspection.breaches += check_case(case, now)
         inspection.counts["deposits"] += len(case.deposits)
         inspection.counts["withdrawals"] += len(case.withdrawals)
@@ -385,6 +409,23 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.breaches.append(Breach(Rule.SETTLEMENT_OVERDUE, case.id, detail))
     else:
         inspection.waiting.append(Waiting(case.id, status, age))
+
+
+async def _inspect_vouchers(reader: _Reader, inspection: Inspection) -> None:
+    vouchers = reader.find(reader.wallet["vouchers"], [("_id", 1)], ("_id", "stock", "stocked_total"))
+    redeemed = reader.counted("redemptions", "$voucher_id", 1)
+    async for voucher_id, (found, counted) in _join((vouchers, "_id"), (redeemed, "_id")):
+        inspection.breaches += check_voucher(voucher_id, found, _number(counted))
+        inspection.counts["vouchers"] += len(found)
+    of_person = {"$concat": ["$voucher_id", ":", "$user_id"]}
+    uses = reader.counted("voucher_uses", of_person, "$redeemed")
+    by_person = reader.counted("redemptions", of_person, 1)
+    async for key, (noted, counted) in _join((uses, "_id"), (by_person, "_id")):
+        inspection.breaches += check_voucher_use(key, _number(noted), _number(counted))
+
+
+def _number(counted: list[Row]) -> int:
+    return counted[0]["number"] if counted else 0
 
 
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:

@@ -76,6 +76,9 @@ class Rule(StrEnum):
     CALLBACK_UNKNOWN_REFERENCE = "callback_unknown_reference"
     CALLBACK_GIVEN_UP = "callback_given_up"
 
+    VOUCHER_STOCK = "voucher_stock"
+    VOUCHER_USE = "voucher_use"
+
 
 class Breach(NamedTuple):
     """A rule that does not hold, of which wallet, entry, operation or currency, and what stands there instead."""
@@ -454,7 +457,9 @@ def _check_outbox(case: Case, operation: Row, now: datetime) -> Iterator[Breach]
     topics = {str(row.get("topic")) for row in case.outbox_rows}
     if (is_pursued and "bank_order" not in topics) or (is_awaited and "expiry" not in topics):
         yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
-    if not (is_pursued or is_awaited) and case.outbox_rows:
+    # What has succeeded may wait for its points, and for nothing else.
+    may_wait = {"reward"} if operation["status"] == "success" else set()
+    if not (is_pursued or is_awaited) and topics - may_wait:
         yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
     for row in case.outbox_rows:
         due_at = row.get("due_at")

@@ -55,6 +55,8 @@ _SERVICE_ROLE = "wallet_service"
 _ACTIONS = {
     "transaction_logs": ["find", "insert"],
     "account_sums": ["find", "insert"],
+    "rewards": ["find", "insert"],
+    "redemptions": ["find", "insert"],
     "outbox": ["find", "insert", "update", "remove"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]

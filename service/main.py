@@ -12,9 +12,11 @@ from service.controllers import (
     auth,
     deposits,
     health,
+    rewards,
     totp,
     transfers,
     users,
+    vouchers,
     wallets,
     webhooks,
     withdrawals,
@@ -73,6 +75,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         auth.router,
         admin.router,
         totp.router,
+        vouchers.router,
+        vouchers.admin_router,
+        rewards.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

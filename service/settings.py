@@ -4,7 +4,7 @@ import base64
 import binascii
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +29,24 @@ class LimitSettings(BaseModel):
     per_day: int = Field(0, ge=0)
     per_month: int = Field(0, ge=0)
     count_per_hour: int = Field(0, ge=0)
+
+
+class EarningRuleSettings(BaseModel):
+    """`points` for each whole `per_amount` (minor units) of what has settled; rules that fit it add up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # As it stands in each reward.
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    on: Literal["deposit", "withdrawal", "transfer"]
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    per_amount: int = Field(ge=1)
+    points: int = Field(1, ge=1, le=1_000_000)
+    # Unset: whatever its category is.
+    category: str | None = None
+    minimum: int = Field(0, ge=0)
+    # For one operation.
+    maximum_points: int = Field(1_000, ge=1, le=1_000_000_000)
 
 
 class Settings(BaseSettings):
@@ -76,6 +94,12 @@ class Settings(BaseSettings):
     # 200,000.00 INR: about what banks confirm by a second factor of their own.
     step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
     adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
+
+    # A point for each 100.00 INR that came in, up to 1,000 at a time. Transfers earn nothing unless somebody wants it:
+    # two people could send one sum to and fro for ever.
+    earning_rules: tuple[EarningRuleSettings, ...] = (
+        EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000),
+    )
 
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
@@ -128,6 +152,8 @@ class Settings(BaseSettings):
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if len({rule.name for rule in self.earning_rules}) < len(self.earning_rules):
+            raise ValueError("WALLET_EARNING_RULES has two rules of one name")
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")

@@ -12,7 +12,7 @@ from service.controllers.pagination import PageQuery, QueryTime, open_page, page
 from service.controllers.requests import StrictModel
 from service.controllers.schemas import View, problem_responses
 from service.domain.idempotency import Answer
-from service.domain.money import MAX_AMOUNT_MINOR, is_currency
+from service.domain.money import MAX_AMOUNT_MINOR, POINTS, is_currency
 from service.domain.operations import Operation, OperationStatus, OperationType, operation_view
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -60,9 +60,13 @@ def _known_currency(code: str) -> str:
     return code
 
 
-def _printable(text: str) -> str:
+def _money_or_points(code: str) -> str:
+    return code if code == POINTS else _known_currency(code)
+
+
+def printable(text: str) -> str:
     if not text.isprintable():
-        raise PydanticCustomError("not_printable", "Control characters are not allowed")
+        raise PydanticCustomError("notprintable", "Control characters are not allowed")
     return text
 
 
@@ -72,6 +76,11 @@ Amount = Annotated[
     Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
 ]
 Currency = Annotated[str, AfterValidator(_known_currency), Field(description="ISO 4217", examples=["INR"])]
+WalletCurrency = Annotated[
+    str,
+    AfterValidator(_money_or_points),
+    Field(description=f"ISO 4217, or {POINTS} for points", examples=["USD"]),
+]
 Account = Annotated[
     str,
     Field(
@@ -89,9 +98,9 @@ def _no_operator(key: str) -> str:
     return key
 
 
-_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 _Key = Annotated[_Label, AfterValidator(_no_operator)]
-_Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+_Text = Annotated[str, Field(max_length=256), AfterValidator(printable)]
 
 
 class OrderRequest(StrictModel):

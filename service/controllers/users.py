@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import CurrentUser, OpenResources
-from service.controllers.operations import Currency
+from service.controllers.operations import WalletCurrency
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import BalancesView, EntryView, PageView, UserView, problem_responses
@@ -25,7 +25,7 @@ UserId = Annotated[str, Path(max_length=64)]
 
 
 class UserEntriesQuery(EntriesQuery):
-    currency: Currency | None = None
+    currency: WalletCurrency | None = None
 
 
 # First, because it is called most: routes are tried in order.

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from service.controllers.dependencies import CurrentUser, OpenResources
-from service.controllers.operations import Currency
+from service.controllers.operations import WalletCurrency
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import EntryView, PageView, WalletView, problem_responses
@@ -32,7 +32,7 @@ WalletId = Annotated[str, Path(max_length=64)]
 
 
 class WalletRequest(StrictModel):
-    currency: Currency
+    currency: WalletCurrency
 
 
 class EntriesQuery(PageQuery):

@@ -6,9 +6,11 @@ from service.documents.bank_orders import BankOrder
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.rewards import RewardDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
+from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
 
 __all__ = [
@@ -20,10 +22,14 @@ __all__ = [
     "Deposit",
     "IdempotencyKey",
     "OutboxDocument",
+    "RedemptionDocument",
+    "RewardDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
     "User",
+    "VoucherDocument",
+    "VoucherUseDocument",
     "WalletDocument",
     "Withdrawal",
 ]
@@ -40,5 +46,9 @@ WALLET_DOCUMENTS = [
     BankCallback,
     AccountSumsDocument,
     TotpEnrolment,
+    RewardDocument,
+    VoucherDocument,
+    VoucherUseDocument,
+    RedemptionDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -7,9 +7,11 @@ each change names the version that it was decided on.
 from typing import NamedTuple
 
 from service.domain.operations import Operation
+from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
-Record = Operation | Transfer
+Record = Operation | Transfer | Reward | Voucher | VoucherUse | Redemption
 
 
 class RecordUpdate(NamedTuple):

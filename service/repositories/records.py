@@ -14,11 +14,21 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import Deposit, TransferDocument, Withdrawal
+from service.documents import (
+    Deposit,
+    RedemptionDocument,
+    RewardDocument,
+    TransferDocument,
+    VoucherDocument,
+    VoucherUseDocument,
+    Withdrawal,
+)
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
 from service.domain.records import Record, RecordUpdate
+from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -37,6 +47,10 @@ HOMES: dict[str, Home] = {
     Prefix.DEPOSIT: Home(Deposit, Operation),
     Prefix.WITHDRAWAL: Home(Withdrawal, Operation),
     Prefix.TRANSFER: Home(TransferDocument, Transfer),
+    Prefix.REWARD: Home(RewardDocument, Reward),
+    Prefix.VOUCHER: Home(VoucherDocument, Voucher),
+    Prefix.VOUCHER_USE: Home(VoucherUseDocument, VoucherUse),
+    Prefix.REDEMPTION: Home(RedemptionDocument, Redemption),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 

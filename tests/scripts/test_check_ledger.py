@@ -106,7 +106,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
 
 async def _live(resources: Resources) -> None:
     """Two users, an operation in each state that there is, callbacks that were applied and one that still waits."""
-    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings)
+    client = resources.databases.client
+    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, client)
     first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
     for user in (first, second):
         await make_wallet(resources.databases, user)
