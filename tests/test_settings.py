@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 
+from service.domain.limits import Limits
 from service.domain.rewards import EarningEvent, EarningRule
 from service.settings import EarningRuleSettings, Environment, Settings
 from service.startup import policy_of
@@ -50,6 +52,22 @@ class TestProduction:
         printed = repr(settings) + str(settings) + settings.model_dump_json()
         for secret in ("x" * 40, _ENCRYPTION_KEY.get_secret_value(), _SIGNING_KEY.get_secret_value()):
             assert secret not in printed
+
+
+class TestLimits:
+    def test_are_read_as_json_and_what_is_not_named_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WALLET_LIMITS", '{"INR": {"per_day": 50000, "count_per_hour": 60}}')
+        policy = policy_of(Settings(_env_file=None))
+        assert policy.limits_in("INR") == Limits(per_transaction=0, per_day=50_000, per_month=0, count_per_hour=60)
+        assert policy.limits_in("USD") == Limits()
+
+    @pytest.mark.parametrize(
+        "wrong", ["{", "[]", '{"INR": {"per_year": 1}}', '{"INR": {"per_day": -1}}', '{"INR": {"per_day": "much"}}']
+    )
+    def test_that_are_none_are_refused_at_the_start(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+        monkeypatch.setenv("WALLET_LIMITS", wrong)
+        with pytest.raises((ValidationError, SettingsError)):
+            Settings(_env_file=None)
 
 
 class TestSense:
