@@ -1,15 +1,18 @@
 """Somebody who pays over HTTP, in process; what their code is, and what an administrator does to wallets."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import httpx
+import pyotp
 
 from service.database import Databases
+from service.domain.clock import utc_now
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.services.step_up import code_for
 from service.settings import Settings
-from tests.factories import Account, bearer, make_account
+from tests.factories import PASSWORD, Account, bearer, make_account
 
 
 class Payer(NamedTuple):
@@ -62,6 +65,16 @@ class Payer(NamedTuple):
     async def see(self, payment: dict[str, Any]) -> dict[str, Any]:
         seen: dict[str, Any] = (await self.get(f"/{payment['type']}s/{payment['id']}")).json()
         return seen
+
+
+async def enrol(api: httpx.AsyncClient, headers: Mapping[str, str]) -> tuple[str, list[str]]:
+    """An authenticator app for whoever's token it is: its next code, good until 60 s from now, and the recovery codes."""
+    begun = await api.post("/api/v1/me/totp", json={"password": PASSWORD}, headers=headers)
+    app = pyotp.TOTP(begun.json()["secret"])
+    now = utc_now()
+    active = await api.post("/api/v1/me/totp/confirm", json={"code": app.at(now)}, headers=headers)
+    assert active.status_code == 200, active.text
+    return app.at(now, counter_offset=1), active.json()["recovery_codes"]
 
 
 def refusal(answer: httpx.Response) -> tuple[int, str]:
