@@ -68,7 +68,7 @@ class Payer(NamedTuple):
 
 
 async def enrol(api: httpx.AsyncClient, headers: Mapping[str, str]) -> tuple[str, list[str]]:
-    """An authenticator app for whoever's token it is: its next code, good until 60 s from now, and the recovery codes."""
+    """An authenticator app for whoever's token it is: its next code, good for 30 s at least, and the recovery codes."""
     begun = await api.post("/api/v1/me/totp", json={"password": PASSWORD}, headers=headers)
     app = pyotp.TOTP(begun.json()["secret"])
     now = utc_now()

@@ -1,4 +1,4 @@
-"""Payments that wait for a code, over HTTP: held at once, and confirmed, canceled or lapsed with one end for the money."""
+"""Payments that wait for a code, over HTTP: held at once, then confirmed, canceled or lapsed, with one end."""
 
 import asyncio
 import json
