@@ -12,12 +12,14 @@ import pytest
 
 from service.controllers.operations import WithdrawalView
 from service.controllers.transfers import TransferReceipt
-from service.database import Databases
+from service.database import Databases, session_in_transaction
 from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
 from service.domain.step_up import CODE_TRIES
+from service.domain.totp import TRIES
 from service.domain.wallets import Freeze, WalletStatus
+from service.repositories import outbox as outbox_repository
 from service.services.outbox import pursue_row
 from service.services.settlement import Desk
 from service.settings import Settings
@@ -452,6 +454,9 @@ class TestTheEndOfTheTime:
     async def test_a_worker_that_comes_after_a_confirmation_changes_nothing(self, waiting: Waiting) -> None:
         await waiting.confirm()
         before = await current(waiting.payer.wallet)
+        # As it might have been left by a version of the service that forgot to take it away.
+        async with session_in_transaction(waiting.databases.client) as session:
+            await outbox_repository.insert_many([waiting.row(OutboxTopic.EXPIRY)], session=session)
         await waiting.work(OutboxTopic.EXPIRY)
         assert await current(waiting.payer.wallet) == before
         assert await waiting.status() in ("success", "pending")
@@ -497,8 +502,10 @@ class TestWithAnApp:
         _, recovery_codes = await enrol(waiting.payer.api, waiting.payer.headers)
         key = uuid4().hex
         first = await waiting.confirm(recovery_codes[0], key)
-        again = await waiting.confirm(recovery_codes[0], key)
-        assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+        # More often than wrong codes would be looked at.
+        for _ in range(TRIES + 1):
+            again = await waiting.confirm(recovery_codes[0], key)
+            assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
         state = await waiting.payer.get("/me/totp")
         assert state.json()["recovery_codes_left"] == 9
 

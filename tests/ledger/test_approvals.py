@@ -364,7 +364,7 @@ _STEPS = st.one_of(
               _SLOW_MS, st.sampled_from((True, True, False))),
     st.tuples(st.just("about"),
               st.sampled_from(("right", "wrong", "wrong", "cancel", "lapse", "begin", "settle", "fail")),
-              st.integers(0, 5), st.sampled_from((None, None, None, None, *_NAMES)), _SLOW_MS),
+              st.integers(0, 3), st.sampled_from((None, None, None, None, *_NAMES)), _SLOW_MS),
     st.tuples(st.just("wait"), st.sampled_from((0.3, 0.3, 1, 1, 299, 300, 3_600, 86_400))),
     st.tuples(st.just("shut"), _NAME, st.sampled_from((None, None, None, "in", "out", "both", "closed"))),
     st.tuples(st.just("batch"), st.lists(st.tuples(_NAME, _TO, _AMOUNT, st.booleans()), min_size=1, max_size=4),
