@@ -15,21 +15,23 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
+from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
 from scripts.ledger_rules import (
     BETWEEN_WALLETS,
+    GENESIS,
     WALLET_PREFIX,
     Booked,
     Bookings,
     Breach,
     Case,
     Chain,
-    Row,
     Rule,
     check_callback,
     check_case,
@@ -38,11 +40,13 @@ from scripts.ledger_rules import (
     check_transaction,
     check_wallet,
     is_entry,
+    is_shaped,
     is_wallet,
     is_with_a_person,
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
+from scripts.record_rules import KINDS, TALLIED, Kind, Row, Tally
 from service.database import Databases
 from service.domain.clock import utc_now
 
@@ -59,10 +63,11 @@ _PAUSE_S: Final = 0.2
 _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
-    "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
-    "bank_callbacks", "account_sums", "rewards", "redemptions", "vouchers",
+    "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
+    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
+    "vouchers",
 )  # fmt: skip
-_OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
+_RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
 # Not the codes, which are nobody's but their owners'.
 _REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
@@ -73,8 +78,8 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
-    "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours", "rewards", "vouchers", "redemptions",
+    "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
+    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -125,12 +130,17 @@ class Inspection:
 
 
 async def inspect(
-    databases: Databases, *, grace: timedelta | None = None, on_progress: OnProgress = lambda _rows: None
+    databases: Databases,
+    *,
+    grace: timedelta | None = None,
+    checkpoint_key: Ed25519PublicKey | None = None,
+    on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
-    ago and nobody has applied; without `grace` neither ever is.
+    ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
+    are not looked at.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -148,6 +158,7 @@ async def inspect(
                 await _inspect_vouchers(reader, inspection)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
+                await _inspect_checkpoints(reader, inspection, checkpoint_key)
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
                 raise
@@ -161,6 +172,10 @@ async def count_rows(databases: Databases) -> int:
     """About how many rows an inspection reads."""
     collections = [*(databases.wallet[name] for name in _READ), databases.bank["orders"]]
     return sum([await collection.estimated_document_count() for collection in collections])
+
+
+def _fields_of(kind: Kind) -> tuple[str, ...]:
+    return (*_RECORD_FIELDS, *kind.fields)
 
 
 class _Group(NamedTuple):
@@ -195,16 +210,23 @@ class _Reader:
     async def find_named(
         self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]
     ) -> list[Row]:
-        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields), session=self._session)
+        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields) or None, session=self._session)
         return await cursor.to_list()
 
-    async def withheld(self) -> AsyncIterator[Row]:
-        """`{_id: wallet, withheld: minor units}` of open withdrawals, wallets from last to first."""
-        cursor = await self.wallet["withdrawals"].aggregate(
+    async def find_entries(self, named: Sequence[Row]) -> list[Row]:
+        """Each named by its wallet and number."""
+        cursor = self.wallet["transaction_logs"].find(
+            {"$or": list(named)}, ["wallet_id", "seq", "hash"], session=self._session
+        )
+        return await cursor.to_list()
+
+    async def named_tiles(self) -> AsyncIterator[Row]:
+        """`{_id: tile, number: of the first checkpoint that names it}`, in the order of their ids."""
+        cursor = await self.wallet["checkpoints"].aggregate(
             [
-                {"$match": {"status": {"$nin": ["success", "failed", "canceled"]}}},
-                {"$group": {"_id": "$wallet_id", "withheld": {"$sum": "$amount"}}},
-                {"$sort": {"_id": -1}},
+                {"$unwind": "$tiles"},
+                {"$group": {"_id": "$tiles.id", "number": {"$min": "$_id"}}},
+                {"$sort": {"_id": 1}},
             ],
             session=self._session,
             batchSize=_BATCH_ROWS,
@@ -213,6 +235,21 @@ class _Reader:
         async with cursor:
             async for row in cursor:
                 yield row
+
+    async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
+        """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
+        tally: Tally | None = None
+        async for row in self.find(self.wallet[kind.collection], [("wallet_id", -1)], _fields_of(kind)):
+            if not is_shaped(row, TALLIED):
+                # Told where the operation itself is looked at.
+                continue
+            if tally is None or tally.wallet_id != row["wallet_id"]:
+                if tally is not None:
+                    yield {"_id": tally.wallet_id, "tally": tally}
+                tally = Tally(row["wallet_id"])
+            tally.add(kind.share(row), row["created_at"])
+        if tally is not None:
+            yield {"_id": tally.wallet_id, "tally": tally}
 
     async def unequal(self) -> AsyncIterator[Row]:
         """`{_id: {transaction, currency}, change}` where what wallets gave each other is not what they received."""
@@ -312,14 +349,17 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     groups = _join(
         (wallets, "_id"),
         (_chains(reader, inspection, bookings), "_id"),
-        (reader.withheld(), "_id"),
         (reader.named(), "_id"),
+        *((reader.tallies(kind), "_id") for kind in KINDS),
         is_descending=True,
     )
-    async for wallet_id, (found, chains, withheld, named_by) in groups:
+    async for wallet_id, (found, chains, named_by, *tallies) in groups:
         chain = chains[0]["chain"] if chains else Chain(wallet_id)
-        amount = withheld[0]["withheld"] if withheld else 0
-        inspection.breaches += check_wallet(wallet_id, found, chain, amount)
+        tally = Tally(wallet_id)
+        for rows in tallies:
+            for row in rows:
+                tally.take(row["tally"])
+        inspection.breaches += check_wallet(wallet_id, found, chain, tally)
         inspection.breaches += check_named(wallet_id, found, named_by)
         inspection.counts["wallets"] += len(found)
         for wallet in filter(is_wallet, found):
@@ -366,24 +406,24 @@ async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -
 async def _inspect_operations(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     by_id = [("_id", 1)]
     groups = _join(
-        (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
-        (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
         (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
         (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
         (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
+        *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, (*parts, rewards, redemptions) in groups:
-        case = Case(key, *parts)
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, *found) in groups:
+        records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
+        case = Case(key, records, entries, outbox_rows, orders)
         if key.startswith(POINTS_PREFIXES):
             inspection.breaches += check_points(key, rewards, redemptions, case.entries)
             inspection.counts["rewards"] += len(rewards)
             inspection.counts["redemptions"] += len(redemptions)
             continue
         inspection.breaches += check_case(case, now)
-        inspection.counts["deposits"] += len(case.deposits)
-        inspection.counts["withdrawals"] += len(case.withdrawals)
+        for name, rows in records.items():
+            inspection.counts[name] += len(rows)
         inspection.counts["orders at the bank"] += len(case.orders)
         _add_up(case, inspection)
         paid_at = waiting_since(case)
@@ -396,9 +436,9 @@ def _add_up(case: Case, inspection: Inspection) -> None:
     if operation is None or operation["status"] != "success":
         return
     total = inspection.total(operation["currency"])
-    if case.deposits:
+    if case.records.get("deposits"):
         total.deposited += operation["amount"]
-    else:
+    elif case.records.get("withdrawals"):
         total.withdrawn += operation["amount"]
 
 
@@ -451,8 +491,11 @@ async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach
     named = {str(record["_id"]): _operation_named_by(record) for record in records}
     wanted = [operation_id for operation_id in named.values() if operation_id is not None]
     owners: dict[str, str] = {}
-    for collection in (reader.wallet["deposits"], reader.wallet["withdrawals"]):
-        owners |= {row["_id"]: row.get("user_id") for row in await reader.find_named(collection, wanted, ("user_id",))}
+    for kind in KINDS:
+        ids = [operation_id for operation_id in wanted if operation_id.startswith(f"{kind.prefix}_")]
+        if ids:
+            found = await reader.find_named(reader.wallet[kind.collection], ids, (kind.asked_by,))
+            owners |= {row["_id"]: row.get(kind.asked_by) for row in found}
     breaches = []
     for record_id, operation_id in named.items():
         if operation_id is None:
@@ -474,6 +517,45 @@ def _operation_named_by(record: Row) -> str | None:
         return None
     operation_id = answer.get("id") if isinstance(answer, dict) else None
     return operation_id if isinstance(operation_id, str) else None
+
+
+async def _inspect_checkpoints(reader: _Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
+    """The series, every tile that it names, and the latest one's leaves against the entries."""
+    series = Series(key)
+    latest: Row | None = None
+    async for row in reader.find(reader.wallet["checkpoints"], [("_id", 1)]):
+        breaches = list(series.follow(row))
+        inspection.breaches += breaches
+        inspection.counts["checkpoints"] += 1
+        latest = None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+    tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
+    async for tile_id, (names, found) in _join((reader.named_tiles(), "_id"), (tiles, "_id")):
+        inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)
+    if latest is not None:
+        await _inspect_leaves(latest, reader, inspection)
+
+
+async def _inspect_leaves(checkpoint: Row, reader: _Reader, inspection: Inspection) -> None:
+    tree = Leaves(checkpoint)
+    for at, name in enumerate(checkpoint["tiles"]):
+        found = await reader.find_named(reader.wallet["checkpoint_tiles"], [name["id"]], ())
+        leaves = leaves_of(found[0]) if found else None
+        if leaves is None:
+            # Told already: the tile is not there, or is none. What it held cannot be counted.
+            return
+        inspection.breaches += tree.follow(at, leaves, await _heads_known(leaves, reader))
+    inspection.breaches += tree.end()
+
+
+async def _heads_known(leaves: Sequence[Row], reader: _Reader) -> dict[tuple[str, int], str]:
+    """The hashes of the entries that the leaves name; of wallets that have none yet, what their chain starts with."""
+    empty = [leaf["wallet_id"] for leaf in leaves if leaf["seq"] == 0]
+    wallets = await reader.find_named(reader.wallet["wallets"], empty, ("_id",)) if empty else []
+    known = {(wallet["_id"], 0): GENESIS for wallet in wallets}
+    named = [{"wallet_id": leaf["wallet_id"], "seq": leaf["seq"]} for leaf in leaves if leaf["seq"] != 0]
+    for entry in await reader.find_entries(named) if named else []:
+        known[entry["wallet_id"], entry["seq"]] = str(entry.get("hash"))
+    return known
 
 
 def _compare_totals(inspection: Inspection) -> None:

@@ -6,7 +6,8 @@ Written out a second time like ledger_rules.py, and for the same reason.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from scripts.ledger_rules import Breach, Row, Rule, is_shaped
+from scripts.ledger_rules import Breach, Rule, is_shaped
+from scripts.record_rules import Row
 
 # The ids of what moves points.
 POINTS_PREFIXES: Final = ("rwd_", "rdm_")

@@ -11,6 +11,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
+from service.domain.clock import utc_now
 from service.domain.limits import Limits
 from service.domain.money import is_currency
 from service.domain.policy import Policy
@@ -18,6 +19,7 @@ from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
@@ -37,6 +39,7 @@ class Resources(NamedTuple):
     bank: Bank
     passwords: Passwords
     mailbox: Mailbox
+    rates: Rates
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -57,6 +60,8 @@ def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    # First, because nothing is open yet where it is refused.
+    rates = TableRates(settings.fx_rates, as_of=utc_now())
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     await bind_documents(databases)
     jobs = JobQueue(settings)
@@ -96,6 +101,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             SimulatedBank(settings, jobs),
             Passwords(hashing),
             FileMailbox(settings),
+            rates,
         )
     finally:
         await ledger.close()

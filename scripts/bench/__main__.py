@@ -37,7 +37,7 @@ from service.settings import Settings
 _APP_FACTORY: Final = "scripts.bench.app:create_bench_app"
 _WITHDRAWALS_PATH: Final = "/api/v1/withdrawals"
 _TRANSFERS_PATH: Final = "/api/v1/transfers"
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "WALLET_ENV": "production",
     "WALLET_LOG_JSON": "true",
     "WALLET_RATE_LIMIT_GLOBAL": "0",
@@ -71,7 +71,7 @@ def main(
         find_wrk()
         with (
             tempfile.TemporaryDirectory(prefix="wallet-bench-") as folder,
-            Stack(Path(folder), settings=_SETTINGS) as stack,
+            Stack(Path(folder), settings=SETTINGS) as stack,
         ):
             bench = Bench(stack, seconds=seconds, warm_up_s=warm_up, user_count=users)
             bench.start()
@@ -114,7 +114,7 @@ class Bench:
 
     def start(self) -> None:
         self._stack.start_servers()
-        self._settings = _settings_of(self._stack)
+        self._settings = settings_of(self._stack)
         self._load_users = asyncio.run(LoadUsers.make(self._settings, self._user_count))
         self._requests = self._load_users.write_requests(self._stack.data_dir)
         self._stack.start_api(factory=_APP_FACTORY)
@@ -172,7 +172,7 @@ class Bench:
             await databases.client.close()
 
 
-def _settings_of(stack: Stack) -> Settings:
+def settings_of(stack: Stack) -> Settings:
     """As the stack's own programs read them from their environment."""
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
     values: dict[str, Any] = {names[name]: value for name, value in stack.settings.items() if name in names}

@@ -12,7 +12,7 @@ from service.controllers.pagination import PageQuery, QueryTime, open_page, page
 from service.controllers.requests import StrictModel
 from service.controllers.schemas import View, problem_responses
 from service.domain.idempotency import Answer
-from service.domain.money import MAX_AMOUNT_MINOR, POINTS, is_currency
+from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR, is_currency
 from service.domain.operations import Operation, OperationStatus, OperationType, operation_view
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -60,8 +60,10 @@ def _known_currency(code: str) -> str:
     return code
 
 
-def _money_or_points(code: str) -> str:
-    return code if code == POINTS else _known_currency(code)
+def _known_currency_or_points(code: str) -> str:
+    if code not in EXPONENTS:
+        raise PydanticCustomError("unknown_currency", "Send an ISO 4217 code in capitals, e.g. INR, or PTS for points")
+    return code
 
 
 def printable(text: str) -> str:
@@ -76,10 +78,8 @@ Amount = Annotated[
     Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
 ]
 Currency = Annotated[str, AfterValidator(_known_currency), Field(description="ISO 4217", examples=["INR"])]
-WalletCurrency = Annotated[
-    str,
-    AfterValidator(_money_or_points),
-    Field(description=f"ISO 4217, or {POINTS} for points", examples=["USD"]),
+AnyCurrency = Annotated[
+    str, AfterValidator(_known_currency_or_points), Field(description="ISO 4217, or PTS for points", examples=["INR"])
 ]
 Account = Annotated[
     str,
@@ -101,14 +101,24 @@ def _no_operator(key: str) -> str:
 _Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 _Key = Annotated[_Label, AfterValidator(_no_operator)]
 _Text = Annotated[str, Field(max_length=256), AfterValidator(printable)]
+Reason = Annotated[
+    str,
+    Field(min_length=1, max_length=256, pattern=r"\S", description="Why: it stays in the audit events"),
+    AfterValidator(printable),
+]
 
 
-class OrderRequest(StrictModel):
-    amount: Amount
-    currency: Currency
+class NotedRequest(StrictModel):
+    """What people may write on whatever moves their money."""
+
     category: Annotated[_Label | None, Field(examples=["rent"])] = None
     description: Annotated[_Text | None, Field(examples=["October"])] = None
     metadata: Annotated[dict[_Key, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
+
+
+class OrderRequest(NotedRequest):
+    amount: Amount
+    currency: Currency
 
 
 class OperationView(View):
