@@ -353,6 +353,28 @@ def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
     return EarnPoints(**(fields | overrides))
 
 
+def _saving(wallet: Wallet, points: int) -> tuple[Command, ...]:
+    """Asked for, settled, and its points credited."""
+    deposit = deposit_of(wallet, points)
+    about: dict[str, Any] = {"now": utc_now(), "operation_id": deposit.operation_id}
+    settlement = Settle(
+        **about,
+        transaction_id=new_id(Prefix.TRANSACTION),
+        entry_id=new_id(Prefix.ENTRY),
+        wallet_id=wallet.id,
+        amount=points,
+        currency=wallet.currency,
+        bank_reference="bnk_test",
+    )
+    earning = EarnPoints(
+        **about,
+        transaction_id=new_id(Prefix.TRANSACTION),
+        entry_id=new_id(Prefix.ENTRY),
+        user_id=wallet.user_id,
+    )
+    return deposit, settlement, earning
+
+
 async def make_savers(databases: Databases, count: int, points: int) -> list[Account]:
     """Many users at once, each with an INR wallet and so many points, earned by a deposit. `wallet` is for points."""
     names = {make_email(): ("Asha", "Rao") for _ in range(count)}
@@ -362,11 +384,9 @@ async def make_savers(databases: Databases, count: int, points: int) -> list[Acc
         owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
         found = (await wallet_repository.find_named([], owners, session=session)).values()
     if points:
-        deposits = [deposit_of(wallet, points) for wallet in found if wallet.currency == "INR"]
-        asked = [one.record for one in await run(databases, *deposits) if isinstance(one.record, Operation)]
-        paid = await run(databases, *map(settlement_of, asked), policy=GENEROUS)
-        earned = [earning_of(one.record) for one in paid if isinstance(one.record, Operation)]
-        await run(databases, *earned, policy=GENEROUS)
+        # In one transaction, so that nothing is ever in the outbox, where a worker of the stack would take it.
+        wallets = [wallet for wallet in found if wallet.currency == "INR"]
+        await run(databases, *(step for wallet in wallets for step in _saving(wallet, points)), policy=GENEROUS)
     savers = []
     for wallet in found:
         user = await user_repository.find(wallet.user_id)
