@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from service.database import Databases, session_in_transaction
 from service.documents import User
+from service.domain.adjustments import AdjustmentType
 from service.domain.clock import utc_now
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
@@ -22,6 +23,7 @@ from service.domain.step_up import CODE_TRIES, Challenge
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
+from service.ledger.adjustments import RequestAdjustment
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
@@ -353,6 +355,28 @@ def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
     return EarnPoints(**(fields | overrides))
 
 
+def _gift(wallet: Wallet, points: int) -> RequestAdjustment:
+    """From the house, by hand: earned ones want a deposit, and that wants a bank that has paid it."""
+    return RequestAdjustment(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        user_id=wallet.user_id,
+        token_version=None,
+        audit_event_id=new_id(Prefix.AUDIT_EVENT),
+        reason="A test needs them",
+        adjustment_id=new_id(Prefix.ADJUSTMENT),
+        entry_id=new_id(Prefix.ENTRY),
+        type=AdjustmentType.CREDIT,
+        wallet_id=wallet.id,
+        amount=points,
+        currency=wallet.currency,
+        category=None,
+        description=None,
+        metadata={},
+        is_admin=False,
+    )
+
+
 def _saving(wallet: Wallet, points: int) -> tuple[Command, ...]:
     """Asked for, settled, and its points credited."""
     deposit = deposit_of(wallet, points)
@@ -375,7 +399,7 @@ def _saving(wallet: Wallet, points: int) -> tuple[Command, ...]:
     return deposit, settlement, earning
 
 
-async def make_savers(databases: Databases, count: int, points: int) -> list[Account]:
+async def make_savers(databases: Databases, count: int, points: int, *, are_gifts: bool = False) -> list[Account]:
     """Many users at once, each with an INR wallet and so many points, earned by a deposit. `wallet` is for points."""
     names = {make_email(): ("Asha", "Rao") for _ in range(count)}
     ids = await ensure_users(databases.client, names, _hash_of(PASSWORD), "INR")
@@ -383,7 +407,9 @@ async def make_savers(databases: Databases, count: int, points: int) -> list[Acc
     async with session_in_transaction(databases.client) as session:
         owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
         found = (await wallet_repository.find_named([], owners, session=session)).values()
-    if points:
+    if points and are_gifts:
+        await run(databases, *(_gift(wallet, points) for wallet in found if wallet.currency == POINTS))
+    elif points:
         # In one transaction, so that nothing is ever in the outbox, where a worker of the stack would take it.
         wallets = [wallet for wallet in found if wallet.currency == "INR"]
         await run(databases, *(step for wallet in wallets for step in _saving(wallet, points)), policy=GENEROUS)
