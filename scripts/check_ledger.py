@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 from pymongo.errors import PyMongoError
 from rich.box import SIMPLE_HEAD
@@ -36,13 +37,15 @@ _GRACE_S: Final = 3600.0
 console = Console()
 
 
-async def check_ledger(databases: Databases, *, grace: timedelta | None = None) -> list[Breach]:
+async def check_ledger(
+    databases: Databases, *, grace: timedelta | None = None, checkpoint_key: Ed25519PublicKey | None = None
+) -> list[Breach]:
     """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look.
 
     Without `grace`, unlike at the command line, nothing that waits is late: neither what the bank paid nor what it
-    said.
+    said. Without `checkpoint_key`, the signatures of checkpoints are not looked at.
     """
-    return (await inspect(databases, grace=grace)).breaches
+    return (await inspect(databases, grace=grace, checkpoint_key=checkpoint_key)).breaches
 
 
 def main(
@@ -55,7 +58,7 @@ def main(
         ),
     ] = _GRACE_S,
 ) -> None:
-    """Check every wallet, entry, operation, the bank's journal and its callbacks against each other."""
+    """Check every wallet, entry, operation, the bank's journal and callbacks, and checkpoints against each other."""
     try:
         inspection = asyncio.run(_inspect_shown(get_settings(), timedelta(seconds=grace)))
     except (PyMongoError, ValidationError) as error:
@@ -74,7 +77,12 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=await count_rows(databases))
-            return await inspect(databases, grace=grace, on_progress=lambda rows: progress.advance(task, rows))
+            return await inspect(
+                databases,
+                grace=grace,
+                checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
+                on_progress=lambda rows: progress.advance(task, rows),
+            )
     finally:
         await databases.client.close()
 
@@ -85,14 +93,8 @@ def _show(inspection: Inspection) -> None:
     for name in COUNTED:
         counts.add_row(name, f"{inspection.counts[name]:,}")
     console.print(counts)
-    totals = Table(box=SIMPLE_HEAD)
-    for heading in ("available", "+ held", "= deposits", "- withdrawals", "difference"):
-        totals.add_column(heading, justify="right")
-    for currency, total in sorted(inspection.totals.items()):
-        difference = total.available + total.held - total.deposited + total.withdrawn
-        amounts = (total.available, total.held, total.deposited, total.withdrawn, difference)
-        totals.add_row(*(_money(amount, currency) for amount in amounts))
-    console.print(totals)
+    console.print(_accounts_table(inspection))
+    console.print(_bank_table(inspection))
     for waiting in inspection.waiting:
         age_s = waiting.age.total_seconds()
         console.print(f"waiting: {waiting.operation_id} is {waiting.status}, the bank paid {age_s:.1f} s ago")
@@ -105,6 +107,32 @@ def _show(inspection: Inspection) -> None:
         console.print(f"[red]{len(inspection.breaches)} breaches[/red]")
     else:
         console.print("[green]The ledger is sound: every rule holds.[/green]")
+
+
+def _accounts_table(inspection: Inspection) -> Table:
+    """Everything on either side, currency by currency; the totals are nothing in a sound ledger."""
+    table = Table("account", box=SIMPLE_HEAD)
+    for heading in ("debit", "credit", "balance"):
+        table.add_column(heading, justify="right")
+    for currency, total in sorted(inspection.totals.items()):
+        for account, booked in (*sorted(total.accounts.items()), ("between wallets", total.between_wallets)):
+            table.add_row(escape(account), *(_money(amount, currency) for amount in (*booked, booked.balance)))
+        table.add_row("wallets, available", "", "", _money(total.available, currency))
+        table.add_row("wallets, held", "", "", _money(total.held, currency))
+        table.add_row("total", "", "", _money(total.total, currency), end_section=True)
+    return table
+
+
+def _bank_table(inspection: Inspection) -> Table:
+    """The bank's account against the operations that it settled."""
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("settled deposits", "- withdrawals", "+ balance of bank", "= difference"):
+        table.add_column(heading, justify="right")
+    for currency, total in sorted(inspection.totals.items()):
+        bank = total.bank_difference - total.deposited + total.withdrawn
+        amounts = (total.deposited, total.withdrawn, bank, total.bank_difference)
+        table.add_row(*(_money(amount, currency) for amount in amounts))
+    return table
 
 
 def _money(amount: int, currency: str) -> str:

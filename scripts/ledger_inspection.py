@@ -15,25 +15,38 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
+from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
 from scripts.ledger_rules import (
+    BETWEEN_WALLETS,
+    GENESIS,
+    WALLET_PREFIX,
+    Booked,
+    Bookings,
     Breach,
     Case,
     Chain,
-    Row,
     Rule,
     check_callback,
     check_case,
+    check_counterparty,
+    check_named,
+    check_transaction,
     check_wallet,
+    is_entry,
+    is_shaped,
     is_wallet,
     is_with_a_person,
     waiting_since,
 )
+from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
+from scripts.record_rules import KINDS, TALLIED, Kind, Row, Tally
 from service.database import Databases
 from service.domain.clock import utc_now
 
@@ -50,10 +63,14 @@ _PAUSE_S: Final = 0.2
 _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
-    "wallets", "transaction_logs", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys",
-    "bank_callbacks",
+    "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
+    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
+    "vouchers",
 )  # fmt: skip
-_OPERATION_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount")
+_RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
+_REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
+# Not the codes, which are nobody's but their owners'.
+_REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
@@ -61,8 +78,8 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
-    "wallets", "entries", "deposits", "withdrawals", "orders at the bank", "callbacks of the bank",
-    "idempotency records",
+    "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
+    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -78,12 +95,25 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class CurrencyTotals:
-    """Minor units. What came in and did not go out has to be what the wallets hold."""
+    """Minor units. What wallets hold has to be what the accounts let them have, and the bank's part of that what came
+    in and did not go out.
+    """
 
     available: int = 0
     held: int = 0
     deposited: int = 0
     withdrawn: int = 0
+    accounts: dict[str, Booked] = field(default_factory=dict)
+    between_wallets: Booked = field(default_factory=Booked)
+
+    @property
+    def total(self) -> int:
+        return self.available + self.held + sum(booked.balance for booked in self.accounts.values())
+
+    @property
+    def bank_difference(self) -> int:
+        """What the bank's account lacks of settled deposits less settled withdrawals."""
+        return self.deposited - self.withdrawn + self.accounts.get("bank", Booked()).balance
 
 
 @dataclass(slots=True)
@@ -100,12 +130,17 @@ class Inspection:
 
 
 async def inspect(
-    databases: Databases, *, grace: timedelta | None = None, on_progress: OnProgress = lambda _rows: None
+    databases: Databases,
+    *,
+    grace: timedelta | None = None,
+    checkpoint_key: Ed25519PublicKey | None = None,
+    on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
-    ago and nobody has applied; without `grace` neither ever is.
+    ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
+    are not looked at.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -118,9 +153,12 @@ async def inspect(
                 reader = _Reader(databases, session, on_progress)
                 inspection = Inspection()
                 await _inspect_wallets(reader, inspection)
+                await _inspect_transactions(reader, inspection)
                 await _inspect_operations(reader, inspection, now, grace)
+                await _inspect_vouchers(reader, inspection)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
+                await _inspect_checkpoints(reader, inspection, checkpoint_key)
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
                 raise
@@ -134,6 +172,10 @@ async def count_rows(databases: Databases) -> int:
     """About how many rows an inspection reads."""
     collections = [*(databases.wallet[name] for name in _READ), databases.bank["orders"]]
     return sum([await collection.estimated_document_count() for collection in collections])
+
+
+def _fields_of(kind: Kind) -> tuple[str, ...]:
+    return (*_RECORD_FIELDS, *kind.fields)
 
 
 class _Group(NamedTuple):
@@ -168,17 +210,96 @@ class _Reader:
     async def find_named(
         self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]
     ) -> list[Row]:
-        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields), session=self._session)
+        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields) or None, session=self._session)
         return await cursor.to_list()
 
-    async def withheld(self) -> AsyncIterator[Row]:
-        """`{_id: wallet, withheld: minor units}` of open withdrawals, wallets from last to first."""
-        cursor = await self.wallet["withdrawals"].aggregate(
+    async def find_entries(self, named: Sequence[Row]) -> list[Row]:
+        """Each named by its wallet and number."""
+        cursor = self.wallet["transaction_logs"].find(
+            {"$or": list(named)}, ["wallet_id", "seq", "hash"], session=self._session
+        )
+        return await cursor.to_list()
+
+    async def named_tiles(self) -> AsyncIterator[Row]:
+        """`{_id: tile, number: of the first checkpoint that names it}`, in the order of their ids."""
+        cursor = await self.wallet["checkpoints"].aggregate(
             [
-                {"$match": {"status": {"$nin": ["success", "failed", "canceled"]}}},
-                {"$group": {"_id": "$wallet_id", "withheld": {"$sum": "$amount"}}},
-                {"$sort": {"_id": -1}},
+                {"$unwind": "$tiles"},
+                {"$group": {"_id": "$tiles.id", "number": {"$min": "$_id"}}},
+                {"$sort": {"_id": 1}},
             ],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
+    async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
+        """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
+        tally: Tally | None = None
+        async for row in self.find(self.wallet[kind.collection], [("wallet_id", -1)], _fields_of(kind)):
+            if not is_shaped(row, TALLIED):
+                # Told where the operation itself is looked at.
+                continue
+            if tally is None or tally.wallet_id != row["wallet_id"]:
+                if tally is not None:
+                    yield {"_id": tally.wallet_id, "tally": tally}
+                tally = Tally(row["wallet_id"])
+            tally.add(kind.share(row), row["created_at"])
+        if tally is not None:
+            yield {"_id": tally.wallet_id, "tally": tally}
+
+    async def unequal(self) -> AsyncIterator[Row]:
+        """`{_id: {transaction, currency}, change}` where what wallets gave each other is not what they received."""
+        amounts = ("available_before", "held_before", "available_after", "held_after")
+        before = {"$add": ["$available_before", "$held_before"]}
+        after = {"$add": ["$available_after", "$held_after"]}
+        async for row in self._between_wallets(
+            # Text in place of a number, which is reported as such elsewhere, would end the whole inspection.
+            {"$match": {amount: {"$type": "number"} for amount in amounts}},
+            {
+                "$group": {
+                    "_id": {"transaction": "$transaction_id", "currency": "$currency"},
+                    "change": {"$sum": {"$subtract": [after, before]}},
+                }
+            },
+            {"$match": {"change": {"$ne": 0}}},
+        ):
+            yield row
+
+    async def named(self) -> AsyncIterator[Row]:
+        """`{_id: wallet, entries, wallet_id, seq}`: how many entries name it, and one of them; from last to first."""
+        async for row in self._between_wallets(
+            {
+                "$group": {
+                    "_id": "$counterparty",
+                    "entries": {"$sum": 1},
+                    "wallet_id": {"$first": "$wallet_id"},
+                    "seq": {"$first": "$seq"},
+                }
+            },
+            {"$sort": {"_id": -1}},
+        ):
+            yield row
+
+    async def _between_wallets(self, *stages: Row) -> AsyncIterator[Row]:
+        """By the server, over the entries that name a wallet: their two sides lie far apart in any order of reading."""
+        cursor = await self.wallet["transaction_logs"].aggregate(
+            [{"$match": {"counterparty": {"$regex": f"^{WALLET_PREFIX}"}}}, *stages],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
+    async def counted(self, collection: str, key: str | Row, number: str | int) -> AsyncIterator[Row]:
+        """`{_id: key, number: the sum}` of all rows with that key, by key."""
+        cursor = await self.wallet[collection].aggregate(
+            [{"$group": {"_id": key, "number": {"$sum": number}}}, {"$sort": {"_id": 1}}],
             session=self._session,
             batchSize=_BATCH_ROWS,
             allowDiskUse=True,
@@ -223,22 +344,49 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     wallet's entries from old to new.
     """
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
+    # One document for each hour that the service has run: some MB in a year.
+    bookings = Bookings([row async for row in reader.find(reader.wallet["account_sums"], [("_id", 1)])])
     groups = _join(
-        (wallets, "_id"), (_chains(reader, inspection), "_id"), (reader.withheld(), "_id"), is_descending=True
+        (wallets, "_id"),
+        (_chains(reader, inspection, bookings), "_id"),
+        (reader.named(), "_id"),
+        *((reader.tallies(kind), "_id") for kind in KINDS),
+        is_descending=True,
     )
-    async for wallet_id, (found, chains, withheld) in groups:
+    async for wallet_id, (found, chains, named_by, *tallies) in groups:
         chain = chains[0]["chain"] if chains else Chain(wallet_id)
-        amount = withheld[0]["withheld"] if withheld else 0
-        inspection.breaches += check_wallet(wallet_id, found, chain, amount)
+        tally = Tally(wallet_id)
+        for rows in tallies:
+            for row in rows:
+                tally.take(row["tally"])
+        inspection.breaches += check_wallet(wallet_id, found, chain, tally)
+        inspection.breaches += check_named(wallet_id, found, named_by)
         inspection.counts["wallets"] += len(found)
         for wallet in filter(is_wallet, found):
             total = inspection.total(wallet["currency"])
             total.available += wallet["available"]
             total.held += wallet["held"]
+    _take_over(bookings, inspection)
 
 
-async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]:
-    """`{_id: wallet, chain: the end of its entries}`, each entry checked on the way."""
+def _take_over(bookings: Bookings, inspection: Inspection) -> None:
+    inspection.breaches += bookings.check()
+    inspection.counts["closed hours"] += bookings.hours
+    for (currency, account), booked in bookings.totals.items():
+        total = inspection.total(currency)
+        if account == BETWEEN_WALLETS:
+            total.between_wallets = booked
+        else:
+            total.accounts[account] = booked
+
+
+async def _inspect_transactions(reader: _Reader, inspection: Inspection) -> None:
+    async for unequal in reader.unequal():
+        inspection.breaches.append(check_transaction(unequal))
+
+
+async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -> AsyncIterator[Row]:
+    """`{_id: wallet, chain: the end of its entries}`, each entry checked and added up on the way."""
     chain: Chain | None = None
     async for entry in reader.find(reader.wallet["transaction_logs"], [("wallet_id", -1), ("seq", 1)]):
         wallet_id = str(entry.get("wallet_id"))
@@ -247,6 +395,9 @@ async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]
                 yield {"_id": chain.wallet_id, "chain": chain}
             chain = Chain(wallet_id)
         inspection.breaches += chain.follow(entry)
+        if is_entry(entry):
+            inspection.breaches += check_counterparty(entry)
+            bookings.take(entry)
         inspection.counts["entries"] += 1
     if chain is not None:
         yield {"_id": chain.wallet_id, "chain": chain}
@@ -255,17 +406,24 @@ async def _chains(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]
 async def _inspect_operations(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     by_id = [("_id", 1)]
     groups = _join(
-        (reader.find(reader.wallet["deposits"], by_id, _OPERATION_FIELDS), "_id"),
-        (reader.find(reader.wallet["withdrawals"], by_id, _OPERATION_FIELDS), "_id"),
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
         (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
+        (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
+        (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
+        *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, parts in groups:
-        case = Case(key, *parts)
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, *found) in groups:
+        records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
+        case = Case(key, records, entries, outbox_rows, orders)
+        if key.startswith(POINTS_PREFIXES):
+            inspection.breaches += check_points(key, rewards, redemptions, case.entries)
+            inspection.counts["rewards"] += len(rewards)
+            inspection.counts["redemptions"] += len(redemptions)
+            continue
         inspection.breaches += check_case(case, now)
-        inspection.counts["deposits"] += len(case.deposits)
-        inspection.counts["withdrawals"] += len(case.withdrawals)
+        for name, rows in records.items():
+            inspection.counts[name] += len(rows)
         inspection.counts["orders at the bank"] += len(case.orders)
         _add_up(case, inspection)
         paid_at = waiting_since(case)
@@ -278,9 +436,9 @@ def _add_up(case: Case, inspection: Inspection) -> None:
     if operation is None or operation["status"] != "success":
         return
     total = inspection.total(operation["currency"])
-    if case.deposits:
+    if case.records.get("deposits"):
         total.deposited += operation["amount"]
-    else:
+    elif case.records.get("withdrawals"):
         total.withdrawn += operation["amount"]
 
 
@@ -291,6 +449,23 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.breaches.append(Breach(Rule.SETTLEMENT_OVERDUE, case.id, detail))
     else:
         inspection.waiting.append(Waiting(case.id, status, age))
+
+
+async def _inspect_vouchers(reader: _Reader, inspection: Inspection) -> None:
+    vouchers = reader.find(reader.wallet["vouchers"], [("_id", 1)], ("_id", "stock", "stocked_total"))
+    redeemed = reader.counted("redemptions", "$voucher_id", 1)
+    async for voucher_id, (found, counted) in _join((vouchers, "_id"), (redeemed, "_id")):
+        inspection.breaches += check_voucher(voucher_id, found, _number(counted))
+        inspection.counts["vouchers"] += len(found)
+    of_person = {"$concat": ["$voucher_id", ":", "$user_id"]}
+    uses = reader.counted("voucher_uses", of_person, "$redeemed")
+    by_person = reader.counted("redemptions", of_person, 1)
+    async for key, (noted, counted) in _join((uses, "_id"), (by_person, "_id")):
+        inspection.breaches += check_voucher_use(key, _number(noted), _number(counted))
+
+
+def _number(counted: list[Row]) -> int:
+    return counted[0]["number"] if counted else 0
 
 
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
@@ -316,8 +491,11 @@ async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach
     named = {str(record["_id"]): _operation_named_by(record) for record in records}
     wanted = [operation_id for operation_id in named.values() if operation_id is not None]
     owners: dict[str, str] = {}
-    for collection in (reader.wallet["deposits"], reader.wallet["withdrawals"]):
-        owners |= {row["_id"]: row.get("user_id") for row in await reader.find_named(collection, wanted, ("user_id",))}
+    for kind in KINDS:
+        ids = [operation_id for operation_id in wanted if operation_id.startswith(f"{kind.prefix}_")]
+        if ids:
+            found = await reader.find_named(reader.wallet[kind.collection], ids, (kind.asked_by,))
+            owners |= {row["_id"]: row.get(kind.asked_by) for row in found}
     breaches = []
     for record_id, operation_id in named.items():
         if operation_id is None:
@@ -341,9 +519,52 @@ def _operation_named_by(record: Row) -> str | None:
     return operation_id if isinstance(operation_id, str) else None
 
 
+async def _inspect_checkpoints(reader: _Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
+    """The series, every tile that it names, and the latest one's leaves against the entries."""
+    series = Series(key)
+    latest: Row | None = None
+    async for row in reader.find(reader.wallet["checkpoints"], [("_id", 1)]):
+        breaches = list(series.follow(row))
+        inspection.breaches += breaches
+        inspection.counts["checkpoints"] += 1
+        latest = None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+    tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
+    async for tile_id, (names, found) in _join((reader.named_tiles(), "_id"), (tiles, "_id")):
+        inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)
+    if latest is not None:
+        await _inspect_leaves(latest, reader, inspection)
+
+
+async def _inspect_leaves(checkpoint: Row, reader: _Reader, inspection: Inspection) -> None:
+    tree = Leaves(checkpoint)
+    for at, name in enumerate(checkpoint["tiles"]):
+        found = await reader.find_named(reader.wallet["checkpoint_tiles"], [name["id"]], ())
+        leaves = leaves_of(found[0]) if found else None
+        if leaves is None:
+            # Told already: the tile is not there, or is none. What it held cannot be counted.
+            return
+        inspection.breaches += tree.follow(at, leaves, await _heads_known(leaves, reader))
+    inspection.breaches += tree.end()
+
+
+async def _heads_known(leaves: Sequence[Row], reader: _Reader) -> dict[tuple[str, int], str]:
+    """The hashes of the entries that the leaves name; of wallets that have none yet, what their chain starts with."""
+    empty = [leaf["wallet_id"] for leaf in leaves if leaf["seq"] == 0]
+    wallets = await reader.find_named(reader.wallet["wallets"], empty, ("_id",)) if empty else []
+    known = {(wallet["_id"], 0): GENESIS for wallet in wallets}
+    named = [{"wallet_id": leaf["wallet_id"], "seq": leaf["seq"]} for leaf in leaves if leaf["seq"] != 0]
+    for entry in await reader.find_entries(named) if named else []:
+        known[entry["wallet_id"], entry["seq"]] = str(entry.get("hash"))
+    return known
+
+
 def _compare_totals(inspection: Inspection) -> None:
     for currency, total in sorted(inspection.totals.items()):
-        balance, due = total.available + total.held, total.deposited - total.withdrawn
-        if balance != due:
-            detail = f"the wallets hold {balance}, deposits less withdrawals are {due}"
+        if total.total:
+            balance = total.available + total.held
+            detail = f"the wallets hold {balance}, by the accounts it should be {balance - total.total}"
             inspection.breaches.append(Breach(Rule.CURRENCY_TOTAL, currency, detail))
+        if total.bank_difference:
+            due = total.deposited - total.withdrawn
+            detail = f"deposits less withdrawals are {due}, the bank's account says {due - total.bank_difference}"
+            inspection.breaches.append(Breach(Rule.BANK_TOTAL, currency, detail))

@@ -1,5 +1,6 @@
 """MongoDB: the client, the ways to open a transaction, and the set-up of collections, indexes and roles."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -44,14 +45,23 @@ _RETRY_AFTER_S = 1
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
 
 _NAMESPACE_EXISTS = 48
+# A collection that was made or indexed a moment ago is not in any snapshot yet.
+_SNAPSHOT_UNAVAILABLE = 246
+_SNAPSHOT_ATTEMPTS = 10
+_SNAPSHOT_PAUSE_S = 0.2
 # Unauthorized, and what hosted clusters say of parameters that are theirs.
 _MAY_NOT = (13, 20, 72, 8000)
 _SERVICE_ROLE = "wallet_service"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
 _ACTIONS = {
     "transaction_logs": ["find", "insert"],
+    "account_sums": ["find", "insert"],
     "audit_events": ["find", "insert"],
+    "rewards": ["find", "insert"],
+    "redemptions": ["find", "insert"],
     "outbox": ["find", "insert", "update", "remove"],
+    "checkpoints": ["find", "insert"],
+    "checkpoint_tiles": ["find", "insert"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
@@ -124,16 +134,43 @@ async def run_in_transaction(client: Client, work: Callable[[AsyncClientSession]
         raise
 
 
+async def read_in_snapshot(client: Client, read: Callable[[AsyncClientSession], Awaitable[Result]]) -> Result:
+    """Reads of one moment, the latest that a majority has; nothing can be written.
+
+    Unlike a transaction it may take minutes and holds nothing up: a server keeps such a moment for
+    `minSnapshotHistoryWindowInSeconds`, 300 unless set otherwise. `read` may run several times: a collection that was
+    made a moment ago is in no snapshot yet.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            async with client.start_session(snapshot=True) as session:
+                return await read(session)
+        except OperationFailure as error:
+            if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _SNAPSHOT_ATTEMPTS:
+                raise
+            await asyncio.sleep(_SNAPSHOT_PAUSE_S)
+
+
 async def start_transaction(session: AsyncClientSession) -> None:
     """Concerns stand on the transaction: operations inside may not bring their own."""
     await session.start_transaction(max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
 
 
+class OldData(Exception):
+    """The database holds wallets of a version whose data this one cannot go on with."""
+
+
 async def set_up(settings: Settings) -> list[str]:
-    """Makes collections, validators, indexes, the service's role and its user; safe to repeat. Says what it did."""
+    """Makes collections, validators, indexes, the service's role and its user; safe to repeat. Says what it did.
+
+    Raises OldData before it changes anything.
+    """
     admin_url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
     databases = connect(admin_url, settings)
     try:
+        await _refuse_old_data(databases)
         lines = [
             await _set_up_collection(database, document)
             for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
@@ -142,6 +179,16 @@ async def set_up(settings: Settings) -> list[str]:
         return [*lines, await _limit_transactions(databases), await _set_up_service_user(databases, settings)]
     finally:
         await databases.client.close()
+
+
+async def _refuse_old_data(databases: Databases) -> None:
+    """Counters that are missing could not be made up for: what they should have counted is not known any more."""
+    if await databases.wallet["wallets"].find_one({"open_operations": {"$exists": False}}, {"_id": 1}) is not None:
+        raise OldData(
+            f"The database {databases.wallet.name} was written by version 0.1, whose wallets lack their counters. "
+            "There is no way on from there: choose another WALLET_DATABASE, or for the embedded stack another "
+            "WALLET_DATA_DIR, or remove the old data."
+        )
 
 
 async def _set_up_collection(database: Database, document: type[Document]) -> str:
@@ -159,8 +206,8 @@ async def _set_up_collection(database: Database, document: type[Document]) -> st
             raise
         await database.command("collMod", declared.name, **validation)
         done = "up to date"
-    names = await database[declared.name].create_indexes(declared.indexes)
-    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names)}"
+    names = await database[declared.name].create_indexes(declared.indexes) if declared.indexes else []
+    return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names) or 'none but that on _id'}"
 
 
 async def _limit_transactions(databases: Databases) -> str:
@@ -200,10 +247,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
     roles = [{"role": role, "db": "admin"}, *ours]
     await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
-    return (
-        f"roles: {username} may find and insert in transaction_logs and audit_events, delete in outbox, "
-        "and change the rest"
-    )
+    return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete in outbox alone"
 
 
 async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:

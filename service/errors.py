@@ -23,6 +23,13 @@ WalletServiceError
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── ApprovalLapsed             409 approval_lapsed
 │   ├── TooManyTries               409 too_many_tries
+│   ├── TotpAlreadyActive          409 totp_already_active
+│   ├── TotpNotEnrolled            409 totp_not_enrolled
+│   ├── NotCheckpointed            409 not_checkpointed
+│   ├── QuoteExpired               409 quote_expired
+│   ├── QuoteUsed                  409 quote_used
+│   ├── HoldExpired                409 hold_expired
+│   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
 │   └── AlreadyReversed            409 already_reversed
@@ -39,7 +46,23 @@ WalletServiceError
 ├── RecipientWalletFrozen          422 recipient_wallet_frozen
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
+├── VoucherNotValid                422 voucher_not_valid
+├── VoucherSoldOut                 422 voucher_sold_out
+├── VoucherLimitReached            422 voucher_limit_reached
+├── VoucherStockTooLow             422 voucher_stock_too_low
 ├── InvalidCode                    422 invalid_code
+├── WrongPassword                  422 wrong_password
+├── TooManyAttempts                429 too_many_attempts
+├── StatementTooLong               422 statement_too_long
+├── TotalOverflow                  422 total_overflow
+├── TooManyCategories              422 too_many_categories
+├── SearchTooLong                  422 search_too_long
+├── RateUnavailable                422 rate_unavailable
+├── AmountTooSmall                 422 amount_too_small
+├── AmountTooLarge                 422 amount_too_large
+├── HoldGuaranteed                 403 hold_guaranteed
+├── HoldAboveStepUp                422 hold_above_step_up
+├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── ReversalNotCovered             422 reversal_not_covered
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
@@ -189,6 +212,38 @@ class TooManyTries(Conflict):
     code, title = "too_many_tries", "The code was wrong too often, and the funds were given back"
 
 
+class TotpAlreadyActive(Conflict):
+    code, title = "totp_already_active", "An authenticator app is active already"
+
+
+class TotpNotEnrolled(Conflict):
+    code, title = "totp_not_enrolled", "There is no authenticator app to ask for a code"
+
+
+class NotCheckpointed(Conflict):
+    """There is nothing signed to prove it by yet."""
+
+    code, title = "not_checkpointed", "No checkpoint contains it yet"
+
+
+class QuoteExpired(Conflict):
+    code, title = "quote_expired", "The quote has expired"
+
+
+class QuoteUsed(Conflict):
+    """A quote is good for one conversion; says which one that was."""
+
+    code, title = "quote_used", "The quote was used already"
+
+
+class HoldExpired(Conflict):
+    code, title = "hold_expired", "The hold was not captured in time, and the funds were given back"
+
+
+class RecipientAlreadyNamed(Conflict):
+    code, title = "recipient_already_named", "The hold names its recipient already"
+
+
 class WalletNotEmpty(Conflict):
     code, title = "wallet_not_empty", "There is money in the wallet"
 
@@ -265,8 +320,105 @@ class TransferBatchRefused(WalletServiceError):
     code, http_status, title = "transfer_batch_refused", 422, "One of the transfers was refused, so none was made"
 
 
+class VoucherNotValid(WalletServiceError):
+    """`reason` says why: inactive, not_yet_valid or over."""
+
+    code, http_status, title = "voucher_not_valid", 422, "The voucher cannot be redeemed at this time"
+
+
+class VoucherSoldOut(WalletServiceError):
+    code, http_status, title = "voucher_sold_out", 422, "There is none of this voucher left"
+
+
+class VoucherLimitReached(WalletServiceError):
+    code, http_status, title = "voucher_limit_reached", 422, "You have redeemed this voucher as often as one may"
+
+
+class VoucherStockTooLow(WalletServiceError):
+    """What was redeemed already cannot be taken out of the stock."""
+
+    code, http_status, title = "voucher_stock_too_low", 422, "There are fewer in stock than would be taken out"
+
+
 class InvalidCode(WalletServiceError):
-    code, http_status, title = "invalid_code", 422, "The code is wrong"
+    """A one-time code that does not fit, or no longer: which of these is not for the asker to know."""
+
+    code, http_status, title = "invalid_code", 422, "The code is wrong or was used already"
+    is_kept_under_key = False
+
+
+class WrongPassword(WalletServiceError):
+    """Somebody who is logged in was asked for their password again."""
+
+    code, http_status, title = "wrong_password", 422, "The password is wrong"
+    is_kept_under_key = False
+
+
+class TooManyAttempts(WalletServiceError):
+    """Whether this try would have been right is not looked at."""
+
+    code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
+    is_kept_under_key = False
+
+
+class StatementTooLong(WalletServiceError):
+    """More movements than one JSON document should hold."""
+
+    code, http_status = "statement_too_long", 422
+    title = "The statement is too long for JSON: take format=csv, or a shorter period"
+
+
+class TotalOverflow(WalletServiceError):
+    """A sum of many amounts, beyond what JSON numbers carry exactly."""
+
+    code, http_status, title = "total_overflow", 422, "The total is too large: take a shorter period"
+
+
+class TooManyCategories(WalletServiceError):
+    code, http_status, title = "too_many_categories", 422, "There are too many categories: take fewer months"
+
+
+class SearchTooLong(WalletServiceError):
+    """The filters match so rarely, or the range is so long, that too much would have to be read."""
+
+    code, http_status, title = "search_too_long", 422, "The search took too long: take a shorter period"
+
+
+class RateUnavailable(WalletServiceError):
+    code, http_status, title = "rate_unavailable", 422, "There is no rate for this pair of currencies"
+
+
+class AmountTooSmall(WalletServiceError):
+    """Nothing would be left of it after rounding down."""
+
+    code, http_status, title = "amount_too_small", 422, "The amount is too small to be converted"
+
+
+class AmountTooLarge(WalletServiceError):
+    """What it is worth would leave the range that JSON numbers carry exactly."""
+
+    code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
+
+
+class HoldGuaranteed(WalletServiceError):
+    """The payer wants back what is set aside for somebody else."""
+
+    code, http_status, title = "hold_guaranteed", 403, "Only the recipient may release this hold"
+    is_kept_under_key = False
+
+
+class HoldAboveStepUp(WalletServiceError):
+    """A payment of that size needs a one-time code; a hold and its capture would be a way around it."""
+
+    code, http_status, title = (
+        "hold_above_step_up",
+        422,
+        "Above this amount a payment needs a code, so it cannot be a hold",
+    )
+
+
+class CaptureExceedsHold(WalletServiceError):
+    code, http_status, title = "capture_exceeds_hold", 422, "More was asked for than is held"
 
 
 class ReversalNotCovered(WalletServiceError):

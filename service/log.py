@@ -14,7 +14,9 @@ import structlog
 from service.settings import Settings
 
 # Substrings of field names whose values never reach a log, whatever somebody passes by mistake.
-_SECRET_FIELDS = re.compile(r"password|secret|token|authorization|signature|destination|source", re.IGNORECASE)
+_SECRET_FIELDS = re.compile(
+    r"password|secret|encryption_key|token|authorization|signature|destination|source", re.IGNORECASE
+)
 _HIDDEN = "[hidden]"
 
 

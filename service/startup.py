@@ -11,14 +11,19 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
+from service.domain.clock import utc_now
 from service.domain.limits import Limits
+from service.domain.money import is_currency
 from service.domain.policy import Policy
+from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
-from service.settings import Environment, Settings
+from service.settings import EarningRuleSettings, Environment, Settings
 
 log = structlog.get_logger()
 
@@ -33,19 +38,30 @@ class Resources(NamedTuple):
     ledger: Ledger
     bank: Bank
     passwords: Passwords
+    mailbox: Mailbox
+    rates: Rates
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The settable part of the ledger's rules."""
+    """The settable part of the ledger's rules. Raises ValueError for a rule that could never fit anything."""
     return Policy(
         limits={currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()},
         step_up_above=settings.step_up_above,
         adjustment_approval_above=settings.adjustment_approval_above,
+        earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
     )
+
+
+def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
+    if not is_currency(rule.currency):
+        raise ValueError(f"WALLET_EARNING_RULES: {rule.name} is in {rule.currency}, which is no ISO 4217 currency")
+    return EarningRule(**rule.model_dump() | {"on": EarningEvent(rule.on)})
 
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    # First, because nothing is open yet where it is refused.
+    rates = TableRates(settings.fx_rates, as_of=utc_now())
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     await bind_documents(databases)
     jobs = JobQueue(settings)
@@ -73,9 +89,20 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     if settings.env is Environment.PRODUCTION:
         # Whoever deposits from an account that ends in -success is paid by nobody.
         log.critical("bank.is_simulated")
+        # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
+        log.critical("mailbox.is_a_file")
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     try:
-        yield Resources(settings, databases, jobs, ledger, SimulatedBank(settings, jobs), Passwords(hashing))
+        yield Resources(
+            settings,
+            databases,
+            jobs,
+            ledger,
+            SimulatedBank(settings, jobs),
+            Passwords(hashing),
+            FileMailbox(settings),
+            rates,
+        )
     finally:
         await ledger.close()
         hashing.shutdown(wait=False, cancel_futures=True)

@@ -3,26 +3,41 @@
 from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.identifiers import Prefix, new_id
+from service.domain.identifiers import Prefix, first_id_at, new_id
+from service.domain.money import POINTS
 from service.domain.operations import Operation
 from service.domain.policy import Policy
-from service.domain.wallets import Wallet, new_wallet
+from service.domain.quotes import Quote, QuoteStatus, Rate
+from service.domain.rewards import EarningEvent, EarningRule, Settled
+from service.domain.vouchers import Voucher
+from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
+from service.ledger.conversions import ConvertMoney
 from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
+from service.ledger.vouchers import RedeemVoucher
+from service.repositories import records as record_repository
+from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.users import ensure_users
 from service.settings import Settings
 
 PASSWORD = "violet-kettle-harbour-41"
+
+# A point for each minor unit that comes in.
+GENEROUS = Policy(earning_rules=(EarningRule("tests", EarningEvent.DEPOSIT, "INR", 1, 1, 1_000_000),))
 
 
 class Account(NamedTuple):
@@ -175,3 +190,151 @@ def _about(operation: Operation) -> dict[str, Any]:
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }
+
+
+async def book(
+    databases: Databases, wallet: Wallet, entry_type: EntryType, amount: int, counterparty: str, **overrides: Any
+) -> Wallet:
+    """One entry past the ledger, and the wallet as it leaves it. With `at` its id is made then too."""
+    at = overrides.get("at", utc_now())
+    fields: dict[str, Any] = {
+        "status": "success",
+        "reference": new_id(Prefix.TRANSFER),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "entry_id": first_id_at(Prefix.ENTRY, at) + uuid4().hex[12:],
+        "at": at,
+    }
+    movement = Movement(wallet.id, entry_type, amount, counterparty=counterparty, **(fields | overrides))
+    before = await current(wallet)
+    after, entry = apply_movement(before, movement)
+    async with session_in_transaction(databases.client) as session:
+        assert await wallet_repository.update_guarded([(before, after)], session=session)
+        await log_repository.insert_many([entry], session=session)
+    return after
+
+
+async def make_quote(databases: Databases, user: User, **overrides: Any) -> Quote:
+    """Open for half a minute: 100.00 INR bring 1.20 USD."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.QUOTE),
+        "user_id": user.id,
+        "from_currency": "INR",
+        "to_currency": "USD",
+        "amount": 10_000,
+        "to_amount": 120,
+        "rate": Rate(12, 1_000, "table", now),
+        "margin_bp": 0,
+        "status": QuoteStatus.OPEN,
+        "conversion_id": None,
+        "request_id": None,
+        "expires_at": now + timedelta(seconds=30),
+        "created_at": now,
+        "updated_at": now,
+    }
+    quote = Quote(**(fields | overrides))
+    async with session_in_transaction(databases.client) as session:
+        await record_repository.insert_many([quote], session=session)
+    return quote
+
+
+def conversion_of(quote: Quote, **overrides: Any) -> ConvertMoney:
+    """With a key of its own."""
+    now = utc_now()
+    key = new_id(Prefix.TRANSACTION)
+    fields: dict[str, Any] = {
+        "now": now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": IdempotencyClaim(f"{quote.user_id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
+        "user_id": quote.user_id,
+        "token_version": None,
+        "conversion_id": new_id(Prefix.CONVERSION),
+        "quote_id": quote.id,
+        "currencies": (quote.from_currency, quote.to_currency),
+        "category": None,
+        "description": None,
+        "metadata": {},
+        "out_entry_id": new_id(Prefix.ENTRY),
+        "in_entry_id": new_id(Prefix.ENTRY),
+    }
+    return ConvertMoney(**(fields | overrides))
+
+
+def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
+    """A worker has found the operation's row in the outbox."""
+    fields: dict[str, Any] = {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "operation_id": operation.id,
+        "user_id": operation.user_id,
+        "entry_id": new_id(Prefix.ENTRY),
+    }
+    return EarnPoints(**(fields | overrides))
+
+
+async def make_savers(databases: Databases, count: int, points: int) -> list[Account]:
+    """Many users at once, each with an INR wallet and so many points, earned by a deposit. `wallet` is for points."""
+    names = {make_email(): ("Asha", "Rao") for _ in range(count)}
+    ids = await ensure_users(databases.client, names, _hash_of(PASSWORD), "INR")
+    await ensure_users(databases.client, names, _hash_of(PASSWORD), POINTS)
+    async with session_in_transaction(databases.client) as session:
+        owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
+        found = (await wallet_repository.find_named([], owners, session=session)).values()
+    if points:
+        deposits = [deposit_of(wallet, points) for wallet in found if wallet.currency == "INR"]
+        asked = [one.record for one in await run(databases, *deposits) if isinstance(one.record, Operation)]
+        paid = await run(databases, *map(settlement_of, asked), policy=GENEROUS)
+        earned = [earning_of(one.record) for one in paid if isinstance(one.record, Operation)]
+        await run(databases, *earned, policy=GENEROUS)
+    savers = []
+    for wallet in found:
+        user = await user_repository.find(wallet.user_id)
+        if user is not None and wallet.currency == POINTS:
+            savers.append(Account(user, await current(wallet)))
+    return savers
+
+
+async def make_saver(databases: Databases, points: int = 0) -> Account:
+    (saver,) = await make_savers(databases, 1, points)
+    return saver
+
+
+async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
+    """Of 100 points, 10 in stock, redeemable by anybody at any time."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.VOUCHER),
+        "title": "A cup of coffee",
+        "description": None,
+        "cost": 100,
+        "stock": 10,
+        "per_user_limit": None,
+        "valid_from": None,
+        "valid_until": None,
+        "is_active": True,
+        "created_at": now,
+        "updated_at": now,
+    }
+    fields |= overrides
+    voucher = Voucher(**({"stocked_total": fields["stock"]} | fields))
+    async with session_in_transaction(databases.client) as session:
+        await record_repository.insert_many([voucher], session=session)
+    return voucher
+
+
+def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:
+    """With a key of its own."""
+    now = utc_now()
+    key = new_id(Prefix.TRANSACTION)
+    fields: dict[str, Any] = {
+        "now": now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": IdempotencyClaim(f"{saver.user.id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
+        "user_id": saver.user.id,
+        "token_version": None,
+        "voucher_id": voucher.id,
+        "redemption_id": new_id(Prefix.REDEMPTION),
+        "entry_id": new_id(Prefix.ENTRY),
+        "code": f"CODE-{key}",
+    }
+    return RedeemVoucher(**(fields | overrides))

@@ -10,7 +10,7 @@ import pymongo
 from pydantic import SecretStr
 
 from scripts.embedded import MongoServer, RedisServer, free_port, start_mongod, start_redis
-from service.settings import Settings
+from service.settings import EarningRuleSettings, Settings
 
 Admin = pymongo.MongoClient[dict[str, Any]]
 
@@ -41,12 +41,16 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD)),
         "mongo_admin_url": SecretStr(servers.mongo.admin_url),
         "redis_url": SecretStr(servers.redis.url),
+        "mailbox_file": str(servers.mongo.data_dir.parent / "mailbox.jsonl"),
         "database": f"wallet_test_{uuid4().hex[:8]}",
         "bank_delay_min_s": 0.0,
         "bank_delay_max_s": 0.05,
         "bank_success_rate": 1.0,
         "bank_timeout_rate": 0.0,
         "bank_error_rate": 0.0,
+        "earning_rules": (
+            EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000, points=1),
+        ),
     }
     return Settings(_env_file=None, **(values | overrides))
 

@@ -7,11 +7,11 @@ from bson.int64 import Int64
 from bson.json_util import dumps
 from pymongo.errors import OperationFailure, WriteError
 
-from service.database import TRANSACTION_LIFETIME_S, Databases, set_up
+from service.database import TRANSACTION_LIFETIME_S, Databases, OldData, set_up
 from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.domain.clock import utc_now
 from service.settings import Settings
-from tests.servers import Admin
+from tests.servers import Admin, Servers, make_settings
 
 
 class TestSetUp:
@@ -28,6 +28,15 @@ class TestSetUp:
         lines = await set_up(settings)
         assert shape() == before
         assert any("up to date" in line for line in lines)
+
+    async def test_refuses_data_that_it_cannot_go_on_with_and_leaves_them_alone(
+        self, servers: Servers, admin: Admin
+    ) -> None:
+        settings = make_settings(servers)
+        admin[settings.database]["wallets"].insert_one({"_id": "wal_of_version_0_1", "available": Int64(5)})
+        with pytest.raises(OldData, match=r"version 0\.1"):
+            await set_up(settings)
+        assert admin[settings.database].list_collection_names() == ["wallets"]
 
     def test_makes_every_collection_with_its_indexes(self, settings: Settings, admin: Admin) -> None:
         for database, documents in ((settings.database, WALLET_DOCUMENTS), (settings.bank_database, BANK_DOCUMENTS)):
@@ -54,6 +63,12 @@ class TestTheServicesUser:
             databases.wallet["wallets"].delete_one({"_id": "wal_x"}),
             databases.wallet["users"].delete_one({"_id": "usr_x"}),
             databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
+            databases.wallet["account_sums"].delete_one({"_id": utc_now()}),
+            databases.wallet["account_sums"].update_one({"_id": utc_now()}, {"$set": {"sums": []}}),
+            databases.wallet["checkpoints"].update_one({"_id": 1}, {"$set": {"root": "0" * 64}}),
+            databases.wallet["checkpoints"].delete_one({"_id": 1}),
+            databases.wallet["checkpoint_tiles"].update_one({"_id": "x"}, {"$set": {"seqs": []}}),
+            databases.wallet["checkpoint_tiles"].delete_one({"_id": "x"}),
             databases.bank["orders"].delete_one({"_id": "x"}),
         ):
             with pytest.raises(OperationFailure) as refused:

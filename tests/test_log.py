@@ -17,6 +17,8 @@ _PRODUCTION = Settings(
     env=Environment.PRODUCTION,
     jwt_secret=SecretStr("x" * 40),
     bank_webhook_secret=SecretStr("whsec_" + "eA==" * 8),
+    encryption_key=SecretStr("eHh4" * 10 + "eHg="),
+    checkpoint_signing_key=SecretStr("eHh4" * 10 + "eHg="),
 )
 
 
@@ -54,7 +56,17 @@ class TestLog:
         assert not written.startswith("{")
 
     @pytest.mark.parametrize(
-        "field", ["password", "new_password", "jwt_secret", "access_token", "Authorization", "destination", "source"]
+        "field",
+        [
+            "password",
+            "new_password",
+            "jwt_secret",
+            "encryption_key",
+            "access_token",
+            "Authorization",
+            "destination",
+            "source",
+        ],
     )
     def test_a_secret_passed_by_mistake_is_hidden(self, capsys: pytest.CaptureFixture[str], field: str) -> None:
         set_up_logging(_PRODUCTION)

@@ -36,7 +36,8 @@ from service.settings import Settings
 
 _APP_FACTORY: Final = "scripts.bench.app:create_bench_app"
 _WITHDRAWALS_PATH: Final = "/api/v1/withdrawals"
-_SETTINGS: Final = {
+_TRANSFERS_PATH: Final = "/api/v1/transfers"
+SETTINGS: Final = {
     "WALLET_ENV": "production",
     "WALLET_LOG_JSON": "true",
     "WALLET_RATE_LIMIT_GLOBAL": "0",
@@ -70,7 +71,7 @@ def main(
         find_wrk()
         with (
             tempfile.TemporaryDirectory(prefix="wallet-bench-") as folder,
-            Stack(Path(folder), settings=_SETTINGS) as stack,
+            Stack(Path(folder), settings=SETTINGS) as stack,
         ):
             bench = Bench(stack, seconds=seconds, warm_up_s=warm_up, user_count=users)
             bench.start()
@@ -110,25 +111,23 @@ class Bench:
         self._seconds = seconds
         self._warm_up_s = warm_up_s
         self._user_count = user_count
-        self._one_token = stack.data_dir / "one-token"
-        self._tokens = stack.data_dir / "tokens"
 
     def start(self) -> None:
         self._stack.start_servers()
-        self._settings = _settings_of(self._stack)
+        self._settings = settings_of(self._stack)
         self._load_users = asyncio.run(LoadUsers.make(self._settings, self._user_count))
-        self._load_users.write_tokens(self._one_token, self._tokens)
+        self._requests = self._load_users.write_requests(self._stack.data_dir)
         self._stack.start_api(factory=_APP_FACTORY)
 
     def measure(self, cell: Cell) -> Run:
         if cell.traffic.moves_money:
             asyncio.run(self._load_users.start_afresh())
         target = self._target(cell.traffic)
-        tokens = self._one_token if cell.traffic in (Traffic.ONE, Traffic.PLAIN_ONE) else self._tokens
-        run_wrk(target, tokens, cell.connections, self._warm_up_s)
+        requests = self._requests[cell.traffic]
+        run_wrk(target, requests, cell.connections, self._warm_up_s)
         self._wait_until_quiet()
         api_before_s, mongod_before_s = self._cpu_s()
-        measurement = run_wrk(target, tokens, cell.connections, self._seconds)
+        measurement = run_wrk(target, requests, cell.connections, self._seconds)
         api_after_s, mongod_after_s = self._cpu_s()
         self._wait_until_quiet()
         return Run(
@@ -145,6 +144,10 @@ class Bench:
                 return Target("GET", base + PING_PATH, 200)
             case Traffic.SPREAD | Traffic.ONE:
                 return Target("POST", base + _WITHDRAWALS_PATH, 202)
+            case Traffic.TRANSFERS_SPREAD | Traffic.TRANSFERS_INTO_ONE:
+                return Target("POST", base + _TRANSFERS_PATH, 201)
+            case Traffic.TRANSFER_BATCHES:
+                return Target("POST", base + _TRANSFERS_PATH + "/batch", 201)
             case Traffic.PLAIN_SPREAD | Traffic.PLAIN_ONE:
                 return Target("POST", base + PLAIN_PATH, 202)
 
@@ -169,7 +172,7 @@ class Bench:
             await databases.client.close()
 
 
-def _settings_of(stack: Stack) -> Settings:
+def settings_of(stack: Stack) -> Settings:
     """As the stack's own programs read them from their environment."""
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
     values: dict[str, Any] = {names[name]: value for name, value in stack.settings.items() if name in names}

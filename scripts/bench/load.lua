@@ -1,5 +1,5 @@
--- wrk's script: requests with a token of a random user each and, for withdrawals, an idempotency key of their own.
--- Arguments behind `--`: method, run id, tokens file (one a line), seed of the choice of users.
+-- wrk's script: requests of a random user each and, where there is a body, with an idempotency key of their own.
+-- Arguments behind `--`: method, run id, file of requests (token, tab, body; one a line), seed of the choice.
 -- Prints one line of JSON behind the word BENCH.
 
 local threads = {}
@@ -10,27 +10,28 @@ function setup(thread)
 end
 
 function init(arguments)
-   local method, run_id, tokens_path, seed = arguments[1], arguments[2], arguments[3], tonumber(arguments[4])
+   local method, run_id, requests_path, seed = arguments[1], arguments[2], arguments[3], tonumber(arguments[4])
    math.randomseed(seed + thread_number)
    statuses = {}
    sent = 0
    key = run_id .. "-" .. thread_number .. "-"
-   body = ""
-   local about_body = ""
-   if method == "POST" then
-      body = '{"amount":1,"currency":"INR","destination":"bank-account-0001"}'
-      about_body = "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
-   end
    -- What does not change from request to request is put together once.
-   heads = {}
-   for token in io.lines(tokens_path) do
+   heads, bodies = {}, {}
+   for line in io.lines(requests_path) do
+      local token, body = line:match("^([^\t]*)\t(.*)$")
+      local about_body = ""
+      if body ~= "" then
+         about_body = "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
+      end
+      bodies[#bodies + 1] = body
       heads[#heads + 1] = method .. " " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
          .. "\r\nAuthorization: Bearer " .. token .. "\r\n" .. about_body
    end
 end
 
 function request()
-   local head = heads[math.random(#heads)]
+   local number = math.random(#heads)
+   local head, body = heads[number], bodies[number]
    if body == "" then
       return head .. "\r\n"
    end

@@ -5,10 +5,12 @@ comes in by the ledger and stands in the bank's journal, so that check-ledger ca
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.report import Traffic
 from service.database import Databases, bind_documents, connect, set_up
 from service.documents import BankOrder as BankOrderDocument
 from service.documents import User
@@ -28,6 +30,9 @@ from service.settings import Settings
 _FUNDS_MINOR = 10**9
 _ACCOUNT = "bank-account-0001"
 _BATCH_LIMIT = 500
+# As many as a request may hold, from as many people as there are connections.
+_BATCH_SIZE = 500
+_BATCH_SENDERS = 128
 _PATIENCE_S = 30.0
 
 
@@ -37,6 +42,9 @@ class LoadUsers:
     def __init__(self, settings: Settings, users: Sequence[User]) -> None:
         self._settings = settings
         self._users = users
+        now = utc_now()
+        currency = settings.default_currency
+        self._wallets = [new_wallet(new_id(Prefix.WALLET), user.id, currency, now) for user in users]
 
     @classmethod
     async def make(cls, settings: Settings, count: int) -> "LoadUsers":
@@ -49,12 +57,41 @@ class LoadUsers:
         finally:
             await databases.client.close()
 
-    def write_tokens(self, one: Path, spread: Path) -> None:
-        """The hot user's token in one file, everybody else's in the other, one a line."""
+    def write_requests(self, folder: Path) -> dict[Traffic, Path]:
+        """A file for each kind of traffic, a request on each line: the token, a tab, the body."""
         now = utc_now()
         hot, *others = (issue_access_token(user, self._settings, now) for user in self._users)
-        one.write_text(f"{hot}\n")
-        spread.write_text("".join(f"{token}\n" for token in others))
+        withdrawal = {"amount": 1, "currency": self._settings.default_currency, "destination": _ACCOUNT}
+        hot_wallet, *wallets = (wallet.id for wallet in self._wallets)
+        # Everybody pays the next one, so that money goes round and no wallet runs dry or over.
+        neighbours = [*wallets[1:], wallets[0]]
+        spread = list(zip(others, wallets, neighbours, strict=True))
+        requests: dict[Traffic, list[tuple[str, dict[str, Any] | None]]] = {
+            Traffic.PING: [(token, None) for token in others],
+            Traffic.SPREAD: [(token, withdrawal) for token in others],
+            Traffic.ONE: [(hot, withdrawal)],
+            Traffic.PLAIN_SPREAD: [(token, withdrawal) for token in others],
+            Traffic.PLAIN_ONE: [(hot, withdrawal)],
+            Traffic.TRANSFERS_SPREAD: [(token, self._transfer(wallet, to)) for token, wallet, to in spread],
+            Traffic.TRANSFERS_INTO_ONE: [(token, self._transfer(wallet, hot_wallet)) for token, wallet, _ in spread],
+            Traffic.TRANSFER_BATCHES: [
+                (token, self._batch(wallet, _round(neighbours, number)))
+                for number, (token, wallet, _) in enumerate(spread[:_BATCH_SENDERS])
+            ],
+        }
+        files = {}
+        for traffic, lines in requests.items():
+            files[traffic] = folder / traffic.name.lower()
+            text = "".join(f"{token}\t{'' if body is None else json.dumps(body)}\n" for token, body in lines)
+            files[traffic].write_text(text)
+        return files
+
+    def _batch(self, wallet_id: str, to_wallet_ids: Sequence[str]) -> dict[str, Any]:
+        return {"mode": "all_or_nothing", "transfers": [self._transfer(wallet_id, to) for to in to_wallet_ids]}
+
+    def _transfer(self, wallet_id: str, to_wallet_id: str) -> dict[str, Any]:
+        currency = self._settings.default_currency
+        return {"from_wallet_id": wallet_id, "to_wallet_id": to_wallet_id, "amount": 1, "currency": currency}
 
     async def start_afresh(self) -> None:
         """Drops what there is and makes users, wallets and their funds. The API may be running, but not working."""
@@ -73,11 +110,8 @@ class LoadUsers:
         for row in rows:
             row["_id"] = row.pop("id")
         await User.get_pymongo_collection().insert_many(rows)
-        currency = self._settings.default_currency
         async with databases.client.start_session() as session, await session.start_transaction():
-            for user in self._users:
-                wallet = new_wallet(new_id(Prefix.WALLET), user.id, currency, utc_now())
-                await wallet_repository.insert(wallet, session=session)
+            await wallet_repository.insert_many(self._wallets, session=session)
 
     async def _fund(self, databases: Databases) -> None:
         ledger = Ledger(
@@ -100,6 +134,13 @@ class LoadUsers:
             await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
         finally:
             await ledger.close()
+
+
+def _round(wallets: Sequence[str], start: int) -> list[str]:
+    """The next 500 from there on, around and around, without the sender's own."""
+    return [wallets[(start + step) % len(wallets)] for step in range(_BATCH_SIZE + 1) if (step + 1) % len(wallets)][
+        :_BATCH_SIZE
+    ]
 
 
 async def _drop_databases(settings: Settings) -> None:

@@ -13,6 +13,8 @@ from scripts.bench.wrk import Measurement
 from scripts.ledger_rules import Breach
 
 CONNECTIONS: Final = (32, 128)
+# Each of these requests is a transaction of its own size.
+_BATCH_CONNECTIONS: Final = 8
 
 
 class Traffic(StrEnum):
@@ -23,6 +25,9 @@ class Traffic(StrEnum):
     ONE = "withdrawals, one wallet"
     PLAIN_SPREAD = "plain, many wallets"
     PLAIN_ONE = "plain, one wallet"
+    TRANSFERS_SPREAD = "transfers, many wallets"
+    TRANSFERS_INTO_ONE = "transfers into one wallet"
+    TRANSFER_BATCHES = "batches of 500 transfers"
 
     @property
     def moves_money(self) -> bool:
@@ -40,10 +45,18 @@ class Cell(NamedTuple):
 
 
 # Rows that are compared with each other stand side by side, so that they meet the same machine.
-CELLS: Final = tuple(
-    Cell(traffic, connections)
-    for connections in CONNECTIONS
-    for traffic in (Traffic.PING, Traffic.SPREAD, Traffic.ONE, Traffic.PLAIN_SPREAD, Traffic.PLAIN_ONE)
+_SIDE_BY_SIDE: Final = (
+    Traffic.PING,
+    Traffic.SPREAD,
+    Traffic.TRANSFERS_SPREAD,
+    Traffic.TRANSFERS_INTO_ONE,
+    Traffic.ONE,
+    Traffic.PLAIN_SPREAD,
+    Traffic.PLAIN_ONE,
+)
+CELLS: Final = (
+    *(Cell(traffic, connections) for connections in CONNECTIONS for traffic in _SIDE_BY_SIDE),
+    Cell(Traffic.TRANSFER_BATCHES, _BATCH_CONNECTIONS),
 )
 
 
@@ -127,6 +140,11 @@ def ratios(per_second: Mapping[Cell, float]) -> list[Ratio]:
         ),
         *(ratio("one wallet / plain", Traffic.ONE, Traffic.PLAIN_ONE, c, one_wallet_targets[c]) for c in CONNECTIONS),
         *(ratio("one wallet / many wallets", Traffic.ONE, Traffic.SPREAD, c, 0.9) for c in CONNECTIONS),
+        *(ratio("transfers / withdrawals", Traffic.TRANSFERS_SPREAD, Traffic.SPREAD, c, 0.6) for c in CONNECTIONS),
+        *(
+            ratio("transfers into one / many", Traffic.TRANSFERS_INTO_ONE, Traffic.TRANSFERS_SPREAD, c, 0.9)
+            for c in CONNECTIONS
+        ),
         ratio("many wallets / authenticated GET", Traffic.SPREAD, Traffic.PING, 128, 0.22),
     ]
 

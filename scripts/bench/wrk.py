@@ -55,13 +55,14 @@ def find_wrk() -> str:
     return path
 
 
-def run_wrk(target: Target, tokens: Path, connections: int, seconds: int) -> Measurement:
+def run_wrk(target: Target, requests: Path, connections: int, seconds: int) -> Measurement:
+    """`requests`: a token, a tab and a body (or nothing) on each line."""
     # fmt: off
     command = [
         find_wrk(), "--threads", str(_THREADS), "--connections", str(connections), "--duration", f"{seconds}s",
         "--timeout", f"{_TIMEOUT_S}s", "--script", str(SCRIPT), target.url,
         # Keys are new in each run, and so is the order of users.
-        "--", target.method, secrets.token_hex(6), str(tokens), str(secrets.randbelow(2**31)),
+        "--", target.method, secrets.token_hex(6), str(requests), str(secrets.randbelow(2**31)),
     ]
     # fmt: on
     used_before_s = _children_cpu_s()

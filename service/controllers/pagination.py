@@ -103,14 +103,15 @@ def page_of(
     body = {
         "data": [view(row) for row in shown],
         "has_more": has_more,
-        "next_cursor": _make_cursor(position_of(shown[-1]), page.key, page.list_id) if has_more else None,
+        "next_cursor": make_cursor(position_of(shown[-1]), page) if has_more else None,
     }
     return Response(orjson.dumps(body), media_type="application/json")
 
 
-def _make_cursor(position: str | int, key: bytes, list_id: bytes) -> str:
+def make_cursor(position: _Position, page: Page[_Position]) -> str:
+    """Leads to the rows after `position`, in the list that the page is of."""
     said = orjson.dumps(position)
-    return urlsafe_b64encode(_seal(said, key, list_id) + said).rstrip(b"=").decode()
+    return urlsafe_b64encode(_seal(said, page.key, page.list_id) + said).rstrip(b"=").decode()
 
 
 def _read_cursor(cursor: str, key: bytes, list_id: bytes, position_type: type[_Position]) -> _Position:

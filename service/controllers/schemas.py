@@ -47,6 +47,24 @@ class WalletView(View):
     updated_at: str = _TIME
 
 
+class BalanceAtView(View):
+    """After the last entry up to `at`, which is number `seq`; zeros where there was none yet."""
+
+    at: str = _TIME
+    seq: int = Field(ge=0, examples=[12])
+    available: int = Field(ge=0, examples=[9000])
+    held: int = Field(ge=0, examples=[1000])
+    balance: int = Field(ge=0, examples=[10000])
+
+
+class WalletAtView(BalanceAtView):
+    """What was in a wallet at a time in the past."""
+
+    id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    user_id: str = Field(examples=["usr_0198c0ffee0070008000000000000001"])
+    currency: str = Field(examples=["INR"])
+
+
 class EntryView(View):
     """One movement of one wallet. `hash` seals it and, by `prev_hash`, all entries before it."""
 
@@ -83,6 +101,19 @@ class BalanceView(View):
 class BalancesView(View):
     user_id: str
     balances: list[BalanceView]
+
+
+class UserBalanceAtView(BalanceAtView):
+    wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    currency: str = Field(examples=["INR"])
+
+
+class BalancesAtView(View):
+    """What was in all wallets that a user has by now, at a time in the past."""
+
+    user_id: str = Field(examples=["usr_0198c0ffee0070008000000000000001"])
+    at: str = _TIME
+    balances: list[UserBalanceAtView]
 
 
 class PageView(View, Generic[_Row]):

@@ -1,17 +1,23 @@
 """Wallets over HTTP."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import CurrentUser, OpenResources
-from service.controllers.operations import Currency
+from service.controllers.operations import AnyCurrency
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import EntryView, PageView, WalletView, problem_responses
-from service.domain.entries import EntryType, entry_view
+from service.controllers.schemas import EntryView, PageView, WalletAtView, WalletView, problem_responses
+from service.domain.clock import to_rfc3339
+from service.domain.entries import Direction, EntryType, entry_view
+from service.domain.history import BalancePoint, EntryFilter
+from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.wallets import Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
@@ -19,12 +25,12 @@ from service.errors import (
     InvalidFields,
     Malformed,
     NotFound,
+    SearchTooLong,
     Unauthenticated,
     Unavailable,
     WalletExists,
 )
 from service.services import wallets
-from service.services.wallets import EntryFilter
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -32,35 +38,97 @@ WalletId = Annotated[str, Path(max_length=64)]
 
 
 class WalletRequest(StrictModel):
-    currency: Currency
+    currency: AnyCurrency
+
+
+def _refuse_other_than_digits(text: Any) -> Any:  # noqa: ANN401 anything may come
+    # Otherwise pydantic takes 1_000 and 10.0 as well.
+    if not isinstance(text, str) or not (text.isascii() and text.isdecimal()):
+        raise PydanticCustomError("invalid_amount", "Send a whole number of minor units, e.g. 10050 for 100.50")
+    return text
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=64)]
+_QueryAmount = Annotated[int, BeforeValidator(_refuse_other_than_digits), Field(ge=1, le=MAX_AMOUNT_MINOR)]
 
 
 class EntriesQuery(PageQuery):
-    """`type` may be given several times."""
+    """All filters together narrow; `type` may be given several times."""
 
-    type: Annotated[tuple[EntryType, ...], Field(max_length=len(EntryType))] = ()
-    created_from: Annotated[QueryTime | None, Field(description="At this time or later")] = None
-    created_to: Annotated[QueryTime | None, Field(description="Before this time")] = None
+    type: Annotated[
+        tuple[EntryType, ...], Field(max_length=len(EntryType), description="One of these", examples=[["WITHDRAWAL"]])
+    ] = ()
+    category: Annotated[_Text | None, Field(examples=["rent"])] = None
+    direction: Direction | None = None
+    status: Annotated[
+        _Text | None, Field(description="What the operation had come to by this entry", examples=["success"])
+    ] = None
+    created_from: Annotated[
+        QueryTime | None, Field(description="At this time or later", examples=["2026-01-01T00:00:00Z"])
+    ] = None
+    created_to: Annotated[
+        QueryTime | None, Field(description="Before this time", examples=["2026-02-01T00:00:00Z"])
+    ] = None
+    reference: Annotated[
+        _Text | None, Field(description="The operation", examples=["wdr_0198c0ffee0070008000000000000001"])
+    ] = None
+    counterparty: Annotated[_Text | None, Field(description="The other side", examples=["bank"])] = None
+    amount_min: Annotated[_QueryAmount | None, Field(description="Minor units: this much or more", examples=[100])] = (
+        None
+    )
+    amount_max: Annotated[
+        _QueryAmount | None, Field(description="Minor units: this much or less", examples=[10050])
+    ] = None
 
     @property
     def wanted(self) -> EntryFilter:
-        return EntryFilter(self.type, self.created_from, self.created_to)
+        return EntryFilter(
+            types=self.type,
+            category=self.category,
+            direction=self.direction,
+            status=self.status,
+            reference=self.reference,
+            counterparty=self.counterparty,
+            amount_min=self.amount_min,
+            amount_max=self.amount_max,
+            created_from=self.created_from,
+            created_to=self.created_to,
+        )
+
+
+class AtQuery(StrictQuery):
+    """What a balance may be asked for with."""
+
+    at: Annotated[
+        QueryTime | None,
+        Field(
+            description="A time in the past: the answer tells what was there after the last entry up to this moment, "
+            "that moment included. Before the first entry, and before the wallet was opened, that is nothing, with "
+            "`seq` 0; at a time to come it is what is there so far.",
+            examples=["2026-01-31T23:59:59.999Z"],
+        ),
+    ] = None
 
 
 @router.get(
     "/wallets/{wallet_id}",
-    response_model=WalletView,
+    response_model=WalletView | WalletAtView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
-    summary="One wallet",
+    summary="One wallet, as it is or as it was",
 )
-async def get_wallet(wallet_id: WalletId, user: CurrentUser) -> Response:
-    return _shape(await wallets.get_wallet(wallet_id, user.user_id))
+async def get_wallet(wallet_id: WalletId, query: Annotated[AtQuery, Query()], user: CurrentUser) -> Response:
+    """With `at`, what was in it then: a shorter answer, since the log tells amounts but not the wallet's status."""
+    if query.at is None:
+        return _shape(await wallets.get_wallet(wallet_id, user.user_id))
+    wallet, point = await wallets.get_wallet_at(wallet_id, user.user_id, query.at)
+    body = {"id": wallet.id, "user_id": wallet.user_id, "currency": wallet.currency, **balance_at(point, query.at)}
+    return Response(orjson.dumps(body), media_type="application/json")
 
 
 @router.get(
     "/wallets/{wallet_id}/transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields),
+    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="A wallet's entries, newest first",
 )
 async def list_transactions(
@@ -101,3 +169,13 @@ async def open_wallet(body: WalletRequest, user: CurrentUser, resources: OpenRes
 
 def _shape(wallet: Wallet, status_code: int = 200) -> Response:
     return Response(orjson.dumps(wallet_view(wallet)), status_code, media_type="application/json")
+
+
+def balance_at(point: BalancePoint, at: datetime) -> dict[str, Any]:
+    return {
+        "at": to_rfc3339(at),
+        "seq": point.seq,
+        "available": point.available,
+        "held": point.held,
+        "balance": point.balance,
+    }

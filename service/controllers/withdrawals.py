@@ -42,7 +42,9 @@ async def request_withdrawal(
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /withdrawals", body.model_dump())
     order = Order(body.amount, body.currency, body.destination, body.category, body.description, body.metadata)
-    answer = await withdrawals.request_withdrawal(resources.ledger, user.requester, order, claim, correlation_id.get())
+    answer = await withdrawals.request_withdrawal(
+        resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings
+    )
     return respond(answer)
 
 

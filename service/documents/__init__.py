@@ -1,31 +1,50 @@
 """Beanie documents: shape, indexes and validator of each collection."""
 
+from service.documents.account_sums import AccountSumsDocument
 from service.documents.adjustments import AdjustmentDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.checkpoints import CheckpointDocument, CheckpointTile
+from service.documents.conversions import ConversionDocument
+from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.quotes import QuoteDocument
 from service.documents.reversals import ReversalDocument
+from service.documents.rewards import RewardDocument
+from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
+from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
+    "AccountSumsDocument",
     "AdjustmentDocument",
     "AuditEventDocument",
     "BankCallback",
     "BankOrder",
+    "CheckpointDocument",
+    "CheckpointTile",
+    "ConversionDocument",
     "Deposit",
+    "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
+    "QuoteDocument",
+    "RedemptionDocument",
     "ReversalDocument",
+    "RewardDocument",
+    "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
     "User",
+    "VoucherDocument",
+    "VoucherUseDocument",
     "WalletDocument",
     "Withdrawal",
 ]
@@ -36,12 +55,23 @@ WALLET_DOCUMENTS = [
     Deposit,
     Withdrawal,
     TransferDocument,
+    QuoteDocument,
+    ConversionDocument,
+    HoldDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,
     BankCallback,
+    AccountSumsDocument,
+    TotpEnrolment,
+    CheckpointDocument,
+    CheckpointTile,
     AuditEventDocument,
     AdjustmentDocument,
     ReversalDocument,
+    RewardDocument,
+    VoucherDocument,
+    VoucherUseDocument,
+    RedemptionDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -37,7 +37,8 @@ class TransactionLog(Document):
         indexes: ClassVar = [
             IndexModel([("wallet_id", 1), ("seq", -1)], name="wallet_seq", unique=True),
             # Where in the chain a moment lies: what was the balance then, where does a month begin.
-            IndexModel([("wallet_id", 1), ("created_at", -1)], name="wallet_time"),
+            # With `seq`, since many entries share a millisecond: the last one is found without reading them all.
+            IndexModel([("wallet_id", 1), ("created_at", -1), ("seq", -1)], name="wallet_time_seq"),
             IndexModel([("user_id", 1), ("_id", -1)], name="user_newest"),
         ]
         validator: ClassVar[dict[str, Any]] = {

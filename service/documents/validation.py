@@ -16,6 +16,8 @@ OPTIONAL_TEXT = {"bsonType": ["string", "null"]}
 TIME = {"bsonType": "date"}
 HASH = {"bsonType": "string", "minLength": 64, "maxLength": 64}
 COUNT = {"bsonType": ["int", "long"], "minimum": 0}
+# What 64 bits may not hold: sums over all wallets or entries.
+SUM = {"bsonType": "decimal", "minimum": 0}
 
 
 def validator_of(record: type[NamedTuple], **stricter: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,15 @@
 """Ids: a prefix that tells the kind, and a UUIDv7 (RFC 9562) in hex, so that they sort by time."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from uuid_utils import uuid7
+
+# A UUIDv7 begins with the Unix time in milliseconds, in 48 bits.
+_TIME_DIGITS = 12
+_ID = re.compile(rf"[a-z]{{3}}_([0-9a-f]{{{_TIME_DIGITS}}})[0-9a-f]{{20}}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Prefix(StrEnum):
@@ -20,6 +27,7 @@ class Prefix(StrEnum):
     REWARD = "rwd"
     VOUCHER = "vch"
     REDEMPTION = "rdm"
+    VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
     ENTRY = "ent"
     TRANSACTION = "txn"
@@ -27,3 +35,17 @@ class Prefix(StrEnum):
 
 def new_id(prefix: Prefix) -> str:
     return f"{prefix.value}_{uuid7().hex}"
+
+
+def first_id_at(prefix: Prefix, moment: datetime) -> str:
+    """Where ids begin that are made at this moment or later: ids made before are smaller, all others are not."""
+    return f"{prefix.value}_{(moment - _EPOCH) // timedelta(milliseconds=1):0{_TIME_DIGITS}x}"
+
+
+def made_at(identifier: str) -> datetime | None:
+    """When the id was made; None for one that no `new_id` has made."""
+    parts = _ID.fullmatch(identifier)
+    try:
+        return None if parts is None else _EPOCH + timedelta(milliseconds=int(parts[1], 16))
+    except OverflowError:
+        return None

@@ -24,8 +24,13 @@ def is_currency(code: str) -> bool:
 
 def format_minor(amount_minor: int, currency: str) -> str:
     """For people: 10050 INR → '100.50 INR'."""
+    return f"{to_decimal(amount_minor, currency)} {currency}"
+
+
+def to_decimal(amount_minor: int, currency: str) -> str:
+    """In major units: 10050 INR → '100.50', 10050 JPY → '10050'."""
     digits = EXPONENTS[currency]
     if digits == 0:
-        return f"{amount_minor} {currency}"
+        return str(amount_minor)
     whole, rest = divmod(abs(amount_minor), 10**digits)
-    return f"{'-' if amount_minor < 0 else ''}{whole}.{rest:0{digits}d} {currency}"
+    return f"{'-' if amount_minor < 0 else ''}{whole}.{rest:0{digits}d}"

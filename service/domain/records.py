@@ -8,11 +8,29 @@ from typing import NamedTuple
 
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
+from service.domain.conversions import Conversion
+from service.domain.holds import Hold
 from service.domain.operations import Operation
+from service.domain.quotes import Quote
 from service.domain.reversals import Reversal
+from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
-Record = Operation | Transfer | AuditEvent | Adjustment | Reversal
+Record = (
+    Operation
+    | Transfer
+    | Hold
+    | Adjustment
+    | Reversal
+    | Quote
+    | Conversion
+    | Reward
+    | Voucher
+    | VoucherUse
+    | Redemption
+    | AuditEvent
+)
 
 
 class RecordUpdate(NamedTuple):

@@ -6,13 +6,14 @@ from typing import assert_never
 from service.domain.accounts import SystemAccount
 from service.domain.operations import Operation, OperationStatus, operation_view
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
-from service.domain.step_up import Challenge, CodeCheck, check_code
+from service.domain.step_up import Challenge, CodeOutcome, check_code
 from service.domain.transfers import Transfer, receipt_view
 from service.domain.wallets import Freeze, Wallet
 from service.errors import ApprovalLapsed, IllegalTransition, InvalidCode, NotFound, TooManyTries, WalletServiceError
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, WITHDRAWAL, release
+from service.ledger.rewards import reward_rows
 from service.ledger.rules import ended, require_open, require_requester, time_of
 
 Payment = Operation | Transfer
@@ -58,9 +59,9 @@ class OnOwnPayment(PersonalCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmPayment(OnOwnPayment):
-    """With the code, as its hash; `is_verified` where another factor was checked instead."""
+    """With the code, as its hash; `is_verified` where a second factor was checked and used up already."""
 
-    code_hash: str | None
+    code_hash: str
     is_verified: bool
     out_entry_id: str
     in_entry_id: str
@@ -69,20 +70,19 @@ class ConfirmPayment(OnOwnPayment):
         if payment.status is not OperationStatus.REQUIRES_APPROVAL or payment.challenge is None:
             raise _illegal(payment, "confirmed")
         code_hash = payment.challenge.code_hash if self.is_verified else self.code_hash
-        checked = check_code(payment.challenge, code_hash, self.now)
-        match checked:
-            case CodeCheck.ACCEPTED:
+        outcome, tries_left = check_code(payment.challenge, code_hash, self.now)
+        match outcome:
+            case CodeOutcome.ACCEPTED:
                 return self._confirm(payment, wallet, state)
-            case CodeCheck.WRONG:
-                left = payment.challenge.tries_left - 1
-                tried = payment._replace(challenge=payment.challenge._replace(tries_left=left))
-                return Changes(tried, error=InvalidCode(tries_left=left))
-            case CodeCheck.EXHAUSTED:
+            case CodeOutcome.WRONG:
+                tried = payment._replace(challenge=payment.challenge._replace(tries_left=tries_left))
+                return Changes(tried, error=InvalidCode(tries_left=tries_left))
+            case CodeOutcome.EXHAUSTED:
                 return _give_back(payment, wallet, self, "too_many_tries", TooManyTries())
-            case CodeCheck.EXPIRED:
+            case CodeOutcome.EXPIRED:
                 return _give_back(payment, wallet, self, "approval_lapsed", ApprovalLapsed())
             case _:
-                assert_never(checked)
+                assert_never(outcome)
 
     def _confirm(self, payment: Payment, wallet: Wallet, state: State) -> Changes:
         """Once only: a payment that has gone on can't be confirmed again."""
@@ -109,7 +109,7 @@ class ConfirmPayment(OnOwnPayment):
             paid,
             (released, *moves),
             wallets=(ended(wallet, at),),
-            outbox_rows=(),
+            outbox_rows=reward_rows(paid, state),
             done_outbox_ids=_answered_rows(payment),
             answer=lambda after: receipt_view(paid, after.wallet(paid.wallet_id), after.wallet(paid.to_wallet_id)),
             status_code=_OK,

@@ -1,13 +1,14 @@
 """Queries on `wallets`."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import WalletDocument
+from service.domain.checkpoints import Leaf
 from service.domain.wallets import Wallet
 from service.repositories.records import from_row, to_row
 
@@ -98,6 +99,16 @@ async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> li
     return [_from_row(row) for row in await found.to_list()]
 
 
+async def stream_heads(*, session: AsyncClientSession) -> AsyncIterator[Leaf]:
+    """The end of every wallet's chain, in the order of their ids."""
+    found = WalletDocument.get_pymongo_collection().find(
+        {}, {"seq": 1, "head_hash": 1}, sort=[("_id", 1)], session=session, batch_size=_ONE_BATCH
+    )
+    async with found:
+        async for row in found:
+            yield Leaf(row["_id"], int(row["seq"]), row["head_hash"])
+
+
 async def find(wallet_id: str) -> Wallet | None:
     """Whoever's it is: for those who may see all."""
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id})
@@ -107,6 +118,38 @@ async def find(wallet_id: str) -> Wallet | None:
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id, "user_id": user_id})
     return None if row is None else _from_row(row)
+
+
+class WalletTotal(NamedTuple):
+    """What all wallets in one currency hold, in minor units: more than 64 bits hold, where it comes to that."""
+
+    currency: str
+    available: int
+    held: int
+    wallets: int
+
+
+async def total_by_currency(*, session: AsyncClientSession, limit_s: float) -> list[WalletTotal]:
+    """Reads every wallet: 0.2 s for 100,000. What takes longer than `limit_s` is ended by the server."""
+    # Decimals, because the sum of longs turns into a double, and so loses digits, where it leaves 64 bits.
+    totals = await WalletDocument.get_pymongo_collection().aggregate(
+        [
+            {
+                "$group": {
+                    "_id": "$currency",
+                    "available": {"$sum": {"$toDecimal": "$available"}},
+                    "held": {"$sum": {"$toDecimal": "$held"}},
+                    "wallets": {"$sum": 1},
+                }
+            }
+        ],
+        session=session,
+        maxTimeMS=int(limit_s * 1000),
+    )
+    return [
+        WalletTotal(row["_id"], int(row["available"].to_decimal()), int(row["held"].to_decimal()), row["wallets"])
+        async for row in totals
+    ]
 
 
 async def find_in(user_id: str, currency: str) -> Wallet | None:

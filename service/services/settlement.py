@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, TypeVar, assert_never
 
 import structlog
 
+from service.database import Client
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxRow
 from service.errors import IllegalTransition
 from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
+from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, Settle
 from service.repositories import outbox as outbox_repository
@@ -33,11 +35,13 @@ _ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSI
 
 
 class Desk(NamedTuple):
-    """Who takes part in a settlement."""
+    """Who takes part in what the outbox asks for."""
 
     ledger: Ledger
     bank: Bank
+    mailbox: Mailbox
     settings: Settings
+    client: Client
 
 
 async def pursue_order(row: OutboxRow, desk: Desk) -> None:

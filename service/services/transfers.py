@@ -14,8 +14,8 @@ from service.ledger.committer import Ledger
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
-from service.services.approvals import new_challenge
 from service.services.orders import Requester
+from service.services.step_up import new_challenge
 from service.services.users import find_user_ids
 from service.settings import Settings
 
@@ -119,7 +119,7 @@ async def _commands(
                 out_entry_id=new_id(Prefix.ENTRY),
                 in_entry_id=new_id(Prefix.ENTRY),
                 batch_id=batch_id,
-                challenge=new_challenge(transfer_id, now, settings) if needs_code else None,
+                challenge=new_challenge(settings, transfer_id, now) if needs_code else None,
             )
         )
     return commands

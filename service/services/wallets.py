@@ -1,20 +1,27 @@
 """Wallets: opening them, and what is and was in them."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from service.database import Client, run_in_transaction
 from service.domain.clock import utc_now
-from service.domain.entries import Entry, EntryType
+from service.domain.entries import Entry
+from service.domain.history import BalancePoint, EntryFilter
 from service.domain.identifiers import Prefix, new_id
-from service.domain.money import EXPONENTS, is_currency
+from service.domain.money import EXPONENTS, POINTS
 from service.domain.wallets import Wallet, new_wallet
-from service.errors import AccountDeactivated, FieldError, InvalidFields, NotFound, Unauthenticated, WalletExists
+from service.errors import (
+    AccountDeactivated,
+    FieldError,
+    InvalidFields,
+    NotFound,
+    SearchTooLong,
+    Unauthenticated,
+    WalletExists,
+)
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -26,17 +33,9 @@ log = structlog.get_logger()
 _WALLETS_LIMIT = len(EXPONENTS)
 
 
-class EntryFilter(NamedTuple):
-    """Created from `created_from` on and before `created_to`; no types means all."""
-
-    types: Sequence[EntryType] = ()
-    created_from: datetime | None = None
-    created_to: datetime | None = None
-
-
 async def open_wallet(client: Client, user: Requester, currency: str) -> Wallet:
     """An empty wallet. Raises InvalidFields, AccountDeactivated, Unauthenticated, WalletExists, Unavailable."""
-    if not is_currency(currency):
+    if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
     wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, utc_now())
 
@@ -71,22 +70,43 @@ async def get_wallet(wallet_id: str, user_id: str) -> Wallet:
 
 
 async def get_balances(user_id: str) -> list[Wallet]:
-    """All wallets of a user, newest first."""
-    return await wallet_repository.find_of_user(user_id, before_id=None, limit=_WALLETS_LIMIT)
+    """All wallets of a user, newest first; points, which are no money, at the end."""
+    found = await wallet_repository.find_of_user(user_id, before_id=None, limit=_WALLETS_LIMIT)
+    return sorted(found, key=lambda wallet: wallet.currency == POINTS)
+
+
+async def get_wallet_at(wallet_id: str, user_id: str, at: datetime) -> tuple[Wallet, BalancePoint]:
+    """The wallet, and what was in it at that time. Raises NotFound where there is none or it is somebody else's."""
+    wallet = await get_wallet(wallet_id, user_id)
+    return wallet, (await log_repository.find_points_at([wallet_id], at))[wallet_id]
+
+
+async def get_balances_at(user_id: str, at: datetime) -> list[tuple[Wallet, BalancePoint]]:
+    """All wallets that a user has by now, newest first, and what was in them at that time."""
+    found = await get_balances(user_id)
+    points = await log_repository.find_points_at([wallet.id for wallet in found], at)
+    return [(wallet, points[wallet.id]) for wallet in found]
 
 
 async def list_wallet_entries(
     wallet_id: str, user_id: str, wanted: EntryFilter, *, before_seq: int | None, limit: int
 ) -> list[Entry]:
-    """A wallet's history, newest first. Raises NotFound where there is no such wallet or it is somebody else's."""
+    """A wallet's history, newest first.
+
+    Raises NotFound where there is no such wallet or it is somebody else's, and SearchTooLong.
+    """
     await get_wallet(wallet_id, user_id)
-    return await log_repository.find_of_wallet(wallet_id, **wanted._asdict(), before_seq=before_seq, limit=limit)
+    try:
+        return await log_repository.find_of_wallet(wallet_id, wanted, before_seq=before_seq, limit=limit)
+    except ExecutionTimeout as error:
+        raise SearchTooLong from error
 
 
 async def list_user_entries(
     user_id: str, wanted: EntryFilter, currency: str | None, *, before_id: str | None, limit: int
 ) -> list[Entry]:
-    """The history of all of a user's wallets, newest first."""
-    return await log_repository.find_of_user(
-        user_id, **wanted._asdict(), currency=currency, before_id=before_id, limit=limit
-    )
+    """The history of all of a user's wallets, newest first. Raises SearchTooLong."""
+    try:
+        return await log_repository.find_of_user(user_id, wanted, currency, before_id=before_id, limit=limit)
+    except ExecutionTimeout as error:
+        raise SearchTooLong from error

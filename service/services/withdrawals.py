@@ -8,28 +8,41 @@ from service.domain.identifiers import Prefix, new_id
 from service.ledger.committer import Ledger
 from service.ledger.orders import RequestWithdrawal
 from service.services.orders import Order, Requester
+from service.services.step_up import new_challenge
+from service.settings import Settings
 
 log = structlog.get_logger()
 
 
 async def request_withdrawal(
-    ledger: Ledger, user: Requester, order: Order, claim: IdempotencyClaim, request_id: str | None
+    ledger: Ledger,
+    user: Requester,
+    order: Order,
+    claim: IdempotencyClaim,
+    request_id: str | None,
+    settings: Settings,
 ) -> Answer:
     """Sets the amount aside and leaves the order for the bank in the outbox; the same answer for the same key.
 
+    Above a settable amount the bank hears of it only once a code has confirmed it.
+
     A refusal (insufficient_funds, wallet_frozen, …) is an answer too. Raises what Ledger.execute raises.
     """
+    now = utc_now()
+    withdrawal_id = new_id(Prefix.WITHDRAWAL)
+    needs_code = ledger.policy.needs_step_up(order.amount, order.currency)
     decided = await ledger.execute(
         RequestWithdrawal(
-            now=utc_now(),
+            now=now,
             transaction_id=new_id(Prefix.TRANSACTION),
             request_id=request_id,
             claim=claim,
-            operation_id=new_id(Prefix.WITHDRAWAL),
+            operation_id=withdrawal_id,
             entry_id=new_id(Prefix.ENTRY),
             user_id=user.user_id,
             token_version=user.token_version,
             **order._asdict(),
+            challenge=new_challenge(settings, withdrawal_id, now) if needs_code else None,
         )
     )
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger

@@ -1,12 +1,14 @@
 """The OpenAPI document: it hangs together and declares the errors."""
 
+import csv
 from collections.abc import Iterator
+from io import StringIO
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
-_OURS = ("/auth/", "/me", "/users/", "/wallets")
+_OURS = ("/auth/", "/me", "/users/", "/wallets", "/admin/")
 
 
 @pytest.fixture(scope="module")
@@ -50,4 +52,23 @@ class TestTheDocument:
     def test_a_list_declares_its_filters(self, document: dict[str, Any]) -> None:
         parameters = document["paths"]["/api/v1/users/{user_id}/transactions"]["get"]["parameters"]
         in_query = {one["name"] for one in parameters if one["in"] == "query"}
-        assert in_query == {"limit", "cursor", "type", "created_from", "created_to", "currency"}
+        assert in_query == {
+            "limit", "cursor", "type", "category", "direction", "status", "created_from", "created_to", "reference",
+            "counterparty", "amount_min", "amount_max", "currency",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("path", ["/wallets/{wallet_id}", "/users/{user_id}/balance"])
+    def test_a_balance_declares_that_it_can_be_asked_of_the_past(self, document: dict[str, Any], path: str) -> None:
+        parameters = document["paths"][f"/api/v1{path}"]["get"]["parameters"]
+        (at,) = [one for one in parameters if one["in"] == "query"]
+        assert (at["name"], at["required"]) == ("at", False)
+        assert "in the past" in str(at)
+
+    def test_the_example_of_a_csv_statement_has_a_cell_for_each_column(self, document: dict[str, Any]) -> None:
+        answer = document["paths"]["/api/v1/wallets/{wallet_id}/statement"]["get"]["responses"]["200"]
+        columns, *records = csv.reader(StringIO(answer["content"]["text/csv"]["example"], newline=""), strict=True)
+        assert [record[0] for record in records] == ["opening", "movement", "closing"]
+        assert {len(record) for record in records} == {len(columns)}
+        closing = dict(zip(columns, records[-1], strict=True))
+        assert (closing["balance"], closing["total_in"], closing["movements"]) == ("100.50", "100.50", "1")
+        assert len(closing["hash"]) == len(records[0][-1]) == 64

@@ -36,6 +36,9 @@ THROUGHPUTS = {
     Traffic.ONE: 3_000.0,
     Traffic.PLAIN_SPREAD: 600.0,
     Traffic.PLAIN_ONE: 25.0,
+    Traffic.TRANSFERS_SPREAD: 1_200.0,
+    Traffic.TRANSFERS_INTO_ONE: 1_200.0,
+    Traffic.TRANSFER_BATCHES: 5.0,
 }
 
 
@@ -86,10 +89,18 @@ class TestRatios:
             "one wallet / plain, 128 connections": 120.0,
             "one wallet / many wallets, 32 connections": 1.25,
             "one wallet / many wallets, 128 connections": 1.25,
+            "transfers / withdrawals, 32 connections": 0.5,
+            "transfers / withdrawals, 128 connections": 0.5,
+            "transfers into one / many, 32 connections": 1.0,
+            "transfers into one / many, 128 connections": 1.0,
             "many wallets / authenticated GET, 128 connections": 0.24,
         }
         missed = [name for name, ratio in found.items() if not ratio.is_met]
-        assert missed == ["many wallets / plain, 128 connections"]
+        assert missed == [
+            "many wallets / plain, 128 connections",
+            "transfers / withdrawals, 32 connections",
+            "transfers / withdrawals, 128 connections",
+        ]
 
     def test_a_ratio_is_met_exactly_at_its_target(self) -> None:
         per_second = {cell: THROUGHPUTS[cell.traffic] for cell in CELLS}
@@ -141,7 +152,7 @@ class TestRows:
 class TestLoadGenerator:
     async def test_every_withdrawal_has_a_key_of_its_own_and_statuses_are_counted(self, tmp_path: Path) -> None:
         tokens = tmp_path / "tokens"
-        tokens.write_text("token-a\ntoken-b\n")
+        tokens.write_text("token-a\t{}\ntoken-b\t{}\n")
         heads: list[str] = []
 
         def answer(head: str) -> int:

@@ -4,33 +4,44 @@ The damage is done by the administrator past every validator: the service's own 
 """
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.asynchronous.collection import AsyncCollection
 
 from scripts.check_ledger import Breach, check_ledger
+from scripts.checkpoint_rules import check_tile
 from scripts.ledger_inspection import inspect
 from scripts.ledger_rules import recomputed_hash
 from seed.deposits import StartingBalance, deposit_once
 from service.database import Databases, bind_documents, connect, set_up
-from service.domain.clock import utc_now
+from service.documents import User
+from service.domain.clock import to_rfc3339, utc_now
 from service.domain.idempotency import IdempotencyClaim
+from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
+from service.domain.policy import Policy
 from service.gateways.simulated_bank import report_of
+from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
+from service.services.account_sums import close_hours
 from service.services.approvals import cancel_payment
 from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
+from service.services.checkpoints import signing_key, take_checkpoint
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
 from service.services.outbox import claim_rows
 from service.services.settlement import Desk, pursue_order
+from service.services.transfers import TransferOrder, request_transfer
+from service.services.wallets import get_balances
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
@@ -65,7 +76,8 @@ class Books(NamedTuple):
 
 
 _COLLECTIONS = (
-    "wallets", "transaction_logs", "deposits", "withdrawals", "outbox", "idempotency_keys", "bank_callbacks", "orders",
+    "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
+    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -102,7 +114,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
 
 async def _live(resources: Resources) -> None:
     """Two users, an operation in each state that there is, callbacks that were applied and one that still waits."""
-    desk = Desk(resources.ledger, resources.bank, resources.settings)
+    client = resources.databases.client
+    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, client)
     first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
     for user in (first, second):
         await make_wallet(resources.databases, user)
@@ -112,8 +125,11 @@ async def _live(resources: Resources) -> None:
     async def ask(operation: str, ending: str, amount: int) -> str:
         order = Order(amount, "INR", f"account-{ending}", None, None, {})
         claim = IdempotencyClaim(f"{first.id}:{operation}-{ending}-{amount}", "f" * 64, utc_now() + timedelta(days=1))
-        request = request_deposit if operation == "deposit" else request_withdrawal
-        answer = await request(resources.ledger, Requester(first.id, None), order, claim, None)
+        asker = Requester(first.id, None)
+        if operation == "deposit":
+            answer = await request_deposit(resources.ledger, asker, order, claim, None)
+        else:
+            answer = await request_withdrawal(resources.ledger, asker, order, claim, None, resources.settings)
         assert answer.status_code == 202
         return str(json.loads(answer.body)["id"])
 
@@ -123,6 +139,8 @@ async def _live(resources: Resources) -> None:
     unanswered = await ask("withdrawal", "unavailable", 300)
     await _pursue_due_orders(desk)
     await _let_the_bank_speak(resources)
+    for _ in range(2):
+        await take_checkpoint(resources.databases.client, resources.settings)
     held = await record_repository.find(unanswered, Operation)
     assert held is not None
     await resources.ledger.change(
@@ -144,10 +162,37 @@ async def _live(resources: Resources) -> None:
     claim = IdempotencyClaim(f"{first.id}:cancel", "f" * 64, utc_now() + timedelta(days=1))
     canceled = await ask("withdrawal", "success", 70)
     assert (await cancel_payment(resources.ledger, Requester(first.id, None), canceled, claim, None)).status_code == 200
+    third = await make_user(resources.databases, email="third@example.com")
+    await make_wallet(resources.databases, third)
+    await _transfer(resources, first, third, 150)
+    with _everything_needs_approval(resources.ledger):
+        await _transfer(resources, first, third, 250)
+        await ask("withdrawal", "success", 30)
     # The bank says it once more, and nobody has listened yet.
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
     await _report(paid, "msg_again", resources)
+    # The hours of it all are closed, and two more.
+    patience_s = resources.settings.ledger_patience_s
+    for hours in (2, 3):
+        assert await close_hours(resources.databases.client, utc_now() + timedelta(hours=hours), patience_s)
+    await take_checkpoint(resources.databases.client, resources.settings)
+
+
+async def _transfer(resources: Resources, sender: User, to: User, amount: int) -> None:
+    (wallet,) = [wallet for wallet in await get_balances(sender.id) if wallet.currency == "INR"]
+    order = TransferOrder(wallet.id, None, to.email, amount, "INR", "rent", None, {})
+    claim = IdempotencyClaim(f"{sender.id}:transfer-{amount}", "f" * 64, utc_now() + timedelta(days=1))
+    asker = Requester(sender.id, None)
+    answer = await request_transfer(resources.ledger, asker, order, claim, None, resources.settings)
+    assert answer.status_code in (201, 202), answer.body
+
+
+@contextmanager
+def _everything_needs_approval(ledger: Ledger) -> Iterator[None]:
+    usual, ledger.policy = ledger.policy, Policy(step_up_above={"INR": 0})
+    yield
+    ledger.policy = usual
 
 
 async def _pursue_due_orders(desk: Desk) -> None:
@@ -174,26 +219,33 @@ def rules_of(breaches: Sequence[Breach]) -> set[str]:
 class TestASoundLedger:
     async def test_has_no_breach_with_an_operation_in_each_state(self, books: Books) -> None:
         states = await books.admin.wallet["withdrawals"].distinct("status")
-        assert set(states) == set(OperationStatus) - {OperationStatus.REQUIRES_APPROVAL}
+        assert set(states) == set(OperationStatus)
         inspection = await inspect(books.databases)
         assert inspection.breaches == []
         assert dict(inspection.counts) == {
-            "wallets": 3,
-            "entries": 11,
+            "wallets": 4,
+            "entries": 15,
             "deposits": 5,
-            "withdrawals": 6,
+            "withdrawals": 7,
+            "transfers": 2,
+            **dict.fromkeys(("holds", "adjustments", "reversals", "conversions"), 0),
             "orders at the bank": 7,
             "callbacks of the bank": 4,
-            "idempotency records": 12,
+            "idempotency records": 15,
+            "closed hours": await books.named("account_sums").count_documents({}),
+            "checkpoints": 3,
         }
         total = inspection.total("INR")
-        assert (total.available, total.held, total.deposited, total.withdrawn) == (18_250, 750, 20_000, 1_000)
+        assert (total.available, total.held, total.deposited, total.withdrawn) == (17_970, 1_030, 20_000, 1_000)
+        assert total.accounts == {"bank": (20_000, 1_000)}
 
     async def test_is_told_by_the_exit_status_with_a_table(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 0, ended.out + ended.err
         assert "every rule holds" in ended.out
-        assert "182.50 INR" in ended.out
+        assert "179.70 INR" in ended.out
+        (bank,) = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["bank"]]
+        assert bank == ["bank", "200.00", "INR", "10.00", "INR", "-190.00", "INR"]
 
     async def test_may_have_what_the_bank_has_paid_and_we_have_not_heard_of_yet(self, books: Books) -> None:
         operation_id = await pay_what_is_open(books, timedelta(seconds=60))
@@ -219,11 +271,38 @@ class TestASoundLedger:
         await books.put("outbox", {**row, "due_at": utc_now() + timedelta(minutes=10)})
         assert await check_ledger(books.databases, grace=_GRACE) == []
 
+    async def test_may_have_a_transfer_whose_two_sides_are_equal(self, books: Books) -> None:
+        await transfer(books)
+        assert rules_of(await check_ledger(books.databases)) == {"operation_unknown"}  # nothing else
+
+    @pytest.mark.parametrize(
+        ("kind", "change", "counterparty"),
+        [
+            ("CREDIT", 5, "house:adjustments"),
+            ("DEBIT", -5, "house:adjustments"),
+            ("REVERSAL_OUT", -5, "house:adjustments"),
+            ("CONVERSION_IN", 5, "house:fx"),
+            ("POINTS_EARNED", 5, "house:rewards"),
+            ("VOUCHER", -5, "house:rewards"),
+        ],
+    )
+    async def test_may_have_movements_with_the_accounts_of_the_house(
+        self, books: Books, kind: str, change: int, counterparty: str
+    ) -> None:
+        await with_counterparty(kind, change, counterparty)(books)
+        inspection = await inspect(books.databases)
+        assert rules_of(inspection.breaches) == {"operation_unknown"}
+        assert inspection.total("INR").accounts[counterparty].balance == -change
+
+    async def test_may_have_no_closed_hours_yet(self, books: Books) -> None:
+        await books.named("account_sums").delete_many({})
+        assert await check_ledger(books.databases) == []
+
 
 class TestABrokenLedger:
     async def test_is_told_by_the_exit_status_with_each_breach_by_name(self, books: Books, tmp_path: Path) -> None:
         entry = await books.one("transaction_logs", type="WITHDRAWAL")
-        await books.put("transaction_logs", {**entry, "counterparty": "a friend"})
+        await books.put("transaction_logs", {**entry, "transaction_id": "txn_other"})
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 1, ended.out + ended.err
         assert f"BREACH entry_hash: {entry['wallet_id']}#{entry['seq']}" in ended.out
@@ -260,7 +339,7 @@ class TestABrokenLedger:
 
     async def test_an_entry_that_was_changed_and_sealed_again_breaks_the_chain_behind_it(self, books: Books) -> None:
         entry = await books.one("transaction_logs", type="WITHDRAWAL")
-        forged = {**entry, "counterparty": "a friend"}
+        forged = {**entry, "transaction_id": "txn_other"}
         await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
         found = await check_ledger(books.databases)
         assert [(breach.rule, breach.subject) for breach in found] == [
@@ -270,10 +349,14 @@ class TestABrokenLedger:
     async def test_the_last_entry_sealed_again_is_not_the_wallets_head(self, books: Books) -> None:
         wallet = await books.one("wallets", seq=1)
         entry = await books.one("transaction_logs", wallet_id=wallet["_id"])
-        forged = {**entry, "counterparty": "a friend"}
+        forged = {**entry, "transaction_id": "txn_other"}
         await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
         found = await check_ledger(books.databases)
-        assert [(breach.rule, breach.subject) for breach in found] == [("wallet_head", wallet["_id"])]
+        assert [(breach.rule, breach.subject) for breach in found] == [
+            ("wallet_head", wallet["_id"]),
+            # The wallet could be made to fit; the checkpoint cannot.
+            ("checkpoint_leaf", f"{wallet['_id']}#1"),
+        ]
 
 
 Damage = Callable[[Books], Awaitable[str]]
@@ -304,6 +387,18 @@ def _subject(name: str, row: Row) -> str:
     return str(row["subject_id"] if name == "outbox" else row["_id"])
 
 
+async def forget_an_arrival(books: Books) -> str:
+    entry = await books.one("transaction_logs", type="TRANSFER_IN")
+    await books.remove("transaction_logs", entry)
+    return str(entry["reference"])
+
+
+async def set_usage_back(books: Books) -> str:
+    wallet = await books.one("wallets", **{"usage.day_amount": {"$gt": 0}})
+    await books.put("wallets", {**wallet, "usage": {**wallet["usage"], "day_amount": Int64(0)}})
+    return str(wallet["_id"])
+
+
 async def raise_balance(books: Books) -> str:
     wallet = await books.one("wallets", seq=1)
     await books.put("wallets", {**wallet, "available": Int64(wallet["available"] + 1)})
@@ -328,26 +423,119 @@ async def remove_settlement_entry(books: Books) -> str:
     return str(entry["reference"])
 
 
+async def append_entry(books: Books, wallet_id: str, kind: str, change: int, **fields: Any) -> Row:
+    """A whole one, with its place in the chain, as a defect of the ledger would write it: `change` of the balance."""
+    wallet = await books.one("wallets", _id=wallet_id)
+    after = fields.pop("available_after", Int64(wallet["available"] + change))
+    unsealed = {
+        # Behind the hours that are closed.
+        "_id": first_id_at(Prefix.ENTRY, utc_now() + timedelta(hours=5)) + new_id(Prefix.ENTRY)[-20:],
+        "wallet_id": wallet_id,
+        "user_id": wallet["user_id"],
+        "seq": Int64(wallet["seq"] + 1),
+        "type": kind,
+        "direction": "credit" if change > 0 else "debit",
+        "amount": Int64(abs(change)),
+        "currency": wallet["currency"],
+        "available_before": wallet["available"],
+        "available_after": after,
+        "held_before": wallet["held"],
+        "held_after": wallet["held"],
+        "status": "success",
+        "reference": "trf_planted",
+        "transaction_id": "txn_planted",
+        "created_at": utc_now(),
+        "prev_hash": wallet["head_hash"],
+        **fields,
+    }
+    entry = {**unsealed, "hash": recomputed_hash(unsealed)}
+    await books.put("transaction_logs", entry)
+    balance = {"available": entry["available_after"], "held": entry["held_after"]}
+    await books.put("wallets", {**wallet, **balance, "seq": entry["seq"], "head_hash": entry["hash"]})
+    return entry
+
+
 async def refund_twice(books: Books) -> str:
-    """A whole one, with its place in the chain, as a defect of the ledger would write it."""
     refund = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
     wallet = await books.one("wallets", _id=refund["wallet_id"])
-    amount = refund["amount"]
-    unsealed = {
-        **refund,
-        "_id": "ent_twice",
-        "seq": Int64(wallet["seq"] + 1),
-        "available_before": wallet["available"],
-        "available_after": Int64(wallet["available"] + amount),
-        "held_before": wallet["held"],
-        "held_after": Int64(wallet["held"] - amount),
-        "prev_hash": wallet["head_hash"],
-    }
-    second = {**unsealed, "hash": recomputed_hash(unsealed)}
-    await books.put("transaction_logs", second)
-    after = {"available": second["available_after"], "held": second["held_after"]}
-    await books.put("wallets", {**wallet, **after, "seq": second["seq"], "head_hash": second["hash"]})
+    kept = {name: refund[name] for name in ("reference", "transaction_id", "counterparty", "status")}
+    held_after = Int64(wallet["held"] - refund["amount"])
+    await append_entry(books, wallet["_id"], "WITHDRAWAL_REFUND", int(refund["amount"]), held_after=held_after, **kept)
     return str(refund["reference"])
+
+
+async def transfer(books: Books, *, sent: int = 100, received: int = 100) -> str:
+    """From the user with the long history to the one with one entry. The operation behind it is what is missing."""
+    giver, taker = await _giver(books), await books.one("wallets", seq=1)
+    await append_entry(books, giver["_id"], "TRANSFER_OUT", -sent, counterparty=taker["_id"])
+    if received:
+        await append_entry(books, taker["_id"], "TRANSFER_IN", received, counterparty=giver["_id"])
+    return "txn_planted"
+
+
+async def _giver(books: Books) -> Row:
+    refund = await books.one("transaction_logs", type="WITHDRAWAL_REFUND")
+    return await books.one("wallets", _id=refund["wallet_id"])
+
+
+async def send_to_nobody(books: Books) -> str:
+    return await transfer(books, received=0)
+
+
+async def send_less_than_arrives(books: Books) -> str:
+    return await transfer(books, received=101)
+
+
+def with_counterparty(kind: str, change: int, counterparty: str) -> Damage:
+    async def damage(books: Books) -> str:
+        wallet = await _giver(books)
+        entry = await append_entry(books, wallet["_id"], kind, change, counterparty=counterparty)
+        return _subject("transaction_logs", entry)
+
+    return damage
+
+
+async def send_to_oneself(books: Books) -> str:
+    wallet = await _giver(books)
+    entry = await append_entry(books, wallet["_id"], "TRANSFER_OUT", -5, counterparty=wallet["_id"])
+    return _subject("transaction_logs", entry)
+
+
+async def _last_hours(books: Books) -> tuple[Row, Row]:
+    """Both have all entries in their sums."""
+    last, one_before = await books.named("account_sums").find(sort=[("_id", -1)], limit=2).to_list()
+    return one_before, last
+
+
+def with_sums(sums: list[Row]) -> Damage:
+    async def damage(books: Books) -> str:
+        """The last hour is built on the one before, and is not to blame."""
+        for row in await _last_hours(books):
+            await books.put("account_sums", {**row, "sums": sums})
+        return to_rfc3339((await _last_hours(books))[0]["_id"])
+
+    return damage
+
+
+async def break_stored_sums(books: Books) -> str:
+    _, row = await _last_hours(books)
+    await books.put("account_sums", {**row, "sums": "none"})
+    return to_rfc3339(row["_id"])
+
+
+async def sums_of_no_hour(books: Books) -> str:
+    _, row = await _last_hours(books)
+    await books.put("account_sums", {**row, "_id": "noon"})
+    return "noon"
+
+
+async def commit_in_a_closed_hour(books: Books) -> str:
+    """What would be missing from the sums for good: an entry whose id was made before the hour was closed."""
+    row, _ = await _last_hours(books)
+    wallet = await _giver(books)
+    late = first_id_at(Prefix.ENTRY, row["_id"] - timedelta(seconds=1)) + "7" * 20
+    await append_entry(books, wallet["_id"], "CREDIT", 9, counterparty="house:adjustments", _id=late)
+    return to_rfc3339(row["_id"])
 
 
 async def pay_twice(books: Books) -> str:
@@ -417,7 +605,82 @@ async def remove_a_wallet(books: Books) -> str:
     return str(wallet["_id"])
 
 
+def change_latest_tile(**columns: Callable[[Any], Any]) -> Damage:
+    """As somebody would who also makes the tree fit: under the id of its content, named by the checkpoint."""
+
+    async def damage(books: Books) -> str:
+        checkpoint = await books.one("checkpoints", _id=3)
+        tile = await books.one("checkpoint_tiles", _id=checkpoint["tiles"][0]["id"])
+        changed = {**tile, **{name: change(tile[name]) for name, change in columns.items()}}
+        (breach,) = check_tile(tile["_id"], [3], [changed])
+        new_id = breach.detail.rsplit(" ", 1)[1]
+        await books.put("checkpoint_tiles", {**changed, "_id": new_id})
+        named = [{"id": new_id, "first_wallet_id": changed["wallet_ids"][0]}]
+        await books.put("checkpoints", {**checkpoint, "tiles": named, "root": new_id})
+        return "3"
+
+    return damage
+
+
+async def remove_a_checkpoint(books: Books) -> str:
+    await books.remove("checkpoints", {"_id": 2})
+    return "3"
+
+
+async def remove_the_first_checkpoint(books: Books) -> str:
+    await books.remove("checkpoints", {"_id": 1})
+    return "2"
+
+
+async def start_a_tile_elsewhere(books: Books) -> str:
+    checkpoint = await books.one("checkpoints", _id=3)
+    (name,) = checkpoint["tiles"]
+    await books.put("checkpoints", {**checkpoint, "tiles": [{**name, "first_wallet_id": "wal_0"}]})
+    return "3"
+
+
+async def move_a_tiles_wallet_on(books: Books) -> str:
+    tile = await _latest_tile(books)
+    await books.put("checkpoint_tiles", {**tile, "seqs": [Int64(tile["seqs"][0] + 1), *tile["seqs"][1:]]})
+    return str(tile["_id"])
+
+
+async def shorten_a_tile(books: Books) -> str:
+    tile = await _latest_tile(books)
+    await books.put("checkpoint_tiles", {**tile, "seqs": tile["seqs"][1:]})
+    return str(tile["_id"])
+
+
+async def _latest_tile(books: Books) -> Row:
+    checkpoint = await books.one("checkpoints", _id=3)
+    return await books.one("checkpoint_tiles", _id=checkpoint["tiles"][0]["id"])
+
+
+async def remove_a_tile(books: Books) -> str:
+    checkpoint = await books.one("checkpoints", _id=3)
+    tile_id = checkpoint["tiles"][0]["id"]
+    await books.remove("checkpoint_tiles", {"_id": tile_id})
+    return str(tile_id)
+
+
+async def rewrite_a_sealed_history(books: Books) -> str:
+    """Down to the wallet's head, every hash anew: within the ledger itself nothing is wrong."""
+    entries = await books.admin.wallet["transaction_logs"].find(sort=[("wallet_id", 1), ("seq", 1)]).to_list()
+    wallet_id = entries[0]["wallet_id"]
+    before = "0" * 64
+    for entry in entries:
+        if entry["wallet_id"] == wallet_id:
+            forged = {**entry, "category": "a gift", "prev_hash": before}
+            before = recomputed_hash(forged)
+            await books.put("transaction_logs", {**forged, "hash": before})
+    wallet = await books.one("wallets", _id=wallet_id)
+    await books.put("wallets", {**wallet, "head_hash": before})
+    return f"{wallet_id}#{wallet['seq']}"
+
+
 CHAIN = {"entry_hash"}
+# Of an entry whose effect on the balance is another, all that is summed up from entries tells.
+BOOKED = {"currency_total", "bank_total", "account_sums"}
 DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry's amount": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, amount=Int64(999)),
@@ -432,12 +695,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry's before": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_before=Int64(1)),
         "entry_continuity",
-        {"entry_arithmetic", *CHAIN},
+        {"entry_arithmetic", *CHAIN, *BOOKED},
     ),
     "an entry's after below zero": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, held_after=Int64(-1)),
         "balance_negative",
-        {"entry_arithmetic", "entry_continuity", *CHAIN},
+        {"entry_arithmetic", "entry_continuity", *CHAIN, *BOOKED},
     ),
     "an entry's direction": (
         change("transaction_logs", {"type": "WITHDRAWAL"}, direction="credit"),
@@ -473,7 +736,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settlement's entry gone": (
         remove_settlement_entry,
         "entry_missing",
-        {"seq_gap", "entry_continuity", "hash_chain"},
+        {"seq_gap", "entry_continuity", "hash_chain", *BOOKED},
     ),
     "a second refund": (refund_twice, "entry_surplus", {"balance_negative", "wallet_held"}),
     "a balance raised": (raise_balance, "wallet_balance", {"currency_total"}),
@@ -489,39 +752,60 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settled withdrawal called failed": (
         change("withdrawals", {"status": "success"}, status="failed"),
         "payment_surplus",
-        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
     ),
     "a failed withdrawal called settled": (
         change("withdrawals", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "entry_surplus", "order_state", "currency_total"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
     ),
     "a failed deposit called settled": (
         change("deposits", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "order_state", "currency_total"},
+        {"entry_missing", "order_state", "bank_total"},
     ),
     "a settled deposit called pending": (
         change("deposits", {"status": "success"}, status="pending"),
         "entry_surplus",
-        {"outbox_missing", "currency_total"},
+        {"outbox_missing", "bank_total", "wallet_open_operations"},
     ),
     "an unheard-of state": (
         change("withdrawals", {"status": "success"}, status="lost"),
         "operation_state",
-        {"entry_surplus", "wallet_held", "currency_total"},
+        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations"},
     ),
     "an open withdrawal's amount": (
         change("withdrawals", {"status": "pending"}, amount=Int64(51)),
         "entry_mismatch",
-        {"wallet_held"},
+        {"wallet_held", "wallet_usage"},
     ),
     "an operation gone": (
         remove("withdrawals", status="pending"),
         "operation_unknown",
-        {"wallet_held", "idempotency_answer"},
+        {"wallet_held", "wallet_open_operations", "wallet_usage", "idempotency_answer"},
     ),
-    "an open operation forgotten": (remove("outbox"), "outbox_missing", set()),
+    "an open operation that no wallet counts": (
+        change("wallets", {"open_operations": {"$gt": 0}}, open_operations=Int64(0)),
+        "wallet_open_operations",
+        set(),
+    ),
+    "a limit's counter set back": (set_usage_back, "wallet_usage", set()),
+    "a transfer that never arrived": (
+        forget_an_arrival,
+        "entry_missing",
+        {"double_entry", "wallet_balance", "wallet_head", "account_sums", "checkpoint_leaf"},
+    ),
+    "a transfer's amount": (
+        change("transfers", {"status": "success"}, amount=Int64(151)),
+        "entry_mismatch",
+        {"wallet_usage"},
+    ),
+    "a transfer that waits for nobody": (
+        remove("outbox", topic="expiry"),
+        "outbox_missing",
+        set(),
+    ),
+    "an open operation forgotten": (remove("outbox", topic="bank_order"), "outbox_missing", set()),
     "an open operation put to sleep": (
         change("outbox", {}, due_at=utc_now() + timedelta(days=2)),
         "outbox_asleep",
@@ -567,12 +851,149 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "callback_given_up",
         set(),
     ),
+    "a history rewritten to its end": (rewrite_a_sealed_history, "checkpoint_leaf", set()),
+    "a checkpoint gone": (remove_a_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
+    "the first checkpoint gone": (remove_the_first_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
+    "a checkpoint's link": (
+        change("checkpoints", {"_id": 3}, prev_hash="c" * 64),
+        "checkpoint_link",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's time": (
+        change("checkpoints", {"_id": 3}, created_at=utc_now() - timedelta(days=1)),
+        "checkpoint_time",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's signature": (change("checkpoints", {"_id": 3}, signature="AAAA"), "checkpoint_signature", set()),
+    "a checkpoint's key": (change("checkpoints", {"_id": 3}, key_id="d" * 32), "checkpoint_signature", set()),
+    "a checkpoint's root": (
+        change("checkpoints", {"_id": 3}, root="e" * 64),
+        "checkpoint_root",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's size": (
+        change("checkpoints", {"_id": 3}, wallets=Int64(5)),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's tiles": (change("checkpoints", {"_id": 3}, tiles=[]), "checkpoint_root", {"checkpoint_tree"}),
+    "a checkpoint's tile that starts elsewhere": (start_a_tile_elsewhere, "checkpoint_tree", set()),
+    "a checkpoint without a root": (change("checkpoints", {"_id": 3}, root=None), "malformed_document", set()),
+    "a checkpoint with a tile of no name": (
+        change("checkpoints", {"_id": 3}, tiles=[{"id": "x", "first_wallet_id": "y"}]),
+        "malformed_document",
+        {"tile_missing"},
+    ),
+    "a tile gone": (remove_a_tile, "tile_missing", set()),
+    "a tile's content": (move_a_tiles_wallet_on, "tile_content", {"checkpoint_leaf"}),
+    "a tile's columns": (shorten_a_tile, "malformed_document", set()),
+    "a tree with a wallet left out": (
+        change_latest_tile(
+            wallet_ids=lambda ids: ids[1:], seqs=lambda seqs: seqs[1:], head_hashes=lambda heads: heads[32:]
+        ),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
+    ),
+    "a tree in another order": (
+        change_latest_tile(
+            wallet_ids=lambda ids: ids[::-1],
+            seqs=lambda seqs: seqs[::-1],
+            head_hashes=lambda heads: heads[96:] + heads[64:96] + heads[32:64] + heads[:32],
+        ),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
+    ),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
         "order_state",
         set(),
     ),
+    # There are no operations behind planted entries.
+    "a transfer that went out and did not come in": (
+        send_to_nobody,
+        "double_entry",
+        {"currency_total", "operation_unknown"},
+    ),
+    "a transfer that grew on its way": (
+        send_less_than_arrives,
+        "double_entry",
+        {"currency_total", "operation_unknown"},
+    ),
+    "a transfer to oneself": (
+        send_to_oneself,
+        "counterparty",
+        {"double_entry", "currency_total", "operation_unknown"},
+    ),
+    "a transfer to a wallet that does not exist": (
+        with_counterparty("TRANSFER_OUT", -5, "wal_nobody"),
+        "counterparty",
+        {"double_entry", "currency_total", "operation_unknown"},
+    ),
+    "a deposit from the house": (
+        with_counterparty("DEPOSIT", 5, "house:adjustments"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "a credit from the bank": (
+        with_counterparty("CREDIT", 5, "bank"),
+        "counterparty",
+        {"bank_total", "operation_unknown"},
+    ),
+    "a transfer to the house": (
+        with_counterparty("TRANSFER_OUT", -5, "house:revenue"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "a voucher of nobody": (
+        with_counterparty("VOUCHER", -5, "a friend"),
+        "counterparty",
+        {"operation_unknown"},
+    ),
+    "an hour's sums": (
+        with_sums([{"account": "bank", "currency": "INR", "debit": Decimal128("20001"), "credit": Decimal128("1000")}]),
+        "account_sums",
+        set(),
+    ),
+    "an hour's sums without an account": (with_sums([]), "account_sums", set()),
+    "an hour's sums that are none": (break_stored_sums, "malformed_document", set()),
+    "sums of no hour": (sums_of_no_hour, "malformed_document", set()),
+    "an entry that came too late for its hour": (
+        commit_in_a_closed_hour,
+        "account_sums",
+        {"operation_unknown"},
+    ),
 }
+
+
+class TestCheckpoints:
+    async def test_are_signed_by_the_key_of_the_settings(self, books: Books, tmp_path: Path) -> None:
+        other = {"WALLET_CHECKPOINT_SIGNING_KEY": "A" * 43 + "="}
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", **other)
+        assert ended.status == 1, ended.out + ended.err
+        assert ended.out.count("BREACH checkpoint_signature") == 3
+
+    async def test_may_leave_tiles_that_none_of_them_names(self, books: Books) -> None:
+        """Of one who came second: what it wrote stays."""
+        last = await books.one("checkpoints", _id=3)
+        await books.remove("checkpoints", last)
+        assert await check_books(books) == []
+
+    async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
+        ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
+        assert ended.status == 0, ended.out + ended.err
+        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 4 wallets under ")
+        assert await check_books(books) == []
+
+    async def test_are_not_taken_of_nothing(self, servers: Servers, tmp_path: Path) -> None:
+        settings = make_settings(servers)
+        await set_up(settings)
+        ended = await run_module(settings, tmp_path, "scripts.checkpoint")
+        assert (ended.status, ended.out) == (1, "")
+        assert "no wallets yet" in ended.err
+
+
+async def check_books(books: Books) -> list[Breach]:
+    return await check_ledger(books.databases, grace=_GRACE, checkpoint_key=signing_key(books.settings).public_key())
 
 
 class TestEachDamage:
@@ -580,7 +1001,9 @@ class TestEachDamage:
     async def test_is_found_under_its_name_and_nothing_sound_is_blamed(self, books: Books, name: str) -> None:
         damage, rule, further = DAMAGES[name]
         subject = await damage(books)
-        found = await check_ledger(books.databases, grace=_GRACE)
+        found = await check_books(books)
         assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
         assert rules_of(found) == {rule, *further}, found
         assert all(breach.detail for breach in found)
+        # Of the two accounts that there are, each hour is blamed once.
+        assert len([breach for breach in found if breach.rule == "account_sums"]) <= 2, found

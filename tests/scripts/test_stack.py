@@ -1,5 +1,6 @@
 """The embedded servers and the stack around them, as real processes."""
 
+import base64
 import re
 import signal
 import socket
@@ -187,11 +188,12 @@ class TestStack:
     def test_makes_secrets_once(self, tmp_path: Path, stack: Stack) -> None:
         first = dict(stack.settings)
         assert first["WALLET_BANK_WEBHOOK_SECRET"].startswith("whsec_")
+        assert len(base64.b64decode(first["WALLET_ENCRYPTION_KEY"], validate=True)) == 32
         stack.stop_all()
         with Stack(tmp_path, settings={"WALLET_MONGO_URL": first["WALLET_MONGO_URL"]}) as again:
             again.start_servers()
-            assert {name: again.settings[name] for name in first if name.endswith("SECRET")} == {
-                name: value for name, value in first.items() if name.endswith("SECRET")
+            assert {name: again.settings[name] for name in first if name.endswith(("SECRET", "KEY"))} == {
+                name: value for name, value in first.items() if name.endswith(("SECRET", "KEY"))
             }
 
     def test_tells_no_program_but_the_set_up_who_the_administrator_is(self, tmp_path: Path) -> None:

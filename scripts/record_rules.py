@@ -1,0 +1,261 @@
+"""What each record of the ledger calls for: entries, and its share in the counters of its wallet.
+
+Like `ledger_rules`, written out a second time on purpose, over documents as the driver gives them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+Row = dict[str, Any]
+
+
+class Due(NamedTuple):
+    """An entry that has to be there."""
+
+    type: str
+    wallet_id: str
+    amount: int
+    currency: str
+
+
+class Share(NamedTuple):
+    """What a record accounts for in its wallet: held money, what may still move it, what counts for the limits."""
+
+    held: int = 0
+    open: int = 0
+    counted: int = 0
+    operations: int = 0
+
+
+class Kind(NamedTuple):
+    """One kind of record: its collection, its statuses, and what each calls for.
+
+    `entries` gives the ways in which a record may have come to its state, of which one has to fit.
+    """
+
+    collection: str
+    prefix: str
+    statuses: frozenset[str]
+    # In these the outbox has a row of this topic, and in no other has it any.
+    awaited: Mapping[str, str]
+    entries: Callable[[Row], tuple[tuple[Due, ...], ...]]
+    share: Callable[[Row], Share]
+    fields: tuple[str, ...] = ()
+    # Whose idempotency key its answer stands under, and whether it belongs to one person's wallet.
+    asked_by: str = "user_id"
+    has_owner: bool = True
+
+
+@dataclass(slots=True)
+class Tally:
+    """The shares of all records of one wallet, those of the limits by their windows."""
+
+    wallet_id: str
+    held: int = 0
+    open: int = 0
+    count_by_hour: Counter[str] = field(default_factory=Counter)
+    amount_by_day: Counter[str] = field(default_factory=Counter)
+    amount_by_month: Counter[str] = field(default_factory=Counter)
+
+    def add(self, share: Share, created_at: datetime) -> None:
+        moment = created_at.isoformat()
+        self.held += share.held
+        self.open += share.open
+        self.count_by_hour[moment[:13]] += share.operations
+        self.amount_by_day[moment[:10]] += share.counted
+        self.amount_by_month[moment[:7]] += share.counted
+
+    def take(self, other: "Tally") -> None:
+        self.held += other.held
+        self.open += other.open
+        self.count_by_hour.update(other.count_by_hour)
+        self.amount_by_day.update(other.amount_by_day)
+        self.amount_by_month.update(other.amount_by_month)
+
+    def usage_differs(self, usage: Row) -> str | None:
+        """What the wallet's counters say against what its records make, window by window; None where they agree."""
+        for window, value, due in (
+            ("hour", "hour_count", self.count_by_hour),
+            ("day", "day_amount", self.amount_by_day),
+            ("month", "month_amount", self.amount_by_month),
+        ):
+            named, found = usage.get(window), usage.get(value)
+            if found != due[str(named)]:
+                return f"{value} of {named or 'no window'} is {found}, the operations make {due[str(named)]}"
+        return None
+
+
+_PURSUED: Final = ("pending", "processing")
+_IN_REVIEW: Final = "requires_review"
+_UNAPPROVED: Final = "requires_approval"
+_UNDONE: Final = ("failed", "canceled")
+
+
+def _deposit_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    return ((_own(row, "DEPOSIT"),) if row["status"] == "success" else (),)
+
+
+def _deposit_share(row: Row) -> Share:
+    return Share(open=int(row["status"] in (*_PURSUED, _IN_REVIEW)))
+
+
+def _withdrawal_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    ends = {"success": "WITHDRAWAL_SETTLEMENT"} | dict.fromkeys(_UNDONE, "WITHDRAWAL_REFUND")
+    end = ends.get(row["status"])
+    return ((_own(row, "WITHDRAWAL"), *(() if end is None else (_own(row, end),))),)
+
+
+def _reserved_share(row: Row) -> Share:
+    """Of withdrawals and of transfers: held while it is open, counted unless it came to nothing."""
+    is_open = row["status"] not in ("success", *_UNDONE)
+    is_counted = row["status"] not in _UNDONE
+    amount = row["amount"]
+    return Share(amount * is_open, int(is_open), amount * is_counted, int(is_counted))
+
+
+def _transfer_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    held, released = _own(row, "HOLD"), _own(row, "HOLD_RELEASE")
+    paid = _own(row, "TRANSFER_OUT"), Due("TRANSFER_IN", row["to_wallet_id"], row["amount"], row["currency"])
+    match row["status"]:
+        case "success":
+            return paid, (held, released, *paid)
+        case "requires_approval":
+            return ((held,),)
+        case _:
+            return ((held, released),)
+
+
+def _transfer_share(row: Row) -> Share:
+    """One that was reversed has come to nothing, and its sender may send as much again."""
+    share = _reserved_share(row)
+    return share if row.get("reversal_id") is None else share._replace(counted=0, operations=0)
+
+
+def _hold_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    held, captured = _own(row, "HOLD"), row["captured_amount"]
+    match row["status"]:
+        case "held":
+            return ((held,),)
+        case "captured":
+            rest, to = row["amount"] - captured, row["to_wallet_id"]
+            taken = _own(row, "HOLD_CAPTURE")._replace(amount=captured)
+            paid = () if to is None else (Due("TRANSFER_IN", to, captured, row["currency"]),)
+            back = () if not rest else (_own(row, "HOLD_RELEASE")._replace(amount=rest),)
+            return ((held, taken, *paid, *back),)
+        case _:
+            return ((held, _own(row, "HOLD_RELEASE")),)
+
+
+def _hold_share(row: Row) -> Share:
+    """The rest of a capture gives its amount back, but the hold still was one."""
+    match row["status"]:
+        case "held":
+            return Share(row["amount"], 1, row["amount"], 1)
+        case "captured":
+            return Share(counted=row["captured_amount"], operations=1)
+        case _:
+            return Share()
+
+
+def _adjustment_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    return ((_own(row, str(row["type"]).upper()),) if row["status"] == "success" else (),)
+
+
+def _adjustment_share(row: Row) -> Share:
+    return Share(open=int(row["status"] == _UNAPPROVED))
+
+
+def _reversal_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    taken = row["amount"] - row["shortfall"]
+    due = (
+        ("REVERSAL_OUT", row["from_wallet_id"], taken),
+        ("REVERSAL_IN", row["to_wallet_id"], taken),
+        ("REVERSAL_IN", row["to_wallet_id"], row["shortfall"]),
+    )
+    return (tuple(Due(kind, to, amount, row["currency"]) for kind, to, amount in due if to is not None and amount),)
+
+
+def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    arrived = Due("CONVERSION_IN", row["to_wallet_id"], row["to_amount"], row["to_currency"])
+    return ((_own(row, "CONVERSION_OUT"), arrived),)
+
+
+def _no_share(row: Row) -> Share:  # noqa: ARG001 as its neighbours
+    return Share()
+
+
+def _own(row: Row, entry_type: str) -> Due:
+    return Due(entry_type, row["wallet_id"], row["amount"], row["currency"])
+
+
+# What a record needs to be counted.
+TALLIED: Final[Mapping[str, type]] = {"wallet_id": str, "status": str, "amount": int, "created_at": datetime}
+
+KINDS: Final = (
+    Kind(
+        "deposits",
+        "dep",
+        frozenset({*_PURSUED, "success", "failed", _IN_REVIEW}),
+        dict.fromkeys(_PURSUED, "bank_order"),
+        _deposit_entries,
+        _deposit_share,
+    ),
+    Kind(
+        "withdrawals",
+        "wdr",
+        frozenset({*_PURSUED, "success", *_UNDONE, _IN_REVIEW, _UNAPPROVED}),
+        {**dict.fromkeys(_PURSUED, "bank_order"), _UNAPPROVED: "expiry"},
+        _withdrawal_entries,
+        _reserved_share,
+    ),
+    Kind(
+        "transfers",
+        "trf",
+        frozenset({"success", "canceled", _UNAPPROVED}),
+        {_UNAPPROVED: "expiry"},
+        _transfer_entries,
+        _transfer_share,
+        fields=("to_wallet_id", "reversal_id"),
+    ),
+    Kind(
+        "holds",
+        "hld",
+        frozenset({"held", "captured", "released", "expired"}),
+        {"held": "expiry"},
+        _hold_entries,
+        _hold_share,
+        fields=("to_wallet_id", "captured_amount", "expires_at"),
+    ),
+    Kind(
+        "adjustments",
+        "adj",
+        frozenset({"success", "rejected", _UNAPPROVED}),
+        {},
+        _adjustment_entries,
+        _adjustment_share,
+        asked_by="requested_by",
+    ),
+    Kind(
+        "reversals",
+        "rev",
+        frozenset({"success"}),
+        {},
+        _reversal_entries,
+        _no_share,
+        fields=("from_wallet_id", "to_wallet_id", "shortfall"),
+        asked_by="requested_by",
+        has_owner=False,
+    ),
+    Kind(
+        "conversions",
+        "cnv",
+        frozenset({"success"}),
+        {},
+        _conversion_entries,
+        _no_share,
+        fields=("to_wallet_id", "to_amount", "to_currency"),
+    ),
+)

@@ -1,0 +1,122 @@
+"""The books as the house's own people see them, over HTTP."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.dependencies import AdminUser, OpenResources
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import View, problem_responses
+from service.domain.accounts import AccountSum
+from service.domain.clock import to_rfc3339
+from service.errors import Forbidden, Unauthenticated, Unavailable
+from service.services.trial_balance import CurrencyBalance, TrialBalance, draw_up_trial_balance
+
+router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+
+
+class BookedView(View):
+    """What was booked in minor units. `balance` is credit less debit."""
+
+    debit: int = Field(ge=0, description="What wallets received from it")
+    credit: int = Field(ge=0, description="What wallets gave to it")
+    balance: int = Field(description="Negative: wallets have received that much more than they gave")
+
+
+class AccountView(BookedView):
+    account: str = Field(examples=["bank"])
+
+
+class WalletsView(View):
+    """All wallets of the currency, whatever their status. `balance` is `available` and `held` together."""
+
+    available: int = Field(ge=0)
+    held: int = Field(ge=0)
+    balance: int = Field(ge=0)
+    wallets: int = Field(ge=0, description="How many there are")
+
+
+class CurrencyBalanceView(View):
+    currency: str = Field(examples=["INR"])
+    accounts: list[AccountView]
+    between_wallets: BookedView = Field(description="Transfers and their like: its balance is 0 in sound books")
+    wallets: WalletsView
+    total: int = Field(description="Balances of the accounts and of the wallets: 0 in sound books")
+    is_balanced: bool
+
+
+_EXAMPLE: dict[str, Any] = {
+    "as_of": "2026-02-24T12:34:56.789Z",
+    "sums_through": "2026-02-24T12:00:00.000Z",
+    "is_balanced": True,
+    "currencies": [
+        {
+            "currency": "INR",
+            "accounts": [
+                {"account": "bank", "debit": 1250000, "credit": 250000, "balance": -1000000},
+                {"account": "house:fx", "debit": 0, "credit": 0, "balance": 0},
+                {"account": "house:rewards", "debit": 0, "credit": 0, "balance": 0},
+                {"account": "house:adjustments", "debit": 5000, "credit": 0, "balance": -5000},
+                {"account": "house:revenue", "debit": 0, "credit": 30000, "balance": 30000},
+            ],
+            "between_wallets": {"debit": 48000, "credit": 48000, "balance": 0},
+            "wallets": {"available": 960000, "held": 15000, "balance": 975000, "wallets": 42},
+            "total": 0,
+            "is_balanced": True,
+        }
+    ],
+}
+
+
+class TrialBalanceView(View):
+    """Sums may pass 2^53: read them with a parser that keeps large integers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    as_of: str = Field(json_schema_extra={"format": "date-time"})
+    sums_through: str | None = Field(
+        json_schema_extra={"format": "date-time"},
+        description="Up to here stored sums were taken, later entries were read; null where no hour is closed yet",
+    )
+    is_balanced: bool
+    currencies: list[CurrencyBalanceView]
+
+
+@router.get(
+    "/trial-balance",
+    response_model=TrialBalanceView,
+    responses=problem_responses(Unauthenticated, Forbidden, Unavailable),
+    summary="Every account against every wallet",
+)
+async def get_trial_balance(_user: AdminUser, resources: OpenResources) -> Response:
+    """What the accounts of the bank and the house and all wallets have, by currency, at one moment."""
+    balance = await draw_up_trial_balance(resources.databases.client)
+    # Not by orjson, which refuses integers beyond 64 bits.
+    return Response(json.dumps(_trial_balance_view(balance)), media_type="application/json")
+
+
+def _trial_balance_view(balance: TrialBalance) -> dict[str, Any]:
+    return {
+        "as_of": to_rfc3339(balance.as_of),
+        "sums_through": None if balance.sums_through is None else to_rfc3339(balance.sums_through),
+        "is_balanced": balance.is_balanced,
+        "currencies": [_currency_view(currency) for currency in balance.currencies],
+    }
+
+
+def _currency_view(currency: CurrencyBalance) -> dict[str, Any]:
+    _, available, held, wallets = currency.wallets
+    return {
+        "currency": currency.currency,
+        "accounts": [{"account": one.account, **_booked_view(one)} for one in currency.accounts],
+        "between_wallets": _booked_view(currency.between_wallets),
+        "wallets": {"available": available, "held": held, "balance": available + held, "wallets": wallets},
+        "total": currency.total,
+        "is_balanced": currency.is_balanced,
+    }
+
+
+def _booked_view(one: AccountSum) -> dict[str, int]:
+    return {"debit": one.debit, "credit": one.credit, "balance": one.balance}

@@ -1,0 +1,173 @@
+"""One's authenticator app over HTTP: enrolling, recovery codes, and giving it up."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.auth import Password
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import View, problem_responses
+from service.domain.clock import to_rfc3339
+from service.domain.totp import Enrolment, TotpStatus
+from service.errors import (
+    AccountDeactivated,
+    BodyTooLarge,
+    InvalidCode,
+    InvalidFields,
+    Malformed,
+    TooManyAttempts,
+    TotpAlreadyActive,
+    TotpNotEnrolled,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WrongPassword,
+)
+from service.services import totp
+
+router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
+
+# Secrets and recovery codes are shown once; no cache on the way shows them again.
+_NOT_CACHED = {"Cache-Control": "no-store"}
+_CODE_LENGTH_LIMIT = 64
+_ASKING = (Malformed, BodyTooLarge, UnsupportedMediaType, Unauthenticated, AccountDeactivated, InvalidFields)
+_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105 an example
+_RECOVERY_CODE = "MZXW-6YTB-OI3D-4NRQ"
+
+AppCode = Annotated[
+    str, Field(min_length=1, max_length=_CODE_LENGTH_LIMIT, description="Six digits, from the app", examples=["492039"])
+]
+AnyCode = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=_CODE_LENGTH_LIMIT,
+        description="Six digits from the app, or a recovery code",
+        examples=["492039", _RECOVERY_CODE],
+    ),
+]
+
+
+class PasswordAgain(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"password": "copper-lantern-meadow-41"}]})
+
+    password: Password
+
+
+class ActivationRequest(StrictModel):
+    code: AppCode
+
+
+class CodeRequest(StrictModel):
+    code: AnyCode
+
+
+class DisablingRequest(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"password": "copper-lantern-meadow-41", "code": "492039"}]}
+    )
+
+    password: Password
+    code: AnyCode
+
+
+class TotpView(View):
+    status: TotpStatus = Field(examples=["active"])
+    recovery_codes_left: int = Field(ge=0, examples=[10])
+    activated_at: str | None = _TIME
+
+
+class TotpSecretView(View):
+    """Shown once."""
+
+    status: TotpStatus = Field(examples=["pending"])
+    secret: str = Field(description="Base32, for typing it in", examples=[_SECRET])
+    otpauth_uri: str = Field(
+        description="The same as a QR code carries it",
+        examples=[
+            f"otpauth://totp/Wallet%20service:asha%40example.com?secret={_SECRET}&issuer=Wallet%20service",
+        ],
+    )
+
+
+class RecoveryCodesView(View):
+    """Shown once. Each replaces the app's code one time."""
+
+    status: TotpStatus = Field(examples=["active"])
+    recovery_codes: list[str] = Field(examples=[[_RECOVERY_CODE, "KRSX-G5DF-OJZG-C2LT"]])
+
+
+@router.get(
+    "/me/totp",
+    response_model=TotpView,
+    responses=problem_responses(Unauthenticated),
+    summary="Whether one has an authenticator app, and how many recovery codes are left",
+)
+async def get_totp(user: CurrentUser) -> Response:
+    return _shape(_view(await totp.find_enrolment(user.user_id)))
+
+
+@router.post(
+    "/me/totp",
+    status_code=201,
+    response_model=TotpSecretView,
+    responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
+    summary="Begin with an authenticator app; it counts once a code of it was sent",
+)
+async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: OpenResources) -> Response:
+    begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
+    return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
+
+
+@router.post(
+    "/me/totp/confirm",
+    response_model=RecoveryCodesView,
+    responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    summary="Make the app count, with a code of it; the answer has the recovery codes",
+)
+async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenResources) -> Response:
+    return _recovery_codes(await totp.activate(resources.settings, user, body.code))
+
+
+@router.post(
+    "/me/totp/recovery-codes",
+    response_model=RecoveryCodesView,
+    responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    summary="Ten new recovery codes; the old ones hold no more",
+)
+async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: OpenResources) -> Response:
+    return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
+
+
+# Not DELETE: its body means nothing (RFC 9110, section 9.3.5), proxies may drop it, and a password belongs in no URL.
+@router.post(
+    "/me/totp/disable",
+    response_model=TotpView,
+    responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
+    summary="Give the app up, with the password and a code",
+)
+async def disable(body: DisablingRequest, user: CurrentUser, resources: OpenResources) -> Response:
+    await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
+    return _shape(_view(None))
+
+
+def _view(enrolment: Enrolment | None) -> dict[str, Any]:
+    if enrolment is None:
+        return {"status": TotpStatus.NONE, "recovery_codes_left": 0, "activated_at": None}
+    return {
+        "status": enrolment.status,
+        "recovery_codes_left": len(enrolment.recovery_hashes),
+        "activated_at": None if enrolment.activated_at is None else to_rfc3339(enrolment.activated_at),
+    }
+
+
+def _recovery_codes(codes: list[str]) -> Response:
+    return _shape({"status": TotpStatus.ACTIVE, "recovery_codes": codes})
+
+
+def _shape(answer: dict[str, Any], status_code: int = 200) -> Response:
+    return Response(orjson.dumps(answer), status_code, headers=_NOT_CACHED, media_type="application/json")

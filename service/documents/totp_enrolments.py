@@ -1,0 +1,44 @@
+"""A user's authenticator app: its secret, encrypted, and what of its codes is used up."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+from service.documents.validation import COUNT, HASH, TEXT, TIME
+
+
+class TotpEnrolment(Document):
+    """`sealed_secret` is AES-256-GCM bound to the user, empty without an enrolment; `recovery_hashes` are keyed hashes.
+
+    The document outlives the enrolment: the tries counted until `tries_until` must not start anew with it.
+    """
+
+    id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; this is the user's id
+    status: str
+    sealed_secret: bytes
+    last_step: int
+    recovery_hashes: list[str]
+    tries: int
+    tries_until: datetime
+    created_at: datetime
+    updated_at: datetime
+    activated_at: datetime | None
+
+    class Settings:
+        name = "totp_enrolments"
+        indexes: ClassVar[list[IndexModel]] = []
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": ["_id", "status", "sealed_secret", "last_step", "recovery_hashes", "tries", "tries_until"],
+            "properties": {
+                "_id": TEXT,
+                "status": {"enum": ["none", "pending", "active"]},
+                "sealed_secret": {"bsonType": "binData"},
+                "last_step": COUNT,
+                "recovery_hashes": {"bsonType": "array", "items": HASH},
+                "tries": COUNT,
+                "tries_until": TIME,
+            },
+        }

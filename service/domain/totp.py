@@ -1,0 +1,115 @@
+"""Codes of an authenticator app (TOTP, RFC 6238) and recovery codes: when one fits, and how both are kept."""
+
+import base64
+import hmac
+import re
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import NamedTuple
+
+import pyotp
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from pyotp.exceptions import OTPVerificationError
+
+ISSUER = "Wallet service"
+# 30 s before and after: a phone's clock, and the time that typing takes (RFC 6238, section 5.2).
+_WINDOW_STEPS = 1
+
+RECOVERY_CODES = 10
+# 80 bits: nobody guesses one, and sixteen letters can be copied by hand.
+RECOVERY_CODE_BYTES = 10
+_GROUP = 4
+
+# A million codes of which three fit at a time: five tries in 15 minutes make one in seven hundred a day.
+TRIES = 5
+TRIES_WINDOW = timedelta(minutes=15)
+
+# AES-GCM's own (NIST SP 800-38D, section 8.2). Random, and each key seals far fewer than 2^32 secrets.
+SEAL_NONCE_BYTES = 12
+
+_TOTP_CODE = re.compile(r"[0-9]{6}")
+
+
+class TotpStatus(StrEnum):
+    NONE = "none"
+    # The secret was shown, but no code has proved yet that an app has it.
+    PENDING = "pending"
+    ACTIVE = "active"
+
+
+class Enrolment(NamedTuple):
+    """One user's. `last_step` is the time step of the last code taken: codes of it and before it are used up."""
+
+    user_id: str
+    status: TotpStatus
+    sealed_secret: bytes
+    last_step: int
+    recovery_hashes: tuple[str, ...]
+    tries: int
+    tries_until: datetime
+    activated_at: datetime | None
+
+
+class Proof(NamedTuple):
+    """A fitting code's time step, or the hash of what may be a recovery code; the database knows what is used up."""
+
+    step: int | None = None
+    recovery_hash: str | None = None
+
+
+class Unreadable(Exception):
+    """A sealed secret that the key does not open: another key, another user, or damage."""
+
+
+def otpauth_uri(secret: str, email: str) -> str:
+    """What an authenticator app reads from a QR code."""
+    return pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER)
+
+
+def looks_like_totp(code: str) -> bool:
+    return _TOTP_CODE.fullmatch(_bare(code)) is not None
+
+
+def matching_step(secret: str, code: str, now: datetime) -> int | None:
+    """The time step whose code this is, among the current one and its neighbours."""
+    if not looks_like_totp(code):
+        return None
+    try:
+        return pyotp.TOTP(secret).verify_and_get_timecode(_bare(code), for_time=now, valid_window=_WINDOW_STEPS)
+    except OTPVerificationError:
+        return None
+
+
+def recovery_code(random_bytes: bytes) -> str:
+    """'ABCD-EFGH-IJKL-MNOP': base32, which has no 0, 1 and 8 to mistake for letters."""
+    text = base64.b32encode(random_bytes).decode()
+    return "-".join(text[start : start + _GROUP] for start in range(0, len(text), _GROUP))
+
+
+def hash_recovery_code(key: bytes, user_id: str, code: str) -> str:
+    """Hyphens, white space and capitals do not matter.
+
+    One HMAC and no argon2id: slow hashes are for passwords, which people choose and others guess. These are 80 random
+    bits, more than can be tried even by who has the key; and without it there is nothing to try against.
+    """
+    return hmac.digest(key, f"{user_id}\0{_bare(code).upper()}".encode(), sha256).hex()
+
+
+def seal_secret(key: bytes, user_id: str, secret: str, nonce: bytes) -> bytes:
+    """Nonce and AES-256-GCM ciphertext, bound to the user: in somebody else's enrolment it does not open."""
+    return nonce + AESGCM(key).encrypt(nonce, secret.encode(), user_id.encode())
+
+
+def open_secret(key: bytes, user_id: str, sealed: bytes) -> str:
+    """Raises Unreadable."""
+    nonce, ciphertext = sealed[:SEAL_NONCE_BYTES], sealed[SEAL_NONCE_BYTES:]
+    try:
+        return AESGCM(key).decrypt(nonce, ciphertext, user_id.encode()).decode()
+    except (InvalidTag, ValueError) as error:
+        raise Unreadable(f"the secret of {user_id} does not open with this key") from error
+
+
+def _bare(code: str) -> str:
+    return re.sub(r"[\s-]", "", code)

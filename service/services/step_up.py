@@ -1,0 +1,48 @@
+"""Step-up approval: the challenge of an operation, its code, and the mail that carries the code."""
+
+import secrets
+from datetime import datetime
+
+from service.domain.keys import KeyPurpose, derive_key
+from service.domain.money import format_minor
+from service.domain.step_up import CODE_LIFETIME, CODE_TRIES, Challenge, derive_code, hash_code
+from service.gateways.mailbox import Mail
+from service.settings import Settings
+
+_NONCE_BYTES = 16
+
+
+def new_challenge(settings: Settings, operation_id: str, now: datetime) -> Challenge:
+    """A new code for the operation, in nobody's hands yet: code_for makes it again for the mail."""
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    code_hash = hash_sent_code(settings, operation_id, code_for(settings, operation_id, nonce))
+    return Challenge(nonce, code_hash, now + CODE_LIFETIME, CODE_TRIES)
+
+
+def code_for(settings: Settings, operation_id: str, nonce: str) -> str:
+    return derive_code(derive_key(settings.root_key, KeyPurpose.STEP_UP_CODES), operation_id, nonce)
+
+
+def hash_sent_code(settings: Settings, operation_id: str, code: str) -> str:
+    """For check_code: what somebody sent, in the form in which the challenge keeps what is right."""
+    return hash_code(derive_key(settings.root_key, KeyPurpose.STEP_UP_HASHES), operation_id, code)
+
+
+def compose_code_mail(
+    *, email: str, operation_id: str, purpose: str, amount: int, currency: str, nonce: str, code: str
+) -> Mail:
+    """`purpose` is what the payer knows it by: 'withdrawal to •••• 0001'. The same arguments give the same mail and id.
+
+    The code stands in the text only: a subject shows on locked screens.
+    """
+    money = format_minor(amount, currency)
+    text = (
+        f"Your code is {code}\n"
+        "\n"
+        f"It confirms this payment and no other: {money}, {purpose} ({operation_id}).\n"
+        f"It is valid for {CODE_LIFETIME.seconds // 60} minutes.\n"
+        "\n"
+        "We never ask for this code, not by telephone, by mail or in a chat: whoever does is after your money.\n"
+        "If this payment is not yours, keep the code to yourself, and no money moves. Then change your password.\n"
+    )
+    return Mail(id=f"{operation_id}.{nonce}", to=email, subject=f"Confirm your payment of {money}", text=text)

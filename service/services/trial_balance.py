@@ -1,0 +1,85 @@
+"""The trial balance: what the house and the bank have, what wallets hold, and that the two are the same."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.database import Client, read_in_snapshot
+from service.domain.accounts import BETWEEN_WALLETS, AccountSum, SystemAccount, add_up
+from service.domain.clock import utc_now
+from service.repositories import account_sums as sums_repository
+from service.repositories import wallets as wallet_repository
+from service.repositories.wallets import WalletTotal
+
+# For each of the two reads. An hour and a quarter of entries at full speed, 2,000 a second, takes half of it.
+_LIMIT_S = 60.0
+
+
+class CurrencyBalance(NamedTuple):
+    """One currency: system accounts, whatever else entries name as one, and wallets."""
+
+    currency: str
+    accounts: list[AccountSum]
+    between_wallets: AccountSum
+    wallets: WalletTotal
+
+    @property
+    def total(self) -> int:
+        """Zero, or money has come from nowhere or gone there."""
+        return self.wallets.available + self.wallets.held + sum(account.balance for account in self.accounts)
+
+    @property
+    def is_balanced(self) -> bool:
+        return self.total == 0 and self.between_wallets.balance == 0
+
+
+class TrialBalance(NamedTuple):
+    """`sums_through`: from where on entries were read one by one; None where no hour was closed yet."""
+
+    as_of: datetime
+    sums_through: datetime | None
+    currencies: list[CurrencyBalance]
+
+    @property
+    def is_balanced(self) -> bool:
+        return all(currency.is_balanced for currency in self.currencies)
+
+
+async def draw_up_trial_balance(client: Client) -> TrialBalance:
+    """All of one moment: the stored sums, the entries since, and the wallets."""
+    return await read_in_snapshot(client, _read)
+
+
+async def _read(session: AsyncClientSession) -> TrialBalance:
+    # Before the first read, which is what takes the snapshot: nothing that was committed by then is missing.
+    as_of = utc_now()
+    stored = await sums_repository.find_last(session=session)
+    reached = None if stored is None else stored.through
+    since = await sums_repository.sum_entries(reached, None, session=session, limit_s=_LIMIT_S)
+    wallets = await wallet_repository.total_by_currency(session=session, limit_s=_LIMIT_S)
+    booked = add_up([*(() if stored is None else stored.sums), *since])
+    return TrialBalance(as_of, reached, _by_currency(booked, wallets))
+
+
+def _by_currency(booked: Iterable[AccountSum], wallets: Iterable[WalletTotal]) -> list[CurrencyBalance]:
+    sums = {(one.currency, one.account): one for one in booked}
+    totals = {total.currency: total for total in wallets}
+    # What names no account of ours is damage, and has to be seen.
+    strangers = sorted({account for _, account in sums} - {*SystemAccount, BETWEEN_WALLETS})
+    currencies = sorted({currency for currency, _ in sums} | set(totals))
+
+    def sum_of(currency: str, account: str) -> AccountSum:
+        return sums.get((currency, account), AccountSum(account, currency, 0, 0))
+
+    return [
+        CurrencyBalance(
+            currency,
+            [sum_of(currency, account) for account in SystemAccount]
+            + [sums[currency, account] for account in strangers if (currency, account) in sums],
+            sum_of(currency, BETWEEN_WALLETS),
+            totals.get(currency, WalletTotal(currency, 0, 0, 0)),
+        )
+        for currency in currencies
+    ]

@@ -1,0 +1,58 @@
+"""The books over HTTP: who may see them, and what they look like."""
+
+import httpx
+import pytest
+
+from service.controllers.admin import _EXAMPLE, TrialBalanceView
+from service.database import Databases
+from service.settings import Settings
+from tests.factories import bearer, change, make_account, make_user, withdrawal_of
+
+TRIAL_BALANCE = "/api/v1/admin/trial-balance"
+
+
+class TestTheTrialBalance:
+    async def test_is_shown_to_an_admin(self, api: httpx.AsyncClient, databases: Databases, settings: Settings) -> None:
+        # A currency that no other test has.
+        account = await make_account(databases, balance=1_000, currency="XPF")
+        await change(databases, withdrawal_of(account.wallet, 300))
+        admin = await make_user(databases, roles=["user", "admin"])
+        answer = await api.get(TRIAL_BALANCE, headers=bearer(admin, settings))
+        assert answer.status_code == 200
+        shown = answer.json()
+        assert TrialBalanceView(**shown).model_dump() == shown
+        (francs,) = [one for one in shown["currencies"] if one["currency"] == "XPF"]
+        nothing = {"debit": 0, "credit": 0, "balance": 0}
+        assert francs == {
+            "currency": "XPF",
+            "accounts": [
+                {"account": "bank", "debit": 1_000, "credit": 0, "balance": -1_000},
+                {"account": "house:fx", **nothing},
+                {"account": "house:rewards", **nothing},
+                {"account": "house:adjustments", **nothing},
+                {"account": "house:revenue", **nothing},
+            ],
+            "between_wallets": nothing,
+            "wallets": {"available": 700, "held": 300, "balance": 1_000, "wallets": 1},
+            "total": 0,
+            "is_balanced": True,
+        }
+
+    @pytest.mark.parametrize("roles", [[], ["user"], ["user", "service"]], ids=str)
+    async def test_is_shown_to_nobody_else(
+        self, api: httpx.AsyncClient, databases: Databases, settings: Settings, roles: list[str]
+    ) -> None:
+        somebody = await make_user(databases, roles=roles)
+        answer = await api.get(TRIAL_BALANCE, headers=bearer(somebody, settings))
+        assert (answer.status_code, answer.json()["error"]) == (403, "forbidden")
+        assert answer.headers["content-type"] == "application/problem+json"
+
+    async def test_takes_a_token(self, api: httpx.AsyncClient) -> None:
+        answer = await api.get(TRIAL_BALANCE)
+        assert (answer.status_code, answer.json()["error"]) == (401, "unauthenticated")
+
+    def test_has_an_example_that_is_balanced_itself(self) -> None:
+        assert TrialBalanceView(**_EXAMPLE).model_dump() == _EXAMPLE
+        for currency in _EXAMPLE["currencies"]:
+            balances = [account["balance"] for account in currency["accounts"]]
+            assert sum(balances) + currency["wallets"]["balance"] == currency["total"] == 0

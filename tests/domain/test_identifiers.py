@@ -1,0 +1,30 @@
+"""Ids and the time in them."""
+
+from datetime import timedelta
+
+import pytest
+
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, first_id_at, made_at, new_id
+
+
+class TestTheTimeOfAnId:
+    def test_parts_the_ids_made_before_from_those_made_since(self) -> None:
+        before = utc_now()
+        identifier = new_id(Prefix.ENTRY)
+        after = utc_now() + timedelta(milliseconds=1)
+        assert first_id_at(Prefix.ENTRY, before) <= identifier < first_id_at(Prefix.ENTRY, after)
+        made = made_at(identifier)
+        assert made is not None
+        assert before <= made < after
+
+    def test_is_to_the_millisecond(self) -> None:
+        now = utc_now()
+        assert made_at(first_id_at(Prefix.ENTRY, now) + "7" * 20) == now
+
+    @pytest.mark.parametrize(
+        "identifier",
+        ["", "ent_", "ent_second", "ent_0198c0ffee00", f"ent_0x{'0' * 30}", f"ent_{'f' * 32}", f"{'0' * 32}"],
+    )
+    def test_is_none_where_nobody_made_it(self, identifier: str) -> None:
+        assert made_at(identifier) is None
