@@ -50,8 +50,8 @@ def _hash_of(password: str) -> str:
     return passwords._hash(password)
 
 
-async def make_user(databases: Databases, *, password: str = PASSWORD, **overrides: Any) -> User:
-    """An active user without a wallet."""
+def build_user(*, password: str = PASSWORD, **overrides: Any) -> User:
+    """Active, without a wallet, and not in the database yet."""
     now = utc_now()
     fields: dict[str, Any] = {
         "id": new_id(Prefix.USER),
@@ -65,7 +65,12 @@ async def make_user(databases: Databases, *, password: str = PASSWORD, **overrid
         "created_at": now,
         "updated_at": now,
     }
-    user = User(**(fields | overrides))
+    return User(**(fields | overrides))
+
+
+async def make_user(databases: Databases, **overrides: Any) -> User:
+    """An active user without a wallet."""
+    user = build_user(**overrides)
     async with session_in_transaction(databases.client) as session:
         await user_repository.insert(user, session=session)
     return user
