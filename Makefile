@@ -79,6 +79,14 @@ seed: install ## Create the demo users (repeat-safe); ARGS="--users 1000 --balan
 check-ledger: install ## Prove the books: every wallet, entry, operation and the bank's journal
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)
 
+.PHONY: checkpoint
+checkpoint: install ## Seal and sign all wallets' heads now; the worker does it every hour
+	@$(IN_STACK) $(BIN)/python -m scripts.checkpoint
+
+.PHONY: verify-proof
+verify-proof: install ## Check a proof offline: ARGS="wallet --key keys.json proof.json"; ARGS="--help" tells more
+	@$(BIN)/python -m scripts.verify_proof $(ARGS)
+
 .PHONY: shell
 shell: install ## A Python with await, and the stack's settings in its environment
 	@$(IN_STACK) $(BIN)/python -m asyncio

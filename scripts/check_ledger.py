@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import ValidationError
 from pymongo.errors import PyMongoError
 from rich.box import SIMPLE_HEAD
@@ -36,13 +37,15 @@ _GRACE_S: Final = 3600.0
 console = Console()
 
 
-async def check_ledger(databases: Databases, *, grace: timedelta | None = None) -> list[Breach]:
+async def check_ledger(
+    databases: Databases, *, grace: timedelta | None = None, checkpoint_key: Ed25519PublicKey | None = None
+) -> list[Breach]:
     """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look.
 
     Without `grace`, unlike at the command line, nothing that waits is late: neither what the bank paid nor what it
-    said.
+    said. Without `checkpoint_key`, the signatures of checkpoints are not looked at.
     """
-    return (await inspect(databases, grace=grace)).breaches
+    return (await inspect(databases, grace=grace, checkpoint_key=checkpoint_key)).breaches
 
 
 def main(
@@ -55,7 +58,7 @@ def main(
         ),
     ] = _GRACE_S,
 ) -> None:
-    """Check every wallet, entry, operation, the bank's journal and its callbacks against each other."""
+    """Check every wallet, entry, operation, the bank's journal and callbacks, and checkpoints against each other."""
     try:
         inspection = asyncio.run(_inspect_shown(get_settings(), timedelta(seconds=grace)))
     except (PyMongoError, ValidationError) as error:
@@ -74,7 +77,12 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=await count_rows(databases))
-            return await inspect(databases, grace=grace, on_progress=lambda rows: progress.advance(task, rows))
+            return await inspect(
+                databases,
+                grace=grace,
+                checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
+                on_progress=lambda rows: progress.advance(task, rows),
+            )
     finally:
         await databases.client.close()
 

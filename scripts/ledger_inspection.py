@@ -15,14 +15,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
+from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
 from scripts.ledger_rules import (
     BETWEEN_WALLETS,
+    GENESIS,
     WALLET_PREFIX,
     Booked,
     Bookings,
@@ -60,7 +63,7 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
-    "idempotency_keys", "bank_callbacks", "account_sums",
+    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
@@ -71,7 +74,7 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours",
+    "idempotency records", "closed hours", "checkpoints",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -122,12 +125,17 @@ class Inspection:
 
 
 async def inspect(
-    databases: Databases, *, grace: timedelta | None = None, on_progress: OnProgress = lambda _rows: None
+    databases: Databases,
+    *,
+    grace: timedelta | None = None,
+    checkpoint_key: Ed25519PublicKey | None = None,
+    on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
-    ago and nobody has applied; without `grace` neither ever is.
+    ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
+    are not looked at.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -144,6 +152,7 @@ async def inspect(
                 await _inspect_operations(reader, inspection, now, grace)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
+                await _inspect_checkpoints(reader, inspection, checkpoint_key)
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
                 raise
@@ -195,8 +204,31 @@ class _Reader:
     async def find_named(
         self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]
     ) -> list[Row]:
-        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields), session=self._session)
+        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields) or None, session=self._session)
         return await cursor.to_list()
+
+    async def find_entries(self, named: Sequence[Row]) -> list[Row]:
+        """Each named by its wallet and number."""
+        cursor = self.wallet["transaction_logs"].find(
+            {"$or": list(named)}, ["wallet_id", "seq", "hash"], session=self._session
+        )
+        return await cursor.to_list()
+
+    async def named_tiles(self) -> AsyncIterator[Row]:
+        """`{_id: tile, number: of the first checkpoint that names it}`, in the order of their ids."""
+        cursor = await self.wallet["checkpoints"].aggregate(
+            [
+                {"$unwind": "$tiles"},
+                {"$group": {"_id": "$tiles.id", "number": {"$min": "$_id"}}},
+                {"$sort": {"_id": 1}},
+            ],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
 
     async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
         """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
@@ -443,6 +475,45 @@ def _operation_named_by(record: Row) -> str | None:
         return None
     operation_id = answer.get("id") if isinstance(answer, dict) else None
     return operation_id if isinstance(operation_id, str) else None
+
+
+async def _inspect_checkpoints(reader: _Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
+    """The series, every tile that it names, and the latest one's leaves against the entries."""
+    series = Series(key)
+    latest: Row | None = None
+    async for row in reader.find(reader.wallet["checkpoints"], [("_id", 1)]):
+        breaches = list(series.follow(row))
+        inspection.breaches += breaches
+        inspection.counts["checkpoints"] += 1
+        latest = None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+    tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
+    async for tile_id, (names, found) in _join((reader.named_tiles(), "_id"), (tiles, "_id")):
+        inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)
+    if latest is not None:
+        await _inspect_leaves(latest, reader, inspection)
+
+
+async def _inspect_leaves(checkpoint: Row, reader: _Reader, inspection: Inspection) -> None:
+    tree = Leaves(checkpoint)
+    for at, name in enumerate(checkpoint["tiles"]):
+        found = await reader.find_named(reader.wallet["checkpoint_tiles"], [name["id"]], ())
+        leaves = leaves_of(found[0]) if found else None
+        if leaves is None:
+            # Told already: the tile is not there, or is none. What it held cannot be counted.
+            return
+        inspection.breaches += tree.follow(at, leaves, await _heads_known(leaves, reader))
+    inspection.breaches += tree.end()
+
+
+async def _heads_known(leaves: Sequence[Row], reader: _Reader) -> dict[tuple[str, int], str]:
+    """The hashes of the entries that the leaves name; of wallets that have none yet, what their chain starts with."""
+    empty = [leaf["wallet_id"] for leaf in leaves if leaf["seq"] == 0]
+    wallets = await reader.find_named(reader.wallet["wallets"], empty, ("_id",)) if empty else []
+    known = {(wallet["_id"], 0): GENESIS for wallet in wallets}
+    named = [{"wallet_id": leaf["wallet_id"], "seq": leaf["seq"]} for leaf in leaves if leaf["seq"] != 0]
+    for entry in await reader.find_entries(named) if named else []:
+        known[entry["wallet_id"], entry["seq"]] = str(entry.get("hash"))
+    return known
 
 
 def _compare_totals(inspection: Inspection) -> None:

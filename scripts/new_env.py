@@ -11,7 +11,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 JWT_SECRET_BYTES: Final = 48  # HS256 asks for 32 at least (RFC 7518, section 3.2)
 WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
-ENCRYPTION_KEY_BYTES: Final = 32  # AES-256
+KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 PASSWORD_BYTES: Final = 24  # 192 bits: beyond guessing
 
 
@@ -23,7 +23,7 @@ def fill(example: str) -> str:
         if name.endswith("_WEBHOOK_SECRET"):
             value = "whsec_" + base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
         elif name.endswith("_KEY"):
-            value = base64.b64encode(secrets.token_bytes(ENCRYPTION_KEY_BYTES)).decode()
+            value = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         else:
             value = secrets.token_urlsafe(JWT_SECRET_BYTES if name.endswith("_SECRET") else PASSWORD_BYTES)
         return f"{name}={value}"

@@ -31,7 +31,7 @@ DEFAULT_DATA_DIR: Final = ".wallet-data"
 
 JWT_SECRET_BYTES: Final = 48  # HS256 asks for 32 at least (RFC 7518, section 3.2)
 WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
-ENCRYPTION_KEY_BYTES: Final = 32  # AES-256
+KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 
 
 def settings_around_us() -> dict[str, str]:
@@ -90,13 +90,14 @@ def own_secrets(data_dir: Path) -> dict[str, str]:
     def make_webhook_secret() -> str:
         return "whsec_" + base64.b64encode(secrets.token_bytes(WEBHOOK_SECRET_BYTES)).decode()
 
-    def make_encryption_key() -> str:
-        return base64.b64encode(secrets.token_bytes(ENCRYPTION_KEY_BYTES)).decode()
+    def make_key() -> str:
+        return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
     return {
         "WALLET_JWT_SECRET": private_value(folder / "jwt-secret", lambda: secrets.token_urlsafe(JWT_SECRET_BYTES)),
         "WALLET_BANK_WEBHOOK_SECRET": private_value(folder / "bank-webhook-secret", make_webhook_secret),
-        "WALLET_ENCRYPTION_KEY": private_value(folder / "encryption-key", make_encryption_key),
+        "WALLET_ENCRYPTION_KEY": private_value(folder / "encryption-key", make_key),
+        "WALLET_CHECKPOINT_SIGNING_KEY": private_value(folder / "checkpoint-signing-key", make_key),
     }
 
 

@@ -45,6 +45,7 @@ _RETRY_AFTER_S = 1
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
 
 _NAMESPACE_EXISTS = 48
+# A collection that was made or indexed a moment ago is not in any snapshot yet.
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_ATTEMPTS = 10
 _SNAPSHOT_PAUSE_S = 0.2
@@ -56,6 +57,8 @@ _ACTIONS = {
     "transaction_logs": ["find", "insert"],
     "account_sums": ["find", "insert"],
     "outbox": ["find", "insert", "update", "remove"],
+    "checkpoints": ["find", "insert"],
+    "checkpoint_tiles": ["find", "insert"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
@@ -129,9 +132,11 @@ async def run_in_transaction(client: Client, work: Callable[[AsyncClientSession]
 
 
 async def read_in_snapshot(client: Client, read: Callable[[AsyncClientSession], Awaitable[Result]]) -> Result:
-    """Reads of one moment, without the short life of a transaction: what a majority had committed at the first one.
+    """Reads of one moment, the latest that a majority has; nothing can be written.
 
-    `read` may run several times: a collection that was made a moment ago is in no snapshot yet.
+    Unlike a transaction it may take minutes and holds nothing up: a server keeps such a moment for
+    `minSnapshotHistoryWindowInSeconds`, 300 unless set otherwise. `read` may run several times: a collection that was
+    made a moment ago is in no snapshot yet.
     """
     attempt = 0
     while True:
@@ -239,10 +244,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
     roles = [{"role": role, "db": "admin"}, *ours]
     await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
-    return (
-        f"roles: {username} may find and insert in transaction_logs and account_sums, delete in outbox, "
-        "and change the rest"
-    )
+    return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete in outbox alone"
 
 
 async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:

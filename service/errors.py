@@ -23,7 +23,12 @@ WalletServiceError
 │   ├── ApprovalLapsed             409 approval_lapsed
 │   ├── TooManyTries               409 too_many_tries
 │   ├── TotpAlreadyActive          409 totp_already_active
-│   └── TotpNotEnrolled            409 totp_not_enrolled
+│   ├── TotpNotEnrolled            409 totp_not_enrolled
+│   ├── NotCheckpointed            409 not_checkpointed
+│   ├── QuoteExpired               409 quote_expired
+│   ├── QuoteUsed                  409 quote_used
+│   ├── HoldExpired                409 hold_expired
+│   └── RecipientAlreadyNamed      409 recipient_already_named
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -44,6 +49,12 @@ WalletServiceError
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
 ├── SearchTooLong                  422 search_too_long
+├── RateUnavailable                422 rate_unavailable
+├── AmountTooSmall                 422 amount_too_small
+├── AmountTooLarge                 422 amount_too_large
+├── HoldGuaranteed                 403 hold_guaranteed
+├── HoldAboveStepUp                422 hold_above_step_up
+├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -194,6 +205,30 @@ class TotpNotEnrolled(Conflict):
     code, title = "totp_not_enrolled", "There is no authenticator app to ask for a code"
 
 
+class NotCheckpointed(Conflict):
+    """There is nothing signed to prove it by yet."""
+
+    code, title = "not_checkpointed", "No checkpoint contains it yet"
+
+
+class QuoteExpired(Conflict):
+    code, title = "quote_expired", "The quote has expired"
+
+
+class QuoteUsed(Conflict):
+    """A quote is good for one conversion; says which one that was."""
+
+    code, title = "quote_used", "The quote was used already"
+
+
+class HoldExpired(Conflict):
+    code, title = "hold_expired", "The hold was not captured in time, and the funds were given back"
+
+
+class RecipientAlreadyNamed(Conflict):
+    code, title = "recipient_already_named", "The hold names its recipient already"
+
+
 class IdempotencyKeyReused(WalletServiceError):
     code, http_status, title = "idempotency_key_reused", 422, "The key was used for another request"
 
@@ -298,6 +333,43 @@ class SearchTooLong(WalletServiceError):
     """The filters match so rarely, or the range is so long, that too much would have to be read."""
 
     code, http_status, title = "search_too_long", 422, "The search took too long: take a shorter period"
+
+
+class RateUnavailable(WalletServiceError):
+    code, http_status, title = "rate_unavailable", 422, "There is no rate for this pair of currencies"
+
+
+class AmountTooSmall(WalletServiceError):
+    """Nothing would be left of it after rounding down."""
+
+    code, http_status, title = "amount_too_small", 422, "The amount is too small to be converted"
+
+
+class AmountTooLarge(WalletServiceError):
+    """What it is worth would leave the range that JSON numbers carry exactly."""
+
+    code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
+
+
+class HoldGuaranteed(WalletServiceError):
+    """The payer wants back what is set aside for somebody else."""
+
+    code, http_status, title = "hold_guaranteed", 403, "Only the recipient may release this hold"
+    is_kept_under_key = False
+
+
+class HoldAboveStepUp(WalletServiceError):
+    """A payment of that size needs a one-time code; a hold and its capture would be a way around it."""
+
+    code, http_status, title = (
+        "hold_above_step_up",
+        422,
+        "Above this amount a payment needs a code, so it cannot be a hold",
+    )
+
+
+class CaptureExceedsHold(WalletServiceError):
+    code, http_status, title = "capture_exceeds_hold", 422, "More was asked for than is held"
 
 
 class InternalError(WalletServiceError):

@@ -10,8 +10,13 @@ from service.controllers import (
     admin,
     approvals,
     auth,
+    checkpoints,
+    conversions,
     deposits,
     health,
+    holds,
+    proofs,
+    quotes,
     spending,
     statements,
     totp,
@@ -77,6 +82,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         totp.router,
         statements.router,
         spending.router,
+        proofs.router,
+        checkpoints.router,
+        quotes.router,
+        conversions.router,
+        holds.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

@@ -6,13 +6,18 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 _DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
-_ENCRYPTION_KEY_BYTES = 32
+_DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
+# AES-256, and the seed of Ed25519.
+_KEY_BYTES = 32
+
+# What may be set as the longest lifetime of a hold: a guarantee for more than a year is a debt.
+LONGEST_HOLD_S = 366 * 24 * 3600
 
 
 class Environment(StrEnum):
@@ -77,6 +82,23 @@ class Settings(BaseSettings):
     step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
     adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
 
+    # All pairs share one currency, the table's base (gateways/rates.py). Mid-market rates, rounded: a real source is
+    # one more class.
+    fx_rates: dict[str, str] = {
+        "USD/INR": "83.2500",
+        "EUR/USD": "1.0850",
+        "GBP/USD": "1.2700",
+        "USD/JPY": "149.5000",
+        "KWD/USD": "3.2500",
+    }
+    # What the house keeps of each conversion, in hundredths of a per cent.
+    fx_margin_bp: int = Field(50, ge=0, lt=10_000)
+    # Long enough to read it and to say yes, too short to wait for the market to move.
+    quote_lifetime_s: int = Field(30, ge=1, le=3600)
+    # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
+    hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
+    hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1, le=LONGEST_HOLD_S)
+
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
     bank_delay_min_s: float = Field(2.0, ge=0)
@@ -92,6 +114,10 @@ class Settings(BaseSettings):
 
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
+
+    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
+    checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
+    checkpoint_interval_s: int = Field(3600, ge=1)
 
     rate_limit_global: int = Field(1000, ge=0)
     rate_limit_balance: int = Field(10, ge=0)
@@ -117,17 +143,23 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("encryption_key")
+    @field_validator("encryption_key", "checkpoint_signing_key")
     @classmethod
-    def _refuse_a_short_key(cls, key: SecretStr) -> SecretStr:
-        if len(_key_bytes(key)) != _ENCRYPTION_KEY_BYTES:
-            raise ValueError("WALLET_ENCRYPTION_KEY has to be 32 bytes in base64")
+    def _refuse_a_short_key(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
+        if len(_key_bytes(key)) != _KEY_BYTES:
+            raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
+
+    @property
+    def checkpoint_seed(self) -> bytes:
+        return _key_bytes(self.checkpoint_signing_key)
 
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if self.hold_lifetime_s > self.hold_lifetime_max_s:
+            raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")
@@ -135,6 +167,8 @@ class Settings(BaseSettings):
                 raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
             if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
                 raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
+            if self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY:
+                raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
         if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
         return self

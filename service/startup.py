@@ -11,11 +11,13 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service.database import Databases, bind_documents, connect
+from service.domain.clock import utc_now
 from service.domain.limits import Limits
 from service.domain.policy import Policy
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
@@ -35,6 +37,7 @@ class Resources(NamedTuple):
     bank: Bank
     passwords: Passwords
     mailbox: Mailbox
+    rates: Rates
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -48,6 +51,8 @@ def policy_of(settings: Settings) -> Policy:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    # First, because nothing is open yet where it is refused.
+    rates = TableRates(settings.fx_rates, as_of=utc_now())
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     await bind_documents(databases)
     jobs = JobQueue(settings)
@@ -87,6 +92,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             SimulatedBank(settings, jobs),
             Passwords(hashing),
             FileMailbox(settings),
+            rates,
         )
     finally:
         await ledger.close()

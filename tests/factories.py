@@ -13,11 +13,14 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation
 from service.domain.policy import Policy
+from service.domain.quotes import Quote, QuoteStatus, Rate
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
+from service.ledger.conversions import ConvertMoney
 from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.transaction import prepare
+from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -204,3 +207,50 @@ async def book(
         assert await wallet_repository.update_guarded([(before, after)], session=session)
         await log_repository.insert_many([entry], session=session)
     return after
+
+
+async def make_quote(databases: Databases, user: User, **overrides: Any) -> Quote:
+    """Open for half a minute: 100.00 INR bring 1.20 USD."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.QUOTE),
+        "user_id": user.id,
+        "from_currency": "INR",
+        "to_currency": "USD",
+        "amount": 10_000,
+        "to_amount": 120,
+        "rate": Rate(12, 1_000, "table", now),
+        "margin_bp": 0,
+        "status": QuoteStatus.OPEN,
+        "conversion_id": None,
+        "request_id": None,
+        "expires_at": now + timedelta(seconds=30),
+        "created_at": now,
+        "updated_at": now,
+    }
+    quote = Quote(**(fields | overrides))
+    async with session_in_transaction(databases.client) as session:
+        await record_repository.insert_many([quote], session=session)
+    return quote
+
+
+def conversion_of(quote: Quote, **overrides: Any) -> ConvertMoney:
+    """With a key of its own."""
+    now = utc_now()
+    key = new_id(Prefix.TRANSACTION)
+    fields: dict[str, Any] = {
+        "now": now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": IdempotencyClaim(f"{quote.user_id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
+        "user_id": quote.user_id,
+        "token_version": None,
+        "conversion_id": new_id(Prefix.CONVERSION),
+        "quote_id": quote.id,
+        "currencies": (quote.from_currency, quote.to_currency),
+        "category": None,
+        "description": None,
+        "metadata": {},
+        "out_entry_id": new_id(Prefix.ENTRY),
+        "in_entry_id": new_id(Prefix.ENTRY),
+    }
+    return ConvertMoney(**(fields | overrides))

@@ -34,7 +34,7 @@ class TestSetUp:
     ) -> None:
         settings = make_settings(servers)
         admin[settings.database]["wallets"].insert_one({"_id": "wal_of_version_0_1", "available": Int64(5)})
-        with pytest.raises(OldData, match="version 0.1"):
+        with pytest.raises(OldData, match=r"version 0\.1"):
             await set_up(settings)
         assert admin[settings.database].list_collection_names() == ["wallets"]
 
@@ -65,6 +65,10 @@ class TestTheServicesUser:
             databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
             databases.wallet["account_sums"].delete_one({"_id": utc_now()}),
             databases.wallet["account_sums"].update_one({"_id": utc_now()}, {"$set": {"sums": []}}),
+            databases.wallet["checkpoints"].update_one({"_id": 1}, {"$set": {"root": "0" * 64}}),
+            databases.wallet["checkpoints"].delete_one({"_id": 1}),
+            databases.wallet["checkpoint_tiles"].update_one({"_id": "x"}, {"$set": {"seqs": []}}),
+            databases.wallet["checkpoint_tiles"].delete_one({"_id": "x"}),
             databases.bank["orders"].delete_one({"_id": "x"}),
         ):
             with pytest.raises(OperationFailure) as refused:

@@ -18,6 +18,7 @@ _PRODUCTION = Settings(
     jwt_secret=SecretStr("x" * 40),
     bank_webhook_secret=SecretStr("whsec_" + "eA==" * 8),
     encryption_key=SecretStr("eHh4" * 10 + "eHg="),
+    checkpoint_signing_key=SecretStr("eHh4" * 10 + "eHg="),
 )
 
 

@@ -18,6 +18,7 @@ from service.startup import open_resources
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
+from workers.checkpoints import take_checkpoints_for_ever
 from workers.outbox import drain_outbox, outbox_drain
 from workers.sweep import sweep_for_ever
 
@@ -49,6 +50,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     drains = [context[name] for name in ("callbacks", "outbox", "bank")]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
+    context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
     log.info("worker.started")
 
 
@@ -56,6 +58,7 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     log.info("worker.stopping")
     context["sweep"].cancel()
     context["account_sums"].cancel()
+    context["checkpoints"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank")))
     await context["stack"].aclose()
 

@@ -94,12 +94,17 @@ _Key = Annotated[_Label, AfterValidator(_no_operator)]
 _Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
 
 
-class OrderRequest(StrictModel):
-    amount: Amount
-    currency: Currency
+class NotedRequest(StrictModel):
+    """What people may write on whatever moves their money."""
+
     category: Annotated[_Label | None, Field(examples=["rent"])] = None
     description: Annotated[_Text | None, Field(examples=["October"])] = None
     metadata: Annotated[dict[_Key, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
+
+
+class OrderRequest(NotedRequest):
+    amount: Amount
+    currency: Currency
 
 
 class OperationView(View):

@@ -3,9 +3,13 @@
 from service.documents.account_sums import AccountSumsDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.checkpoints import CheckpointDocument, CheckpointTile
+from service.documents.conversions import ConversionDocument
+from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.quotes import QuoteDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -17,9 +21,14 @@ __all__ = [
     "AccountSumsDocument",
     "BankCallback",
     "BankOrder",
+    "CheckpointDocument",
+    "CheckpointTile",
+    "ConversionDocument",
     "Deposit",
+    "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
+    "QuoteDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -34,11 +43,16 @@ WALLET_DOCUMENTS = [
     Deposit,
     Withdrawal,
     TransferDocument,
+    QuoteDocument,
+    ConversionDocument,
+    HoldDocument,
     TransactionLog,
     IdempotencyKey,
     OutboxDocument,
     BankCallback,
     AccountSumsDocument,
     TotpEnrolment,
+    CheckpointDocument,
+    CheckpointTile,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -6,10 +6,13 @@ each change names the version that it was decided on.
 
 from typing import NamedTuple
 
+from service.domain.conversions import Conversion
+from service.domain.holds import Hold
 from service.domain.operations import Operation
+from service.domain.quotes import Quote
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer
+Record = Operation | Transfer | Quote | Conversion | Hold
 
 
 class RecordUpdate(NamedTuple):

@@ -60,11 +60,24 @@ def capture(
     command: Command,
     entry_id: str,
 ) -> Step:
-    """`amount` of what was set aside leaves; the rest, where there is one, has to be released in the same breath."""
+    """`amount` of what was set aside leaves; the rest, where there is one, has to follow by `release_rest`."""
     movement = movement_of(
         kind.captured, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
     return Step(ended(wallet, time_of(command.now, wallet)), movement)
+
+
+def release_rest(
+    kind: Reservation, captured: Step, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
+) -> Step:
+    """What the capture of a part leaves comes back, with its share of the amounts; one operation it stays."""
+    wallet = captured.wallet
+    rest = subject.amount - captured.movement.amount
+    movement = movement_of(
+        kind.released, wallet, rest, subject, counterparty=counterparty, command=command, entry_id=entry_id
+    )
+    at = time_of(command.now, wallet)
+    return Step(uncharged(wallet, rest, subject.created_at, at, is_whole=False), movement)
 
 
 def release(

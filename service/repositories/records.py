@@ -14,9 +14,12 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import Deposit, TransferDocument, Withdrawal
+from service.documents import ConversionDocument, Deposit, HoldDocument, QuoteDocument, TransferDocument, Withdrawal
+from service.domain.conversions import Conversion
+from service.domain.holds import Hold
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
+from service.domain.quotes import Quote
 from service.domain.records import Record, RecordUpdate
 from service.domain.transfers import Transfer
 
@@ -37,6 +40,9 @@ HOMES: dict[str, Home] = {
     Prefix.DEPOSIT: Home(Deposit, Operation),
     Prefix.WITHDRAWAL: Home(Withdrawal, Operation),
     Prefix.TRANSFER: Home(TransferDocument, Transfer),
+    Prefix.QUOTE: Home(QuoteDocument, Quote),
+    Prefix.CONVERSION: Home(ConversionDocument, Conversion),
+    Prefix.HOLD: Home(HoldDocument, Hold),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 
@@ -165,12 +171,22 @@ async def find_many(record_ids: Sequence[str], kind: type[_Kind]) -> list[_Kind]
 
 
 async def find_of_user(
-    prefix: Prefix, kind: type[_Kind], user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int
+    prefix: Prefix,
+    kind: type[_Kind],
+    user_id: str,
+    wanted: RecordFilter,
+    *,
+    before_id: str | None,
+    limit: int,
+    is_recipient: bool = False,
 ) -> list[_Kind]:
-    """A user's records of one kind, newest first; `before_id` is the last one of the page before."""
+    """A user's records of one kind, newest first; `before_id` is the last one of the page before.
+
+    `is_recipient`: those that somebody else made for the user; such kinds have an index for it.
+    """
     equal = {"status": wanted.status, "currency": wanted.currency, "category": wanted.category}
     times = {"$gte": wanted.created_from, "$lt": wanted.created_to}
-    condition: dict[str, Any] = {"user_id": user_id}
+    condition: dict[str, Any] = {"to_user_id" if is_recipient else "user_id": user_id}
     condition |= {name: value for name, value in equal.items() if value is not None}
     time_range = {operator: moment for operator, moment in times.items() if moment is not None}
     if time_range:

@@ -72,6 +72,18 @@ async def find_of_wallet(wallet_id: str, wanted: EntryFilter, *, before_seq: int
     return [entry_from_row(row) for row in await found.to_list()]
 
 
+async def find_following(wallet_id: str, *, after_seq: int, up_to_seq: int, limit: int) -> list[Entry]:
+    """A wallet's entries above `after_seq` and up to `up_to_seq`, oldest first: a piece of its chain."""
+    condition = {"wallet_id": wallet_id, "seq": {"$gt": Int64(after_seq), "$lte": Int64(up_to_seq)}}
+    found = TransactionLog.get_pymongo_collection().find(condition, sort=[("seq", 1)], limit=limit)
+    return [entry_from_row(row) for row in await found.to_list()]
+
+
+async def find_in_wallet(entry_id: str, wallet_id: str) -> Entry | None:
+    row = await TransactionLog.get_pymongo_collection().find_one({"_id": entry_id, "wallet_id": wallet_id})
+    return None if row is None else entry_from_row(row)
+
+
 async def find_of_user(
     user_id: str, wanted: EntryFilter, currency: str | None, *, before_id: str | None, limit: int
 ) -> list[Entry]:

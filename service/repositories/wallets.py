@@ -1,6 +1,6 @@
 """Queries on `wallets`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
@@ -8,6 +8,7 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import WalletDocument
+from service.domain.checkpoints import Leaf
 from service.domain.wallets import Wallet
 from service.repositories.records import from_row, to_row
 
@@ -96,6 +97,16 @@ async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> li
         condition["_id"] = {"$lt": before_id}
     found = WalletDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
     return [_from_row(row) for row in await found.to_list()]
+
+
+async def stream_heads(*, session: AsyncClientSession) -> AsyncIterator[Leaf]:
+    """The end of every wallet's chain, in the order of their ids."""
+    found = WalletDocument.get_pymongo_collection().find(
+        {}, {"seq": 1, "head_hash": 1}, sort=[("_id", 1)], session=session, batch_size=_ONE_BATCH
+    )
+    async with found:
+        async for row in found:
+            yield Leaf(row["_id"], int(row["seq"]), row["head_hash"])
 
 
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:

@@ -5,9 +5,11 @@ from typing import assert_never
 import structlog
 
 from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
 from service.services.approvals import lapse_payment, send_code
+from service.services.holds import expire_hold
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 
@@ -26,8 +28,17 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.APPROVAL_CODE:
             await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.EXPIRY:
-            await lapse_payment(row, desk.ledger)
+            await _end_in_time(row, desk)
         case OutboxTopic.REWARD:
             raise NotImplementedError
         case _:
             assert_never(row.topic)
+
+
+async def _end_in_time(row: OutboxRow, desk: Desk) -> None:
+    """What holds money for a time only; the subject's prefix tells what it is."""
+    match row.subject_id.partition("_")[0]:
+        case Prefix.HOLD:
+            await expire_hold(row, desk.ledger)
+        case _:
+            await lapse_payment(row, desk.ledger)

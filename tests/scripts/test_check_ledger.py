@@ -16,6 +16,7 @@ from bson.int64 import Int64
 from pymongo.asynchronous.collection import AsyncCollection
 
 from scripts.check_ledger import Breach, check_ledger
+from scripts.checkpoint_rules import check_tile
 from scripts.ledger_inspection import inspect
 from scripts.ledger_rules import recomputed_hash
 from seed.deposits import StartingBalance, deposit_once
@@ -34,6 +35,7 @@ from service.repositories import records as record_repository
 from service.services.account_sums import close_hours
 from service.services.approvals import cancel_payment
 from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
+from service.services.checkpoints import signing_key, take_checkpoint
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
 from service.services.outbox import claim_rows
@@ -75,7 +77,7 @@ class Books(NamedTuple):
 
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
-    "bank_callbacks", "orders", "account_sums",
+    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -136,6 +138,8 @@ async def _live(resources: Resources) -> None:
     unanswered = await ask("withdrawal", "unavailable", 300)
     await _pursue_due_orders(desk)
     await _let_the_bank_speak(resources)
+    for _ in range(2):
+        await take_checkpoint(resources.databases.client, resources.settings)
     held = await record_repository.find(unanswered, Operation)
     assert held is not None
     await resources.ledger.change(
@@ -171,6 +175,7 @@ async def _live(resources: Resources) -> None:
     patience_s = resources.settings.ledger_patience_s
     for hours in (2, 3):
         assert await close_hours(resources.databases.client, utc_now() + timedelta(hours=hours), patience_s)
+    await take_checkpoint(resources.databases.client, resources.settings)
 
 
 async def _transfer(resources: Resources, sender: User, to: User, amount: int) -> None:
@@ -226,6 +231,7 @@ class TestASoundLedger:
             "callbacks of the bank": 4,
             "idempotency records": 15,
             "closed hours": await books.named("account_sums").count_documents({}),
+            "checkpoints": 3,
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (17_970, 1_030, 20_000, 1_000)
@@ -344,7 +350,11 @@ class TestABrokenLedger:
         forged = {**entry, "transaction_id": "txn_other"}
         await books.put("transaction_logs", {**forged, "hash": recomputed_hash(forged)})
         found = await check_ledger(books.databases)
-        assert [(breach.rule, breach.subject) for breach in found] == [("wallet_head", wallet["_id"])]
+        assert [(breach.rule, breach.subject) for breach in found] == [
+            ("wallet_head", wallet["_id"]),
+            # The wallet could be made to fit; the checkpoint cannot.
+            ("checkpoint_leaf", f"{wallet['_id']}#1"),
+        ]
 
 
 Damage = Callable[[Books], Awaitable[str]]
@@ -593,6 +603,79 @@ async def remove_a_wallet(books: Books) -> str:
     return str(wallet["_id"])
 
 
+def change_latest_tile(**columns: Callable[[Any], Any]) -> Damage:
+    """As somebody would who also makes the tree fit: under the id of its content, named by the checkpoint."""
+
+    async def damage(books: Books) -> str:
+        checkpoint = await books.one("checkpoints", _id=3)
+        tile = await books.one("checkpoint_tiles", _id=checkpoint["tiles"][0]["id"])
+        changed = {**tile, **{name: change(tile[name]) for name, change in columns.items()}}
+        (breach,) = check_tile(tile["_id"], [3], [changed])
+        new_id = breach.detail.rsplit(" ", 1)[1]
+        await books.put("checkpoint_tiles", {**changed, "_id": new_id})
+        named = [{"id": new_id, "first_wallet_id": changed["wallet_ids"][0]}]
+        await books.put("checkpoints", {**checkpoint, "tiles": named, "root": new_id})
+        return "3"
+
+    return damage
+
+
+async def remove_a_checkpoint(books: Books) -> str:
+    await books.remove("checkpoints", {"_id": 2})
+    return "3"
+
+
+async def remove_the_first_checkpoint(books: Books) -> str:
+    await books.remove("checkpoints", {"_id": 1})
+    return "2"
+
+
+async def start_a_tile_elsewhere(books: Books) -> str:
+    checkpoint = await books.one("checkpoints", _id=3)
+    (name,) = checkpoint["tiles"]
+    await books.put("checkpoints", {**checkpoint, "tiles": [{**name, "first_wallet_id": "wal_0"}]})
+    return "3"
+
+
+async def move_a_tiles_wallet_on(books: Books) -> str:
+    tile = await _latest_tile(books)
+    await books.put("checkpoint_tiles", {**tile, "seqs": [Int64(tile["seqs"][0] + 1), *tile["seqs"][1:]]})
+    return str(tile["_id"])
+
+
+async def shorten_a_tile(books: Books) -> str:
+    tile = await _latest_tile(books)
+    await books.put("checkpoint_tiles", {**tile, "seqs": tile["seqs"][1:]})
+    return str(tile["_id"])
+
+
+async def _latest_tile(books: Books) -> Row:
+    checkpoint = await books.one("checkpoints", _id=3)
+    return await books.one("checkpoint_tiles", _id=checkpoint["tiles"][0]["id"])
+
+
+async def remove_a_tile(books: Books) -> str:
+    checkpoint = await books.one("checkpoints", _id=3)
+    tile_id = checkpoint["tiles"][0]["id"]
+    await books.remove("checkpoint_tiles", {"_id": tile_id})
+    return str(tile_id)
+
+
+async def rewrite_a_sealed_history(books: Books) -> str:
+    """Down to the wallet's head, every hash anew: within the ledger itself nothing is wrong."""
+    entries = await books.admin.wallet["transaction_logs"].find(sort=[("wallet_id", 1), ("seq", 1)]).to_list()
+    wallet_id = entries[0]["wallet_id"]
+    before = "0" * 64
+    for entry in entries:
+        if entry["wallet_id"] == wallet_id:
+            forged = {**entry, "category": "a gift", "prev_hash": before}
+            before = recomputed_hash(forged)
+            await books.put("transaction_logs", {**forged, "hash": before})
+    wallet = await books.one("wallets", _id=wallet_id)
+    await books.put("wallets", {**wallet, "head_hash": before})
+    return f"{wallet_id}#{wallet['seq']}"
+
+
 CHAIN = {"entry_hash"}
 # Of an entry whose effect on the balance is another, all that is summed up from entries tells.
 BOOKED = {"currency_total", "bank_total", "account_sums"}
@@ -708,7 +791,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a transfer that never arrived": (
         forget_an_arrival,
         "entry_missing",
-        {"double_entry", "wallet_balance", "wallet_head", "account_sums"},
+        {"double_entry", "wallet_balance", "wallet_head", "account_sums", "checkpoint_leaf"},
     ),
     "a transfer's amount": (
         change("transfers", {"status": "success"}, amount=Int64(151)),
@@ -765,6 +848,58 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         change("bank_callbacks", {"result": "success"}, result="given_up"),
         "callback_given_up",
         set(),
+    ),
+    "a history rewritten to its end": (rewrite_a_sealed_history, "checkpoint_leaf", set()),
+    "a checkpoint gone": (remove_a_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
+    "the first checkpoint gone": (remove_the_first_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
+    "a checkpoint's link": (
+        change("checkpoints", {"_id": 3}, prev_hash="c" * 64),
+        "checkpoint_link",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's time": (
+        change("checkpoints", {"_id": 3}, created_at=utc_now() - timedelta(days=1)),
+        "checkpoint_time",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's signature": (change("checkpoints", {"_id": 3}, signature="AAAA"), "checkpoint_signature", set()),
+    "a checkpoint's key": (change("checkpoints", {"_id": 3}, key_id="d" * 32), "checkpoint_signature", set()),
+    "a checkpoint's root": (
+        change("checkpoints", {"_id": 3}, root="e" * 64),
+        "checkpoint_root",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's size": (
+        change("checkpoints", {"_id": 3}, wallets=Int64(5)),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
+    ),
+    "a checkpoint's tiles": (change("checkpoints", {"_id": 3}, tiles=[]), "checkpoint_root", {"checkpoint_tree"}),
+    "a checkpoint's tile that starts elsewhere": (start_a_tile_elsewhere, "checkpoint_tree", set()),
+    "a checkpoint without a root": (change("checkpoints", {"_id": 3}, root=None), "malformed_document", set()),
+    "a checkpoint with a tile of no name": (
+        change("checkpoints", {"_id": 3}, tiles=[{"id": "x", "first_wallet_id": "y"}]),
+        "malformed_document",
+        {"tile_missing"},
+    ),
+    "a tile gone": (remove_a_tile, "tile_missing", set()),
+    "a tile's content": (move_a_tiles_wallet_on, "tile_content", {"checkpoint_leaf"}),
+    "a tile's columns": (shorten_a_tile, "malformed_document", set()),
+    "a tree with a wallet left out": (
+        change_latest_tile(
+            wallet_ids=lambda ids: ids[1:], seqs=lambda seqs: seqs[1:], head_hashes=lambda heads: heads[32:]
+        ),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
+    ),
+    "a tree in another order": (
+        change_latest_tile(
+            wallet_ids=lambda ids: ids[::-1],
+            seqs=lambda seqs: seqs[::-1],
+            head_hashes=lambda heads: heads[96:] + heads[64:96] + heads[32:64] + heads[:32],
+        ),
+        "checkpoint_tree",
+        {"checkpoint_signature"},
     ),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
@@ -828,12 +963,43 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
 }
 
 
+class TestCheckpoints:
+    async def test_are_signed_by_the_key_of_the_settings(self, books: Books, tmp_path: Path) -> None:
+        other = {"WALLET_CHECKPOINT_SIGNING_KEY": "A" * 43 + "="}
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", **other)
+        assert ended.status == 1, ended.out + ended.err
+        assert ended.out.count("BREACH checkpoint_signature") == 3
+
+    async def test_may_leave_tiles_that_none_of_them_names(self, books: Books) -> None:
+        """Of one who came second: what it wrote stays."""
+        last = await books.one("checkpoints", _id=3)
+        await books.remove("checkpoints", last)
+        assert await check_books(books) == []
+
+    async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
+        ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
+        assert ended.status == 0, ended.out + ended.err
+        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 4 wallets under ")
+        assert await check_books(books) == []
+
+    async def test_are_not_taken_of_nothing(self, servers: Servers, tmp_path: Path) -> None:
+        settings = make_settings(servers)
+        await set_up(settings)
+        ended = await run_module(settings, tmp_path, "scripts.checkpoint")
+        assert (ended.status, ended.out) == (1, "")
+        assert "no wallets yet" in ended.err
+
+
+async def check_books(books: Books) -> list[Breach]:
+    return await check_ledger(books.databases, grace=_GRACE, checkpoint_key=signing_key(books.settings).public_key())
+
+
 class TestEachDamage:
     @pytest.mark.parametrize("name", DAMAGES)
     async def test_is_found_under_its_name_and_nothing_sound_is_blamed(self, books: Books, name: str) -> None:
         damage, rule, further = DAMAGES[name]
         subject = await damage(books)
-        found = await check_ledger(books.databases, grace=_GRACE)
+        found = await check_books(books)
         assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
         assert rules_of(found) == {rule, *further}, found
         assert all(breach.detail for breach in found)

@@ -140,6 +140,7 @@ class TestDemoUsers:
             "WALLET_JWT_SECRET": "x" * 48,
             "WALLET_BANK_WEBHOOK_SECRET": "whsec_" + "QUJD" * 10,
             "WALLET_ENCRYPTION_KEY": "QUJD" * 10 + "QUI=",
+            "WALLET_CHECKPOINT_SIGNING_KEY": "A" * 43 + "=",
         }
         refused = await seed(settings, tmp_path, **production)
         assert refused.status == 2
@@ -177,7 +178,8 @@ async def _forget_settlements(settings: Settings, bank_state: str) -> None:
             "$bit": {"available": {"and": 0}, "seq": {"and": 0}},
             "$set": {"head_hash": "0" * 64, "open_operations": Int64(1)},
         }
-        await admin.wallet["wallets"].update_many({}, empty)
+        funded = await admin.wallet["deposits"].distinct("wallet_id")
+        await admin.wallet["wallets"].update_many({"_id": {"$in": funded}}, empty)
     finally:
         await admin.client.close()
 

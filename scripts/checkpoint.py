@@ -1,0 +1,36 @@
+"""Takes a checkpoint now: `python -m scripts.checkpoint`. Ends with 1 where there was nothing to seal."""
+
+import asyncio
+import sys
+
+from service.database import bind_documents, connect
+from service.domain.checkpoints import Checkpoint
+from service.services.checkpoints import take_checkpoint
+from service.settings import Settings, get_settings
+
+# Somebody else's checkpoint may come first, but hardly every time.
+_ATTEMPTS = 3
+
+
+def main() -> None:
+    checkpoint = asyncio.run(_take(get_settings()))
+    if checkpoint is None:
+        sys.exit("No checkpoint was taken: there are no wallets yet, or others were first each time.")
+    print(f"Checkpoint {checkpoint.number}: {checkpoint.wallets} wallets under {checkpoint.root}")
+
+
+async def _take(settings: Settings) -> Checkpoint | None:
+    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    try:
+        await bind_documents(databases)
+        for _ in range(_ATTEMPTS):
+            checkpoint = await take_checkpoint(databases.client, settings)
+            if checkpoint is not None:
+                return checkpoint
+        return None
+    finally:
+        await databases.client.close()
+
+
+if __name__ == "__main__":
+    main()

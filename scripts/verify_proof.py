@@ -1,0 +1,562 @@
+"""Checks what the service says about its ledger, offline: `python -m scripts.verify_proof --help`.
+
+Needs files as the API gives them, the public key that checkpoints are signed with, and nothing of the service: it is
+written out a second time on purpose, with Python's own library and `cryptography` alone, so that it can be read in one
+sitting and copied to where the service is not trusted. Ends with 0 where something is proven, 1 where it is not, 2
+where a file cannot be read; one line says what.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+Object = dict[str, Any]
+Keys = Mapping[str, Ed25519PublicKey]
+
+PROVEN: Final = 0
+NOT_PROVEN: Final = 1
+COULD_NOT_LOOK: Final = 2
+
+# Before a wallet's first entry, and before the first checkpoint.
+GENESIS: Final = "0" * 64
+_KEY_ID_DIGITS: Final = 32
+_HASH_DIGITS: Final = 64
+
+# Of each type of entry: what one unit of its amount does to available and to held, and its direction.
+_CREDIT: Final = (+1, 0, "credit")
+_DEBIT: Final = (-1, 0, "debit")
+_RESERVE: Final = (-1, +1, "debit")
+_CAPTURE: Final = (0, -1, "debit")
+_RELEASE: Final = (+1, -1, "credit")
+_EFFECTS: Final = {
+    **dict.fromkeys(("DEPOSIT", "TRANSFER_IN", "CREDIT", "REVERSAL_IN", "CONVERSION_IN", "POINTS_EARNED"), _CREDIT),
+    **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
+    **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
+    **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
+    **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),
+}
+
+Shape = Mapping[str, type | tuple[type, ...]]
+_OPTIONAL_OBJECT: Final = (dict, type(None))
+_ENTRY: Final[Shape] = {
+    **dict.fromkeys(("id", "wallet_id", "user_id", "type", "direction", "currency", "status", "reference"), str),
+    **dict.fromkeys(("transaction_id", "counterparty", "created_at", "prev_hash", "hash"), str),
+    **dict.fromkeys(("seq", "amount", "available_before", "available_after", "held_before", "held_after"), int),
+    "category": (str, type(None)),
+}
+_CHECKPOINT: Final[Shape] = {
+    **dict.fromkeys(("created_at", "root", "prev_hash", "key_id", "signature"), str),
+    **dict.fromkeys(("number", "wallets"), int),
+}
+_HEAD: Final[Shape] = {"seq": int, "head_hash": str}
+_LEAF: Final[Shape] = {"wallet_id": str, **_HEAD}
+_INCLUSION: Final[Shape] = {"leaf_index": int, "tree_size": int, "path": list}
+_SEALED: Final[Shape] = {"checkpoint": dict, "leaf": dict, "inclusion": dict}
+_WALLET_PROOF: Final[Shape] = {"wallet_id": str, "head": dict, **_SEALED, "entries": list, "has_more": bool}
+_ENTRY_PROOF: Final[Shape] = {
+    "entry": dict, "following": list, "has_more": bool, "head": _OPTIONAL_OBJECT,
+    **dict.fromkeys(_SEALED, _OPTIONAL_OBJECT),
+}  # fmt: skip
+_STATEMENT: Final[Shape] = {
+    "wallet_id": str, "currency": str, "from": (str, type(None)), "to": (str, type(None)), "opening": dict,
+    "closing": dict, "rows": list,
+}  # fmt: skip
+_BALANCE: Final[Shape] = dict.fromkeys(("available", "held", "balance", "seq"), int)
+
+
+class NotProvenError(Exception):
+    """The files do not prove what they should; the message says why."""
+
+
+class UnreadableError(Exception):
+    """A file is not there or is no JSON, or a key is none."""
+
+
+# ---- Reading
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 JSON can be anything
+    try:
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"{path}: {error}") from error
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> Object:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object names a member twice")
+    return members
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def read_keys(path: Path) -> dict[str, Ed25519PublicKey]:
+    """By key id: from a PEM file, or from what `GET /checkpoints/keys` answers."""
+    try:
+        content = path.read_bytes()
+        if content.lstrip().startswith(b"-----BEGIN"):
+            found = [load_pem_public_key(content)]
+        else:
+            listed = read_json(path)["keys"]
+            found = [Ed25519PublicKey.from_public_bytes(base64.b64decode(one["public_key"])) for one in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"{path}: no Ed25519 public key: {error!r}") from error
+    keys = {}
+    for key in found:
+        if not isinstance(key, Ed25519PublicKey):
+            raise UnreadableError(f"{path}: a key of another kind than Ed25519")
+        keys[hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]] = key
+    return keys
+
+
+def shaped(value: Any, shape: Shape, what: str, *, is_open: bool = False) -> Object:  # noqa: ANN401 as it was read
+    """The value, if it is an object with these members. Others are refused unless it `is_open`: nothing would vouch for
+    them, and they would look proven.
+    """
+    if not isinstance(value, dict):
+        raise NotProvenError(f"{what} is no object")
+    missing, surplus = shape.keys() - value.keys(), value.keys() - shape.keys()
+    if missing or (surplus and not is_open):
+        raise NotProvenError(f"{what}: members are missing ({sorted(missing)}) or unknown ({sorted(surplus)})")
+    for name, kind in shape.items():
+        # True and false are numbers to Python.
+        if not isinstance(value[name], kind) or (isinstance(value[name], bool) and kind is not bool):
+            raise NotProvenError(f"{what}: {name} is of the wrong type")
+    return value
+
+
+# ---- Hashes
+
+
+def canonical(value: Object) -> bytes:
+    """JSON in UTF-8 with its keys sorted and no white space."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def entry_hash(entry: Object) -> str:
+    """Over the entry without its hash, and without a category that is null."""
+    sealed = {name: value for name, value in entry.items() if name != "hash"}
+    if sealed["category"] is None:
+        del sealed["category"]
+    return hashlib.sha256(canonical(sealed)).hexdigest()
+
+
+def from_hex(text: Any, what: str) -> bytes:  # noqa: ANN401 as it was read
+    if not isinstance(text, str) or len(text) != _HASH_DIGITS or text.strip("0123456789abcdef"):
+        raise NotProvenError(f"{what} is no SHA-256 in hex")
+    return bytes.fromhex(text)
+
+
+def root_from(leaf: Object, inclusion: Object) -> bytes:
+    """Where the audit path leads from the leaf: RFC 9162, section 2.1.3.2, the algorithm for RFC 6962's trees."""
+
+    def node(left: bytes, right: bytes) -> bytes:
+        return hashlib.sha256(b"\x01" + left + right).digest()
+
+    at, last = inclusion["leaf_index"], inclusion["tree_size"] - 1
+    if not 0 <= at <= last:
+        raise NotProvenError(f"leaf_index {at} is outside of a tree of {last + 1}")
+    reached = hashlib.sha256(b"\x00" + canonical(leaf)).digest()
+    for sibling in (from_hex(one, "an element of the path") for one in inclusion["path"]):
+        if last == 0:
+            raise NotProvenError("the audit path is too long for its tree")
+        if at % 2 == 1 or at == last:
+            reached = node(sibling, reached)
+            while at % 2 == 0 and at != 0:
+                at, last = at // 2, last // 2
+        else:
+            reached = node(reached, sibling)
+        at, last = at // 2, last // 2
+    if last != 0:
+        raise NotProvenError("the audit path is too short for its tree")
+    return reached
+
+
+# ---- Entries
+
+
+class Chain:
+    """A wallet's entries, each from where the one before ended. What is None at the start, the first one may say."""
+
+    def __init__(
+        self,
+        wallet_id: str,
+        seq: int,
+        head_hash: str | None,
+        balance: tuple[int, int] | None = None,
+        currency: str | None = None,
+    ) -> None:
+        self.wallet_id, self.seq, self.head_hash = wallet_id, seq, head_hash
+        self.balance, self.currency = balance, currency
+        self.user_id: str | None = None
+        if seq == 0:
+            self.head_hash, self.balance = GENESIS, (0, 0)
+
+    def follow(self, value: Any) -> Object:  # noqa: ANN401 as it was read
+        entry = shaped(value, _ENTRY, f"what should be entry {self.seq + 1}")
+        if entry["seq"] != self.seq + 1:
+            raise NotProvenError(f"entry {entry['seq']} stands where {self.seq + 1} should")
+        said = f"entry {entry['seq']}"
+        if entry["wallet_id"] != self.wallet_id:
+            raise NotProvenError(f"{said} is of another wallet")
+        for name in ("user_id", "currency"):
+            if getattr(self, name) not in (None, entry[name]):
+                raise NotProvenError(f"{said} has another {name} than its wallet")
+        if self.head_hash not in (None, entry["prev_hash"]):
+            raise NotProvenError(f"{said} does not follow the entry before: its prev_hash is another")
+        from_hex(entry["prev_hash"], f"{said}: prev_hash")
+        if entry_hash(entry) != entry["hash"]:
+            raise NotProvenError(f"{said} was changed: its hash is another")
+        _check_amounts(entry, self.balance, said)
+        self.seq, self.head_hash = entry["seq"], entry["hash"]
+        self.balance = entry["available_after"], entry["held_after"]
+        self.user_id, self.currency = entry["user_id"], entry["currency"]
+        return entry
+
+    def follow_all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.follow(value)
+
+    def must_be_at(self, head: Object, what: str) -> None:
+        if (self.seq, self.head_hash) != (head["seq"], head["head_hash"]):
+            raise NotProvenError(
+                f"the entries end at {self.seq} with another hash or place than {what} ({head['seq']})"
+            )
+
+
+def _check_amounts(entry: Object, balance: tuple[int, int] | None, said: str) -> None:
+    before = entry["available_before"], entry["held_before"]
+    after = entry["available_after"], entry["held_after"]
+    if balance not in (None, before):
+        raise NotProvenError(f"{said} starts at {before}, the balance before was {balance}")
+    if entry["type"] not in _EFFECTS:
+        raise NotProvenError(f"{said} is of the unknown type {entry['type']}")
+    available, held, direction = _EFFECTS[entry["type"]]
+    due = before[0] + available * entry["amount"], before[1] + held * entry["amount"]
+    if entry["amount"] <= 0 or after != due or min(*before, *after) < 0 or entry["direction"] != direction:
+        raise NotProvenError(f"{said}: {entry['type']} of {entry['amount']} does not lead from {before} to {after}")
+
+
+# ---- Checkpoints
+
+
+def check_checkpoint(value: Any, keys: Keys) -> Object:  # noqa: ANN401 as it was read
+    """One checkpoint by itself: its signature."""
+    checkpoint = shaped(value, _CHECKPOINT, "the checkpoint")
+    said = f"checkpoint {checkpoint['number']}"
+    key = keys.get(checkpoint["key_id"])
+    if key is None:
+        raise NotProvenError(f"{said} names the key {checkpoint['key_id']}, which is not among those given")
+    unsigned = {name: member for name, member in checkpoint.items() if name != "signature"}
+    try:
+        key.verify(_decoded(checkpoint["signature"]), canonical(unsigned))
+    except (InvalidSignature, ValueError) as error:
+        raise NotProvenError(f"the signature of {said} does not hold") from error
+    return checkpoint
+
+
+def _decoded(text: str) -> bytes:
+    content = base64.b64decode(text, validate=True)
+    if base64.b64encode(content).decode() != text:
+        raise ValueError("base64 in another spelling than the usual one")
+    return content
+
+
+def check_series(values: Iterable[Any], keys: Keys) -> list[Object]:
+    """Checkpoints in any order: each signed, none missing from the first to the last, each linked to the one before."""
+    by_number: dict[int, Object] = {}
+    for checkpoint in (check_checkpoint(value, keys) for value in values):
+        known = by_number.setdefault(checkpoint["number"], checkpoint)
+        if known != checkpoint:
+            raise NotProvenError(
+                f"there are two different checkpoints {checkpoint['number']}, both signed: keep them, they are evidence"
+            )
+    series = [by_number[number] for number in sorted(by_number)]
+    if not series:
+        raise NotProvenError("there is no checkpoint in the files")
+    before: Object | None = None
+    for checkpoint in series:
+        number = checkpoint["number"]
+        if before is None:
+            if number < 1 or (number == 1) != (checkpoint["prev_hash"] == GENESIS):
+                raise NotProvenError(f"checkpoint {number} has a prev_hash that is not for its number")
+        elif number != before["number"] + 1:
+            raise NotProvenError(f"checkpoint {before['number'] + 1} is missing")
+        elif checkpoint["prev_hash"] != hashlib.sha256(canonical(before)).hexdigest():
+            raise NotProvenError(f"checkpoint {number} does not follow this checkpoint {before['number']}")
+        elif moment(checkpoint["created_at"]) < moment(before["created_at"]):
+            raise NotProvenError(f"checkpoint {number} is older than the one before")
+        before = checkpoint
+    return series
+
+
+def checkpoints_in(files: Iterable[Any]) -> list[Any]:
+    """From pages of the list, from lists, and from single ones."""
+    found: list[Any] = []
+    for content in files:
+        if isinstance(content, dict) and isinstance(content.get("data"), list):
+            found += content["data"]
+        elif isinstance(content, list):
+            found += content
+        else:
+            found.append(content)
+    return found
+
+
+def check_sealed(proof: Object, keys: Keys, kept: Sequence[Object]) -> Object:
+    """The leaf of a proof: in the tree of its checkpoint, which is signed, and among those that are `kept`, if any."""
+    checkpoint = check_checkpoint(proof["checkpoint"], keys)
+    if kept and checkpoint not in kept:
+        raise NotProvenError(f"checkpoint {checkpoint['number']} is not the one among your own checkpoints")
+    leaf = shaped(proof["leaf"], _LEAF, "the leaf")
+    inclusion = shaped(proof["inclusion"], _INCLUSION, "the inclusion")
+    if inclusion["tree_size"] != checkpoint["wallets"]:
+        raise NotProvenError(f"the tree_size is not that of checkpoint {checkpoint['number']}")
+    if root_from(leaf, inclusion) != from_hex(checkpoint["root"], "the root"):
+        raise NotProvenError(f"the leaf is not in the tree of checkpoint {checkpoint['number']}")
+    return leaf
+
+
+# ---- Proofs
+
+
+class Proof(NamedTuple):
+    """One proof, put together from its pages; `line` says what it proves."""
+
+    line: str
+    leaf: Object
+    entry: Object | None = None
+
+
+def one_of_pages(pages: Sequence[Any], shape: Shape, list_name: str, changing: str | None = None) -> Object:
+    """The pages of one proof as one: the same in all but its entries, and `changing`, which is the last page's."""
+
+    def place(page: Object) -> int:
+        first = page[list_name][0] if page[list_name] else None
+        seq = first.get("seq") if isinstance(first, dict) else None
+        return seq if isinstance(seq, int) else sys.maxsize
+
+    read = sorted((shaped(page, shape, "the proof") for page in pages), key=place)
+    last = read[-1]
+    for page in read[:-1]:
+        if any(page[name] != last[name] for name in shape if name not in (list_name, "has_more", changing)):
+            raise NotProvenError("these are not pages of one proof")
+    if last["has_more"]:
+        raise NotProvenError("the proof goes on: get the next page with after_seq, and give it too")
+    return {**last, list_name: [entry for page in read for entry in page[list_name]]}
+
+
+def check_wallet(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = ()) -> Proof:
+    proof = one_of_pages(pages, _WALLET_PROOF, "entries", changing="head")
+    leaf = check_sealed(proof, keys, kept)
+    if leaf["wallet_id"] != proof["wallet_id"]:
+        raise NotProvenError("the leaf is of another wallet")
+    head = shaped(proof["head"], _HEAD, "the head")
+    chain = Chain(leaf["wallet_id"], leaf["seq"], leaf["head_hash"])
+    chain.follow_all(proof["entries"])
+    chain.must_be_at(head, "the head")
+    line = f"wallet {leaf['wallet_id']} stood at entry {leaf['seq']} under {_named(proof['checkpoint'])}"
+    if proof["entries"]:
+        line += f"; its head, entry {head['seq']}, follows from there, not signed yet"
+    return Proof(line, leaf)
+
+
+def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = ()) -> Proof:
+    proof = one_of_pages(pages, _ENTRY_PROOF, "following")
+    value = shaped(proof["entry"], _ENTRY, "the entry")
+    chain = Chain(value["wallet_id"], value["seq"] - 1, None)
+    entry = chain.follow(value)
+    chain.follow_all(proof["following"])
+    if proof["checkpoint"] is None:
+        raise NotProvenError(f"entry {entry['seq']} is under no checkpoint yet: get its proof again after the next one")
+    if proof["head"] is not None:
+        raise NotProvenError("the proof has a head beside its checkpoint")
+    leaf = check_sealed(proof, keys, kept)
+    if leaf["wallet_id"] != entry["wallet_id"]:
+        raise NotProvenError("the leaf is of another wallet")
+    chain.must_be_at(leaf, "the leaf")
+    line = (
+        f"entry {entry['seq']} of wallet {entry['wallet_id']}, {entry['type']} of {entry['amount']} minor units of "
+        f"{entry['currency']}, stands as shown under {_named(proof['checkpoint'])}"
+    )
+    return Proof(line, leaf, entry)
+
+
+def _named(checkpoint: Object) -> str:
+    return f"checkpoint {checkpoint['number']} of {checkpoint['created_at']}, signed by key {checkpoint['key_id']}"
+
+
+def check_checkpoints(files: Sequence[Any], keys: Keys) -> str:
+    series = check_series(checkpoints_in(files), keys)
+    first, last = series[0], series[-1]
+    start = "" if first["number"] == 1 else " (what came before was not given)"
+    return (
+        f"checkpoints {first['number']} to {last['number']}{start} are signed, whole and linked, up to {_named(last)}"
+    )
+
+
+# ---- Statements
+
+
+def check_statement(
+    statement_value: Any,  # noqa: ANN401 as it was read
+    pages: Sequence[Any],
+    keys: Keys,
+    kept: Sequence[Object] = (),
+) -> str:
+    """The statement in itself and, with a proof, that what it ends with is under a checkpoint.
+
+    That no entry between its last and the end of its time was left out, it cannot show.
+    """
+    # Open: what else a statement shows, names or totals, is not looked at and not claimed.
+    statement = shaped(statement_value, _STATEMENT, "the statement", is_open=True)
+    opening, closing = (_balance_in(statement, name) for name in ("opening", "closing"))
+    parts = opening["available"], opening["held"]
+    if opening["seq"] == 0 and parts != (0, 0):
+        raise NotProvenError("a wallet without entries has nothing, the opening balance is not nothing")
+    chain = Chain(statement["wallet_id"], opening["seq"], None, parts, statement["currency"])
+    for row in statement["rows"]:
+        _check_time(chain.follow(row), statement)
+    if (chain.seq, chain.balance) != (closing["seq"], (closing["available"], closing["held"])):
+        raise NotProvenError(f"the rows end at entry {chain.seq} with {chain.balance}, the closing balance is another")
+    span = f"{len(statement['rows'])} rows, entries {opening['seq'] + 1} to {closing['seq']}"
+    line = f"the statement of wallet {statement['wallet_id']} is consistent in itself ({span})"
+    if not pages:
+        return f"{line}; without a proof as second file, nothing ties it to a checkpoint"
+    return f"{line}, and {_check_closing(statement, chain, pages, keys, kept)}"
+
+
+def _check_closing(statement: Object, chain: Chain, pages: Sequence[Any], keys: Keys, kept: Sequence[Object]) -> str:
+    is_of_entry = isinstance(pages[0], dict) and "entry" in pages[0]
+    proof = (check_entry if is_of_entry else check_wallet)(pages, keys, kept)
+    if proof.leaf["wallet_id"] != statement["wallet_id"]:
+        raise NotProvenError("the proof is of another wallet")
+    if proof.entry is not None:
+        entry = proof.entry
+        closing_hash = chain.head_hash if statement["rows"] else entry["hash"]
+        after = entry["available_after"], entry["held_after"]
+        found = entry["seq"], entry["hash"], after, entry["currency"]
+        if found != (chain.seq, closing_hash, chain.balance, statement["currency"]):
+            raise NotProvenError(f"the proof is of entry {entry['seq']}, not of this statement's last, {chain.seq}")
+    elif proof.leaf["seq"] != chain.seq:
+        raise NotProvenError(
+            f"the checkpoint saw the wallet at entry {proof.leaf['seq']}, the statement ends at {chain.seq}: "
+            f"get the proof of that entry, after the next checkpoint if need be"
+        )
+    elif not statement["rows"] and chain.seq > 0:
+        raise NotProvenError(
+            f"without rows a wallet's proof says nothing of balances: get the proof of entry {chain.seq}"
+        )
+    elif proof.leaf["head_hash"] != chain.head_hash:
+        raise NotProvenError("the statement ends with another entry than the checkpoint saw")
+    return proof.line
+
+
+def _balance_in(statement: Object, name: str) -> Object:
+    balance = shaped(statement[name], _BALANCE, f"the {name} balance", is_open=True)
+    if balance["available"] + balance["held"] != balance["balance"] or min(balance[part] for part in _BALANCE) < 0:
+        raise NotProvenError(f"the {name} balance does not add up")
+    return balance
+
+
+def _check_time(entry: Object, statement: Object) -> None:
+    at = moment(entry["created_at"])
+    start, end = statement["from"], statement["to"]
+    if (start is not None and at < moment(start)) or (end is not None and at >= moment(end)):
+        raise NotProvenError(f"entry {entry['seq']} is of {entry['created_at']}, outside of the statement's time")
+
+
+def moment(text: str) -> datetime:
+    """RFC 3339; a day alone is its first moment in UTC."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise NotProvenError(f"{text} is no time") from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+# ---- The command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        keys = read_keys(options.key) if options.key else {}
+        kept = check_series(checkpoints_in(map(read_json, options.checkpoints)), keys) if options.checkpoints else []
+        line = options.check([read_json(path) for path in options.files], keys, kept)
+    except NotProvenError as error:
+        print(f"NOT PROVEN: {error}", file=sys.stderr)
+        return NOT_PROVEN
+    except UnreadableError as error:
+        print(f"could not look: {error}", file=sys.stderr)
+        return COULD_NOT_LOOK
+    print(f"proven: {line}")
+    return PROVEN
+
+
+Check = Callable[[Sequence[Any], Keys, Sequence[Object]], str]
+_CHECKS: Final[Mapping[str, tuple[str, str, Check]]] = {
+    "entry": (
+        "an entry: GET /wallets/{id}/transactions/{entry_id}/proof",
+        "the proof; all its pages where it has several",
+        lambda files, keys, kept: check_entry(files, keys, kept).line,
+    ),
+    "wallet": (
+        "a wallet's head: GET /wallets/{id}/proof",
+        "the proof; all its pages where it has several",
+        lambda files, keys, kept: check_wallet(files, keys, kept).line,
+    ),
+    "statement": (
+        "a statement: GET /wallets/{id}/statement?format=json",
+        "the statement, then the proof of its last entry, or of its wallet, if that has not moved since",
+        lambda files, keys, kept: check_statement(files[0], files[1:], keys, kept),
+    ),
+    "checkpoints": (
+        "a series of checkpoints: GET /checkpoints, page by page",
+        "pages of the list, or single checkpoints, in any order",
+        lambda files, keys, kept: check_checkpoints([*files, *kept], keys),
+    ),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="verify_proof", description="Check what the wallet service says about its ledger, without it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="|".join(_CHECKS))
+    for name, (summary, files, check) in _CHECKS.items():
+        command = commands.add_parser(name, help=summary, description=f"Check {summary}")
+        command.add_argument("files", nargs="+", type=Path, metavar="FILE", help=files)
+        command.add_argument(
+            "--key",
+            required=name != "statement",
+            type=Path,
+            help="the public key: what GET /checkpoints/keys answered when you began to trust it, or a PEM file",
+        )
+        command.add_argument(
+            "--checkpoints",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="FILE",
+            help="checkpoints that you have kept yourself: the proof's has to be one of them",
+        )
+        command.set_defaults(check=check)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Checkpoints over HTTP: the series, for anybody with a token, and the key it is signed with, for anybody."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
+
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.pagination import PageQuery, open_page, page_of
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.checkpoints import checkpoint_view, key_view
+from service.domain.money import MAX_AMOUNT_MINOR
+from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
+from service.services import checkpoints
+
+router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
+
+# As high as JSON counts exactly.
+LARGEST_NUMBER = MAX_AMOUNT_MINOR
+
+_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+class CheckpointView(View):
+    """All wallets' heads at one moment. The signature is over this object as canonical JSON, without `signature`."""
+
+    number: int = Field(ge=1, examples=[17])
+    created_at: str = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:00:00.000Z"])
+    wallets: int = Field(ge=0, description="Size of the tree", examples=[1042])
+    root: str = Field(description="Merkle Tree Hash (RFC 6962) over all wallets' heads", examples=[_HASH])
+    prev_hash: str = Field(description="SHA-256 of the checkpoint before; 64 zeros for the first", examples=["0" * 64])
+    key_id: str = Field(description="Which of the keys signed", examples=["5a105e8b9d40e1329780d62ea2265d8a"])
+    signature: str = Field(description="Ed25519, in base64", examples=["oGJ6x3u0Yw8d…"])
+
+
+class KeyView(View):
+    key_id: str = Field(examples=["5a105e8b9d40e1329780d62ea2265d8a"])
+    algorithm: str = Field(examples=["Ed25519"])
+    public_key: str = Field(description="32 bytes in base64", examples=["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="])
+    pem: str = Field(examples=["-----BEGIN PUBLIC KEY-----\n…\n-----END PUBLIC KEY-----\n"])
+
+
+class KeysView(View):
+    keys: list[KeyView]
+
+
+@router.get("/checkpoints/keys", response_model=KeysView, summary="The public key that checkpoints are signed with")
+async def get_keys(resources: OpenResources) -> Response:
+    """Without a token: keep it from the day you begin to trust it, and check that it stays the same."""
+    key = checkpoints.signing_key(resources.settings).public_key()
+    return Response(orjson.dumps({"keys": [key_view(key)]}), media_type="application/json")
+
+
+@router.get(
+    "/checkpoints/{number}",
+    response_model=CheckpointView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One checkpoint",
+)
+async def get_checkpoint(number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)], _user: CurrentUser) -> Response:
+    checkpoint = await checkpoints.get_checkpoint(number)
+    return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
+
+
+@router.get(
+    "/checkpoints",
+    response_model=PageView[CheckpointView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="All checkpoints, newest first",
+)
+async def list_checkpoints(
+    query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    page = open_page(query, resources.settings, "checkpoints", user.user_id, int)
+    rows = await checkpoints.list_checkpoints(before_number=page.position, limit=page.limit_and_one)
+    return page_of(rows, page, lambda checkpoint: checkpoint.number, checkpoint_view)

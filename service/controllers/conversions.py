@@ -1,0 +1,154 @@
+"""Conversions over HTTP."""
+
+from typing import Annotated
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
+
+from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.operations import NotedRequest, OperationsQuery, respond
+from service.controllers.pagination import open_page, page_of
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import BalanceView, PageView, View, problem_responses
+from service.domain.conversions import Conversion, conversion_view
+from service.domain.operations import OperationStatus
+from service.errors import (
+    AccountDeactivated,
+    BalanceOverflow,
+    BodyTooLarge,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    InvalidCursor,
+    InvalidFields,
+    LedgerBusy,
+    Malformed,
+    NotFound,
+    NoWalletInCurrency,
+    QuoteExpired,
+    QuoteUsed,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+    WalletFrozen,
+)
+from service.services import conversions
+from service.services.conversions import ConversionOrder
+
+router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
+
+_QUOTE_ID = "quo_0198c0ffee0070008000000000000001"
+_ConversionId = Annotated[str, Path(max_length=64, examples=["cnv_0198c0ffee0070008000000000000001"])]
+
+
+class ConversionRequest(NotedRequest):
+    """Amounts and currencies are the quote's."""
+
+    quote_id: Annotated[str, Field(min_length=1, max_length=64, examples=[_QUOTE_ID])]
+
+    @property
+    def order(self) -> ConversionOrder:
+        return ConversionOrder(self.quote_id, self.category, self.description, self.metadata)
+
+
+class ConversionView(View):
+    """A conversion between two wallets of one's own."""
+
+    id: str = Field(examples=["cnv_0198c0ffee0070008000000000000001"])
+    type: str = Field(examples=["conversion"])
+    status: OperationStatus = Field(description="Always success: it is done at once or not at all")
+    quote_id: str = Field(examples=[_QUOTE_ID])
+    from_wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    to_wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000002"])
+    amount: int = Field(ge=1, description="Minor units of currency", examples=[10000])
+    currency: str = Field(examples=["USD"])
+    to_amount: int = Field(ge=1, description="Minor units of to_currency", examples=[14875])
+    to_currency: str = Field(examples=["JPY"])
+    rate: str = Field(description="As in the quote: before the margin", examples=["149.5"])
+    margin_bp: int = Field(ge=0, examples=[50])
+    category: str | None = Field(examples=["rent"])
+    description: str | None
+    metadata: dict[str, str]
+    transaction_id: str = Field(description="That of both entries")
+    created_at: str
+    updated_at: str
+
+
+class ConversionReceipt(ConversionView):
+    """With what is in both wallets afterwards."""
+
+    from_wallet: BalanceView
+    to_wallet: BalanceView
+
+
+@router.post(
+    "/conversions",
+    status_code=201,
+    response_model=ConversionReceipt,
+    responses=problem_responses(
+        Malformed,
+        IdempotencyKeyMissing,
+        IdempotencyKeyInvalid,
+        Unauthenticated,
+        AccountDeactivated,
+        NotFound,
+        QuoteExpired,
+        QuoteUsed,
+        IdempotencyKeyInFlight,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidFields,
+        IdempotencyKeyReused,
+        NoWalletInCurrency,
+        WalletClosed,
+        WalletFrozen,
+        InsufficientFunds,
+        BalanceOverflow,
+        LedgerBusy,
+        Unavailable,
+    ),
+    summary="Take a quote: convert between two of one's own wallets",
+    description="A quote is good for one conversion. What one keeps counts for no limit of the wallet.",
+)
+async def convert(
+    body: ConversionRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, "POST /conversions", body.model_dump())
+    answer = await conversions.convert(resources.ledger, user.requester, body.order, claim, correlation_id.get())
+    return respond(answer)
+
+
+@router.get(
+    "/conversions/{conversion_id}",
+    response_model=ConversionView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One conversion",
+)
+async def get_conversion(conversion_id: _ConversionId, user: CurrentUser) -> Response:
+    return _shape(await conversions.get_conversion(conversion_id, user.user_id))
+
+
+@router.get(
+    "/conversions",
+    response_model=PageView[ConversionView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="One's conversions, newest first",
+    description="`currency` is the one that was given.",
+)
+async def list_conversions(
+    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    page = open_page(query, resources.settings, "conversions", user.user_id, str)
+    found = await conversions.list_conversions(
+        user.user_id, query.wanted, before_id=page.position, limit=page.limit_and_one
+    )
+    return page_of(found, page, lambda conversion: conversion.id, conversion_view)
+
+
+def _shape(conversion: Conversion) -> Response:
+    return Response(orjson.dumps(conversion_view(conversion)), media_type="application/json")

@@ -1,0 +1,159 @@
+"""Proofs over HTTP: of a wallet's head and of one entry, to be checked without us by scripts/verify_proof.py."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
+
+from service.controllers.checkpoints import LARGEST_NUMBER, CheckpointView
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.pagination import Query as StrictQuery
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import EntryView, View, problem_responses
+from service.controllers.wallets import WalletId
+from service.domain.checkpoints import checkpoint_view
+from service.domain.entries import entry_view
+from service.domain.wallets import Wallet
+from service.errors import InvalidFields, NotCheckpointed, NotFound, Unauthenticated
+from service.services import proofs
+from service.services.checkpoints import Sealed
+
+router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
+
+# Some 700 kB: the entries of a busy hour in a few answers.
+_ENTRIES_LIMIT = 1000
+
+_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+EntryId = Annotated[str, Path(max_length=64)]
+
+
+class EntryProofQuery(StrictQuery):
+    after_seq: Annotated[
+        int | None,
+        Field(ge=0, le=LARGEST_NUMBER, description="Go on after this entry: the last one of the page before"),
+    ] = None
+    limit: Annotated[int, Field(ge=1, le=_ENTRIES_LIMIT, description="Entries in one answer")] = _ENTRIES_LIMIT
+
+
+class WalletProofQuery(EntryProofQuery):
+    checkpoint: Annotated[
+        int | None, Field(ge=1, le=LARGEST_NUMBER, description="Under this checkpoint instead of the latest")
+    ] = None
+
+
+class HeadView(View):
+    """The end of a wallet's chain."""
+
+    seq: int = Field(ge=0, examples=[12])
+    head_hash: str = Field(examples=[_HASH])
+
+
+class LeafView(HeadView):
+    """What was hashed into the tree, as canonical JSON: where the wallet's chain stood at the checkpoint."""
+
+    wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+
+
+class InclusionView(View):
+    """The leaf's place in the tree, and what to hash it with to come to the root, the nearest first (RFC 6962)."""
+
+    leaf_index: int = Field(ge=0, examples=[41])
+    tree_size: int = Field(ge=1, examples=[1042])
+    path: list[str] = Field(examples=[[_HASH]])
+
+
+class WalletProofView(View):
+    """`entries`, oldest first, lead from the leaf to the head. With `has_more`, ask again with `checkpoint` and
+    `after_seq`.
+    """
+
+    wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    head: HeadView
+    checkpoint: CheckpointView
+    leaf: LeafView
+    inclusion: InclusionView
+    entries: list[EntryView]
+    has_more: bool
+
+
+class EntryProofView(View):
+    """`following`, oldest first, leads from the entry to the leaf. Where no checkpoint seals the entry yet,
+    `checkpoint`, `leaf` and `inclusion` are null and it leads to the wallet's `head`, which is null otherwise.
+    """
+
+    entry: EntryView
+    following: list[EntryView]
+    has_more: bool
+    head: HeadView | None
+    checkpoint: CheckpointView | None
+    leaf: LeafView | None
+    inclusion: InclusionView | None
+
+
+@router.get(
+    "/wallets/{wallet_id}/proof",
+    response_model=WalletProofView,
+    responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
+    summary="Proof of a wallet's head",
+)
+async def prove_wallet(
+    wallet_id: WalletId, query: Annotated[WalletProofQuery, Query()], user: CurrentUser, resources: OpenResources
+) -> Response:
+    proof = await proofs.prove_wallet(
+        wallet_id,
+        user.user_id,
+        resources.settings,
+        number=query.checkpoint,
+        after_seq=query.after_seq,
+        limit=query.limit,
+    )
+    return _shape(
+        {
+            "wallet_id": wallet_id,
+            "head": _head_view(proof.head),
+            **_sealed_view(proof.sealed),
+            "entries": [entry_view(entry) for entry in proof.entries],
+            "has_more": proof.has_more,
+        }
+    )
+
+
+@router.get(
+    "/wallets/{wallet_id}/transactions/{entry_id}/proof",
+    response_model=EntryProofView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="Proof of an entry",
+)
+async def prove_entry(
+    wallet_id: WalletId, entry_id: EntryId, query: Annotated[EntryProofQuery, Query()], user: CurrentUser
+) -> Response:
+    proof = await proofs.prove_entry(wallet_id, entry_id, user.user_id, after_seq=query.after_seq, limit=query.limit)
+    return _shape(
+        {
+            "entry": entry_view(proof.entry),
+            "following": [entry_view(entry) for entry in proof.following],
+            "has_more": proof.has_more,
+            "head": None if proof.head is None else _head_view(proof.head),
+            **_sealed_view(proof.sealed),
+        }
+    )
+
+
+def _head_view(wallet: Wallet) -> dict[str, Any]:
+    return {"seq": wallet.seq, "head_hash": wallet.head_hash}
+
+
+def _sealed_view(sealed: Sealed | None) -> dict[str, Any]:
+    if sealed is None:
+        return dict.fromkeys(("checkpoint", "leaf", "inclusion"))
+    return {
+        "checkpoint": checkpoint_view(sealed.checkpoint),
+        "leaf": sealed.leaf._asdict(),
+        "inclusion": sealed.inclusion._asdict(),
+    }
+
+
+def _shape(body: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")

@@ -1,0 +1,114 @@
+"""Quotes over HTTP."""
+
+from typing import Annotated
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Response
+from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.operations import Amount, Currency
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import View, problem_responses
+from service.domain.clock import utc_now
+from service.domain.quotes import Quote, QuoteStatus, quote_view
+from service.errors import (
+    AmountTooLarge,
+    AmountTooSmall,
+    BodyTooLarge,
+    InvalidFields,
+    Malformed,
+    NotFound,
+    RateUnavailable,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from service.services import quotes
+
+router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
+
+_QuoteId = Annotated[str, Path(max_length=64, examples=["quo_0198c0ffee0070008000000000000001"])]
+
+
+def _another_currency(code: str, info: ValidationInfo) -> str:
+    if code == info.data.get("from_currency"):
+        raise PydanticCustomError("same_currency", "Send another currency than from_currency")
+    return code
+
+
+class QuoteRequest(StrictModel):
+    """Nothing moves, so that no Idempotency-Key is needed."""
+
+    from_currency: Annotated[Currency, Field(examples=["USD"])]
+    to_currency: Annotated[Currency, AfterValidator(_another_currency), Field(examples=["JPY"])]
+    amount: Annotated[Amount, Field(description="Minor units of from_currency", examples=[10000])]
+
+
+class QuoteView(View):
+    """What `amount` brings, if it is taken by a conversion before `expires_at`."""
+
+    id: str = Field(examples=["quo_0198c0ffee0070008000000000000001"])
+    status: QuoteStatus
+    from_currency: str = Field(examples=["USD"])
+    to_currency: str = Field(examples=["JPY"])
+    amount: int = Field(ge=1, description="Minor units of from_currency", examples=[10000])
+    to_amount: int = Field(
+        ge=1, description="Minor units of to_currency, the margin taken off, rounded down", examples=[14875]
+    )
+    rate: str = Field(
+        description="What one major unit of from_currency is worth in to_currency before the margin; a decimal number "
+        "of up to 18 decimals, the rest cut off. What counts is the exact rate behind it",
+        examples=["149.5"],
+    )
+    rate_source: str = Field(examples=["table"])
+    rate_as_of: str
+    margin_bp: int = Field(ge=0, description="What the house keeps, in hundredths of a per cent", examples=[50])
+    conversion_id: str | None = Field(description="That of the conversion that used it", examples=[None])
+    expires_at: str
+    created_at: str
+
+
+@router.post(
+    "/quotes",
+    status_code=201,
+    response_model=QuoteView,
+    responses=problem_responses(
+        Malformed,
+        Unauthenticated,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidFields,
+        RateUnavailable,
+        AmountTooSmall,
+        AmountTooLarge,
+        Unavailable,
+    ),
+    summary="Ask what an amount brings in another currency",
+)
+async def make_quote(body: QuoteRequest, user: CurrentUser, resources: OpenResources) -> Response:
+    quote = await quotes.make_quote(
+        resources.databases.client,
+        resources.rates,
+        resources.settings,
+        user_id=user.user_id,
+        **body.model_dump(),
+        request_id=correlation_id.get(),
+    )
+    return _shape(quote, status_code=201)
+
+
+@router.get(
+    "/quotes/{quote_id}",
+    response_model=QuoteView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="One quote; one that was not used is forgotten after a day",
+)
+async def get_quote(quote_id: _QuoteId, user: CurrentUser) -> Response:
+    return _shape(await quotes.get_quote(quote_id, user.user_id))
+
+
+def _shape(quote: Quote, status_code: int = 200) -> Response:
+    return Response(orjson.dumps(quote_view(quote, utc_now())), status_code, media_type="application/json")

@@ -1,0 +1,16 @@
+"""Conversions: one document for each, shaped like the record of that name in the domain."""
+
+from typing import Any, ClassVar
+
+from beanie import Document
+
+from service.documents.operations import USER_NEWEST
+from service.documents.validation import POSITIVE_AMOUNT, validator_of
+from service.domain.conversions import Conversion
+
+
+class ConversionDocument(Document):
+    class Settings:
+        name = "conversions"
+        indexes: ClassVar = [USER_NEWEST]
+        validator: ClassVar[dict[str, Any]] = validator_of(Conversion, to_amount=POSITIVE_AMOUNT)

@@ -1,0 +1,21 @@
+"""Holds: one document for each, shaped like the record of that name in the domain."""
+
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+from service.documents.operations import USER_NEWEST
+from service.documents.validation import validator_of
+from service.domain.holds import Hold
+
+
+class HoldDocument(Document):
+    class Settings:
+        name = "holds"
+        indexes: ClassVar = [
+            USER_NEWEST,
+            # The same for who is to be paid.
+            IndexModel([("to_user_id", 1), ("_id", -1)], name="payee_newest"),
+        ]
+        validator: ClassVar[dict[str, Any]] = validator_of(Hold)

@@ -1,0 +1,143 @@
+"""Checkpoints: taking them, reading them, and a wallet's place in one."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.database import Client, read_in_snapshot
+from service.domain.checkpoints import (
+    TILE_LEAVES,
+    Checkpoint,
+    Inclusion,
+    Leaf,
+    Tile,
+    TileName,
+    inclusion_of,
+    make_checkpoint,
+    make_tile,
+    place_among,
+    place_within,
+)
+from service.domain.clock import utc_now
+from service.errors import NotFound
+from service.repositories import checkpoints as checkpoint_repository
+from service.repositories import wallets as wallet_repository
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# What is in memory at once: 16 tiles of some 24 kB.
+_TILES_AT_ONCE = 16
+
+
+class Sealed(NamedTuple):
+    """A wallet's chain as a checkpoint saw it."""
+
+    checkpoint: Checkpoint
+    leaf: Leaf
+    inclusion: Inclusion
+
+
+def signing_key(settings: Settings) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed)
+
+
+async def take_checkpoint_if_due(client: Client, settings: Settings, now: datetime) -> Checkpoint | None:
+    """For a worker to call often. None where it is too early, or another process was first."""
+    latest = await checkpoint_repository.find_latest()
+    if latest is not None and now - latest.created_at < timedelta(seconds=settings.checkpoint_interval_s):
+        return None
+    return await take_checkpoint(client, settings)
+
+
+async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | None:
+    """All wallets' heads as of one moment, sealed and signed. None where another process was first, or where there
+    are neither wallets nor checkpoints yet.
+
+    The latest checkpoint is read in the same snapshot, so that along the series no wallet's chain gets shorter: who
+    sees the one before sees wallets at least as new. Tiles are written first; those of a checkpoint that came second
+    stay behind, unnamed.
+    """
+
+    async def write_tiles(session: AsyncClientSession) -> tuple[Checkpoint | None, list[TileName], int]:
+        latest = await checkpoint_repository.find_latest_with_tiles(session=session)
+        written = set() if latest is None else {tile.id for tile in latest[1]}
+        names, wallets = await _write_tiles(written, session)
+        return (None if latest is None else latest[0]), names, wallets
+
+    now = utc_now()
+    before, names, wallets = await read_in_snapshot(client, write_tiles)
+    if before is None and wallets == 0:
+        return None
+    checkpoint = make_checkpoint(before, names, wallets, now, signing_key(settings))
+    if not await checkpoint_repository.insert(checkpoint, names):
+        log.info("checkpoint.another_was_first", number=checkpoint.number)
+        return None
+    log.info("checkpoint.taken", number=checkpoint.number, wallets=wallets, root=checkpoint.root)
+    return checkpoint
+
+
+async def _write_tiles(written: set[str], session: AsyncClientSession) -> tuple[list[TileName], int]:
+    """The names of the tree's tiles in order, and how many wallets there are; what is not `written` yet, it writes."""
+    names: list[TileName] = []
+    unwritten: list[Tile] = []
+    leaves: list[Leaf] = []
+    wallets = 0
+
+    async def close_tile() -> None:
+        tile = make_tile(leaves)
+        names.append(TileName(tile.id, tile.leaves[0].wallet_id))
+        leaves.clear()
+        if tile.id not in written:
+            unwritten.append(tile)
+        if len(unwritten) >= _TILES_AT_ONCE:
+            await checkpoint_repository.insert_missing_tiles(unwritten)
+            unwritten.clear()
+
+    async for leaf in wallet_repository.stream_heads(session=session):
+        wallets += 1
+        leaves.append(leaf)
+        if len(leaves) == TILE_LEAVES:
+            await close_tile()
+    if leaves:
+        await close_tile()
+    if unwritten:
+        await checkpoint_repository.insert_missing_tiles(unwritten)
+    return names, wallets
+
+
+async def list_checkpoints(*, before_number: int | None, limit: int) -> list[Checkpoint]:
+    """Newest first."""
+    return await checkpoint_repository.find_page(before_number=before_number, limit=limit)
+
+
+async def get_checkpoint(number: int) -> Checkpoint:
+    """Raises NotFound."""
+    checkpoint = await checkpoint_repository.find(number)
+    if checkpoint is None:
+        raise NotFound(f"There is no checkpoint {number}")
+    return checkpoint
+
+
+async def find_sealed(wallet_id: str, number: int) -> Sealed | None:
+    """The wallet in that checkpoint; None where it is not in it. Raises NotFound where there is no such checkpoint.
+
+    Its place is looked up, not counted: a wallet whose id was made before another's may be committed after it.
+    """
+    found = await checkpoint_repository.find_with_tiles(number)
+    if found is None:
+        raise NotFound(f"There is no checkpoint {number}")
+    checkpoint, tiles = found
+    tile_at = place_among(tiles, wallet_id)
+    if tile_at is None:
+        return None
+    tile = await checkpoint_repository.find_tile(tiles[tile_at].id)
+    assert tile is not None, "tiles are written before what names them"  # noqa: S101 nobody may delete one
+    leaf_at = place_within(tile, wallet_id)
+    if leaf_at is None:
+        return None
+    inclusion = inclusion_of(tiles, tile_at, tile, leaf_at, checkpoint.wallets)
+    return Sealed(checkpoint, tile.leaves[leaf_at], inclusion)

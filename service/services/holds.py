@@ -1,0 +1,190 @@
+"""Holds: money set aside for somebody, captured or released later, or given back when its time is over."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.holds import Hold
+from service.domain.idempotency import Answer, IdempotencyClaim
+from service.domain.identifiers import Prefix, new_id
+from service.domain.outbox import OutboxRow
+from service.errors import FieldError, InvalidFields, NotFound
+from service.ledger.committer import Ledger
+from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
+from service.repositories import records as record_repository
+from service.repositories.records import RecordFilter
+from service.services.access_tokens import AccessToken
+from service.services.orders import Requester
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# Those who speak for the house may end anybody's hold.
+_ROLES_OF_THE_HOUSE = frozenset({"service", "admin"})
+
+
+class HoldRole(StrEnum):
+    PAYER = "payer"
+    PAYEE = "payee"
+
+
+class HoldOrder(NamedTuple):
+    """`amount` in minor units; without `expires_in_s` the usual time, without a recipient for the house."""
+
+    wallet_id: str
+    to_wallet_id: str | None
+    amount: int
+    currency: str
+    expires_in_s: int | None
+    category: str | None
+    description: str | None
+    metadata: Mapping[str, str]
+
+
+class CaptureOrder(NamedTuple):
+    """All of it, unless `amount` says how much; to whom the hold names, unless it names nobody."""
+
+    amount: int | None
+    to_wallet_id: str | None
+
+
+async def request_hold(
+    ledger: Ledger,
+    user: Requester,
+    order: HoldOrder,
+    claim: IdempotencyClaim,
+    request_id: str | None,
+    settings: Settings,
+) -> Answer:
+    """Sets the amount aside until it is captured, released or expires. A refusal is an answer too.
+
+    Raises InvalidFields for a lifetime that is too long, and what Ledger.execute raises.
+    """
+    lifetime_s = settings.hold_lifetime_s if order.expires_in_s is None else order.expires_in_s
+    if lifetime_s > settings.hold_lifetime_max_s:
+        message = f"Send at most {settings.hold_lifetime_max_s} seconds"
+        raise InvalidFields(fields=(FieldError("/expires_in_s", "too_long", message),))
+    command = RequestHold(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        request_id=request_id,
+        claim=claim,
+        user_id=user.user_id,
+        token_version=user.token_version,
+        hold_id=new_id(Prefix.HOLD),
+        wallet_id=order.wallet_id,
+        to_wallet_id=order.to_wallet_id,
+        amount=order.amount,
+        currency=order.currency,
+        lifetime=timedelta(seconds=lifetime_s),
+        category=order.category,
+        description=order.description,
+        metadata=order.metadata,
+        entry_id=new_id(Prefix.ENTRY),
+    )
+    answer = (await ledger.execute(command)).answer
+    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("hold.answered", hold_id=command.hold_id, user_id=user.user_id, status=answer.status_code)
+    return answer
+
+
+async def capture_hold(
+    ledger: Ledger,
+    token: AccessToken,
+    hold_id: str,
+    order: CaptureOrder,
+    claim: IdempotencyClaim,
+    request_id: str | None,
+) -> Answer:
+    """Raises NotFound where there is no such hold. Who may not, and that it is too late, are answers."""
+    hold = await _find(hold_id)
+    command = CaptureHold(
+        **_about(hold),
+        **_asked_by(token),
+        claim=claim,
+        request_id=request_id,
+        named_wallet_id=hold.to_wallet_id,
+        to_wallet_id=order.to_wallet_id,
+        amount=order.amount,
+        out_entry_id=new_id(Prefix.ENTRY),
+        in_entry_id=new_id(Prefix.ENTRY),
+    )
+    answer = (await ledger.execute(command)).answer
+    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("hold.capture_answered", hold_id=hold.id, user_id=token.user_id, status=answer.status_code)
+    return answer
+
+
+async def release_hold(
+    ledger: Ledger, token: AccessToken, hold_id: str, claim: IdempotencyClaim, request_id: str | None
+) -> Answer:
+    """Raises NotFound where there is no such hold, HoldGuaranteed where it is not the payer's to release."""
+    hold = await _find(hold_id)
+    command = ReleaseHold(**_about(hold), **_asked_by(token), claim=claim, request_id=request_id)
+    answer = (await ledger.execute(command)).answer
+    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("hold.release_answered", hold_id=hold.id, user_id=token.user_id, status=answer.status_code)
+    return answer
+
+
+async def expire_hold(row: OutboxRow, ledger: Ledger) -> None:
+    """Its time is over: what was held goes back, unless it has ended otherwise. Safe to repeat."""
+    hold = await record_repository.find(row.subject_id, Hold)
+    if hold is None:
+        log.error("outbox.without_hold", hold_id=row.subject_id)
+        return
+    ended = await ledger.change(ExpireHold(**_about(hold), request_id=row.request_id), Hold)
+    log.info("hold.expired", hold_id=hold.id, status=ended.status)
+
+
+async def get_hold(hold_id: str, user_id: str) -> Hold:
+    """One that the user pays or is to be paid by. Raises NotFound."""
+    hold = await record_repository.find_shared(hold_id, Hold, user_id)
+    if hold is None:
+        raise NotFound(f"There is no hold {hold_id}")
+    return hold
+
+
+async def list_holds(
+    user_id: str, role: HoldRole, wanted: RecordFilter, *, before_id: str | None, limit: int
+) -> list[Hold]:
+    """Those that the user pays, or is to be paid by; newest first."""
+    return await record_repository.find_of_user(
+        Prefix.HOLD,
+        Hold,
+        user_id,
+        wanted,
+        before_id=before_id,
+        limit=limit,
+        is_recipient=role is HoldRole.PAYEE,
+    )
+
+
+async def _find(hold_id: str) -> Hold:
+    """Whose it is, and how it stands, is decided in the ledger; here only its wallets are needed."""
+    hold = await record_repository.find(hold_id, Hold)
+    if hold is None:
+        raise NotFound(f"There is no hold {hold_id}")
+    return hold
+
+
+def _about(hold: Hold) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "hold_id": hold.id,
+        "wallet_id": hold.wallet_id,
+        "release_entry_id": new_id(Prefix.ENTRY),
+    }
+
+
+def _asked_by(token: AccessToken) -> dict[str, Any]:
+    return {
+        "user_id": token.user_id,
+        "token_version": token.token_version,
+        "acts_for_house": not _ROLES_OF_THE_HOUSE.isdisjoint(token.roles),
+    }
