@@ -9,12 +9,12 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from service.database import Databases
 from tests.machine.base import Table
-from tests.machine.transfers import TransferRules
+from tests.machine.conversions import ConversionRules
 
 
 async def play(databases: Databases, *, sequences: int, steps: int, first_seed: int, **overrides: Any) -> None:
     table = Table(databases, asyncio.get_running_loop(), [])
-    machine = seed(first_seed)(type("TheLedger", (TransferRules,), {"table": table}))
+    machine = seed(first_seed)(type("TheLedger", (ConversionRules,), {"table": table}))
     chosen = settings(max_examples=sequences, stateful_step_count=steps, deadline=None, database=None, **overrides)
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
 

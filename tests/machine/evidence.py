@@ -14,9 +14,11 @@ from service.database import Databases, session_in_transaction
 from service.domain.clock import to_rfc3339
 from service.domain.identifiers import Prefix
 from service.domain.policy import Policy
+from service.domain.records import Record
 from service.domain.wallets import new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
+from service.repositories import records as record_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.records import HOMES
@@ -70,6 +72,11 @@ class Evidence:
                 [new_wallet(name, owner, currency, now) for name, (owner, currency) in wallets.items()],
                 session=session,
             )
+
+    async def insert(self, record: Record) -> None:
+        """One that no command makes."""
+        async with session_in_transaction(self.databases.client) as session:
+            await record_repository.insert_many([record], session=session)
 
     async def run(self, commands: Sequence[Command]) -> list[Heard]:
         return [heard(decided) for decided in await run(self.databases, *commands, policy=self.policy)]

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from tests.model.books import Purse
-from tests.model.holds import HoldPaper
+from tests.model.conversions import ConversionPaper
 
 
-class LedgerPaper(HoldPaper):
+class LedgerPaper(ConversionPaper):
     code_above: dict[str, int]
     second_admin_above: dict[str, int]
 
