@@ -89,11 +89,12 @@ class OrderPaper(Paper):
                 return {}
             purse.open.remove(name)
             self.give(order.purse, amount, account=BANK)
-        self._settled(name, order)
+        order.status = "success"
+        self.settled(name, order)
         return {}
 
-    def _settled(self, name: str, order: Order) -> None:
-        order.status = "success"
+    def settled(self, name: str, order: Order) -> None:
+        """For what may come of it."""
 
     def fail(self, name: str, amount: int | None) -> dict[str, object]:
         """The bank says that it won't pay; it says nothing of an amount where it never took the order."""
