@@ -56,6 +56,7 @@ _SERVICE_ROLE = "wallet_service"
 _ACTIONS = {
     "transaction_logs": ["find", "insert"],
     "account_sums": ["find", "insert"],
+    "audit_events": ["find", "insert"],
     "outbox": ["find", "insert", "update", "remove"],
     "checkpoints": ["find", "insert"],
     "checkpoint_tiles": ["find", "insert"],

@@ -13,6 +13,7 @@ WalletServiceError
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
+│   └── SecondAdminRequired        403 second_admin_required
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed
 ├── Conflict                       409 conflict
@@ -28,7 +29,10 @@ WalletServiceError
 │   ├── QuoteExpired               409 quote_expired
 │   ├── QuoteUsed                  409 quote_used
 │   ├── HoldExpired                409 hold_expired
-│   └── RecipientAlreadyNamed      409 recipient_already_named
+│   ├── RecipientAlreadyNamed      409 recipient_already_named
+│   ├── WalletNotEmpty             409 wallet_not_empty
+│   ├── WalletHasOpenOperations    409 wallet_has_open_operations
+│   └── AlreadyReversed            409 already_reversed
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -55,6 +59,7 @@ WalletServiceError
 ├── HoldGuaranteed                 403 hold_guaranteed
 ├── HoldAboveStepUp                422 hold_above_step_up
 ├── CaptureExceedsHold             422 capture_exceeds_hold
+├── ReversalNotCovered             422 reversal_not_covered
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -159,6 +164,12 @@ class Forbidden(WalletServiceError):
     is_kept_under_key = False
 
 
+class SecondAdminRequired(Forbidden):
+    """Four eyes: who asked for an adjustment cannot be the one who approves it."""
+
+    code, title = "second_admin_required", "Another admin has to approve it"
+
+
 class NotFound(WalletServiceError):
     """Missing, or somebody else's: the two cannot be told apart from outside."""
 
@@ -227,6 +238,20 @@ class HoldExpired(Conflict):
 
 class RecipientAlreadyNamed(Conflict):
     code, title = "recipient_already_named", "The hold names its recipient already"
+
+
+class WalletNotEmpty(Conflict):
+    code, title = "wallet_not_empty", "There is money in the wallet"
+
+
+class WalletHasOpenOperations(Conflict):
+    """What has begun may still move it: a deposit on its way, an adjustment that waits for its approval."""
+
+    code, title = "wallet_has_open_operations", "The wallet has operations that are not over"
+
+
+class AlreadyReversed(Conflict):
+    code, title = "already_reversed", "It was reversed already"
 
 
 class IdempotencyKeyReused(WalletServiceError):
@@ -370,6 +395,12 @@ class HoldAboveStepUp(WalletServiceError):
 
 class CaptureExceedsHold(WalletServiceError):
     code, http_status, title = "capture_exceeds_hold", 422, "More was asked for than is held"
+
+
+class ReversalNotCovered(WalletServiceError):
+    """Who got the money has spent it; with `force` the house bears what is missing."""
+
+    code, http_status, title = "reversal_not_covered", 422, "The money is no longer there to be taken back"
 
 
 class InternalError(WalletServiceError):

@@ -7,21 +7,26 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service.controllers import (
+    adjustments,
     admin,
     approvals,
+    audit_events,
     auth,
     checkpoints,
     conversions,
     deposits,
     health,
     holds,
+    limits,
     proofs,
     quotes,
+    reversals,
     spending,
     statements,
     totp,
     transfers,
     users,
+    wallet_life,
     wallets,
     webhooks,
     withdrawals,
@@ -87,6 +92,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         quotes.router,
         conversions.router,
         holds.router,
+        adjustments.router,
+        reversals.router,
+        limits.router,
+        wallet_life.router,
+        audit_events.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

@@ -55,6 +55,7 @@ def require_roles(*roles: str) -> Callable[[AccessToken], Awaitable[AccessToken]
 
 
 AdminUser = Annotated[AccessToken, Depends(require_roles("admin"))]
+ServiceUser = Annotated[AccessToken, Depends(require_roles("service", "admin"))]
 
 
 async def _idempotency_key(

@@ -12,7 +12,7 @@ from service.controllers.pagination import PageQuery, QueryTime, open_page, page
 from service.controllers.requests import StrictModel
 from service.controllers.schemas import View, problem_responses
 from service.domain.idempotency import Answer
-from service.domain.money import MAX_AMOUNT_MINOR, is_currency
+from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR, is_currency
 from service.domain.operations import Operation, OperationStatus, OperationType, operation_view
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -60,6 +60,12 @@ def _known_currency(code: str) -> str:
     return code
 
 
+def _known_currency_or_points(code: str) -> str:
+    if code not in EXPONENTS:
+        raise PydanticCustomError("unknown_currency", "Send an ISO 4217 code in capitals, e.g. INR, or PTS for points")
+    return code
+
+
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise PydanticCustomError("not_printable", "Control characters are not allowed")
@@ -72,6 +78,9 @@ Amount = Annotated[
     Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
 ]
 Currency = Annotated[str, AfterValidator(_known_currency), Field(description="ISO 4217", examples=["INR"])]
+AnyCurrency = Annotated[
+    str, AfterValidator(_known_currency_or_points), Field(description="ISO 4217, or PTS for points", examples=["INR"])
+]
 Account = Annotated[
     str,
     Field(
@@ -92,6 +101,11 @@ def _no_operator(key: str) -> str:
 _Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 _Key = Annotated[_Label, AfterValidator(_no_operator)]
 _Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+Reason = Annotated[
+    str,
+    Field(min_length=1, max_length=256, pattern=r"\S", description="Why: it stays in the audit events"),
+    AfterValidator(_printable),
+]
 
 
 class NotedRequest(StrictModel):

@@ -1,6 +1,8 @@
 """Beanie documents: shape, indexes and validator of each collection."""
 
 from service.documents.account_sums import AccountSumsDocument
+from service.documents.adjustments import AdjustmentDocument
+from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
@@ -10,6 +12,7 @@ from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.quotes import QuoteDocument
+from service.documents.reversals import ReversalDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -19,6 +22,8 @@ __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
     "AccountSumsDocument",
+    "AdjustmentDocument",
+    "AuditEventDocument",
     "BankCallback",
     "BankOrder",
     "CheckpointDocument",
@@ -29,6 +34,7 @@ __all__ = [
     "IdempotencyKey",
     "OutboxDocument",
     "QuoteDocument",
+    "ReversalDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -54,5 +60,8 @@ WALLET_DOCUMENTS = [
     TotpEnrolment,
     CheckpointDocument,
     CheckpointTile,
+    AuditEventDocument,
+    AdjustmentDocument,
+    ReversalDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

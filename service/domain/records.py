@@ -6,13 +6,16 @@ each change names the version that it was decided on.
 
 from typing import NamedTuple
 
+from service.domain.adjustments import Adjustment
+from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
 from service.domain.holds import Hold
 from service.domain.operations import Operation
 from service.domain.quotes import Quote
+from service.domain.reversals import Reversal
 from service.domain.transfers import Transfer
 
-Record = Operation | Transfer | Quote | Conversion | Hold
+Record = Operation | Transfer | Hold | Adjustment | Reversal | Quote | Conversion | AuditEvent
 
 
 class RecordUpdate(NamedTuple):

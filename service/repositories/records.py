@@ -14,13 +14,26 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import ConversionDocument, Deposit, HoldDocument, QuoteDocument, TransferDocument, Withdrawal
+from service.documents import (
+    AdjustmentDocument,
+    AuditEventDocument,
+    ConversionDocument,
+    Deposit,
+    HoldDocument,
+    QuoteDocument,
+    ReversalDocument,
+    TransferDocument,
+    Withdrawal,
+)
+from service.domain.adjustments import Adjustment
+from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
 from service.domain.holds import Hold
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Record, RecordUpdate
+from service.domain.reversals import Reversal
 from service.domain.transfers import Transfer
 
 _Kind = TypeVar("_Kind", bound=Record)
@@ -43,6 +56,9 @@ HOMES: dict[str, Home] = {
     Prefix.QUOTE: Home(QuoteDocument, Quote),
     Prefix.CONVERSION: Home(ConversionDocument, Conversion),
     Prefix.HOLD: Home(HoldDocument, Hold),
+    Prefix.AUDIT_EVENT: Home(AuditEventDocument, AuditEvent),
+    Prefix.ADJUSTMENT: Home(AdjustmentDocument, Adjustment),
+    Prefix.REVERSAL: Home(ReversalDocument, Reversal),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 

@@ -109,6 +109,12 @@ async def stream_heads(*, session: AsyncClientSession) -> AsyncIterator[Leaf]:
             yield Leaf(row["_id"], int(row["seq"]), row["head_hash"])
 
 
+async def find(wallet_id: str) -> Wallet | None:
+    """Whoever's it is: for those who may see all."""
+    row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id})
+    return None if row is None else _from_row(row)
+
+
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id, "user_id": user_id})
     return None if row is None else _from_row(row)
@@ -144,3 +150,9 @@ async def total_by_currency(*, session: AsyncClientSession, limit_s: float) -> l
         WalletTotal(row["_id"], int(row["available"].to_decimal()), int(row["held"].to_decimal()), row["wallets"])
         async for row in totals
     ]
+
+
+async def find_in(user_id: str, currency: str) -> Wallet | None:
+    """A user has one wallet in a currency at most."""
+    row = await WalletDocument.get_pymongo_collection().find_one({"user_id": user_id, "currency": currency})
+    return None if row is None else _from_row(row)

@@ -579,6 +579,10 @@ class TestHoldsAgainstAModel:
         wallet = books.wallets[_FROM]
         assert (wallet.usage.day_amount, wallet.usage.month_amount) == (model.spent, model.spent)
         assert wallet.open_operations == len(model.open)
-        open_ids = {record.id for record in books.records.values() if record.status == HoldStatus.HELD}
+        open_ids = {
+            record.id
+            for record in books.records.values()
+            if isinstance(record, Hold) and record.status == HoldStatus.HELD
+        }
         assert open_ids == model.open.keys()
         assert books.due.keys() == {expiry_id(books.now(hold_id)) for hold_id in open_ids}

@@ -16,7 +16,6 @@ from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.errors import HoldExpired, IllegalTransition
-from service.gateways.mailbox import FileMailbox
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
@@ -46,6 +45,10 @@ async def ledgers(databases: Databases) -> AsyncIterator[list[Ledger]]:
     yield ledgers
     for ledger in ledgers:
         await ledger.close()
+
+
+def desk_of(resources: Resources) -> Desk:
+    return Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings)
 
 
 class Scene:
@@ -131,7 +134,7 @@ class TestTheWorker:
         self, databases: Databases, resources: Resources
     ) -> None:
         scene = await Scene.set(databases, left=timedelta(seconds=-1))
-        desk = Desk(resources.ledger, resources.bank, FileMailbox(resources.settings), resources.settings)
+        desk = desk_of(resources)
         assert await scene.reminders() == 1
         # Two workers at once, and a third one whose row was not deleted when it died.
         await asyncio.gather(pursue_row(scene.row(), desk), pursue_row(scene.row(), desk))
@@ -145,16 +148,12 @@ class TestTheWorker:
     ) -> None:
         scene = await Scene.set(databases)
         with pytest.raises(IllegalTransition):
-            await pursue_row(
-                scene.row(), Desk(resources.ledger, resources.bank, FileMailbox(resources.settings), resources.settings)
-            )
+            await pursue_row(scene.row(), desk_of(resources))
         assert ((await scene.now()).status, await scene.reminders()) == (HoldStatus.HELD, 1)
 
     async def test_does_not_stumble_over_a_row_without_a_hold(self, resources: Resources) -> None:
         row = outbox_row(OutboxTopic.EXPIRY, "hld_none", None, utc_now())
-        await pursue_row(
-            row, Desk(resources.ledger, resources.bank, FileMailbox(resources.settings), resources.settings)
-        )
+        await pursue_row(row, desk_of(resources))
 
 
 class TestRaces:

@@ -1,0 +1,252 @@
+"""Adjustments over HTTP: credits and debits by admins and services."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.dependencies import AdminUser, IdempotencyKey, OpenResources, ServiceUser, claim_key
+from service.controllers.operations import ORDER_ERRORS, AnyCurrency, OrderRequest, Reason, respond
+from service.controllers.pagination import PageQuery, open_page, page_of
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.adjustments import Adjustment, AdjustmentStatus, AdjustmentType, adjustment_view
+from service.errors import (
+    AccountDeactivated,
+    BalanceOverflow,
+    BodyTooLarge,
+    CurrencyMismatch,
+    Forbidden,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    IllegalTransition,
+    InsufficientFunds,
+    InvalidCursor,
+    InvalidFields,
+    LedgerBusy,
+    LimitExceeded,
+    Malformed,
+    NotFound,
+    SecondAdminRequired,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+)
+from service.services import adjustments
+from service.services.access_tokens import AccessToken
+from service.services.adjustments import AdjustmentOrder
+from service.startup import Resources
+
+router = APIRouter(route_class=StrictRoute, tags=["Adjustments"])
+
+_WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
+_AdjustmentId = Annotated[str, Path(max_length=64, examples=["adj_0198c0ffee0070008000000000000001"])]
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "adj_0198c0ffee0070008000000000000001",
+    "type": "credit",
+    "status": "success",
+    "amount": 10000,
+    "currency": "INR",
+    "user_id": "usr_0198c0ffee0070008000000000000001",
+    "wallet_id": "wal_0198c0ffee0070008000000000000001",
+    "reason": "Charged twice on 3 October",
+    "category": "goodwill",
+    "description": None,
+    "metadata": {},
+    "requested_by": "usr_0198c0ffee0070008000000000000002",
+    "decided_by": "usr_0198c0ffee0070008000000000000002",
+    "decided_at": "2026-02-24T12:34:56.789Z",
+    "rejection_reason": None,
+    "available_after": 110000,
+    "held_after": 0,
+    "transaction_id": "txn_0198c0ffee0070008000000000000001",
+    "reversal_id": None,
+    "created_at": "2026-02-24T12:34:56.789Z",
+    "updated_at": "2026-02-24T12:34:56.789Z",
+}
+
+
+class AdjustmentRequest(OrderRequest):
+    currency: AnyCurrency
+    reason: Annotated[Reason, Field(examples=["Charged twice on 3 October"])]
+
+
+class RejectionRequest(StrictModel):
+    reason: Annotated[Reason, Field(examples=["The customer was paid back already"])]
+
+
+class AdjustmentView(View):
+    """A credit or a debit as it stands; while it waits for a second admin, nothing has moved."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: str
+    type: AdjustmentType
+    status: AdjustmentStatus
+    amount: int = Field(ge=1)
+    currency: str
+    user_id: str = Field(description="The wallet's owner")
+    wallet_id: str
+    reason: str
+    category: str | None
+    description: str | None
+    metadata: dict[str, str]
+    requested_by: str
+    decided_by: str | None = Field(description="The second admin; who asked, where none was needed")
+    decided_at: str | None
+    rejection_reason: str | None
+    available_after: int | None = Field(ge=0, description="Of the wallet, once it was moved; null until then")
+    held_after: int | None = Field(ge=0)
+    transaction_id: str | None
+    reversal_id: str | None
+    created_at: str
+    updated_at: str
+
+
+class AdjustmentsQuery(PageQuery):
+    status: AdjustmentStatus | None = None
+
+
+_ORDER_ERRORS = tuple(error for error in ORDER_ERRORS if error is not LimitExceeded)
+_REQUEST: dict[str, Any] = {
+    "status_code": 201,
+    "response_model": AdjustmentView,
+    "responses": {
+        **problem_responses(*_ORDER_ERRORS, Forbidden, NotFound, BalanceOverflow, CurrencyMismatch),
+        202: {
+            "model": AdjustmentView,
+            "description": "By an admin above the set amount: another one has to approve it",
+        },
+    },
+}
+_MORE = (
+    "For services and admins. An admin may adjust a frozen wallet, a service only as far as it is open; a closed one "
+    "is adjusted by nobody. The wallet's limits do not count it."
+)
+
+
+@router.post("/wallets/{wallet_id}/credits", summary="Put money into a wallet", description=_MORE, **_REQUEST)
+async def credit_wallet(
+    body: AdjustmentRequest, wallet_id: _WalletId, user: ServiceUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    return await _adjust(AdjustmentType.CREDIT, body, wallet_id, user, key, resources)
+
+
+@router.post("/wallets/{wallet_id}/debits", summary="Take money out of a wallet", description=_MORE, **_REQUEST)
+async def debit_wallet(
+    body: AdjustmentRequest, wallet_id: _WalletId, user: ServiceUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    return await _adjust(AdjustmentType.DEBIT, body, wallet_id, user, key, resources)
+
+
+async def _adjust(
+    adjustment_type: AdjustmentType,
+    body: AdjustmentRequest,
+    wallet_id: str,
+    user: AccessToken,
+    key: str,
+    resources: Resources,
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, f"POST /wallets/{wallet_id}/{adjustment_type}s", body.model_dump())
+    order = AdjustmentOrder(adjustment_type, wallet_id, **body.model_dump())
+    answer = await adjustments.request_adjustment(
+        resources.ledger, user.requester, order, claim, correlation_id.get(), is_admin="admin" in user.roles
+    )
+    return respond(answer)
+
+
+@router.post(
+    "/adjustments/{adjustment_id}/approve",
+    response_model=AdjustmentView,
+    responses=problem_responses(
+        IdempotencyKeyMissing,
+        IdempotencyKeyInvalid,
+        Unauthenticated,
+        AccountDeactivated,
+        Forbidden,
+        SecondAdminRequired,
+        NotFound,
+        IllegalTransition,
+        IdempotencyKeyInFlight,
+        InvalidFields,
+        IdempotencyKeyReused,
+        InsufficientFunds,
+        BalanceOverflow,
+        WalletClosed,
+        LedgerBusy,
+        Unavailable,
+    ),
+    summary="Approve another admin's adjustment (admin)",
+    description="Moves the wallet. What its balance no longer allows is refused and goes on waiting: approve it later, "
+    "under a new key, or reject it.",
+)
+async def approve_adjustment(
+    adjustment_id: _AdjustmentId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/approve", {})
+    answer = await adjustments.approve_adjustment(
+        resources.ledger, user.requester, adjustment_id, claim, correlation_id.get()
+    )
+    return respond(answer)
+
+
+@router.post(
+    "/adjustments/{adjustment_id}/reject",
+    response_model=AdjustmentView,
+    responses=problem_responses(
+        Malformed,
+        Unauthenticated,
+        AccountDeactivated,
+        Forbidden,
+        NotFound,
+        IllegalTransition,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidFields,
+        LedgerBusy,
+        Unavailable,
+    ),
+    summary="Reject an adjustment, one's own too (admin)",
+)
+async def reject_adjustment(
+    body: RejectionRequest, adjustment_id: _AdjustmentId, user: AdminUser, resources: OpenResources
+) -> Response:
+    adjustment = await adjustments.reject_adjustment(
+        resources.ledger, user.requester, adjustment_id, body.reason, correlation_id.get()
+    )
+    return _shape(adjustment)
+
+
+@router.get(
+    "/adjustments/{adjustment_id}",
+    response_model=AdjustmentView,
+    responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
+    summary="One adjustment; services see those that they asked for",
+)
+async def get_adjustment(adjustment_id: _AdjustmentId, user: ServiceUser) -> Response:
+    asked_by = None if "admin" in user.roles else user.user_id
+    return _shape(await adjustments.get_adjustment(adjustment_id, asked_by))
+
+
+@router.get(
+    "/admin/adjustments",
+    response_model=PageView[AdjustmentView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
+    summary="All adjustments, newest first (admin)",
+)
+async def list_adjustments(
+    query: Annotated[AdjustmentsQuery, Query()], user: AdminUser, resources: OpenResources
+) -> Response:
+    page = open_page(query, resources.settings, "adjustments", user.user_id, str)
+    found = await adjustments.list_adjustments(query.status, before_id=page.position, limit=page.limit_and_one)
+    return page_of(found, page, lambda adjustment: adjustment.id, adjustment_view)
+
+
+def _shape(adjustment: Adjustment) -> Response:
+    return Response(orjson.dumps(adjustment_view(adjustment)), media_type="application/json")

@@ -1,0 +1,189 @@
+"""Limits over HTTP."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.dependencies import AdminUser, CurrentUser, OpenResources
+from service.controllers.operations import AnyCurrency, Reason
+from service.controllers.pagination import Query as StrictQuery
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import View, problem_responses
+from service.domain.clock import to_rfc3339
+from service.domain.limits import Limits, LimitState
+from service.domain.money import MAX_AMOUNT_MINOR
+from service.errors import (
+    AccountDeactivated,
+    BodyTooLarge,
+    Forbidden,
+    InvalidFields,
+    LedgerBusy,
+    Malformed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+)
+from service.services import limits
+from service.services.limits import WalletLimits
+
+router = APIRouter(route_class=StrictRoute, tags=["Limits"])
+
+_WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
+_UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]
+_Currency = Annotated[AnyCurrency, Path()]
+_Ceiling = Annotated[
+    int | None,
+    Field(ge=0, le=MAX_AMOUNT_MINOR, description="null: the usual one; 0: none", examples=[500000]),
+]
+
+_EXAMPLE: dict[str, Any] = {
+    "wallet_id": "wal_0198c0ffee0070008000000000000001",
+    "user_id": "usr_0198c0ffee0070008000000000000001",
+    "currency": "INR",
+    "is_overridden": True,
+    "override": {"per_transaction": None, "per_day": 500000, "per_month": None, "count_per_hour": 0},
+    "limits": {
+        "per_transaction": {"ceiling": 200000, "used": 0, "left": 200000, "resets_at": None},
+        "count_per_hour": {"ceiling": None, "used": 3, "left": None, "resets_at": "2026-02-24T13:00:00.000Z"},
+        "per_day": {"ceiling": 500000, "used": 120000, "left": 380000, "resets_at": "2026-02-25T00:00:00.000Z"},
+        "per_month": {"ceiling": 5000000, "used": 990000, "left": 4010000, "resets_at": "2026-03-01T00:00:00.000Z"},
+    },
+}
+
+
+class LimitsRequest(StrictModel):
+    """In place of the override before. Minor units, and for the hour a number of payments."""
+
+    per_transaction: _Ceiling = None
+    per_day: _Ceiling = None
+    per_month: _Ceiling = None
+    count_per_hour: _Ceiling = None
+    reason: Annotated[Reason, Field(examples=["Buys a car this week"])]
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**self.model_dump(exclude={"reason"}))
+
+
+class ResetQuery(StrictQuery):
+    reason: Reason | None = None
+
+
+class LimitView(View):
+    """Windows are those of the calendar in UTC."""
+
+    ceiling: int | None = Field(description="null where there is no limit")
+    used: int = Field(ge=0)
+    left: int | None = Field(ge=0)
+    resets_at: str | None = Field(description="When it starts anew; null for a single payment")
+
+
+class OverrideView(View):
+    per_transaction: int | None
+    per_day: int | None
+    per_month: int | None
+    count_per_hour: int | None
+
+
+class AllLimitsView(View):
+    per_transaction: LimitView
+    count_per_hour: LimitView
+    per_day: LimitView
+    per_month: LimitView
+
+
+class LimitsView(View):
+    """What may leave the wallet, and what of it was used."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    wallet_id: str
+    user_id: str
+    currency: str
+    is_overridden: bool
+    override: OverrideView | None = Field(description="What an admin has set: null is the usual limit, 0 is none")
+    limits: AllLimitsView
+
+
+@router.get(
+    "/wallets/{wallet_id}/limits",
+    response_model=LimitsView,
+    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
+    summary="What may still leave a wallet; one's own, or as an admin anybody's",
+)
+async def get_limits(wallet_id: _WalletId, user: CurrentUser, resources: OpenResources) -> Response:
+    owner_id = None if "admin" in user.roles else user.user_id
+    return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
+
+
+_ERRORS = (
+    Unauthenticated,
+    AccountDeactivated,
+    Forbidden,
+    NotFound,
+    InvalidFields,
+    WalletClosed,
+    LedgerBusy,
+    Unavailable,
+)
+
+
+@router.put(
+    "/admin/users/{user_id}/limits/{currency}",
+    response_model=LimitsView,
+    responses=problem_responses(*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType),
+    summary="Set limits for one user and currency (admin)",
+    description="What was used stays used. Setting the same again changes nothing.",
+)
+async def override_limits(
+    body: LimitsRequest, user_id: _UserId, currency: _Currency, user: AdminUser, resources: OpenResources
+) -> Response:
+    changed = await limits.override_limits(
+        resources.ledger, user.requester, user_id, currency, body.limits, body.reason, correlation_id.get()
+    )
+    return _shape(changed)
+
+
+@router.delete(
+    "/admin/users/{user_id}/limits/{currency}",
+    response_model=LimitsView,
+    responses=problem_responses(*_ERRORS),
+    summary="Go back to the usual limits (admin)",
+)
+async def reset_limits(
+    user_id: _UserId,
+    currency: _Currency,
+    query: Annotated[ResetQuery, Query()],
+    user: AdminUser,
+    resources: OpenResources,
+) -> Response:
+    changed = await limits.override_limits(
+        resources.ledger, user.requester, user_id, currency, Limits(), query.reason, correlation_id.get()
+    )
+    return _shape(changed)
+
+
+def _shape(found: WalletLimits) -> Response:
+    body = {
+        "wallet_id": found.wallet.id,
+        "user_id": found.wallet.user_id,
+        "currency": found.wallet.currency,
+        "is_overridden": found.override is not None,
+        "override": None if found.override is None else found.override._asdict(),
+        "limits": {state.limit.value: _limit_view(state) for state in found.states},
+    }
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+def _limit_view(state: LimitState) -> dict[str, Any]:
+    return {
+        "ceiling": state.ceiling,
+        "used": state.used,
+        "left": None if state.ceiling is None else max(0, state.ceiling - state.used),
+        "resets_at": None if state.resets_at is None else to_rfc3339(state.resets_at),
+    }

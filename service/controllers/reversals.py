@@ -1,0 +1,162 @@
+"""Reversals over HTTP."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.dependencies import AdminUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.operations import Reason, respond
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import View, problem_responses
+from service.domain.reversals import reversal_view
+from service.errors import (
+    AccountDeactivated,
+    AlreadyReversed,
+    BalanceOverflow,
+    BodyTooLarge,
+    Forbidden,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    IllegalTransition,
+    InvalidFields,
+    LedgerBusy,
+    Malformed,
+    NotFound,
+    ReversalNotCovered,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+)
+from service.services import reversals
+
+router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
+
+_TransferId = Annotated[str, Path(max_length=64, examples=["trf_0198c0ffee0070008000000000000001"])]
+_AdjustmentId = Annotated[str, Path(max_length=64, examples=["adj_0198c0ffee0070008000000000000001"])]
+_ReversalId = Annotated[str, Path(max_length=64, examples=["rev_0198c0ffee0070008000000000000001"])]
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "rev_0198c0ffee0070008000000000000001",
+    "original_id": "trf_0198c0ffee0070008000000000000001",
+    "from_wallet_id": "wal_0198c0ffee0070008000000000000002",
+    "to_wallet_id": "wal_0198c0ffee0070008000000000000001",
+    "amount": 10000,
+    "taken": 7500,
+    "shortfall": 2500,
+    "currency": "INR",
+    "status": "success",
+    "reason": "Sent by somebody who had stolen the telephone",
+    "force": True,
+    "category": None,
+    "requested_by": "usr_0198c0ffee0070008000000000000002",
+    "transaction_id": "txn_0198c0ffee0070008000000000000001",
+    "created_at": "2026-02-24T12:34:56.789Z",
+}
+
+
+class ReversalRequest(StrictModel):
+    reason: Annotated[Reason, Field(examples=["Sent by somebody who had stolen the telephone"])]
+    force: Annotated[
+        bool, Field(description="Take what is there, and let the house bear the rest, instead of being refused")
+    ] = False
+
+
+class ReversalView(View):
+    """What was moved back. `taken` is what whoever got it still had, `shortfall` what the house bears."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: str
+    original_id: str
+    from_wallet_id: str | None = Field(description="Who got the money; null for the house")
+    to_wallet_id: str | None = Field(description="Who gave it, and has it again; null for the house")
+    amount: int = Field(ge=1)
+    taken: int = Field(ge=0)
+    shortfall: int = Field(ge=0)
+    currency: str
+    status: str
+    reason: str
+    force: bool
+    category: str | None
+    requested_by: str
+    transaction_id: str = Field(description="That of all its entries")
+    created_at: str
+
+
+_ROUTE: dict[str, Any] = {
+    "status_code": 201,
+    "response_model": ReversalView,
+    "responses": problem_responses(
+        Malformed,
+        IdempotencyKeyMissing,
+        IdempotencyKeyInvalid,
+        Unauthenticated,
+        AccountDeactivated,
+        Forbidden,
+        NotFound,
+        AlreadyReversed,
+        IllegalTransition,
+        IdempotencyKeyInFlight,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidFields,
+        IdempotencyKeyReused,
+        ReversalNotCovered,
+        BalanceOverflow,
+        WalletClosed,
+        LedgerBusy,
+        Unavailable,
+    ),
+    "description": "Once only, of what has succeeded, on frozen wallets too. No balance becomes negative.",
+}
+
+
+@router.post("/transfers/{transfer_id}/reversal", summary="Take a transfer back (admin)", **_ROUTE)
+async def reverse_transfer(
+    body: ReversalRequest, transfer_id: _TransferId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, f"POST /transfers/{transfer_id}/reversal", body.model_dump())
+    answer = await reversals.reverse(
+        resources.ledger,
+        user.requester,
+        await reversals.find_transfer(transfer_id),
+        body.reason,
+        claim,
+        correlation_id.get(),
+        is_forced=body.force,
+    )
+    return respond(answer)
+
+
+@router.post("/adjustments/{adjustment_id}/reversal", summary="Take an adjustment back (admin)", **_ROUTE)
+async def reverse_adjustment(
+    body: ReversalRequest, adjustment_id: _AdjustmentId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/reversal", body.model_dump())
+    answer = await reversals.reverse(
+        resources.ledger,
+        user.requester,
+        await reversals.find_adjustment(adjustment_id),
+        body.reason,
+        claim,
+        correlation_id.get(),
+        is_forced=body.force,
+    )
+    return respond(answer)
+
+
+@router.get(
+    "/reversals/{reversal_id}",
+    response_model=ReversalView,
+    responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
+    summary="One reversal (admin)",
+)
+async def get_reversal(reversal_id: _ReversalId, _user: AdminUser) -> Response:
+    reversal = await reversals.get_reversal(reversal_id)
+    return Response(orjson.dumps(reversal_view(reversal)), media_type="application/json")

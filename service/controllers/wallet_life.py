@@ -1,0 +1,132 @@
+"""Freezing, thawing and closing wallets over HTTP."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Response
+from pydantic import Field
+
+from service.controllers.dependencies import AdminUser, CurrentUser, OpenResources
+from service.controllers.operations import Reason
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import WalletView, problem_responses
+from service.domain.wallets import Freeze, Wallet, wallet_view
+from service.errors import (
+    AccountDeactivated,
+    BodyTooLarge,
+    Forbidden,
+    InvalidFields,
+    LedgerBusy,
+    Malformed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    WalletClosed,
+    WalletFrozen,
+    WalletHasOpenOperations,
+    WalletNotEmpty,
+)
+from service.services import wallet_life
+
+router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
+
+_WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
+_REPEATABLE = "Needs no key: what is so already stays so, and answers 200 with the wallet."
+
+
+class FreezeRequest(StrictModel):
+    direction: Annotated[
+        Freeze, Field(strict=False, description="Which way to shut it; another one than before replaces it")
+    ] = Freeze.BOTH
+    reason: Annotated[Reason, Field(examples=["Reported as stolen"])]
+
+
+class UnfreezeRequest(StrictModel):
+    reason: Annotated[Reason, Field(examples=["The card was found again"])]
+
+
+class CloseRequest(StrictModel):
+    reason: Annotated[
+        Reason | None, Field(description="Required where it is not one's own", examples=["No longer used"])
+    ] = None
+
+
+_ERRORS = (
+    Malformed,
+    Unauthenticated,
+    AccountDeactivated,
+    NotFound,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    InvalidFields,
+    LedgerBusy,
+    Unavailable,
+)
+
+
+def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noqa: ANN401 error classes
+    return {
+        "response_model": WalletView,
+        "responses": problem_responses(*_ERRORS, *errors),
+        "summary": summary,
+        "description": f"{more}{_REPEATABLE}",
+    }
+
+
+@router.post(
+    "/wallets/{wallet_id}/freeze",
+    **_route(
+        Forbidden,
+        WalletClosed,
+        summary="Freeze a wallet (admin)",
+        more="Nothing new goes in, out, or either way; what is under way with the bank still ends. ",
+    ),
+)
+async def freeze_wallet(
+    body: FreezeRequest, wallet_id: _WalletId, user: AdminUser, resources: OpenResources
+) -> Response:
+    wallet = await wallet_life.freeze_wallet(
+        resources.ledger, user.requester, wallet_id, body.direction, body.reason, correlation_id.get()
+    )
+    return _shape(wallet)
+
+
+@router.post("/wallets/{wallet_id}/unfreeze", **_route(Forbidden, WalletClosed, summary="Thaw a wallet (admin)"))
+async def unfreeze_wallet(
+    body: UnfreezeRequest, wallet_id: _WalletId, user: AdminUser, resources: OpenResources
+) -> Response:
+    wallet = await wallet_life.unfreeze_wallet(
+        resources.ledger, user.requester, wallet_id, body.reason, correlation_id.get()
+    )
+    return _shape(wallet)
+
+
+@router.post(
+    "/wallets/{wallet_id}/close",
+    **_route(
+        WalletNotEmpty,
+        WalletHasOpenOperations,
+        WalletFrozen,
+        summary="Close a wallet for good",
+        more="One's own, or as an admin anybody's. It has to be empty, with nothing under way; a frozen one is closed "
+        "by admins only. ",
+    ),
+)
+async def close_wallet(
+    body: CloseRequest, wallet_id: _WalletId, user: CurrentUser, resources: OpenResources
+) -> Response:
+    wallet = await wallet_life.close_wallet(
+        resources.ledger,
+        user.requester,
+        wallet_id,
+        body.reason,
+        correlation_id.get(),
+        is_admin="admin" in user.roles,
+    )
+    return _shape(wallet)
+
+
+def _shape(wallet: Wallet) -> Response:
+    return Response(orjson.dumps(wallet_view(wallet)), media_type="application/json")

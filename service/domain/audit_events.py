@@ -1,0 +1,39 @@
+"""Audit events: what admins and services did, to what and why; written in the transaction of the deed itself."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from service.domain.clock import to_rfc3339
+
+
+class AuditAction(StrEnum):
+    WALLET_FROZEN = "wallet.frozen"
+    WALLET_UNFROZEN = "wallet.unfrozen"
+    WALLET_CLOSED = "wallet.closed"
+    ADJUSTMENT_REQUESTED = "adjustment.requested"
+    ADJUSTMENT_APPROVED = "adjustment.approved"
+    ADJUSTMENT_REJECTED = "adjustment.rejected"
+    ADJUSTMENT_REVERSED = "adjustment.reversed"
+    TRANSFER_REVERSED = "transfer.reversed"
+    LIMITS_SET = "limits.set"
+    LIMITS_RESET = "limits.reset"
+
+
+class AuditEvent(NamedTuple):
+    """`actor_id` did `action` to `subject_id`. `details` are flat: texts, numbers, yes or no."""
+
+    id: str
+    at: datetime
+    actor_id: str
+    action: AuditAction
+    subject_id: str
+    reason: str | None
+    details: Mapping[str, str | int | bool | None]
+    request_id: str | None
+
+
+def audit_event_view(event: AuditEvent) -> dict[str, Any]:
+    """The event as the API shows it."""
+    return event._asdict() | {"at": to_rfc3339(event.at)}

@@ -1,0 +1,47 @@
+"""Limits of one wallet, set by an admin in place of the usual ones."""
+
+from dataclasses import dataclass
+
+from service.domain.audit_events import AuditAction
+from service.domain.limits import Limits
+from service.domain.wallets import WalletStatus
+from service.errors import NotFound, WalletClosed
+from service.ledger.audit_events import AuditedCommand, Unchanged
+from service.ledger.commands import Changes, Needs, State
+from service.ledger.rules import require_requester, time_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideLimits(AuditedCommand):
+    """Those that are None stay the usual ones; with no `limits` all of them do. What was used stays used."""
+
+    owner_id: str
+    currency: str
+    limits: Limits | None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(users=(self.user_id,), owned_wallets=((self.owner_id, self.currency),))
+
+    def decide(self, state: State) -> Changes:
+        require_requester(self, state)
+        wallet = state.wallet_in(self.owner_id, self.currency)
+        if wallet is None:
+            raise NotFound(f"{self.owner_id} has no wallet in {self.currency}")
+        if wallet.status is WalletStatus.CLOSED:
+            raise WalletClosed(wallet_id=wallet.id)
+        if wallet.limits == self.limits:
+            raise Unchanged
+        at = time_of(self.now, wallet)
+        before = wallet.limits or Limits()
+        details = {} if self.limits is None else self.limits._asdict()
+        event = self.event(
+            AuditAction.LIMITS_RESET if self.limits is None else AuditAction.LIMITS_SET,
+            wallet.id,
+            at,
+            user_id=self.owner_id,
+            currency=self.currency,
+            **details,
+            **{f"was_{name}": value for name, value in before._asdict().items()},
+        )
+        return Changes(event, wallets=(wallet._replace(limits=self.limits, updated_at=at),))

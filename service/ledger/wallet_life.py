@@ -1,0 +1,103 @@
+"""What becomes of a wallet besides its money: frozen, thawed, closed. The wallet document is the guard of each."""
+
+from dataclasses import dataclass
+
+from service.domain.audit_events import AuditAction
+from service.domain.wallets import Freeze, Wallet, WalletStatus
+from service.errors import (
+    FieldError,
+    InvalidFields,
+    NotFound,
+    WalletClosed,
+    WalletFrozen,
+    WalletHasOpenOperations,
+    WalletNotEmpty,
+)
+from service.ledger.audit_events import AuditedCommand, Unchanged
+from service.ledger.commands import Changes, Needs, State
+from service.ledger.rules import require_requester, time_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnWallet(AuditedCommand):
+    """Somebody who may changes what a wallet lets through. What is so already is left alone (Unchanged)."""
+
+    wallet_id: str
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,))
+
+    def decide(self, state: State) -> Changes:
+        require_requester(self, state)
+        wallet = state.wallet(self.wallet_id)
+        if wallet is None:
+            raise NotFound(f"There is no wallet {self.wallet_id}")
+        return self.decide_on(wallet)
+
+    def decide_on(self, wallet: Wallet) -> Changes:
+        raise NotImplementedError
+
+    def turned(self, wallet: Wallet, status: WalletStatus, freeze: Freeze | None, action: AuditAction) -> Changes:
+        at = time_of(self.now, wallet)
+        event = self.event(
+            action, wallet.id, at, direction=freeze, was_status=wallet.status, was_direction=wallet.freeze
+        )
+        return Changes(event, wallets=(wallet._replace(status=status, freeze=freeze, updated_at=at),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeWallet(OnWallet):
+    """Nothing new goes in, out, or either way. What is under way ends as it would have ended."""
+
+    freeze: Freeze
+
+    def decide_on(self, wallet: Wallet) -> Changes:
+        if wallet.status is WalletStatus.CLOSED:
+            raise WalletClosed(wallet_id=wallet.id)
+        if wallet.status is WalletStatus.FROZEN and wallet.freeze is self.freeze:
+            raise Unchanged
+        return self.turned(wallet, WalletStatus.FROZEN, self.freeze, AuditAction.WALLET_FROZEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfreezeWallet(OnWallet):
+    def decide_on(self, wallet: Wallet) -> Changes:
+        if wallet.status is WalletStatus.CLOSED:
+            raise WalletClosed(wallet_id=wallet.id)
+        if wallet.status is WalletStatus.ACTIVE:
+            raise Unchanged
+        return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_UNFROZEN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseWallet(OnWallet):
+    """For good, by its owner or an admin. A frozen one only by an admin: freezing is not for the owner to end."""
+
+    is_admin: bool
+
+    def decide_on(self, wallet: Wallet) -> Changes:
+        if wallet.user_id != self.user_id:
+            if not self.is_admin:
+                raise NotFound(f"There is no wallet {self.wallet_id}")
+            if self.reason is None:
+                raise InvalidFields(fields=(FieldError("/reason", "missing", "Say why you close another's wallet"),))
+        if wallet.status is WalletStatus.CLOSED:
+            raise Unchanged
+        if wallet.status is WalletStatus.FROZEN and not self.is_admin:
+            raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
+        _require_over(wallet)
+        return self.turned(wallet, WalletStatus.CLOSED, None, AuditAction.WALLET_CLOSED)
+
+
+def _require_over(wallet: Wallet) -> None:
+    """Nothing is in it, and nothing that has begun may still move it."""
+    if wallet.available == wallet.held == wallet.open_operations == 0:
+        return
+    error = WalletNotEmpty if wallet.available or wallet.held else WalletHasOpenOperations
+    raise error(
+        currency=wallet.currency,
+        available=wallet.available,
+        held=wallet.held,
+        open_operations=wallet.open_operations,
+    )

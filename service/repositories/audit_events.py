@@ -1,0 +1,32 @@
+"""Queries on `audit_events`; they are inserted with the ledger's other records."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from service.documents import AuditEventDocument
+from service.domain.audit_events import AuditAction, AuditEvent
+from service.repositories.records import from_row
+
+
+class AuditFilter(NamedTuple):
+    """What the list is narrowed to; times are from (inclusive) and to (exclusive)."""
+
+    action: AuditAction | None = None
+    subject_id: str | None = None
+    actor_id: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+
+async def find_newest(wanted: AuditFilter, *, before_id: str | None, limit: int) -> list[AuditEvent]:
+    """Newest first; `before_id` is the last one of the page before."""
+    equal = {"action": wanted.action, "subject_id": wanted.subject_id, "actor_id": wanted.actor_id}
+    condition: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
+    times = {"$gte": wanted.created_from, "$lt": wanted.created_to}
+    time_range = {operator: moment for operator, moment in times.items() if moment is not None}
+    if time_range:
+        condition["at"] = time_range
+    if before_id is not None:
+        condition["_id"] = {"$lt": before_id}
+    found = AuditEventDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
+    return [from_row(AuditEvent, row) for row in await found.to_list()]

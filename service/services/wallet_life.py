@@ -1,0 +1,66 @@
+"""Freezing, thawing and closing wallets. Each may be repeated: what is so already stays so, and is no new event."""
+
+from typing import Any
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.wallets import Freeze, Wallet
+from service.errors import NotFound
+from service.ledger.audit_events import Unchanged
+from service.ledger.committer import Ledger
+from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, UnfreezeWallet
+from service.repositories import wallets as wallet_repository
+from service.services.orders import Requester
+
+log = structlog.get_logger()
+
+
+async def freeze_wallet(
+    ledger: Ledger, user: Requester, wallet_id: str, freeze: Freeze, reason: str, request_id: str | None
+) -> Wallet:
+    """For an admin. Raises NotFound, WalletClosed, and what Ledger.execute raises."""
+    return await _turn(ledger, FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze))
+
+
+async def unfreeze_wallet(
+    ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None
+) -> Wallet:
+    """For an admin. Raises NotFound, WalletClosed, and what Ledger.execute raises."""
+    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))
+
+
+async def close_wallet(
+    ledger: Ledger, user: Requester, wallet_id: str, reason: str | None, request_id: str | None, *, is_admin: bool
+) -> Wallet:
+    """For good. Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty,
+    WalletHasOpenOperations, WalletFrozen, InvalidFields, and what Ledger.execute raises.
+    """
+    return await _turn(ledger, CloseWallet(**_by(user, wallet_id, reason, request_id), is_admin=is_admin))
+
+
+def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "request_id": request_id,
+        "audit_event_id": new_id(Prefix.AUDIT_EVENT),
+        "wallet_id": wallet_id,
+        "reason": reason,
+        **user._asdict(),
+    }
+
+
+async def _turn(ledger: Ledger, command: OnWallet) -> Wallet:
+    """The wallet as it stands afterwards."""
+    try:
+        await ledger.execute(command)
+    except Unchanged:
+        log.info("wallet.unchanged", wallet_id=command.wallet_id, command=type(command).__name__)
+    else:
+        log.info("wallet.turned", wallet_id=command.wallet_id, command=type(command).__name__, by=command.user_id)
+    wallet = await wallet_repository.find(command.wallet_id)
+    if wallet is None:
+        raise NotFound(f"There is no wallet {command.wallet_id}")
+    return wallet

@@ -1,0 +1,243 @@
+"""Limits over HTTP: each limit's refusal with its facts, what is given back, overrides, and who sees them."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from service.controllers.limits import LimitsView
+from service.database import Databases
+from service.domain.limits import Limits
+from service.domain.operations import Operation
+from service.domain.policy import Policy
+from service.repositories import records as record_repository
+from service.settings import Settings
+from service.startup import Resources
+from tests.factories import Account, change, current, failure_of, make_account
+from tests.staff import Staff, refusal
+
+
+@pytest.fixture
+async def boss(api: httpx.AsyncClient, databases: Databases, settings: Settings) -> Staff:
+    return await Staff.hire(api, databases, settings, "admin")
+
+
+@pytest.fixture
+async def account(databases: Databases) -> Account:
+    return await make_account(databases, balance=1_000_000)
+
+
+@pytest.fixture
+def owner(api: httpx.AsyncClient, account: Account, settings: Settings) -> Staff:
+    return Staff(api, account.user, settings)
+
+
+async def limit(boss: Staff, account: Account, **limits: int | None) -> httpx.Response:
+    path = f"/admin/users/{account.user.id}/limits/{account.wallet.currency}"
+    return await boss.put(path, reason="A test", **limits)
+
+
+async def withdraw(owner: Staff, amount: int) -> httpx.Response:
+    return await owner.post("/withdrawals", amount=amount, currency="INR", destination="savings-success")
+
+
+class TestARefusal:
+    @pytest.mark.parametrize(
+        ("name", "ceiling", "amounts", "left"),
+        [
+            ("per_transaction", 500, [501], 500),
+            ("per_day", 500, [300, 201], 200),
+            ("per_month", 500, [300, 201], 200),
+            ("count_per_hour", 2, [1, 1, 1], 0),
+        ],
+    )
+    async def test_names_the_limit_its_ceiling_what_is_left_and_when_it_starts_anew(
+        self, boss: Staff, owner: Staff, account: Account, name: str, ceiling: int, amounts: list[int], left: int
+    ) -> None:
+        await limit(boss, account, **{name: ceiling})
+        *accepted, refused = [await withdraw(owner, amount) for amount in amounts]
+        assert [answer.status_code for answer in accepted] == [202] * len(accepted)
+        assert refusal(refused) == (422, "limit_exceeded")
+        body = refused.json()
+        assert (body["limit"], body["ceiling"], body["left"]) == (name, ceiling, left)
+        shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()["limits"][name]
+        assert (shown["ceiling"], shown["left"], shown["resets_at"]) == (ceiling, left, body["resets_at"])
+        assert (body["resets_at"] is None) == (name == "per_transaction")
+        wallet = await current(account.wallet)
+        assert wallet.available == 1_000_000 - sum(amounts[:-1])
+
+    async def test_counts_transfers_and_withdrawals_together(
+        self, boss: Staff, owner: Staff, account: Account, databases: Databases
+    ) -> None:
+        await limit(boss, account, per_day=500)
+        friend = await make_account(databases)
+        order: dict[str, Any] = {
+            "from_wallet_id": account.wallet.id,
+            "to_wallet_id": friend.wallet.id,
+            "currency": "INR",
+        }
+        assert (await owner.post("/transfers", amount=300, **order)).status_code == 201
+        refused = await withdraw(owner, 201)
+        assert (refusal(refused), refused.json()["left"]) == ((422, "limit_exceeded"), 200)
+        refused = await owner.post("/transfers", amount=201, **order)
+        assert (refusal(refused), refused.json()["left"]) == ((422, "limit_exceeded"), 200)
+        assert (await withdraw(owner, 200)).status_code == 202
+
+    async def test_does_not_count_itself(self, boss: Staff, owner: Staff, account: Account) -> None:
+        await limit(boss, account, count_per_hour=1, per_transaction=5)
+        for _ in range(3):
+            assert refusal(await withdraw(owner, 6)) == (422, "limit_exceeded")
+        assert (await withdraw(owner, 5)).status_code == 202
+
+    async def test_of_the_usual_limits_comes_where_nothing_was_overridden(
+        self, owner: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(resources.ledger, "policy", Policy(limits={"INR": Limits(per_day=100)}))
+        assert (await withdraw(owner, 100)).status_code == 202
+        assert refusal(await withdraw(owner, 1)) == (422, "limit_exceeded")
+
+
+class TestGivingBack:
+    async def test_a_failed_withdrawal_gives_its_share_back(
+        self, boss: Staff, owner: Staff, account: Account, databases: Databases
+    ) -> None:
+        await limit(boss, account, per_day=500, count_per_hour=1)
+        accepted = await withdraw(owner, 500)
+        assert refusal(await withdraw(owner, 1)) == (422, "limit_exceeded")
+        operation = await record_repository.find(accepted.json()["id"], Operation)
+        assert operation is not None
+        await change(databases, failure_of(operation))
+        shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()["limits"]
+        assert [shown[name]["used"] for name in ("count_per_hour", "per_day", "per_month")] == [0, 0, 0]
+        assert (await withdraw(owner, 500)).status_code == 202
+
+    async def test_what_admins_adjust_is_not_counted(self, boss: Staff, owner: Staff, account: Account) -> None:
+        await limit(boss, account, per_day=500)
+        order: dict[str, Any] = {"amount": 600, "currency": "INR", "reason": "A mistake"}
+        assert (await boss.post(f"/wallets/{account.wallet.id}/debits", **order)).status_code == 201
+        assert (await withdraw(owner, 500)).status_code == 202
+
+
+class TestReading:
+    async def test_shows_all_four_with_what_was_used(
+        self, owner: Staff, account: Account, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usual = Limits(per_transaction=400, per_day=1_000, per_month=0)
+        monkeypatch.setattr(resources.ledger, "policy", Policy(limits={"INR": usual}))
+        await withdraw(owner, 300)
+        answer = await owner.get(f"/wallets/{account.wallet.id}/limits")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert LimitsView(**body).model_dump() == body
+        assert {name: body[name] for name in ("wallet_id", "user_id", "currency", "is_overridden", "override")} == {
+            "wallet_id": account.wallet.id,
+            "user_id": account.user.id,
+            "currency": "INR",
+            "is_overridden": False,
+            "override": None,
+        }
+        shown = {name: (one["ceiling"], one["used"], one["left"]) for name, one in body["limits"].items()}
+        assert shown == {
+            "per_transaction": (400, 0, 400),
+            "count_per_hour": (None, 1, None),
+            "per_day": (1_000, 300, 700),
+            "per_month": (None, 300, None),
+        }
+
+    async def test_is_for_the_owner_and_for_admins(
+        self, boss: Staff, account: Account, databases: Databases, settings: Settings
+    ) -> None:
+        path = f"/wallets/{account.wallet.id}/limits"
+        assert (await boss.get(path)).status_code == 200
+        for roles in ((), ("service",)):
+            somebody = await Staff.hire(boss.api, databases, settings, *roles)
+            assert refusal(await somebody.get(path)) == (404, "not_found")
+        assert refusal(await boss.get(f"/wallets/wal_{uuid4().hex}/limits")) == (404, "not_found")
+
+
+class TestOverriding:
+    async def test_replaces_what_is_named_and_can_be_taken_back(
+        self, boss: Staff, owner: Staff, account: Account, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(resources.ledger, "policy", Policy(limits={"INR": Limits(per_day=100, per_month=1_000)}))
+        body = (await limit(boss, account, per_day=200, per_month=0)).json()
+        assert (body["is_overridden"], body["limits"]["per_day"]["ceiling"]) == (True, 200)
+        assert body["limits"]["per_month"]["ceiling"] is None
+        assert body["override"] == {
+            "per_transaction": None,
+            "per_day": 200,
+            "per_month": 0,
+            "count_per_hour": None,
+        }
+        assert (await withdraw(owner, 150)).status_code == 202
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        answer = await boss.delete(path, reason="Back to normal")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert (body["is_overridden"], body["limits"]["per_day"]) == (
+            False,
+            body["limits"]["per_day"] | {"ceiling": 100, "used": 150, "left": 0},
+        )
+        assert refusal(await withdraw(owner, 1)) == (422, "limit_exceeded")
+        reset, first = await boss.events(subject_id=account.wallet.id)
+        assert (first["action"], first["reason"], first["details"]["per_day"]) == ("limits.set", "A test", 200)
+        assert (reset["action"], reset["reason"], reset["details"]["was_per_day"]) == (
+            "limits.reset",
+            "Back to normal",
+            200,
+        )
+
+    async def test_puts_the_whole_override_in_place_of_the_one_before(self, boss: Staff, account: Account) -> None:
+        await limit(boss, account, per_day=200)
+        body = (await limit(boss, account, per_month=300)).json()
+        assert (body["override"]["per_day"], body["override"]["per_month"]) == (None, 300)
+
+    async def test_with_nothing_in_it_is_none(self, boss: Staff, account: Account) -> None:
+        await limit(boss, account, per_day=200)
+        body = (await limit(boss, account, per_day=None)).json()
+        assert (body["is_overridden"], body["override"]) == (False, None)
+
+    async def test_repeated_changes_nothing(self, boss: Staff, account: Account) -> None:
+        for _ in range(2):
+            assert (await limit(boss, account, per_day=200)).status_code == 200
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        for _ in range(2):
+            assert (await boss.delete(path)).status_code == 200
+        assert len(await boss.events(subject_id=account.wallet.id)) == 2
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"per_day": 1},
+            {"reason": "x", "per_day": -1},
+            {"reason": "x", "per_day": 1.5},
+            {"reason": "x", "per_day": "1"},
+            {"reason": "x", "per_day": True},
+            {"reason": "x", "per_day": 2**53},
+            {"reason": "x", "per_year": 1},
+        ],
+        ids=str,
+    )
+    async def test_refuses_what_is_no_limit(self, boss: Staff, account: Account, body: dict[str, Any]) -> None:
+        answer = await boss.put(f"/admin/users/{account.user.id}/limits/INR", **body)
+        assert refusal(answer) == (422, "invalid_fields")
+
+    async def test_needs_a_wallet_that_is_open(self, boss: Staff, databases: Databases) -> None:
+        account = await make_account(databases)
+        for path in (f"/admin/users/{account.user.id}/limits/USD", "/admin/users/usr_nobody/limits/INR"):
+            assert refusal(await boss.put(path, reason="x", per_day=1)) == (404, "not_found")
+        answer = await boss.put(f"/admin/users/{account.user.id}/limits/inr", reason="x", per_day=1)
+        assert refusal(answer) == (422, "invalid_fields")
+        await boss.post(f"/wallets/{account.wallet.id}/close", reason="Over")
+        assert refusal(await limit(boss, account, per_day=1)) == (422, "wallet_closed")
+
+    @pytest.mark.parametrize("roles", [(), ("service",)], ids=["nobody special", "a service"])
+    async def test_is_for_admins(
+        self, api: httpx.AsyncClient, account: Account, databases: Databases, settings: Settings, roles: tuple[str, ...]
+    ) -> None:
+        somebody = await Staff.hire(api, databases, settings, *roles)
+        assert refusal(await limit(somebody, account, per_day=1)) == (403, "forbidden")
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        assert refusal(await somebody.delete(path)) == (403, "forbidden")
+        assert (await current(account.wallet)).limits is None

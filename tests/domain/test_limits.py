@@ -1,0 +1,185 @@
+"""Limits: windows of the calendar, what they count, what they give back, and when they start anew."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.limits import (
+    Exceeded,
+    LimitName,
+    Limits,
+    Usage,
+    charge,
+    effective_limits,
+    find_exceeded,
+    give_back,
+    limit_states,
+    usage_at,
+)
+
+_NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
+_NOTHING = Usage()
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class TestWindows:
+    def test_name_the_hour_the_day_and_the_month(self) -> None:
+        assert charge(_NOTHING, 5, _NOON) == Usage("2026-11-21T12", 1, "2026-11-21", 5, "2026-11", 5)
+
+    def test_add_up_what_falls_into_them(self) -> None:
+        used = charge(charge(_NOTHING, 5, _NOON), 7, _NOON + timedelta(minutes=25))
+        assert (used.hour_count, used.day_amount, used.month_amount) == (2, 12, 12)
+
+    @pytest.mark.parametrize(
+        ("later", "counts"),
+        [
+            ("2026-11-21T12:59:59.999", (1, 5, 5)),
+            ("2026-11-21T13:00:00", (0, 5, 5)),
+            ("2026-11-21T23:59:59.999", (0, 5, 5)),
+            ("2026-11-22T00:00:00", (0, 0, 5)),
+            ("2026-11-30T23:59:59.999", (0, 0, 5)),
+            ("2026-12-01T00:00:00", (0, 0, 0)),
+            # The same hour, day and month of another year are others.
+            ("2027-11-21T12:34:56", (0, 0, 0)),
+        ],
+    )
+    def test_end_with_the_calendar(self, later: str, counts: tuple[int, int, int]) -> None:
+        used = usage_at(charge(_NOTHING, 5, _NOON), at(later))
+        assert (used.hour_count, used.day_amount, used.month_amount) == counts
+
+    @pytest.mark.parametrize(
+        ("moment", "ends"),
+        [
+            ("2026-11-21T12:34:56.789", ("2026-11-21T13:00:00", "2026-11-22T00:00:00", "2026-12-01T00:00:00")),
+            ("2026-12-31T23:59:59.999", ("2027-01-01T00:00:00", "2027-01-01T00:00:00", "2027-01-01T00:00:00")),
+            ("2026-01-31T00:00:00", ("2026-01-31T01:00:00", "2026-02-01T00:00:00", "2026-02-01T00:00:00")),
+            ("2026-02-28T23:00:00", ("2026-03-01T00:00:00", "2026-03-01T00:00:00", "2026-03-01T00:00:00")),
+            ("2028-02-28T23:00:00", ("2028-02-29T00:00:00", "2028-02-29T00:00:00", "2028-03-01T00:00:00")),
+            ("2028-02-29T12:00:00", ("2028-02-29T13:00:00", "2028-03-01T00:00:00", "2028-03-01T00:00:00")),
+        ],
+    )
+    def test_start_anew_when_the_next_one_begins(self, moment: str, ends: tuple[str, str, str]) -> None:
+        states = {state.limit: state.resets_at for state in limit_states(Limits(), _NOTHING, at(moment))}
+        assert states == {
+            LimitName.PER_TRANSACTION: None,
+            LimitName.COUNT_PER_HOUR: at(ends[0]),
+            LimitName.PER_DAY: at(ends[1]),
+            LimitName.PER_MONTH: at(ends[2]),
+        }
+
+    @given(st.datetimes(datetime(1971, 1, 1), datetime(2199, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 given one by the strategy
+    def test_a_window_ends_where_its_name_changes(self, moment: datetime) -> None:
+        used = charge(_NOTHING, 1, moment)
+        for state in limit_states(Limits(), used, moment):
+            if state.resets_at is not None:
+                before, after = (
+                    {one.limit: one.used for one in limit_states(Limits(), used, then)}[state.limit]
+                    for then in (state.resets_at - timedelta(milliseconds=1), state.resets_at)
+                )
+                assert (before, after) == (1, 0)
+
+
+class TestGivingBack:
+    def test_undoes_what_was_charged(self) -> None:
+        used = charge(charge(_NOTHING, 5, _NOON), 7, _NOON)
+        assert give_back(used, 7, count=1, charged_at=_NOON, at=_NOON) == charge(_NOTHING, 5, _NOON)
+
+    def test_of_a_part_gives_no_count_back(self) -> None:
+        used = give_back(charge(_NOTHING, 5, _NOON), 2, count=0, charged_at=_NOON, at=_NOON)
+        assert (used.hour_count, used.day_amount, used.month_amount) == (1, 3, 3)
+
+    @pytest.mark.parametrize(
+        ("later", "counts"),
+        [
+            # In the new hour, day or month something was charged already: the old one's share is not its to give.
+            ("2026-11-21T13:00:00", (1, 9, 9)),
+            ("2026-11-22T00:00:00", (1, 9, 9)),
+            ("2026-12-01T00:00:00", (1, 9, 9)),
+        ],
+    )
+    def test_leaves_a_window_alone_that_has_begun_since(self, later: str, counts: tuple[int, int, int]) -> None:
+        moment = at(later)
+        used = charge(charge(_NOTHING, 5, _NOON), 9, moment)
+        after = give_back(used, 5, count=1, charged_at=_NOON, at=moment)
+        assert (after.hour_count, after.day_amount, after.month_amount) == counts
+
+    @given(
+        st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 100 * 3600)), max_size=30),
+        st.data(),
+    )
+    def test_never_makes_a_counter_negative_and_in_the_end_leaves_nothing(
+        self, steps: list[tuple[int, int]], data: st.DataObject
+    ) -> None:
+        used, now, open_ones = _NOTHING, at("2026-10-30T22:00:00"), []
+        for amount, pause_s in steps:
+            now += timedelta(seconds=pause_s)
+            used = charge(used, amount, now)
+            open_ones.append((amount, now))
+            if data.draw(st.booleans()):
+                amount_back, charged_at = open_ones.pop(data.draw(st.integers(0, len(open_ones) - 1)))
+                now += timedelta(seconds=data.draw(st.integers(0, 3600)))
+                used = give_back(used, amount_back, count=1, charged_at=charged_at, at=now)
+            assert min(used.hour_count, used.day_amount, used.month_amount) >= 0
+        for amount, charged_at in open_ones:
+            used = give_back(used, amount, count=1, charged_at=charged_at, at=now)
+        assert (used.hour_count, used.day_amount, used.month_amount) == (0, 0, 0)
+
+
+class TestOverrides:
+    def test_replace_what_they_name_and_leave_the_rest(self) -> None:
+        usual = Limits(per_transaction=10, per_day=20, per_month=30, count_per_hour=4)
+        assert effective_limits(usual, None) == usual
+        assert effective_limits(usual, Limits(per_day=25, count_per_hour=0)) == Limits(10, 25, 30, 0)
+
+    def test_of_nought_take_a_limit_away(self) -> None:
+        usual = Limits(per_day=20)
+        assert find_exceeded(effective_limits(usual, Limits(per_day=0)), _NOTHING, 10**12, _NOON) is None
+
+
+class TestExceeding:
+    def test_nothing_is_beyond_no_limit(self) -> None:
+        assert find_exceeded(Limits(), charge(_NOTHING, 2**53 - 1, _NOON), 2**53 - 1, _NOON) is None
+
+    @pytest.mark.parametrize(
+        ("limits", "last", "exceeded"),
+        [
+            (Limits(per_transaction=10), 10, Exceeded(LimitName.PER_TRANSACTION, 10, 10, None)),
+            (Limits(per_day=10), 4, Exceeded(LimitName.PER_DAY, 10, 4, at("2026-11-22T00:00:00"))),
+            (Limits(per_month=10), 4, Exceeded(LimitName.PER_MONTH, 10, 4, at("2026-12-01T00:00:00"))),
+        ],
+        ids=["per_transaction", "per_day", "per_month"],
+    )
+    def test_the_last_unit_passes_and_one_more_does_not(self, limits: Limits, last: int, exceeded: Exceeded) -> None:
+        used = charge(_NOTHING, 6, _NOON)
+        assert find_exceeded(limits, used, last, _NOON) is None
+        assert find_exceeded(limits, used, last + 1, _NOON) == exceeded
+
+    def test_the_count_of_an_hour_is_one_of_payments_not_of_money(self) -> None:
+        limits = Limits(count_per_hour=2)
+        used = charge(_NOTHING, 1_000, _NOON)
+        assert find_exceeded(limits, used, 10**9, _NOON) is None
+        exceeded = find_exceeded(limits, charge(used, 1, _NOON), 1, _NOON)
+        assert exceeded == Exceeded(LimitName.COUNT_PER_HOUR, 2, 0, at("2026-11-21T13:00:00"))
+        assert find_exceeded(limits, charge(used, 1, _NOON), 1, at("2026-11-21T13:00:00")) is None
+
+    def test_what_helps_soonest_is_named_first(self) -> None:
+        limits = Limits(per_transaction=5, per_day=5, per_month=5, count_per_hour=1)
+        used = charge(_NOTHING, 5, _NOON)
+        named = []
+        for name in LimitName:
+            exceeded = find_exceeded(limits, used, 6, _NOON)
+            assert exceeded is not None, name
+            named.append(exceeded.limit.value)
+            limits = limits._replace(**{exceeded.limit.value: 0})
+        assert named == ["per_transaction", "count_per_hour", "per_day", "per_month"]
+        assert find_exceeded(limits, used, 6, _NOON) is None
+
+    def test_a_limit_lowered_below_what_was_used_has_nothing_left(self) -> None:
+        exceeded = find_exceeded(Limits(per_day=3), charge(_NOTHING, 5, _NOON), 1, _NOON)
+        assert exceeded is not None
+        assert exceeded.left == 0
