@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -9,14 +10,15 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from service.database import Databases
 from tests.machine.base import Table
-from tests.machine.conversions import ConversionRules
+from tests.machine.adjustments import AdjustmentRules
 
 
 async def play(databases: Databases, *, sequences: int, steps: int, first_seed: int, **overrides: Any) -> None:
-    table = Table(databases, asyncio.get_running_loop(), [])
-    machine = seed(first_seed)(type("TheLedger", (ConversionRules,), {"table": table}))
+    table = Table(databases, asyncio.get_running_loop(), [], Counter())
+    machine = seed(first_seed)(type("TheLedger", (AdjustmentRules,), {"table": table}))
     chosen = settings(max_examples=sequences, stateful_step_count=steps, deadline=None, database=None, **overrides)
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
+    for key, n in sorted(table.seen.items(), key=str): print(n, *key)
 
 
 class TestEverySequence:

@@ -1,7 +1,8 @@
 """The machine that says commands to the ledger and to paper alike, some at a time, and compares the two."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -30,7 +31,9 @@ _PURSES = (
     (0, "INR"), (0, "USD"), (0, "JPY"), (0, POINTS), (1, "INR"), (1, "USD"), (1, POINTS), (2, "INR"), (2, "JPY"),
     (3, "INR"),
 )  # fmt: skip
-_OPENING = 1_000
+# Some are never filled, so that they can be closed at once.
+EMPTY = ((0, "JPY"), (2, "JPY"))
+OPENING = 1_000
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
 # What the database is given to answer; a sequence that hangs must not hang the run.
 _PATIENCE_S = 60.0
@@ -38,12 +41,16 @@ _PATIENCE_S = 60.0
 WALLETS = st.integers(0, len(_PURSES) - 1)
 USERS = st.integers(0, 3)
 # Mostly who may, and sometimes somebody else.
-ACTORS = st.sampled_from((None, None, None, None, None, 0, 1, 2, 3))
-TOKENS = st.sampled_from((None, None, None, None, 0, 0, 0, 7))
+ACTORS = st.sampled_from((None,) * 28 + (0, 1, 2, 3))
+TOKENS = st.sampled_from((None, 0) * 12 + (7,))
+# That of the wallet, or another.
+OTHER_MONEY = st.sampled_from((None,) * 27 + CURRENCIES)
 AMOUNTS = st.one_of(st.integers(1, 300), st.integers(1, 1_200))
 MONEY = st.sampled_from((CURRENCIES[0], CURRENCIES[0], *CURRENCIES))
-# Which of those that there are, the newest being 0.
-WHICH = st.sampled_from((0, 0, 0, 1, 1, 2, 3, 5))
+# Which of those that there are: 0 is the one that most can be done with, or else the newest.
+WHICH = st.sampled_from((0, 0, 0, 0, 0, 1, 1, 2, 3, 5))
+# Whom money goes to: others in that currency come first, then the wallet itself, then those in other currencies.
+PEERS = st.sampled_from((0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 9))
 CODES = st.sampled_from((False, False, True))
 # Whether what was said so far is one batch.
 ENDS = st.sampled_from((True, False))
@@ -53,6 +60,11 @@ Acted = Callable[[], Mapping[str, object]]
 _Result = TypeVar("_Result")
 
 
+def _is_live(thing: Thing) -> bool:
+    """Something may still become of it."""
+    return thing.status in ("requires_approval", "pending", "processing", "requires_review", "held", "open")
+
+
 class Table(NamedTuple):
     """What machines of one run share: the database, and the loop on which its client lives."""
 
@@ -60,6 +72,8 @@ class Table(NamedTuple):
     loop: asyncio.AbstractEventLoop
     # The last trial balance that was drawn up.
     accounts: list[Accounts]
+    # How often which command came to what.
+    seen: Counter[tuple[str, str | None]]
 
     def wait_for(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(_PATIENCE_S)
@@ -170,6 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
             name = type(command).__name__
             assert (heard.code, heard.is_again) == said[:2], f"{name} came to {heard}, on paper {said}"
             self._compare_answer(name, key, said, heard)
+            self.table.seen[name, "again" if heard.is_again else heard.code] += 1
         self.names |= pending.names
         await self.evidence.compare(self.paper, pending.names)
 
@@ -186,19 +201,24 @@ class LedgerMachine(RuleBasedStateMachine):
             found = {fact: body.get(fact) for fact in said.shows}
             assert found == said.shows, f"{name} was answered {found}, on paper {said.shows}"
 
-    def newest(self, which: int, *kinds: type[Thing]) -> str:
-        known = self.paper.of(*kinds)
+    def newest(self, which: int, *kinds: type[Thing], best: Callable[[Any], bool] = _is_live) -> str:
+        known = sorted(self.paper.of(*kinds), key=lambda name: best(self.paper.things[name]))
         return known[-1 - which % len(known)]
 
     def purse(self, index: int) -> str:
         return self.wallets[index]
+
+    def peer(self, index: int, of: str) -> str:
+        currency = self.paper.purses[of].currency
+        others = sorted(self.wallets, key=lambda name: (self.paper.purses[name].currency != currency, name == of))
+        return others[index]
 
     def actor(self, index: int | None, owner: str) -> str:
         return owner if index is None else self.users[index]
 
     # --- what is about no noun
 
-    @rule(seconds=st.sampled_from((0.25, 0.25, 1, 30, 299.75, 300, 3_600, 86_400)))
+    @rule(seconds=st.sampled_from((0.25, 0.25, 0.25, 1, 1, 30, 30, 299.75, 300, 3_600, 86_400)))
     def wait(self, seconds: float) -> None:
         """Commands of one batch may be older than the ones before them were when they were said."""
         self.paper.wait(timedelta(seconds=seconds))
@@ -232,7 +252,3 @@ class LedgerMachine(RuleBasedStateMachine):
         accounts = await draw_up(self.table.databases)
         compare_accounts(self.table.accounts[-1], accounts, self.paper)
         self.table.accounts[-1] = accounts
-
-
-def chosen(options: Sequence[str], index: int) -> str:
-    return options[index % len(options)]

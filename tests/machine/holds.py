@@ -8,23 +8,22 @@ from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
-from tests.machine.base import ACTORS, AMOUNTS, CURRENCIES, ENDS, TOKENS, WALLETS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS, WALLETS, WHICH
 from tests.machine.transfers import TransferRules
 from tests.model.holds import Hold
 
 _DETAILS = {"category": None, "description": None, "metadata": {}}
-_CURRENCIES = st.sampled_from((None, None, None, None, None, *CURRENCIES))
 _LASTS_S = st.sampled_from((60, 300, 86_400))
 _FOR_HOUSE = st.sampled_from((False, False, True))
 # Of what is held: all, or less or more of it.
 _CAPTURED = st.one_of(st.none(), st.integers(1, 200), AMOUNTS)
 # To whom the capture goes, where it says so itself.
-_NAMED = st.one_of(st.none(), st.none(), WALLETS)
+_NAMED = st.one_of(st.none(), st.none(), PEERS)
 
 
 class HoldRules(TransferRules):
     @rule(
-        wallet=WALLETS, to=st.one_of(st.none(), WALLETS), currency=_CURRENCIES, amount=AMOUNTS, lasts_s=_LASTS_S,
+        wallet=WALLETS, to=st.one_of(st.none(), PEERS), currency=OTHER_MONEY, amount=AMOUNTS, lasts_s=_LASTS_S,
         by=ACTORS, token=TOKENS, ends=ENDS,
     )  # fmt: skip
     def request_hold(
@@ -32,7 +31,7 @@ class HoldRules(TransferRules):
         token: int | None, *, ends: bool,
     ) -> None:  # fmt: skip
         name, purse, lasts = new_id(Prefix.HOLD), self.purse(wallet), timedelta(seconds=lasts_s)
-        payee = None if to is None else self.purse(to)
+        payee = None if to is None else self.peer(to, purse)
         user = self.actor(by, self.paper.purses[purse].owner)
         money = currency or self.paper.purses[purse].currency
         about = {"hold_id": name, "wallet_id": purse, "to_wallet_id": payee, "amount": amount, "currency": money}
@@ -52,7 +51,7 @@ class HoldRules(TransferRules):
         ends: bool,
     ) -> None:  # fmt: skip
         name, user, about = self._hold(which, by, token, for_house=for_house)
-        payee = None if to is None else self.purse(to)
+        payee = None if to is None else self.peer(to, about["wallet_id"])
         # The service names the hold's own recipient as it was read, before anything else may have named one.
         about |= {"to_wallet_id": payee, "amount": amount, "named_wallet_id": self.paper.thing(name, Hold).to}
         self.say(

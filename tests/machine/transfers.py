@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.transfers import RequestTransfer, TransferBatch
-from tests.machine.base import ACTORS, AMOUNTS, CODES, CURRENCIES, ENDS, TOKENS, USERS, WALLETS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, CODES, ENDS, OTHER_MONEY, PEERS, TOKENS, USERS, WALLETS, WHICH
 from tests.machine.orders import OrderRules
 from tests.model.orders import Waiting
 from tests.model.transfers import Transfer, Wish
@@ -24,12 +24,11 @@ class Address(NamedTuple):
 
 
 _ADDRESSES = st.one_of(
-    st.builds(Address, WALLETS, st.none()),
-    st.builds(Address, WALLETS, st.none()),
+    st.builds(Address, PEERS, st.none()),
+    st.builds(Address, PEERS, st.none()),
+    st.builds(Address, PEERS, st.none()),
     st.builds(Address, st.none(), st.one_of(st.none(), USERS)),
 )
-# That of the wallet, or another.
-_CURRENCIES = st.sampled_from((None, None, None, None, None, *CURRENCIES))
 _PARTS = st.lists(st.tuples(WALLETS, _ADDRESSES, st.integers(1, 500), CODES), min_size=1, max_size=4)
 
 
@@ -39,7 +38,7 @@ class TransferRules(OrderRules):
         return Wish(
             new_id(Prefix.TRANSFER),
             purse,
-            None if to.wallet is None else self.purse(to.wallet),
+            None if to.wallet is None else self.peer(to.wallet, purse),
             None if to.person is None else self.users[to.person],
             currency or self.paper.purses[purse].currency,
             amount,
@@ -64,7 +63,7 @@ class TransferRules(OrderRules):
         )
 
     @rule(
-        wallet=WALLETS, to=_ADDRESSES, currency=_CURRENCIES, amount=AMOUNTS, by=ACTORS, token=TOKENS, asks_code=CODES,
+        wallet=WALLETS, to=_ADDRESSES, currency=OTHER_MONEY, amount=AMOUNTS, by=ACTORS, token=TOKENS, asks_code=CODES,
         ends=ENDS,
     )  # fmt: skip
     def request_transfer(
@@ -149,7 +148,7 @@ class TransferRules(OrderRules):
 
     def _payment(self, which: int, by: int | None, token: int | None) -> tuple[str, str, dict[str, Any]]:
         """Its name, who speaks of it, and how a command names it."""
-        name = self.newest(which, Waiting)
+        name = self.newest(which, Waiting, best=lambda payment: payment.status == "requires_approval")
         payment = self.paper.thing(name, Waiting)
         user = self.actor(by, payment.owner)
         to = payment.to if isinstance(payment, Transfer) else None
