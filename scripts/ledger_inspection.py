@@ -45,6 +45,7 @@ from scripts.ledger_rules import (
     is_with_a_person,
     waiting_since,
 )
+from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
 from scripts.record_rules import KINDS, TALLIED, Kind, Row, Tally
 from service.database import Databases
 from service.domain.clock import utc_now
@@ -63,9 +64,13 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
-    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles",
+    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
+    "vouchers",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
+_REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
+# Not the codes, which are nobody's but their owners'.
+_REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
@@ -74,7 +79,7 @@ _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments"
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours", "checkpoints",
+    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -150,6 +155,7 @@ async def inspect(
                 await _inspect_wallets(reader, inspection)
                 await _inspect_transactions(reader, inspection)
                 await _inspect_operations(reader, inspection, now, grace)
+                await _inspect_vouchers(reader, inspection)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
@@ -290,6 +296,18 @@ class _Reader:
             async for row in cursor:
                 yield row
 
+    async def counted(self, collection: str, key: str | Row, number: str | int) -> AsyncIterator[Row]:
+        """`{_id: key, number: the sum}` of all rows with that key, by key."""
+        cursor = await self.wallet[collection].aggregate(
+            [{"$group": {"_id": key, "number": {"$sum": number}}}, {"$sort": {"_id": 1}}],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
     async def _told(self, cursor: AsyncCursor[Row] | AsyncCommandCursor[Row]) -> AsyncIterator[Row]:
         untold = 0
         async with cursor:
@@ -391,11 +409,18 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
         (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
+        (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
+        (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
         *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, (entries, outbox_rows, orders, *found) in groups:
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, *found) in groups:
         records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
         case = Case(key, records, entries, outbox_rows, orders)
+        if key.startswith(POINTS_PREFIXES):
+            inspection.breaches += check_points(key, rewards, redemptions, case.entries)
+            inspection.counts["rewards"] += len(rewards)
+            inspection.counts["redemptions"] += len(redemptions)
+            continue
         inspection.breaches += check_case(case, now)
         for name, rows in records.items():
             inspection.counts[name] += len(rows)
@@ -426,6 +451,23 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.waiting.append(Waiting(case.id, status, age))
 
 
+async def _inspect_vouchers(reader: _Reader, inspection: Inspection) -> None:
+    vouchers = reader.find(reader.wallet["vouchers"], [("_id", 1)], ("_id", "stock", "stocked_total"))
+    redeemed = reader.counted("redemptions", "$voucher_id", 1)
+    async for voucher_id, (found, counted) in _join((vouchers, "_id"), (redeemed, "_id")):
+        inspection.breaches += check_voucher(voucher_id, found, _number(counted))
+        inspection.counts["vouchers"] += len(found)
+    of_person = {"$concat": ["$voucher_id", ":", "$user_id"]}
+    uses = reader.counted("voucher_uses", of_person, "$redeemed")
+    by_person = reader.counted("redemptions", of_person, 1)
+    async for key, (noted, counted) in _join((uses, "_id"), (by_person, "_id")):
+        inspection.breaches += check_voucher_use(key, _number(noted), _number(counted))
+
+
+def _number(counted: list[Row]) -> int:
+    return counted[0]["number"] if counted else 0
+
+
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     async for callback in reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS):
         inspection.counts["callbacks of the bank"] += 1
@@ -452,8 +494,8 @@ async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach
     for kind in KINDS:
         ids = [operation_id for operation_id in wanted if operation_id.startswith(f"{kind.prefix}_")]
         if ids:
-            found = await reader.find_named(reader.wallet[kind.collection], ids, ("user_id",))
-            owners |= {row["_id"]: row.get("user_id") for row in found}
+            found = await reader.find_named(reader.wallet[kind.collection], ids, (kind.asked_by,))
+            owners |= {row["_id"]: row.get(kind.asked_by) for row in found}
     breaches = []
     for record_id, operation_id in named.items():
         if operation_id is None:

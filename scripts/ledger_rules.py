@@ -78,6 +78,9 @@ class Rule(StrEnum):
     CALLBACK_UNKNOWN_REFERENCE = "callback_unknown_reference"
     CALLBACK_GIVEN_UP = "callback_given_up"
 
+    VOUCHER_STOCK = "voucher_stock"
+    VOUCHER_USE = "voucher_use"
+
 
 class Breach(NamedTuple):
     """A rule that does not hold, of which wallet, entry, operation or currency, and what stands there instead."""
@@ -152,9 +155,10 @@ _WALLET_SHAPE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("available", "held", "seq"), int),
 }
 _OPERATION_SHAPE: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("_id", "status", "user_id", "wallet_id", "currency"), str),
+    **dict.fromkeys(("_id", "status", "currency"), str),
     "amount": int,
 }
+_OWNED_SHAPE: Final[Mapping[str, type]] = {**_OPERATION_SHAPE, "user_id": str, "wallet_id": str}
 _ORDER_SHAPE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("_id", "kind", "currency", "state"), str),
     "amount": int,
@@ -405,8 +409,11 @@ class Case(NamedTuple):
     @property
     def operation(self) -> Row | None:
         """The operation, where there is one that can be judged."""
-        found = [row for rows in self.records.values() for row in rows]
-        return found[0] if found and is_shaped(found[0], _OPERATION_SHAPE) else None
+        kind = self.kind
+        if kind is None:
+            return None
+        found = self.records[kind.collection][0]
+        return found if is_shaped(found, _OWNED_SHAPE if kind.has_owner else _OPERATION_SHAPE) else None
 
     @property
     def kind(self) -> Kind | None:
@@ -471,7 +478,8 @@ def _check_entries(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
         if fitting and not any(_is_as_due(entry, one) for one in fitting):
             said = {name: entry.get(name) for name in ("amount", "currency", "wallet_id")}
             yield Breach(Rule.ENTRY_MISMATCH, case.id, f"{entry.get('type')} has {said}, due is {fitting[0]}")
-        if entry.get("wallet_id") == operation["wallet_id"] and entry.get("user_id") != operation["user_id"]:
+        is_owners = kind.has_owner and entry.get("wallet_id") == operation["wallet_id"]
+        if is_owners and entry.get("user_id") != operation["user_id"]:
             detail = f"{entry.get('type')} has user_id {entry.get('user_id')}, the operation {operation['user_id']}"
             yield Breach(Rule.ENTRY_MISMATCH, case.id, detail)
 

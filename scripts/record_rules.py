@@ -44,6 +44,9 @@ class Kind(NamedTuple):
     entries: Callable[[Row], tuple[tuple[Due, ...], ...]]
     share: Callable[[Row], Share]
     fields: tuple[str, ...] = ()
+    # Whose idempotency key its answer stands under, and whether it belongs to one person's wallet.
+    asked_by: str = "user_id"
+    has_owner: bool = True
 
 
 @dataclass(slots=True)
@@ -125,6 +128,65 @@ def _transfer_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
             return ((held, released),)
 
 
+def _transfer_share(row: Row) -> Share:
+    """One that was reversed has come to nothing, and its sender may send as much again."""
+    share = _reserved_share(row)
+    return share if row.get("reversal_id") is None else share._replace(counted=0, operations=0)
+
+
+def _hold_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    held, captured = _own(row, "HOLD"), row["captured_amount"]
+    match row["status"]:
+        case "held":
+            return ((held,),)
+        case "captured":
+            rest, to = row["amount"] - captured, row["to_wallet_id"]
+            taken = _own(row, "HOLD_CAPTURE")._replace(amount=captured)
+            paid = () if to is None else (Due("TRANSFER_IN", to, captured, row["currency"]),)
+            back = () if not rest else (_own(row, "HOLD_RELEASE")._replace(amount=rest),)
+            return ((held, taken, *paid, *back),)
+        case _:
+            return ((held, _own(row, "HOLD_RELEASE")),)
+
+
+def _hold_share(row: Row) -> Share:
+    """The rest of a capture gives its amount back, but the hold still was one."""
+    match row["status"]:
+        case "held":
+            return Share(row["amount"], 1, row["amount"], 1)
+        case "captured":
+            return Share(counted=row["captured_amount"], operations=1)
+        case _:
+            return Share()
+
+
+def _adjustment_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    return ((_own(row, str(row["type"]).upper()),) if row["status"] == "success" else (),)
+
+
+def _adjustment_share(row: Row) -> Share:
+    return Share(open=int(row["status"] == _UNAPPROVED))
+
+
+def _reversal_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    taken = row["amount"] - row["shortfall"]
+    due = (
+        ("REVERSAL_OUT", row["from_wallet_id"], taken),
+        ("REVERSAL_IN", row["to_wallet_id"], taken),
+        ("REVERSAL_IN", row["to_wallet_id"], row["shortfall"]),
+    )
+    return (tuple(Due(kind, to, amount, row["currency"]) for kind, to, amount in due if to is not None and amount),)
+
+
+def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    arrived = Due("CONVERSION_IN", row["to_wallet_id"], row["to_amount"], row["to_currency"])
+    return ((_own(row, "CONVERSION_OUT"), arrived),)
+
+
+def _no_share(row: Row) -> Share:  # noqa: ARG001 as its neighbours
+    return Share()
+
+
 def _own(row: Row, entry_type: str) -> Due:
     return Due(entry_type, row["wallet_id"], row["amount"], row["currency"])
 
@@ -155,7 +217,45 @@ KINDS: Final = (
         frozenset({"success", "canceled", _UNAPPROVED}),
         {_UNAPPROVED: "expiry"},
         _transfer_entries,
-        _reserved_share,
-        fields=("to_wallet_id",),
+        _transfer_share,
+        fields=("to_wallet_id", "reversal_id"),
+    ),
+    Kind(
+        "holds",
+        "hld",
+        frozenset({"held", "captured", "released", "expired"}),
+        {"held": "expiry"},
+        _hold_entries,
+        _hold_share,
+        fields=("to_wallet_id", "captured_amount", "expires_at"),
+    ),
+    Kind(
+        "adjustments",
+        "adj",
+        frozenset({"success", "rejected", _UNAPPROVED}),
+        {},
+        _adjustment_entries,
+        _adjustment_share,
+        asked_by="requested_by",
+    ),
+    Kind(
+        "reversals",
+        "rev",
+        frozenset({"success"}),
+        {},
+        _reversal_entries,
+        _no_share,
+        fields=("from_wallet_id", "to_wallet_id", "shortfall"),
+        asked_by="requested_by",
+        has_owner=False,
+    ),
+    Kind(
+        "conversions",
+        "cnv",
+        frozenset({"success"}),
+        {},
+        _conversion_entries,
+        _no_share,
+        fields=("to_wallet_id", "to_amount", "to_currency"),
     ),
 )

@@ -12,6 +12,7 @@ from pymongo.errors import PyMongoError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from seed.demo_users import seed_demo_users
+from seed.demo_vouchers import DEMO_VOUCHERS, ensure_vouchers
 from seed.deposits import SeedFailed
 from seed.load_users import load_email, seed_load_users
 from service.domain.money import MAX_AMOUNT_MINOR, format_minor, is_currency
@@ -59,6 +60,8 @@ async def _seed_demo(settings: Settings) -> None:
             money = ", ".join(format_minor(amount, currency) for currency, amount in user.balances.items())
             state = "created" if is_new else "is there"
             print(f"{user.registration.email:20} {state}: {', '.join(user.roles)}; started with {money}")  # noqa: T201 it is a command
+        await ensure_vouchers(resources.ledger)
+    print(f"Vouchers: {', '.join(f'{order.title} ({order.cost} points)' for order in DEMO_VOUCHERS)}.")  # noqa: T201 it is a command
     print("Their passwords stand in CREDENTIALS.md.")  # noqa: T201 it is a command
 
 

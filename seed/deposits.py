@@ -24,7 +24,7 @@ from service.services.settlement import apply_report
 SOURCE: Final = "seed-account-success"
 _ACCEPTED: Final = 202
 # A client's key is forgotten after a week; a seed that is repeated next year must still change nothing.
-_NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
+NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class SeedFailed(Exception):
@@ -63,7 +63,7 @@ async def _request(balance: StartingBalance, ledger: Ledger) -> str | None:
     """The id of the deposit, new or of an earlier run; None where that run paid in another amount."""
     order = Order(balance.amount, balance.currency, SOURCE, "seed", "Starting balance", {})
     fingerprint = sha256(json.dumps(order).encode()).hexdigest()
-    claim = IdempotencyClaim(f"{balance.user_id}:seed-{balance.currency}", fingerprint, _NEVER)
+    claim = IdempotencyClaim(f"{balance.user_id}:seed-{balance.currency}", fingerprint, NEVER)
     try:
         answer = await request_deposit(ledger, Requester(balance.user_id, None), order, claim, None)
     except IdempotencyKeyReused:

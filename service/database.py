@@ -57,6 +57,8 @@ _ACTIONS = {
     "transaction_logs": ["find", "insert"],
     "account_sums": ["find", "insert"],
     "audit_events": ["find", "insert"],
+    "rewards": ["find", "insert"],
+    "redemptions": ["find", "insert"],
     "outbox": ["find", "insert", "update", "remove"],
     "checkpoints": ["find", "insert"],
     "checkpoint_tiles": ["find", "insert"],

@@ -46,6 +46,10 @@ WalletServiceError
 ├── RecipientWalletFrozen          422 recipient_wallet_frozen
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
+├── VoucherNotValid                422 voucher_not_valid
+├── VoucherSoldOut                 422 voucher_sold_out
+├── VoucherLimitReached            422 voucher_limit_reached
+├── VoucherStockTooLow             422 voucher_stock_too_low
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
 ├── TooManyAttempts                429 too_many_attempts
@@ -314,6 +318,26 @@ class TransferBatchRefused(WalletServiceError):
     """One of many was refused, and so all were; `position` counts from 0."""
 
     code, http_status, title = "transfer_batch_refused", 422, "One of the transfers was refused, so none was made"
+
+
+class VoucherNotValid(WalletServiceError):
+    """`reason` says why: inactive, not_yet_valid or over."""
+
+    code, http_status, title = "voucher_not_valid", 422, "The voucher cannot be redeemed at this time"
+
+
+class VoucherSoldOut(WalletServiceError):
+    code, http_status, title = "voucher_sold_out", 422, "There is none of this voucher left"
+
+
+class VoucherLimitReached(WalletServiceError):
+    code, http_status, title = "voucher_limit_reached", 422, "You have redeemed this voucher as often as one may"
+
+
+class VoucherStockTooLow(WalletServiceError):
+    """What was redeemed already cannot be taken out of the stock."""
+
+    code, http_status, title = "voucher_stock_too_low", 422, "There are fewer in stock than would be taken out"
 
 
 class InvalidCode(WalletServiceError):

@@ -21,11 +21,13 @@ from service.controllers import (
     proofs,
     quotes,
     reversals,
+    rewards,
     spending,
     statements,
     totp,
     transfers,
     users,
+    vouchers,
     wallet_life,
     wallets,
     webhooks,
@@ -97,6 +99,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         limits.router,
         wallet_life.router,
         audit_events.router,
+        vouchers.router,
+        vouchers.admin_router,
+        rewards.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
     for router in (webhooks.router, health.router):

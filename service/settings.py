@@ -4,7 +4,7 @@ import base64
 import binascii
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,6 +34,24 @@ class LimitSettings(BaseModel):
     per_day: int = Field(0, ge=0)
     per_month: int = Field(0, ge=0)
     count_per_hour: int = Field(0, ge=0)
+
+
+class EarningRuleSettings(BaseModel):
+    """`points` for each whole `per_amount` (minor units) of what has settled; rules that fit it add up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # As it stands in each reward.
+    name: str = Field(pattern=r"^[a-z0-9_-]{1,64}$")
+    on: Literal["deposit", "withdrawal", "transfer"]
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    per_amount: int = Field(ge=1)
+    points: int = Field(1, ge=1, le=1_000_000)
+    # Unset: whatever its category is.
+    category: str | None = None
+    minimum: int = Field(0, ge=0)
+    # For one operation.
+    maximum_points: int = Field(1_000, ge=1, le=1_000_000_000)
 
 
 class Settings(BaseSettings):
@@ -98,6 +116,9 @@ class Settings(BaseSettings):
     # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
     hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
     hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1, le=LONGEST_HOLD_S)
+    # None: what is worth a point is for somebody to decide. Two people can send one sum to and fro for ever, so that
+    # a rule on transfers wants a thought.
+    earning_rules: tuple[EarningRuleSettings, ...] = ()
 
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
@@ -160,6 +181,8 @@ class Settings(BaseSettings):
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
         if self.hold_lifetime_s > self.hold_lifetime_max_s:
             raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
+        if len({rule.name for rule in self.earning_rules}) < len(self.earning_rules):
+            raise ValueError("WALLET_EARNING_RULES has two rules of one name")
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")

@@ -13,7 +13,9 @@ from redis.exceptions import RedisError
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
 from service.domain.limits import Limits
+from service.domain.money import is_currency
 from service.domain.policy import Policy
+from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
@@ -21,7 +23,7 @@ from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.passwords import Passwords
-from service.settings import Environment, Settings
+from service.settings import EarningRuleSettings, Environment, Settings
 
 log = structlog.get_logger()
 
@@ -41,12 +43,19 @@ class Resources(NamedTuple):
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The settable part of the ledger's rules."""
+    """The settable part of the ledger's rules. Raises ValueError for a rule that could never fit anything."""
     return Policy(
         limits={currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()},
         step_up_above=settings.step_up_above,
         adjustment_approval_above=settings.adjustment_approval_above,
+        earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
     )
+
+
+def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
+    if not is_currency(rule.currency):
+        raise ValueError(f"WALLET_EARNING_RULES: {rule.name} is in {rule.currency}, which is no ISO 4217 currency")
+    return EarningRule(**rule.model_dump() | {"on": EarningEvent(rule.on)})
 
 
 @asynccontextmanager

@@ -11,24 +11,33 @@ from service.domain.clock import utc_now
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
+from service.domain.money import POINTS
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, Rate
+from service.domain.rewards import EarningEvent, EarningRule, Settled
+from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
 from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
+from service.ledger.vouchers import RedeemVoucher
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.users import ensure_users
 from service.settings import Settings
 
 PASSWORD = "violet-kettle-harbour-41"
+
+# A point for each minor unit that comes in.
+GENEROUS = Policy(earning_rules=(EarningRule("tests", EarningEvent.DEPOSIT, "INR", 1, 1, 1_000_000),))
 
 
 class Account(NamedTuple):
@@ -258,3 +267,83 @@ def conversion_of(quote: Quote, **overrides: Any) -> ConvertMoney:
         "in_entry_id": new_id(Prefix.ENTRY),
     }
     return ConvertMoney(**(fields | overrides))
+
+
+def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
+    """A worker has found the operation's row in the outbox."""
+    fields: dict[str, Any] = {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "operation_id": operation.id,
+        "user_id": operation.user_id,
+        "entry_id": new_id(Prefix.ENTRY),
+    }
+    return EarnPoints(**(fields | overrides))
+
+
+async def make_savers(databases: Databases, count: int, points: int) -> list[Account]:
+    """Many users at once, each with an INR wallet and so many points, earned by a deposit. `wallet` is for points."""
+    names = {make_email(): ("Asha", "Rao") for _ in range(count)}
+    ids = await ensure_users(databases.client, names, _hash_of(PASSWORD), "INR")
+    await ensure_users(databases.client, names, _hash_of(PASSWORD), POINTS)
+    async with session_in_transaction(databases.client) as session:
+        owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
+        found = (await wallet_repository.find_named([], owners, session=session)).values()
+    if points:
+        deposits = [deposit_of(wallet, points) for wallet in found if wallet.currency == "INR"]
+        asked = [one.record for one in await run(databases, *deposits) if isinstance(one.record, Operation)]
+        paid = await run(databases, *map(settlement_of, asked), policy=GENEROUS)
+        earned = [earning_of(one.record) for one in paid if isinstance(one.record, Operation)]
+        await run(databases, *earned, policy=GENEROUS)
+    savers = []
+    for wallet in found:
+        user = await user_repository.find(wallet.user_id)
+        if user is not None and wallet.currency == POINTS:
+            savers.append(Account(user, await current(wallet)))
+    return savers
+
+
+async def make_saver(databases: Databases, points: int = 0) -> Account:
+    (saver,) = await make_savers(databases, 1, points)
+    return saver
+
+
+async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
+    """Of 100 points, 10 in stock, redeemable by anybody at any time."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.VOUCHER),
+        "title": "A cup of coffee",
+        "description": None,
+        "cost": 100,
+        "stock": 10,
+        "per_user_limit": None,
+        "valid_from": None,
+        "valid_until": None,
+        "is_active": True,
+        "created_at": now,
+        "updated_at": now,
+    }
+    fields |= overrides
+    voucher = Voucher(**({"stocked_total": fields["stock"]} | fields))
+    async with session_in_transaction(databases.client) as session:
+        await record_repository.insert_many([voucher], session=session)
+    return voucher
+
+
+def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:
+    """With a key of its own."""
+    now = utc_now()
+    key = new_id(Prefix.TRANSACTION)
+    fields: dict[str, Any] = {
+        "now": now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": IdempotencyClaim(f"{saver.user.id}:{key}", f"fingerprint of {key}", now + timedelta(days=1)),
+        "user_id": saver.user.id,
+        "token_version": None,
+        "voucher_id": voucher.id,
+        "redemption_id": new_id(Prefix.REDEMPTION),
+        "entry_id": new_id(Prefix.ENTRY),
+        "code": f"CODE-{key}",
+    }
+    return RedeemVoucher(**(fields | overrides))

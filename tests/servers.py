@@ -10,7 +10,7 @@ import pymongo
 from pydantic import SecretStr
 
 from scripts.embedded import MongoServer, RedisServer, free_port, start_mongod, start_redis
-from service.settings import Settings
+from service.settings import EarningRuleSettings, Settings
 
 Admin = pymongo.MongoClient[dict[str, Any]]
 
@@ -48,6 +48,9 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "bank_success_rate": 1.0,
         "bank_timeout_rate": 0.0,
         "bank_error_rate": 0.0,
+        "earning_rules": (
+            EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000, points=1),
+        ),
     }
     return Settings(_env_file=None, **(values | overrides))
 

@@ -12,7 +12,7 @@ from workers.drain import Drain
 
 def outbox_drain(resources: Resources) -> Drain[OutboxRow]:
     settings = resources.settings
-    desk = Desk(resources.ledger, resources.bank, resources.mailbox, settings)
+    desk = Desk(resources.ledger, resources.bank, resources.mailbox, settings, resources.databases.client)
     return Drain(
         Job.DRAIN_OUTBOX,
         resources.jobs,

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from hashlib import sha256
 from typing import Annotated, Any
+from uuid import uuid4
 
 import orjson
 from fastapi import Depends, Header, Request
@@ -74,6 +75,18 @@ async def _idempotency_key(
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
+
+
+async def _optional_idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", description="As elsewhere; without one each request is a new one."),
+    ] = None,
+) -> str:
+    return uuid4().hex if key is None else await _idempotency_key(key)
+
+
+OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]
 
 
 def claim_key(resources: Resources, user_id: str, key: str, route: str, body: Mapping[str, Any]) -> IdempotencyClaim:

@@ -66,9 +66,9 @@ def _known_currency_or_points(code: str) -> str:
     return code
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
-        raise PydanticCustomError("not_printable", "Control characters are not allowed")
+        raise PydanticCustomError("notprintable", "Control characters are not allowed")
     return text
 
 
@@ -98,13 +98,13 @@ def _no_operator(key: str) -> str:
     return key
 
 
-_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 _Key = Annotated[_Label, AfterValidator(_no_operator)]
-_Text = Annotated[str, Field(max_length=256), AfterValidator(_printable)]
+_Text = Annotated[str, Field(max_length=256), AfterValidator(printable)]
 Reason = Annotated[
     str,
     Field(min_length=1, max_length=256, pattern=r"\S", description="Why: it stays in the audit events"),
-    AfterValidator(_printable),
+    AfterValidator(printable),
 ]
 
 

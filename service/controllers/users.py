@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from service.controllers.dependencies import CurrentUser, OpenResources
-from service.controllers.operations import Currency
+from service.controllers.operations import AnyCurrency
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import (
@@ -41,7 +41,7 @@ _AT_PARAMETER = {
 
 
 class UserEntriesQuery(EntriesQuery):
-    currency: Currency | None = None
+    currency: AnyCurrency | None = None
 
 
 # First, because it is called most: routes are tried in order.

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import CurrentUser, OpenResources
-from service.controllers.operations import Currency
+from service.controllers.operations import AnyCurrency
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
@@ -38,7 +38,7 @@ WalletId = Annotated[str, Path(max_length=64)]
 
 
 class WalletRequest(StrictModel):
-    currency: Currency
+    currency: AnyCurrency
 
 
 def _refuse_other_than_digits(text: Any) -> Any:  # noqa: ANN401 anything may come

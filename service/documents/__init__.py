@@ -13,9 +13,11 @@ from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.quotes import QuoteDocument
 from service.documents.reversals import ReversalDocument
+from service.documents.rewards import RewardDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
+from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
 
 __all__ = [
@@ -34,11 +36,15 @@ __all__ = [
     "IdempotencyKey",
     "OutboxDocument",
     "QuoteDocument",
+    "RedemptionDocument",
     "ReversalDocument",
+    "RewardDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
     "User",
+    "VoucherDocument",
+    "VoucherUseDocument",
     "WalletDocument",
     "Withdrawal",
 ]
@@ -63,5 +69,9 @@ WALLET_DOCUMENTS = [
     AuditEventDocument,
     AdjustmentDocument,
     ReversalDocument,
+    RewardDocument,
+    VoucherDocument,
+    VoucherUseDocument,
+    RedemptionDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

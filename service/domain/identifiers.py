@@ -27,6 +27,7 @@ class Prefix(StrEnum):
     REWARD = "rwd"
     VOUCHER = "vch"
     REDEMPTION = "rdm"
+    VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
     ENTRY = "ent"
     TRANSACTION = "txn"

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from service.domain.limits import Limits
+from service.domain.rewards import EarningRule
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
@@ -17,6 +18,8 @@ class Policy(NamedTuple):
     # Payments above it wait for a one-time code, adjustments by an admin for a second admin.
     step_up_above: Mapping[str, int] = _NOTHING
     adjustment_approval_above: Mapping[str, int] = _NOTHING
+    # What settles earns points by these; they add up.
+    earning_rules: tuple[EarningRule, ...] = ()
 
     def limits_in(self, currency: str) -> Limits:
         return self.limits.get(currency, Limits())

@@ -13,9 +13,24 @@ from service.domain.holds import Hold
 from service.domain.operations import Operation
 from service.domain.quotes import Quote
 from service.domain.reversals import Reversal
+from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
-Record = Operation | Transfer | Hold | Adjustment | Reversal | Quote | Conversion | AuditEvent
+Record = (
+    Operation
+    | Transfer
+    | Hold
+    | Adjustment
+    | Reversal
+    | Quote
+    | Conversion
+    | Reward
+    | Voucher
+    | VoucherUse
+    | Redemption
+    | AuditEvent
+)
 
 
 class RecordUpdate(NamedTuple):

@@ -13,6 +13,7 @@ from service.errors import ApprovalLapsed, IllegalTransition, InvalidCode, NotFo
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, WITHDRAWAL, release
+from service.ledger.rewards import reward_rows
 from service.ledger.rules import ended, require_open, require_requester, time_of
 
 Payment = Operation | Transfer
@@ -108,7 +109,7 @@ class ConfirmPayment(OnOwnPayment):
             paid,
             (released, *moves),
             wallets=(ended(wallet, at),),
-            outbox_rows=(),
+            outbox_rows=reward_rows(paid, state),
             done_outbox_ids=_answered_rows(payment),
             answer=lambda after: receipt_view(paid, after.wallet(paid.wallet_id), after.wallet(paid.to_wallet_id)),
             status_code=_OK,

@@ -25,6 +25,7 @@ from service.errors import (
 from service.ledger.approvals import approval_rows
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.reservations import WITHDRAWAL, Step, capture, release, reserve
+from service.ledger.rewards import reward_rows
 from service.ledger.rules import (
     BANK,
     ended,
@@ -118,9 +119,9 @@ class OnOperation(Command):
         wallet = state.wallet(self.wallet_id)
         if operation is None or wallet is None:
             raise NotFound
-        return self.decide_on(operation, wallet)
+        return self.decide_on(operation, wallet, state)
 
-    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         raise NotImplementedError
 
 
@@ -128,7 +129,7 @@ class OnOperation(Command):
 class BeginProcessing(OnOperation):
     """We are about to talk to the bank: from here on an outcome may exist that we do not know."""
 
-    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:  # noqa: ARG002 the wallet is not moved
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         """Counts the attempt before the call, so that a crash in between leaves a trace."""
         if operation.status not in (OperationStatus.PENDING, OperationStatus.PROCESSING):
             raise _illegal(operation, OperationStatus.PROCESSING)
@@ -146,7 +147,7 @@ class Settle(OnOperation):
     currency: str
     bank_reference: str | None
 
-    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         is_ours = (self.amount, self.currency) == (operation.amount, operation.currency)
         if operation.status is OperationStatus.SUCCESS and is_ours:
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
@@ -177,7 +178,13 @@ class Settle(OnOperation):
                 step = Step(ended(wallet, time_of(self.now, wallet)), arrival)
             case _:
                 assert_never(operation.type)
-        return Changes(settled, (step.movement,), wallets=(step.wallet,), done_outbox_ids=(bank_order_id(operation),))
+        return Changes(
+            settled,
+            (step.movement,),
+            wallets=(step.wallet,),
+            outbox_rows=reward_rows(settled, state),
+            done_outbox_ids=(bank_order_id(operation),),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +198,7 @@ class Fail(OnOperation):
     failure_code: str
     failure_message: str
 
-    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
         if operation.status is OperationStatus.FAILED and is_ours:
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
@@ -212,7 +219,7 @@ class FlagForReview(OnOperation):
     failure_code: str
     failure_message: str
 
-    def decide_on(self, operation: Operation, wallet: Wallet) -> Changes:  # noqa: ARG002 the wallet is not moved
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         if operation.status is OperationStatus.REQUIRES_REVIEW:
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
         if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:

@@ -14,6 +14,7 @@ from service.ledger.approvals import approval_rows
 from service.ledger.commands import Changes, CompositeCommand, Needs, PersonalCommand, State
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, reserve
+from service.ledger.rewards import reward_rows
 from service.ledger.rules import charged, require_own_wallet, require_payable, require_requester, time_of
 
 _CREATED = 201
@@ -71,6 +72,7 @@ class RequestTransfer(PersonalCommand):
             transfer,
             pay(transfer, sender, recipient, self, self.out_entry_id, self.in_entry_id),
             wallets=(charged(sender, self.amount, at),),
+            outbox_rows=reward_rows(transfer, state),
             answer=lambda after: receipt_view(transfer, after.wallet(sender.id), after.wallet(recipient.id)),
             status_code=_CREATED,
         )

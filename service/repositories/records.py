@@ -21,8 +21,12 @@ from service.documents import (
     Deposit,
     HoldDocument,
     QuoteDocument,
+    RedemptionDocument,
     ReversalDocument,
+    RewardDocument,
     TransferDocument,
+    VoucherDocument,
+    VoucherUseDocument,
     Withdrawal,
 )
 from service.domain.adjustments import Adjustment
@@ -34,7 +38,9 @@ from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Record, RecordUpdate
 from service.domain.reversals import Reversal
+from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -59,6 +65,10 @@ HOMES: dict[str, Home] = {
     Prefix.AUDIT_EVENT: Home(AuditEventDocument, AuditEvent),
     Prefix.ADJUSTMENT: Home(AdjustmentDocument, Adjustment),
     Prefix.REVERSAL: Home(ReversalDocument, Reversal),
+    Prefix.REWARD: Home(RewardDocument, Reward),
+    Prefix.VOUCHER: Home(VoucherDocument, Voucher),
+    Prefix.VOUCHER_USE: Home(VoucherUseDocument, VoucherUse),
+    Prefix.REDEMPTION: Home(RedemptionDocument, Redemption),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 

@@ -101,7 +101,7 @@ async def lapse_payment(row: OutboxRow, ledger: Ledger) -> None:
     if payment is None:
         log.error("outbox.without_payment", payment_id=row.subject_id)
         return
-    kind: type[Payment] = type(payment)
+    kind: type[Payment] = Operation if isinstance(payment, Operation) else Transfer
     lapsed = await ledger.change(LapsePayment(**_about(payment), request_id=row.request_id), kind)
     log.info("payment.lapsed", payment_id=payment.id, status=lapsed.status)
 

@@ -10,6 +10,7 @@ from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
+from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 
@@ -30,7 +31,7 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.EXPIRY:
             await _end_in_time(row, desk)
         case OutboxTopic.REWARD:
-            raise NotImplementedError
+            await earn_points(row, desk.ledger, desk.client)
         case _:
             assert_never(row.topic)
 

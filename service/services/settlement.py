@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar, assert_never
 
 import structlog
 
+from service.database import Client
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
@@ -40,6 +41,7 @@ class Desk(NamedTuple):
     bank: Bank
     mailbox: Mailbox
     settings: Settings
+    client: Client
 
 
 async def pursue_order(row: OutboxRow, desk: Desk) -> None:

@@ -11,7 +11,7 @@ from service.domain.clock import utc_now
 from service.domain.entries import Entry
 from service.domain.history import BalancePoint, EntryFilter
 from service.domain.identifiers import Prefix, new_id
-from service.domain.money import EXPONENTS, is_currency
+from service.domain.money import EXPONENTS, POINTS
 from service.domain.wallets import Wallet, new_wallet
 from service.errors import (
     AccountDeactivated,
@@ -35,7 +35,7 @@ _WALLETS_LIMIT = len(EXPONENTS)
 
 async def open_wallet(client: Client, user: Requester, currency: str) -> Wallet:
     """An empty wallet. Raises InvalidFields, AccountDeactivated, Unauthenticated, WalletExists, Unavailable."""
-    if not is_currency(currency):
+    if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
     wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, utc_now())
 
@@ -70,8 +70,9 @@ async def get_wallet(wallet_id: str, user_id: str) -> Wallet:
 
 
 async def get_balances(user_id: str) -> list[Wallet]:
-    """All wallets of a user, newest first."""
-    return await wallet_repository.find_of_user(user_id, before_id=None, limit=_WALLETS_LIMIT)
+    """All wallets of a user, newest first; points, which are no money, at the end."""
+    found = await wallet_repository.find_of_user(user_id, before_id=None, limit=_WALLETS_LIMIT)
+    return sorted(found, key=lambda wallet: wallet.currency == POINTS)
 
 
 async def get_wallet_at(wallet_id: str, user_id: str, at: datetime) -> tuple[Wallet, BalancePoint]:

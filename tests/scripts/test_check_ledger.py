@@ -114,7 +114,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
 
 async def _live(resources: Resources) -> None:
     """Two users, an operation in each state that there is, callbacks that were applied and one that still waits."""
-    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings)
+    client = resources.databases.client
+    desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, client)
     first, second = [await make_user(resources.databases, email=f"{name}@example.com") for name in ("first", "second")]
     for user in (first, second):
         await make_wallet(resources.databases, user)
@@ -227,6 +228,7 @@ class TestASoundLedger:
             "deposits": 5,
             "withdrawals": 7,
             "transfers": 2,
+            **dict.fromkeys(("holds", "adjustments", "reversals", "conversions"), 0),
             "orders at the bank": 7,
             "callbacks of the bank": 4,
             "idempotency records": 15,

@@ -12,6 +12,7 @@ from passlib.hash import argon2  # type: ignore[import-untyped]  # libpass ships
 
 from scripts.check_ledger import check_ledger
 from seed.demo_users import DEMO_USERS
+from seed.demo_vouchers import DEMO_VOUCHERS
 from seed.load_users import PASSWORD
 from service.database import Databases, connect, set_up
 from service.services.passwords import refuse_weak_password
@@ -20,7 +21,7 @@ from tests.commands import Ended, run_module
 from tests.servers import Servers, make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-_COLLECTIONS = ("users", "wallets", "deposits", "transaction_logs", "idempotency_keys", "outbox")
+_COLLECTIONS = ("users", "wallets", "deposits", "transaction_logs", "idempotency_keys", "outbox", "vouchers")
 
 
 @pytest.fixture
@@ -108,6 +109,18 @@ class TestDemoUsers:
             assert user is not None
             assert argon2.verify(registration.password, user["password_hash"])
 
+    async def test_the_vouchers_of_credentials_md_are_in_the_catalogue(
+        self, seeded: tuple[Settings, Databases]
+    ) -> None:
+        _settings, databases = seeded
+        page = (ROOT / "CREDENTIALS.md").read_text()
+        found = await databases.wallet["vouchers"].find(sort=[("_id", 1)]).to_list()
+        assert [(row["title"], row["cost"], row["stock"]) for row in found] == [
+            (order.title, order.cost, order.stock) for order in DEMO_VOUCHERS
+        ]
+        for order in DEMO_VOUCHERS:
+            assert f"| {order.title} | {order.cost} | {order.stock} |" in page
+
     async def test_two_seeds_at_once_leave_what_one_would(
         self, own: tuple[Settings, Databases], tmp_path: Path
     ) -> None:
@@ -116,6 +129,7 @@ class TestDemoUsers:
         assert [ended.status for ended in both] == [0, 0], both
         assert await databases.wallet["users"].count_documents({}) == len(DEMO_USERS)
         assert await databases.wallet["deposits"].count_documents({"status": "success"}) == 4
+        assert await databases.wallet["vouchers"].count_documents({}) == len(DEMO_VOUCHERS)
         assert await check_ledger(databases) == []
 
     @pytest.mark.parametrize("bank_state", ["success", "accepted"])
@@ -158,6 +172,7 @@ async def _forget_settlements(settings: Settings, bank_state: str) -> None:
     assert settings.mongo_admin_url is not None
     admin = connect(settings.mongo_admin_url.get_secret_value(), settings)
     try:
+        await admin.wallet["outbox"].delete_many({"topic": "reward"})
         for deposit in await admin.wallet["deposits"].find().to_list():
             await admin.wallet["outbox"].insert_one(
                 {

@@ -48,7 +48,8 @@ async def ledgers(databases: Databases) -> AsyncIterator[list[Ledger]]:
 
 
 def desk_of(resources: Resources) -> Desk:
-    return Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings)
+    client = resources.databases.client
+    return Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, client)
 
 
 class Scene:

@@ -76,8 +76,11 @@ async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
 class Scene:
     """A withdrawal of 1000 from a wallet with 5000, and its row in the outbox."""
 
-    def __init__(self, wallet: Wallet, operation: Operation, ledger: Ledger, settings: Settings) -> None:
+    def __init__(
+        self, wallet: Wallet, operation: Operation, ledger: Ledger, settings: Settings, databases: Databases
+    ) -> None:
         self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
+        self.client = databases.client
 
     async def visit(self, bank: ScriptedBank, attempts: int = 1, visits: int | None = None) -> Operation:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
@@ -86,7 +89,8 @@ class Scene:
         row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now)._replace(
             attempts=attempts, visits=attempts - 1 if visits is None else visits
         )
-        await pursue_order(row, Desk(self.ledger, bank, FileMailbox(self.settings), self.settings))
+        desk = Desk(self.ledger, bank, FileMailbox(self.settings), self.settings, self.client)
+        await pursue_order(row, desk)
         return await self.now()
 
     async def now(self) -> Operation:
@@ -103,7 +107,7 @@ class Scene:
 async def scene(databases: Databases, ledger: Ledger, settings: Settings) -> Scene:
     wallet = await make_funded_wallet(databases, 5_000)
     operation = await change(databases, withdrawal_of(wallet, 1_000))
-    return Scene(wallet, operation, ledger, settings)
+    return Scene(wallet, operation, ledger, settings, databases)
 
 
 class TestFirstVisit:

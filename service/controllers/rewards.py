@@ -1,0 +1,41 @@
+"""Points that were earned, over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.pagination import PageQuery, open_page, page_of
+from service.controllers.requests import StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.rewards import RewardStatus, reward_view
+from service.errors import InvalidCursor, InvalidFields, Unauthenticated
+from service.services import rewards
+
+router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
+
+
+class RewardView(View):
+    """Points for one operation. `rules` says which rule gave how many of them."""
+
+    id: str = Field(examples=["rwd_0198c0ffee0070008000000000000001"])
+    status: RewardStatus = Field(description="`lapsed`: the wallet for points was closed")
+    points: int = Field(ge=1, examples=[10])
+    rules: dict[str, int] = Field(examples=[{"deposits": 10}])
+    operation_id: str = Field(examples=["dep_0198c0ffee0070008000000000000001"])
+    wallet_id: str
+    transaction_id: str
+    created_at: str = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+
+
+@router.get(
+    "/rewards",
+    response_model=PageView[RewardView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
+    summary="The points that one has earned, newest operation first",
+)
+async def list_rewards(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
+    page = open_page(query, resources.settings, "rewards", user.user_id, str)
+    found = await rewards.list_rewards(user.user_id, before_id=page.position, limit=page.limit_and_one)
+    return page_of(found, page, lambda reward: reward.id, reward_view)

@@ -1,0 +1,94 @@
+"""Points: crediting what settled operations have earned, and what one has earned so far."""
+
+from datetime import timedelta
+
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError
+
+from service.database import Client, run_in_transaction
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.money import POINTS
+from service.domain.operations import Operation
+from service.domain.outbox import OutboxRow
+from service.domain.records import Record
+from service.domain.rewards import Reward, RewardStatus, Settled
+from service.domain.transfers import Transfer
+from service.domain.wallets import new_wallet
+from service.errors import NoWalletInCurrency
+from service.ledger.committer import Ledger
+from service.ledger.rewards import EarnPoints
+from service.repositories import outbox as outbox_repository
+from service.repositories import records as record_repository
+from service.repositories import wallets as wallet_repository
+from service.repositories.records import RecordFilter
+
+log = structlog.get_logger()
+
+_KINDS: dict[str, type[Settled]] = {
+    Prefix.DEPOSIT: Operation,
+    Prefix.WITHDRAWAL: Operation,
+    Prefix.TRANSFER: Transfer,
+}
+# A row whose operation is not there is for a person to look at: it stays, and is quiet.
+_COME_BACK_S = 600.0
+
+
+async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
+    """What the operation earned, once; safe to repeat at any point, and by several workers at once.
+
+    The row is deleted in the transaction that credits the points. The wallet for them is opened with the first ones.
+    """
+    kind = _KINDS.get(row.subject_id.partition("_")[0])
+    settled = None if kind is None else await record_repository.find(row.subject_id, kind)
+    if settled is None:
+        log.error("outbox.without_operation", operation_id=row.subject_id)
+        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_COME_BACK_S))
+        return
+    try:
+        record = await _earn(settled, row, ledger)
+    except NoWalletInCurrency:
+        await ensure_points_wallet(client, settled.user_id)
+        record = await _earn(settled, row, ledger)
+    if not isinstance(record, Reward):
+        log.info("reward.nothing_earned", operation_id=settled.id)
+    elif record.status is RewardStatus.LAPSED:
+        log.warning("reward.lapsed", reward_id=record.id, user_id=record.user_id, points=record.points)
+    else:
+        log.info("reward.credited", reward_id=record.id, user_id=record.user_id, points=record.points)
+
+
+async def _earn(settled: Settled, row: OutboxRow, ledger: Ledger) -> Record | None:
+    command = EarnPoints(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        request_id=row.request_id,
+        operation_id=settled.id,
+        user_id=settled.user_id,
+        entry_id=new_id(Prefix.ENTRY),
+    )
+    return (await ledger.execute(command)).record
+
+
+async def ensure_points_wallet(client: Client, user_id: str) -> None:
+    """The user's wallet for points, opened where it is missing."""
+    wallet = new_wallet(new_id(Prefix.WALLET), user_id, POINTS, utc_now())
+
+    async def insert_missing(session: AsyncClientSession) -> None:
+        if not await wallet_repository.find_named([], [(user_id, POINTS)], session=session):
+            await wallet_repository.insert(wallet, session=session)
+            log.info("wallet.opening", wallet_id=wallet.id, user_id=user_id, currency=POINTS)
+
+    try:
+        await run_in_transaction(client, insert_missing)
+    except DuplicateKeyError:
+        # Another worker, or the user, was faster: all that is wanted is that there is one.
+        log.info("wallet.is_there", user_id=user_id, currency=POINTS)
+
+
+async def list_rewards(user_id: str, *, before_id: str | None, limit: int) -> list[Reward]:
+    """Those of a user, by the age of the operations that earned them, newest first."""
+    return await record_repository.find_of_user(
+        Prefix.REWARD, Reward, user_id, RecordFilter(), before_id=before_id, limit=limit
+    )

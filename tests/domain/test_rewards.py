@@ -1,0 +1,73 @@
+"""Earning rules: which fit, what they give, and where they end."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from service.domain.operations import Operation, OperationStatus, OperationType
+from service.domain.rewards import EarningEvent, EarningRule, earned_points, reward_id
+
+_NOW = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
+_RULE = EarningRule(
+    name="rent", on=EarningEvent.WITHDRAWAL, currency="INR", per_amount=100, points=2, maximum_points=10, minimum=150
+)
+
+
+def make_withdrawal(**overrides: Any) -> Operation:
+    fields: dict[str, Any] = {
+        "id": "wdr_1",
+        "type": OperationType.WITHDRAWAL,
+        "user_id": "usr_1",
+        "wallet_id": "wal_1",
+        "amount": 250,
+        "currency": "INR",
+        "status": OperationStatus.SUCCESS,
+        "account": "bank-account-0001",
+        "category": None,
+        "description": None,
+        "metadata": {},
+        "failure_code": None,
+        "failure_message": None,
+        "bank_reference": None,
+        "attempts": 1,
+        "request_id": None,
+        "created_at": _NOW,
+        "updated_at": _NOW,
+    }
+    return Operation(**(fields | overrides))
+
+
+class TestARule:
+    @pytest.mark.parametrize(
+        ("amount", "points"), [(149, 0), (150, 2), (199, 2), (200, 4), (599, 10), (600, 10), (2**53 - 1, 10)]
+    )
+    def test_gives_points_for_each_whole_part_within_its_bounds(self, amount: int, points: int) -> None:
+        assert _RULE.points_for(make_withdrawal(amount=amount)) == points
+
+    @pytest.mark.parametrize(
+        "other", [{"currency": "USD"}, {"type": OperationType.DEPOSIT, "id": "dep_1"}], ids=["currency", "event"]
+    )
+    def test_gives_nothing_for_what_it_does_not_mean(self, other: dict[str, Any]) -> None:
+        assert _RULE.points_for(make_withdrawal(**other)) == 0
+
+    def test_may_mean_one_category_only(self) -> None:
+        rule = _RULE._replace(category="rent")
+        assert rule.points_for(make_withdrawal(category="rent")) == 4
+        assert rule.points_for(make_withdrawal(category="food")) == 0
+        assert rule.points_for(make_withdrawal()) == 0
+
+
+class TestRulesTogether:
+    def test_add_up_and_say_which_gave_what(self) -> None:
+        rules = (
+            _RULE,
+            _RULE._replace(name="usd", currency="USD"),
+            _RULE._replace(name="festival", points=1, minimum=0),
+        )
+        assert earned_points(rules, make_withdrawal()) == {"rent": 4, "festival": 2}
+
+
+class TestTheRewardsId:
+    def test_is_that_of_its_operation_under_another_prefix(self) -> None:
+        assert reward_id("dep_0198c0ffee") == "rwd_0198c0ffee"
