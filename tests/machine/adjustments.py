@@ -13,15 +13,22 @@ from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, Requ
 from service.ledger.limits import OverrideLimits
 from service.ledger.reversals import ReverseOriginal
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, UnfreezeWallet
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
+from tests.model.books import Thing
 from tests.model.transfers import Transfer
 
 _DETAILS = {"category": None, "description": None, "metadata": {}}
 # None is all that there is: nothing else empties a wallet, which only then can be closed.
 _AMOUNTS = st.one_of(st.none(), AMOUNTS, AMOUNTS)
+# With everything shut nothing happens any more.
+_SHUT_AT_MOST = 4
 _OWN_LIMITS = st.sampled_from((None, {"per_transaction": 200}, {"per_day": 500, "count_per_hour": 3}, {"per_day": 0}))
+
+
+def _can_be_reversed(thing: Thing) -> bool:
+    return isinstance(thing, Adjustment | Transfer) and thing.status == "success" and thing.reversal is None
 
 
 class AdjustmentRules(ConversionRules):
@@ -56,7 +63,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(lambda self: self.paper.of(Adjustment))
+    @precondition(has_live(Adjustment))
     @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
     def approve_adjustment(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         name = self.newest(which, Adjustment)
@@ -73,7 +80,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(lambda self: self.paper.of(Adjustment))
+    @precondition(has_live(Adjustment))
     @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
     def reject_adjustment(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         name = self.newest(which, Adjustment)
@@ -88,10 +95,10 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Adjustment, Transfer))
+    @precondition(lambda self: any(map(_can_be_reversed, self.paper.things.values())))
     @rule(which=WHICH, user=USERS, token=TOKENS, is_forced=st.booleans(), ends=ENDS)
     def reverse(self, which: int, user: int, token: int | None, *, is_forced: bool, ends: bool) -> None:
-        name, original = new_id(Prefix.REVERSAL), self.newest(which, Adjustment, Transfer, best=self._can_be_reversed)
+        name, original = new_id(Prefix.REVERSAL), self.newest(which, Adjustment, Transfer, best=_can_be_reversed)
         asker, by = self._by(user, token)
         giver, taker = self.paper.way_back(original)
         about = {"from_wallet_id": giver, "to_wallet_id": taker, "is_forced": is_forced}
@@ -108,9 +115,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    def _can_be_reversed(self, thing: Adjustment | Transfer) -> bool:
-        return thing.status == "success" and thing.reversal is None
-
+    @precondition(lambda self: self.shut_purses() < _SHUT_AT_MOST)
     @rule(wallet=WALLETS, user=USERS, token=TOKENS, shut=st.sampled_from(("in", "out", "both")), ends=ENDS)
     def freeze(self, wallet: int, user: int, token: int | None, shut: str, *, ends: bool) -> None:
         purse = self.purse(wallet)
@@ -123,11 +128,14 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )
 
-    @precondition(lambda self: any(purse.shut for purse in self.paper.purses.values()))
+    def shut_purses(self) -> int:
+        return sum(purse.shut is not None for purse in self.paper.purses.values())
+
+    @precondition(lambda self: any(purse.shut not in (None, "closed") for purse in self.paper.purses.values()))
     @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
     def unfreeze(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         """What is shut, mostly: a ledger in which everything ends up frozen shows little."""
-        shut = [name for name, purse in self.paper.purses.items() if purse.shut]
+        shut = [name for name, purse in self.paper.purses.items() if purse.shut not in (None, "closed")]
         purse = shut[which % len(shut)]
         asker, by = self._by(user, token)
         self.say(
@@ -138,6 +146,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )
 
+    @precondition(lambda self: self.shut_purses() < _SHUT_AT_MOST)
     @rule(which=WHICH, by=ACTORS, token=TOKENS, is_admin=st.booleans(), has_reason=st.booleans(), ends=ENDS)
     def close(
         self, which: int, by: int | None, token: int | None, *, is_admin: bool, has_reason: bool, ends: bool

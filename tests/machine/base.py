@@ -17,10 +17,12 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.limits import Limits
 from service.domain.money import POINTS
 from service.domain.policy import Policy
+from service.domain.rewards import EarningEvent, EarningRule
 from service.ledger.commands import Command
 from tests.machine.evidence import Accounts, Evidence, Heard, compare_accounts, draw_up
 from tests.model.books import Said, Thing
 from tests.model.ledger import LedgerPaper
+from tests.model.rewards import Earning
 
 # Shortly before an hour, a day and a month end, so that the least of waits passes over all three. So far ahead that no
 # worker of another test takes a row for due, and MongoDB no key for expired.
@@ -35,6 +37,13 @@ _PURSES = (
 EMPTY = ((0, "JPY"), (2, "JPY"))
 OPENING = 1_000
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
+_EARNINGS = (
+    Earning("paying in", "deposit", "INR", 100, 5, 40, 0),
+    Earning("paying in much", "deposit", "INR", 500, 50, 200, 500),
+    Earning("paying out", "withdrawal", "INR", 10, 1, 1_000, 0),
+    Earning("giving", "transfer", "USD", 50, 20, 100, 100),
+    Earning("giving", "transfer", "INR", 50, 20, 100, 100),
+)
 # What the database is given to answer; a sequence that hangs must not hang the run.
 _PATIENCE_S = 60.0
 
@@ -63,6 +72,11 @@ _Result = TypeVar("_Result")
 def _is_live(thing: Thing) -> bool:
     """Something may still become of it."""
     return thing.status in ("requires_approval", "pending", "processing", "requires_review", "held", "open")
+
+
+def has_live(*kinds: type[Thing]) -> Callable[[Any], bool]:
+    """For a precondition: there is one of these from which the rule may lead on."""
+    return lambda machine: any(_is_live(machine.paper.things[name]) for name in machine.paper.of(*kinds))
 
 
 class Table(NamedTuple):
@@ -114,7 +128,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_sound = False
         self.evidence: Evidence
 
-    @initialize(limited=st.booleans(), code_above=st.sampled_from((None, 400)), second_above=st.sampled_from((0, 300)))
+    @initialize(limited=st.booleans(), code_above=st.sampled_from((None, 400)), second_above=st.sampled_from((0, 100)))
     def open_books(self, *, limited: bool, code_above: int | None, second_above: int) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
@@ -123,6 +137,7 @@ class LedgerMachine(RuleBasedStateMachine):
         paper.limits = {"INR": dict(_LIMITS)} if limited else {}
         paper.code_above = {} if code_above is None else {"INR": code_above, "USD": code_above}
         paper.second_admin_above = {"INR": second_above} if second_above else {}
+        paper.earnings = list(_EARNINGS)
         self.wallets = list(wallets)
         self.evidence = Evidence(self.table.databases, self.policy())
         if not self.table.accounts:
@@ -137,6 +152,11 @@ class LedgerMachine(RuleBasedStateMachine):
             limits={currency: Limits(**limits) for currency, limits in paper.limits.items()},
             step_up_above=paper.code_above,
             adjustment_approval_above=paper.second_admin_above,
+            earning_rules=tuple(
+                EarningRule(one.name, EarningEvent(one.on), one.currency, one.per_amount, one.points, one.at_most,
+                            one.minimum)
+                for one in paper.earnings
+            ),
         )
 
     def fund(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS, WALLETS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS, WALLETS, WHICH, has_live
 from tests.machine.transfers import TransferRules
 from tests.model.holds import Hold
 
@@ -44,7 +44,7 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Hold))
+    @precondition(has_live(Hold))
     @rule(which=WHICH, amount=_CAPTURED, to=_NAMED, by=ACTORS, token=TOKENS, for_house=_FOR_HOUSE, ends=ENDS)
     def capture(
         self, which: int, amount: int | None, to: int | None, by: int | None, token: int | None, *, for_house: bool,
@@ -68,7 +68,7 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Hold))
+    @precondition(has_live(Hold))
     @rule(which=WHICH, by=ACTORS, token=TOKENS, for_house=_FOR_HOUSE, ends=ENDS)
     def release(self, which: int, by: int | None, token: int | None, *, for_house: bool, ends: bool) -> None:
         name, user, about = self._hold(which, by, token, for_house=for_house)
@@ -80,7 +80,7 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Hold))
+    @precondition(has_live(Hold))
     @rule(which=WHICH, ends=ENDS)
     def expire(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Hold)

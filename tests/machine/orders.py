@@ -6,7 +6,7 @@ from hypothesis.stateful import precondition, rule
 from service.domain.identifiers import Prefix, new_id
 from service.domain.step_up import CODE_LIFETIME, CODE_TRIES, Challenge
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, RequestDeposit, RequestWithdrawal, Settle
-from tests.machine.base import AMOUNTS, CODES, EMPTY, ENDS, MONEY, OPENING, TOKENS, USERS, WHICH, LedgerMachine
+from tests.machine.base import AMOUNTS, CODES, EMPTY, ENDS, MONEY, OPENING, TOKENS, USERS, WHICH, LedgerMachine, has_live
 from tests.model.books import MOST
 from tests.model.orders import Order
 
@@ -60,7 +60,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Order))
+    @precondition(has_live(Order))
     @rule(which=WHICH, ends=ENDS)
     def begin(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Order)
@@ -72,7 +72,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Order))
+    @precondition(has_live(Order))
     @rule(which=WHICH, off_by=_OFF_BY, ends=ENDS)
     def settle(self, which: int, off_by: int, *, ends: bool) -> None:
         self._say_settled(self.newest(which, Order), off_by, ends=ends)
@@ -86,7 +86,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Order))
+    @precondition(has_live(Order))
     @rule(which=WHICH, off_by=st.one_of(st.none(), _OFF_BY), ends=ENDS)
     def fail(self, which: int, off_by: int | None, *, ends: bool) -> None:
         """None: the bank never took the order, and so speaks of no amount."""
@@ -101,7 +101,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Order))
+    @precondition(has_live(Order))
     @rule(which=WHICH, ends=ENDS)
     def flag_for_review(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Order)

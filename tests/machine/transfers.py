@@ -32,6 +32,11 @@ _ADDRESSES = st.one_of(
 _PARTS = st.lists(st.tuples(WALLETS, _ADDRESSES, st.integers(1, 500), CODES), min_size=1, max_size=4)
 
 
+def _is_waited_for(machine: Any) -> bool:
+    paper = machine.paper
+    return any(paper.things[name].status == "requires_approval" for name in paper.of(Waiting))
+
+
 class TransferRules(OrderRules):
     def _wish(self, wallet: int, to: Address, currency: str | None, amount: int, *, asks_code: bool) -> Wish:
         purse = self.purse(wallet)
@@ -101,7 +106,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Waiting))
+    @precondition(_is_waited_for)
     @rule(
         which=WHICH, by=ACTORS, token=TOKENS, is_right=st.sampled_from((True, True, False, False, False)), ends=ENDS
     )  # fmt: skip
@@ -122,7 +127,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Waiting))
+    @precondition(_is_waited_for)
     @rule(which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
     def cancel(self, which: int, by: int | None, token: int | None, *, ends: bool) -> None:
         name, user, about = self._payment(which, by, token)
@@ -134,7 +139,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Waiting))
+    @precondition(_is_waited_for)
     @rule(which=WHICH, ends=ENDS)
     def lapse(self, which: int, *, ends: bool) -> None:
         name, _, about = self._payment(which, None, None)

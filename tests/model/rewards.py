@@ -1,8 +1,7 @@
 """On paper: points for what has settled, and vouchers that take them."""
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -43,12 +42,19 @@ class Voucher(Thing):
     begins: datetime | None
     ends: datetime | None
     is_active: bool = True
-    redeemed: Counter[str] = field(default_factory=Counter)
 
     def shown(self) -> Mapping[str, object]:
         return {
             "stock": self.stock, "stocked_total": self.stocked, "is_active": self.is_active, "cost": self.amount,
         }  # fmt: skip
+
+
+@dataclass
+class VoucherUse(Thing):
+    """How often somebody had one, which is its amount."""
+
+    def shown(self) -> Mapping[str, object]:
+        return {"user_id": self.owner, "redeemed": self.amount}
 
 
 @dataclass
@@ -124,7 +130,7 @@ class RewardPaper(AdjustmentPaper):
         voucher.is_active = is_active
         return {"stock": voucher.stock, "is_active": is_active}
 
-    def redeem(self, name: str, voucher_name: str, user: str, token: int | None) -> dict[str, object]:
+    def redeem(self, name: str, use: str, voucher_name: str, user: str, token: int | None) -> dict[str, object]:
         self.require_asker(user, token)
         voucher = self.thing(voucher_name, Voucher)
         is_early = voucher.begins is not None and self.now < voucher.begins
@@ -133,7 +139,8 @@ class RewardPaper(AdjustmentPaper):
             raise Refused("voucher_not_valid")
         if voucher.stock == 0:
             raise Refused("voucher_sold_out")
-        if voucher.each_at_most is not None and voucher.redeemed[user] >= voucher.each_at_most:
+        redeemed = self.things[use].amount if use in self.things else 0
+        if voucher.each_at_most is not None and redeemed >= voucher.each_at_most:
             raise Refused("voucher_limit_reached")
         purse = self.purse_of(user, POINTS)
         if purse is None:
@@ -142,6 +149,6 @@ class RewardPaper(AdjustmentPaper):
         self.require_money(purse, voucher.amount)
         self.take(purse, voucher.amount, account=HOUSE)
         voucher.stock -= 1
-        voucher.redeemed[user] += 1
+        self.things[use] = VoucherUse(user, "", redeemed + 1, "")
         self.things[name] = Redemption(user, purse, voucher.amount, "success")
         return {"cost": voucher.amount}
