@@ -36,6 +36,7 @@ _PURSES = (
 # Some are never filled, so that they can be closed at once.
 EMPTY = ((0, "JPY"), (2, "JPY"))
 OPENING = 1_000
+_SECOND_ADMIN_ABOVE = 100
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
 _EARNINGS = (
     Earning("paying in", "deposit", "INR", 100, 5, 40, 0),
@@ -49,18 +50,18 @@ _PATIENCE_S = 60.0
 
 WALLETS = st.integers(0, len(_PURSES) - 1)
 USERS = st.integers(0, 3)
-# Mostly who may, and sometimes somebody else.
-ACTORS = st.sampled_from((None,) * 28 + (0, 1, 2, 3))
-TOKENS = st.sampled_from((None, 0) * 12 + (7,))
+# Mostly who may, and sometimes somebody else. What is rare stands in the middle: Hypothesis likes both ends best.
+ACTORS = st.sampled_from((None,) * 14 + (0, 1, 2, 3) + (None,) * 14)
+TOKENS = st.sampled_from((None, 0) * 8 + (7,) + (None, 0) * 8)
 # That of the wallet, or another.
-OTHER_MONEY = st.sampled_from((None,) * 27 + CURRENCIES)
+OTHER_MONEY = st.sampled_from((None,) * 14 + CURRENCIES + (None,) * 14)
 AMOUNTS = st.one_of(st.integers(1, 300), st.integers(1, 1_200))
 MONEY = st.sampled_from((CURRENCIES[0], CURRENCIES[0], *CURRENCIES))
 # Which of those that there are: 0 is the one that most can be done with, or else the newest.
-WHICH = st.sampled_from((0, 0, 0, 0, 0, 1, 1, 2, 3, 5))
+WHICH = st.sampled_from((0, 0, 0, 0, 1, 1, 5, 2, 3, 1, 0, 0, 0))
 # Whom money goes to: others in that currency come first, then the wallet itself, then those in other currencies.
-PEERS = st.sampled_from((0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 9))
-CODES = st.sampled_from((False, False, True))
+PEERS = st.sampled_from((0, 0, 0, 0, 1, 1, 3, 2, 9, 2, 1, 1, 0, 0, 0))
+CODES = st.booleans()
 # Whether what was said so far is one batch.
 ENDS = st.sampled_from((True, False))
 
@@ -128,15 +129,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_sound = False
         self.evidence: Evidence
 
-    @initialize(limited=st.booleans(), code_above=st.sampled_from((None, 400)), second_above=st.sampled_from((0, 100)))
-    def open_books(self, *, limited: bool, code_above: int | None, second_above: int) -> None:
+    @initialize(limited=st.booleans(), code_above=st.sampled_from((None, 400)))
+    def open_books(self, *, limited: bool, code_above: int | None) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
         wallets = {new_id(Prefix.WALLET): (self.users[index], currency) for index, currency in _PURSES}
         paper.open(self.users, wallets)
         paper.limits = {"INR": dict(_LIMITS)} if limited else {}
         paper.code_above = {} if code_above is None else {"INR": code_above, "USD": code_above}
-        paper.second_admin_above = {"INR": second_above} if second_above else {}
+        paper.second_admin_above = dict.fromkeys(CURRENCIES, _SECOND_ADMIN_ABOVE)
         paper.earnings = list(_EARNINGS)
         self.wallets = list(wallets)
         self.evidence = Evidence(self.table.databases, self.policy())

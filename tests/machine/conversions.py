@@ -8,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.conversions import ConvertMoney
 from tests.factories import build_quote
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, TOKENS, WHICH, has_live
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, TOKENS, WHICH
 from tests.machine.holds import HoldRules
 from tests.model.books import MOST
 from tests.model.conversions import Quote
@@ -37,7 +37,7 @@ class ConversionRules(HoldRules):
         self.paper.things[name] = Quote(owner, "", amount, "open", *pair, brings, until)
         self.names.add(name)
 
-    @precondition(has_live(Quote))
+    @precondition(lambda self: self.paper.of(Quote))
     @rule(which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
     def convert(self, which: int, by: int | None, token: int | None, *, ends: bool) -> None:
         quote_name = self.newest(which, Quote)

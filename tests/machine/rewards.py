@@ -21,9 +21,9 @@ _COSTS = st.sampled_from((1, 50, 400, 1_500))
 _STOCKS = st.sampled_from((0, 1, 1, 2, 5))
 _EACH_AT_MOST = st.sampled_from((None, 1, 2))
 # From when until when, in seconds from now.
-_VALID_S = st.sampled_from(((None, None), (None, None), (None, None), (-60, 30), (30, 600), (60, 60)))
+_VALID_S = st.sampled_from(((None, None), (None, None), (-60, 30), (30, 600), (60, 60), (None, None), (None, None)))
 # Mostly by those who have points.
-_HOLDERS = st.sampled_from((0, 0, 0, 0, 1, 1, 1, 1, 2))
+_HOLDERS = st.sampled_from((0, 0, 0, 0, 2, 1, 1, 1, 1))
 
 
 class RewardRules(AdjustmentRules):
