@@ -36,8 +36,11 @@ async def play(databases: Databases, first_seed: int, *, rounds: int, steps: int
 
 class TestEverySequence:
     async def test_agrees(self, databases: Databases) -> None:
-        table = await play(databases, int(os.environ.get("TEST_SEED", "1")), rounds=int(os.environ.get("N", "10")), steps=50)
-        for key, n in sorted(table.seen.items(), key=str): print(n, *key)
+        table = await play(
+            databases, int(os.environ.get("TEST_SEED", "1")), rounds=int(os.environ.get("N", "10")), steps=50
+        )
+        for key, n in sorted(table.seen.items(), key=str):
+            print(n, *key)
 
 
 class TestThatItBites:

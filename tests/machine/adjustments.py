@@ -3,7 +3,6 @@
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.adjustments import AdjustmentType
 from service.domain.identifiers import Prefix, new_id
@@ -13,7 +12,7 @@ from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, Requ
 from service.ledger.limits import OverrideLimits
 from service.ledger.reversals import ReverseOriginal
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, UnfreezeWallet
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live, move
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
 from tests.model.books import Thing
@@ -36,7 +35,7 @@ class AdjustmentRules(ConversionRules):
         """Who, and what a command says of them. The event's id is made with each command."""
         return self.users[user], {"user_id": self.users[user], "token_version": token, "reason": reason}
 
-    @rule(
+    @move(
         wallet=WALLETS, amount=_AMOUNTS, currency=OTHER_MONEY, is_credit=st.booleans(), is_admin=st.booleans(),
         user=USERS, token=TOKENS, ends=ENDS,
     )  # fmt: skip
@@ -63,8 +62,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(has_live(Adjustment))
-    @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
+    @move(often=2, when=has_live(Adjustment), which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
     def approve_adjustment(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         name = self.newest(which, Adjustment)
         asker, by = self._by(user, token)
@@ -80,8 +78,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(has_live(Adjustment))
-    @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
+    @move(when=has_live(Adjustment), which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
     def reject_adjustment(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         name = self.newest(which, Adjustment)
         asker, by = self._by(user, token)
@@ -95,8 +92,15 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )
 
-    @precondition(lambda self: any(map(_can_be_reversed, self.paper.things.values())))
-    @rule(which=WHICH, user=USERS, token=TOKENS, is_forced=st.booleans(), ends=ENDS)
+    @move(
+        often=2,
+        when=lambda self: any(map(_can_be_reversed, self.paper.things.values())),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        is_forced=st.booleans(),
+        ends=ENDS,
+    )
     def reverse(self, which: int, user: int, token: int | None, *, is_forced: bool, ends: bool) -> None:
         name, original = new_id(Prefix.REVERSAL), self.newest(which, Adjustment, Transfer, best=_can_be_reversed)
         asker, by = self._by(user, token)
@@ -115,8 +119,14 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(lambda self: self.shut_purses() < _SHUT_AT_MOST)
-    @rule(wallet=WALLETS, user=USERS, token=TOKENS, shut=st.sampled_from(("in", "out", "both")), ends=ENDS)
+    @move(
+        when=lambda self: self.shut_purses() < _SHUT_AT_MOST,
+        wallet=WALLETS,
+        user=USERS,
+        token=TOKENS,
+        shut=st.sampled_from(("in", "out", "both")),
+        ends=ENDS,
+    )
     def freeze(self, wallet: int, user: int, token: int | None, shut: str, *, ends: bool) -> None:
         purse = self.purse(wallet)
         asker, by = self._by(user, token)
@@ -131,23 +141,33 @@ class AdjustmentRules(ConversionRules):
     def shut_purses(self) -> int:
         return sum(purse.shut is not None for purse in self.paper.purses.values())
 
-    @precondition(lambda self: any(purse.shut not in (None, "closed") for purse in self.paper.purses.values()))
-    @rule(which=WHICH, user=USERS, token=TOKENS, ends=ENDS)
+    @move(
+        when=lambda self: any(purse.shut not in (None, "closed") for purse in self.paper.purses.values()),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        ends=ENDS,
+    )
     def unfreeze(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         """What is shut, mostly: a ledger in which everything ends up frozen shows little."""
         shut = [name for name, purse in self.paper.purses.items() if purse.shut not in (None, "closed")]
         purse = shut[which % len(shut)]
         asker, by = self._by(user, token)
         self.say(
-            lambda common: UnfreezeWallet(
-                wallet_id=purse, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common
-            ),
+            lambda common: UnfreezeWallet(wallet_id=purse, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
             lambda: self.paper.unfreeze(purse, asker, token),
             ends=ends,
         )
 
-    @precondition(lambda self: self.shut_purses() < _SHUT_AT_MOST)
-    @rule(which=WHICH, by=ACTORS, token=TOKENS, is_admin=st.booleans(), has_reason=st.booleans(), ends=ENDS)
+    @move(
+        when=lambda self: self.shut_purses() < _SHUT_AT_MOST,
+        which=WHICH,
+        by=ACTORS,
+        token=TOKENS,
+        is_admin=st.booleans(),
+        has_reason=st.booleans(),
+        ends=ENDS,
+    )
     def close(
         self, which: int, by: int | None, token: int | None, *, is_admin: bool, has_reason: bool, ends: bool
     ) -> None:  # fmt: skip
@@ -164,7 +184,7 @@ class AdjustmentRules(ConversionRules):
             ends=ends,
         )
 
-    @rule(owner=USERS, currency=MONEY, user=USERS, token=TOKENS, limits=_OWN_LIMITS, ends=ENDS)
+    @move(owner=USERS, currency=MONEY, user=USERS, token=TOKENS, limits=_OWN_LIMITS, ends=ENDS)
     def set_limits(
         self, owner: int, currency: str, user: int, token: int | None, limits: dict[str, int] | None, *, ends: bool
     ) -> None:

@@ -3,12 +3,11 @@
 from datetime import timedelta
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.conversions import ConvertMoney
 from tests.factories import build_quote
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, TOKENS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, TOKENS, WHICH, move
 from tests.machine.holds import HoldRules
 from tests.model.books import MOST
 from tests.model.conversions import Quote
@@ -23,7 +22,7 @@ _LASTS_S = st.sampled_from((30, 30, 300))
 
 
 class ConversionRules(HoldRules):
-    @rule(wish=_WISHES, amount=AMOUNTS, brings=_BROUGHT, lasts_s=_LASTS_S)
+    @move(wish=_WISHES, amount=AMOUNTS, brings=_BROUGHT, lasts_s=_LASTS_S)
     def make_quote(self, wish: tuple[int, str, str], amount: int, brings: int, lasts_s: int) -> None:
         """No command: a quote moves nothing. It is there from the next batch on, so this one ends before it."""
         self.commit()
@@ -37,8 +36,7 @@ class ConversionRules(HoldRules):
         self.paper.things[name] = Quote(owner, "", amount, "open", *pair, brings, until)
         self.names.add(name)
 
-    @precondition(lambda self: self.paper.of(Quote))
-    @rule(which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
+    @move(often=2, when=lambda self: self.paper.of(Quote), which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
     def convert(self, which: int, by: int | None, token: int | None, *, ends: bool) -> None:
         quote_name = self.newest(which, Quote)
         quote = self.paper.thing(quote_name, Quote)

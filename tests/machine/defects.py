@@ -46,7 +46,9 @@ def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(orders, "_undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),)))
+    patch.setattr(
+        orders, "_undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),))
+    )
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:

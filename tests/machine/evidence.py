@@ -219,7 +219,7 @@ def _used(usage: Row, now: datetime) -> tuple[int, int, int]:
 
 
 def _hash_of(entry: Row) -> str:
-    """As the README describes it: JSON with its keys sorted and no white space, without the hash and a category that is null."""
+    """As the README has it: JSON, its keys sorted, no white space, without the hash and a category that is null."""
     sealed = {name: value for name, value in entry.items() if name not in ("_id", "hash")}
     sealed |= {"id": entry["_id"], "created_at": to_rfc3339(entry["created_at"])}
     if sealed.get("category") is None:

@@ -4,11 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
-from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS, WALLETS, WHICH, has_live
+from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS, WALLETS, WHICH, has_live, move
 from tests.machine.transfers import TransferRules
 from tests.model.holds import Hold
 
@@ -22,7 +21,7 @@ _NAMED = st.one_of(st.none(), st.none(), PEERS)
 
 
 class HoldRules(TransferRules):
-    @rule(
+    @move(often=2, 
         wallet=WALLETS, to=st.one_of(st.none(), PEERS), currency=OTHER_MONEY, amount=AMOUNTS, lasts_s=_LASTS_S,
         by=ACTORS, token=TOKENS, ends=ENDS,
     )  # fmt: skip
@@ -44,8 +43,17 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(has_live(Hold))
-    @rule(which=WHICH, amount=_CAPTURED, to=_NAMED, by=ACTORS, token=TOKENS, for_house=_FOR_HOUSE, ends=ENDS)
+    @move(
+        often=3,
+        when=has_live(Hold),
+        which=WHICH,
+        amount=_CAPTURED,
+        to=_NAMED,
+        by=ACTORS,
+        token=TOKENS,
+        for_house=_FOR_HOUSE,
+        ends=ENDS,
+    )
     def capture(
         self, which: int, amount: int | None, to: int | None, by: int | None, token: int | None, *, for_house: bool,
         ends: bool,
@@ -68,8 +76,7 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(has_live(Hold))
-    @rule(which=WHICH, by=ACTORS, token=TOKENS, for_house=_FOR_HOUSE, ends=ENDS)
+    @move(when=has_live(Hold), which=WHICH, by=ACTORS, token=TOKENS, for_house=_FOR_HOUSE, ends=ENDS)
     def release(self, which: int, by: int | None, token: int | None, *, for_house: bool, ends: bool) -> None:
         name, user, about = self._hold(which, by, token, for_house=for_house)
         self.say(
@@ -80,15 +87,12 @@ class HoldRules(TransferRules):
             ends=ends,
         )
 
-    @precondition(has_live(Hold))
-    @rule(which=WHICH, ends=ENDS)
+    @move(when=has_live(Hold), which=WHICH, ends=ENDS)
     def expire(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Hold)
         purse = self.paper.things[name].purse
         self.say(
-            lambda common: ExpireHold(
-                hold_id=name, wallet_id=purse, release_entry_id=new_id(Prefix.ENTRY), **common
-            ),
+            lambda common: ExpireHold(hold_id=name, wallet_id=purse, release_entry_id=new_id(Prefix.ENTRY), **common),
             lambda: self.paper.expire(name),
             name,
             ends=ends,

@@ -1,12 +1,24 @@
 """Rules of the machine: deposits and withdrawals."""
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.domain.step_up import CODE_LIFETIME, CODE_TRIES, Challenge
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, RequestDeposit, RequestWithdrawal, Settle
-from tests.machine.base import AMOUNTS, CODES, EMPTY, ENDS, MONEY, OPENING, TOKENS, USERS, WHICH, LedgerMachine, has_live
+from tests.machine.base import (
+    AMOUNTS,
+    CODES,
+    EMPTY,
+    ENDS,
+    MONEY,
+    OPENING,
+    TOKENS,
+    USERS,
+    WHICH,
+    LedgerMachine,
+    has_live,
+    move,
+)
 from tests.model.books import MOST
 from tests.model.orders import Order
 
@@ -41,11 +53,11 @@ class OrderRules(LedgerMachine):
         )
         return name
 
-    @rule(user=USERS, currency=MONEY, amount=_LARGE, token=TOKENS, ends=ENDS)
+    @move(user=USERS, currency=MONEY, amount=_LARGE, token=TOKENS, ends=ENDS)
     def request_deposit(self, user: int, currency: str, amount: int, token: int | None, *, ends: bool) -> None:
         self.deposit(self.users[user], currency, amount, token, ends=ends)
 
-    @rule(user=USERS, currency=MONEY, amount=AMOUNTS, token=TOKENS, asks_code=CODES, ends=ENDS)
+    @move(often=2, user=USERS, currency=MONEY, amount=AMOUNTS, token=TOKENS, asks_code=CODES, ends=ENDS)
     def request_withdrawal(
         self, user: int, currency: str, amount: int, token: int | None, *, asks_code: bool, ends: bool
     ) -> None:
@@ -60,8 +72,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(has_live(Order))
-    @rule(which=WHICH, ends=ENDS)
+    @move(when=has_live(Order), which=WHICH, ends=ENDS)
     def begin(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Order)
         purse = self.paper.things[name].purse
@@ -72,8 +83,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(has_live(Order))
-    @rule(which=WHICH, off_by=_OFF_BY, ends=ENDS)
+    @move(often=2, when=has_live(Order), which=WHICH, off_by=_OFF_BY, ends=ENDS)
     def settle(self, which: int, off_by: int, *, ends: bool) -> None:
         self._say_settled(self.newest(which, Order), off_by, ends=ends)
 
@@ -86,8 +96,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(has_live(Order))
-    @rule(which=WHICH, off_by=st.one_of(st.none(), _OFF_BY), ends=ENDS)
+    @move(when=has_live(Order), which=WHICH, off_by=st.one_of(st.none(), _OFF_BY), ends=ENDS)
     def fail(self, which: int, off_by: int | None, *, ends: bool) -> None:
         """None: the bank never took the order, and so speaks of no amount."""
         name = self.newest(which, Order)
@@ -101,8 +110,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @precondition(has_live(Order))
-    @rule(which=WHICH, ends=ENDS)
+    @move(when=has_live(Order), which=WHICH, ends=ENDS)
     def flag_for_review(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Order)
         purse = self.paper.things[name].purse

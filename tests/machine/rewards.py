@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import POINTS
@@ -13,9 +12,9 @@ from service.domain.vouchers import voucher_use_id
 from service.ledger.rewards import EarnPoints
 from service.ledger.vouchers import CreateVoucher, RedeemVoucher, UpdateVoucher
 from tests.machine.adjustments import AdjustmentRules
-from tests.machine.base import ACTORS, ENDS, TOKENS, USERS, WHICH
+from tests.machine.base import ACTORS, ENDS, TOKENS, USERS, WHICH, move
 from tests.model.orders import Waiting
-from tests.model.rewards import Voucher, VoucherUse
+from tests.model.rewards import Voucher
 
 _COSTS = st.sampled_from((1, 50, 400, 1_500))
 _STOCKS = st.sampled_from((0, 1, 1, 2, 5))
@@ -27,17 +26,16 @@ _HOLDERS = st.sampled_from((0, 0, 0, 0, 2, 1, 1, 1, 1))
 
 
 class RewardRules(AdjustmentRules):
-    @precondition(lambda self: any(self._earns(name) for name in self.paper.of(Waiting)))
-    @rule(which=WHICH, by=ACTORS, ends=ENDS)
+    @move(
+        when=lambda self: any(self._earns(name) for name in self.paper.of(Waiting)), which=WHICH, by=ACTORS, ends=ENDS
+    )
     def earn(self, which: int, by: int | None, *, ends: bool) -> None:
         """As the worker does for what is in the outbox; also again, and for what is not there."""
         known = sorted(self.paper.of(Waiting), key=self._earns)
         operation = known[-1 - which % len(known)]
         name, user = reward_id(operation), self.actor(by, self.paper.things[operation].owner)
         self.say(
-            lambda common: EarnPoints(
-                operation_id=operation, user_id=user, entry_id=new_id(Prefix.ENTRY), **common
-            ),
+            lambda common: EarnPoints(operation_id=operation, user_id=user, entry_id=new_id(Prefix.ENTRY), **common),
             lambda: self.paper.earn(name, operation, user),
             name,
             operation,
@@ -48,7 +46,7 @@ class RewardRules(AdjustmentRules):
         has_purse = self.paper.purse_of(self.paper.things[name].owner, POINTS) is not None
         return has_purse and f"reward:{name}" in self.paper.awaited
 
-    @rule(
+    @move(
         user=USERS, token=TOKENS, cost=_COSTS, stock=_STOCKS, each_at_most=_EACH_AT_MOST, valid_s=_VALID_S, ends=ENDS
     )  # fmt: skip
     def create_voucher(
@@ -72,8 +70,15 @@ class RewardRules(AdjustmentRules):
             ends=ends,
         )
 
-    @precondition(lambda self: self.paper.of(Voucher))
-    @rule(which=WHICH, user=USERS, token=TOKENS, more=st.integers(-3, 3), is_active=st.booleans(), ends=ENDS)
+    @move(
+        when=lambda self: self.paper.of(Voucher),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        more=st.integers(-3, 3),
+        is_active=st.booleans(),
+        ends=ENDS,
+    )
     def update_voucher(
         self, which: int, user: int, token: int | None, more: int, *, is_active: bool, ends: bool
     ) -> None:  # fmt: skip
@@ -89,8 +94,7 @@ class RewardRules(AdjustmentRules):
             ends=ends,
         )  # fmt: skip
 
-    @precondition(lambda self: self.paper.of(Voucher))
-    @rule(which=WHICH, user=_HOLDERS, token=TOKENS, ends=ENDS)
+    @move(often=3, when=lambda self: self.paper.of(Voucher), which=WHICH, user=_HOLDERS, token=TOKENS, ends=ENDS)
     def redeem(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
         voucher, name, asker = self.newest(which, Voucher), new_id(Prefix.REDEMPTION), self.users[user]
         use = voucher_use_id(voucher, asker)

@@ -3,12 +3,11 @@
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule
 
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.transfers import RequestTransfer, TransferBatch
-from tests.machine.base import ACTORS, AMOUNTS, CODES, ENDS, OTHER_MONEY, PEERS, TOKENS, USERS, WALLETS, WHICH
+from tests.machine.base import ACTORS, AMOUNTS, CODES, ENDS, OTHER_MONEY, PEERS, TOKENS, USERS, WALLETS, WHICH, move
 from tests.machine.orders import OrderRules
 from tests.model.orders import Waiting
 from tests.model.transfers import Transfer, Wish
@@ -29,6 +28,7 @@ _ADDRESSES = st.one_of(
     st.builds(Address, PEERS, st.none()),
     st.builds(Address, st.none(), st.one_of(st.none(), USERS)),
 )
+_RIGHT = st.sampled_from((True, False, False, True))
 _PARTS = st.lists(st.tuples(WALLETS, _ADDRESSES, st.integers(1, 500), CODES), min_size=1, max_size=4)
 
 
@@ -67,7 +67,7 @@ class TransferRules(OrderRules):
             **common,
         )
 
-    @rule(
+    @move(often=3, 
         wallet=WALLETS, to=_ADDRESSES, currency=OTHER_MONEY, amount=AMOUNTS, by=ACTORS, token=TOKENS, asks_code=CODES,
         ends=ENDS,
     )  # fmt: skip
@@ -85,7 +85,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @rule(parts=_PARTS, by=ACTORS, token=TOKENS, is_all_or_nothing=st.booleans(), ends=ENDS)
+    @move(parts=_PARTS, by=ACTORS, token=TOKENS, is_all_or_nothing=st.booleans(), ends=ENDS)
     def request_batch(
         self, parts: list[tuple[int, Address, int, bool]], by: int | None, token: int | None, *,
         is_all_or_nothing: bool, ends: bool,
@@ -106,9 +106,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(_is_waited_for)
-    @rule(
-        which=WHICH, by=ACTORS, token=TOKENS, is_right=st.sampled_from((True, True, False, False, False)), ends=ENDS
+    @move(often=3, when=_is_waited_for, which=WHICH, by=ACTORS, token=TOKENS, is_right=_RIGHT, ends=ENDS
     )  # fmt: skip
     def confirm(self, which: int, by: int | None, token: int | None, *, is_right: bool, ends: bool) -> None:
         name, user, about = self._payment(which, by, token)
@@ -127,8 +125,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(_is_waited_for)
-    @rule(which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
+    @move(when=_is_waited_for, which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
     def cancel(self, which: int, by: int | None, token: int | None, *, ends: bool) -> None:
         name, user, about = self._payment(which, by, token)
         self.say(
@@ -139,8 +136,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @precondition(_is_waited_for)
-    @rule(which=WHICH, ends=ENDS)
+    @move(when=_is_waited_for, which=WHICH, ends=ENDS)
     def lapse(self, which: int, *, ends: bool) -> None:
         name, _, about = self._payment(which, None, None)
         del about["user_id"], about["token_version"]
