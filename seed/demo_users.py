@@ -30,6 +30,8 @@ DEMO_USERS: Final = (
     _user("Chen", "Wei", "marble-cricket-signal-73", {"INR": 30_000}),
     _user("Dina", "Haddad", "walnut-comet-ferry-19", {"INR": 0}),
     _user("Ines", "Moreno", "granite-violin-orchard-86", {"INR": 0}, "admin"),
+    # Large adjustments take two admins.
+    _user("Jonas", "Weber", "saddle-quartz-lagoon-37", {"INR": 0}, "admin"),
     _user("Relay", "Service", "ember-compass-glacier-64", {"INR": 0}, "service"),
 )
 

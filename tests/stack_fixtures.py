@@ -1,5 +1,6 @@
 """One whole stack for all tests that need it: servers, API and worker as processes of their own, and a quick bank."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -21,6 +22,10 @@ QUICK_BANK = {
     "WALLET_BANK_RECHECK_S": "2",
     "WALLET_BANK_ATTEMPT_LIMIT": "3",
     "WALLET_WORKER_SWEEP_S": "1",
+    # For those who ask for it: everybody else's wallets stay as they were.
+    "WALLET_EARNING_RULES": json.dumps(
+        [{"name": "deposits", "on": "deposit", "currency": "INR", "per_amount": 10_000, "category": "saving"}]
+    ),
     "WALLET_RATE_LIMIT_GLOBAL": "0",
     "WALLET_RATE_LIMIT_BALANCE": "0",
     "WALLET_RATE_LIMIT_TRANSACTIONS": "0",

@@ -1,11 +1,16 @@
 """Settings: what production refuses, and what makes no sense anywhere."""
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 
-from service.settings import Environment, Settings
+from service.domain.limits import Limits
+from service.domain.rewards import EarningEvent, EarningRule
+from service.settings import EarningRuleSettings, Environment, Settings
+from service.startup import policy_of
 
 _SECRET = SecretStr("x" * 40)
 _WEBHOOK_SECRET = SecretStr("whsec_" + "eA==" * 8)
@@ -49,6 +54,22 @@ class TestProduction:
             assert secret not in printed
 
 
+class TestLimits:
+    def test_are_read_as_json_and_what_is_not_named_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WALLET_LIMITS", '{"INR": {"per_day": 50000, "count_per_hour": 60}}')
+        policy = policy_of(Settings(_env_file=None))
+        assert policy.limits_in("INR") == Limits(per_transaction=0, per_day=50_000, per_month=0, count_per_hour=60)
+        assert policy.limits_in("USD") == Limits()
+
+    @pytest.mark.parametrize(
+        "wrong", ["{", "[]", '{"INR": {"per_year": 1}}', '{"INR": {"per_day": -1}}', '{"INR": {"per_day": "much"}}']
+    )
+    def test_that_are_none_are_refused_at_the_start(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+        monkeypatch.setenv("WALLET_LIMITS", wrong)
+        with pytest.raises((ValidationError, SettingsError)):
+            Settings(_env_file=None)
+
+
 class TestSense:
     @pytest.mark.parametrize(
         "wrong",
@@ -76,3 +97,54 @@ class TestSense:
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             Settings(_env_file=None, **wrong)
+
+
+class TestEarningRules:
+    """`WALLET_EARNING_RULES` is JSON, as it comes from the environment."""
+
+    def test_are_read_from_the_environment_and_handed_to_the_ledger(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rule = {
+            "name": "rent",
+            "on": "withdrawal",
+            "currency": "EUR",
+            "per_amount": 500,
+            "points": 2,
+            "category": "rent",
+        }
+        monkeypatch.setenv("WALLET_EARNING_RULES", json.dumps([rule | {"minimum": 1_000, "maximum_points": 50}]))
+        assert policy_of(Settings(_env_file=None)).earning_rules == (
+            EarningRule("rent", EarningEvent.WITHDRAWAL, "EUR", 500, 2, 50, minimum=1_000, category="rent"),
+        )
+
+    def test_are_none_unless_set_and_modest_in_what_they_leave_out(self) -> None:
+        assert policy_of(Settings(_env_file=None)).earning_rules == ()
+        wanted = EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000)
+        (rule,) = policy_of(Settings(_env_file=None, earning_rules=(wanted,))).earning_rules
+        assert (rule.on, rule.per_amount, rule.points, rule.maximum_points) == (EarningEvent.DEPOSIT, 10_000, 1, 1_000)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"per_amount": 0},
+            {"points": 0},
+            {"points": 1.5},
+            {"on": "conversion"},
+            {"currency": "inr"},
+            {"currency": "QQQ"},
+            {"currency": "PTS"},
+            {"name": "no spaces"},
+            {"minimum": -1},
+            {"maximum_points": 0},
+            {"bonus": 1},
+        ],
+        ids=str,
+    )
+    def test_that_make_no_sense_are_refused_at_the_start(self, wrong: dict[str, Any]) -> None:
+        rule = {"name": "rent", "on": "withdrawal", "currency": "EUR", "per_amount": 500} | wrong
+        with pytest.raises(ValueError, match=r"earning_rules|WALLET_EARNING_RULES"):
+            policy_of(Settings(_env_file=None, earning_rules=[rule]))
+
+    def test_have_names_of_their_own(self) -> None:
+        rule = {"name": "rent", "on": "withdrawal", "currency": "EUR", "per_amount": 500}
+        with pytest.raises(ValidationError, match="two rules of one name"):
+            Settings(_env_file=None, earning_rules=[rule, rule])

@@ -47,7 +47,13 @@ class TestEarningAndSpending:
     ) -> None:
         voucher = await make_voucher(stack_documents, cost=7, stock=1)
         person = await Person.register(http)
-        await person.fund(123_456)
+        order: dict[str, Any] = {
+            "amount": 123_456,
+            "currency": "INR",
+            "source": "bank-account-success",
+            "category": "saving",
+        }
+        assert (await person.post("/deposits", **order)).status_code == 202
         wallet = await _wallet_for_points(person)
         assert wallet["available"] == 12
         (reward,) = (await person.get("/rewards")).json()["data"]

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from service.domain.money import POINTS
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule, Reward, RewardStatus, reward_id
+from service.domain.step_up import Challenge
 from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import NotFound, NoWalletInCurrency
+from service.ledger.approvals import ConfirmPayment
 from service.ledger.committer import Ledger
 from service.ledger.transfers import RequestTransfer
 from service.services.wallets import get_balances
@@ -118,6 +122,34 @@ class TestWhatSettles:
         assert (credited.record.points, credited.record.rules) == (5, {"transfer": 5})
         assert (await current(saver.wallet)).available == 5
         assert (await current(recipient.wallet)).available == 0
+
+    async def test_a_transfer_that_waits_for_a_code_leaves_it_once_it_is_confirmed(self, databases: Databases) -> None:
+        sender, recipient = await make_funded_wallet(databases, 1_000), (await make_account(databases)).wallet
+        challenge = Challenge("nonce", "0" * 64, utc_now() + timedelta(minutes=5), 3)
+        waiting = replace(_transfer_of(sender, recipient, 500), challenge=challenge)
+        await run(databases, waiting, policy=_ON_ALL)
+        assert await _waiting(databases, waiting.transfer_id) == 0
+        (confirmed,) = await run(
+            databases,
+            ConfirmPayment(
+                now=utc_now(),
+                transaction_id=new_id(Prefix.TRANSACTION),
+                user_id=sender.user_id,
+                token_version=None,
+                payment_id=waiting.transfer_id,
+                wallet_id=sender.id,
+                to_wallet_id=recipient.id,
+                release_entry_id=new_id(Prefix.ENTRY),
+                code_hash="",
+                is_verified=True,
+                out_entry_id=new_id(Prefix.ENTRY),
+                in_entry_id=new_id(Prefix.ENTRY),
+            ),
+            policy=_ON_ALL,
+        )
+        assert isinstance(confirmed.record, Transfer)
+        assert confirmed.record.status is OperationStatus.SUCCESS
+        assert await _waiting(databases, waiting.transfer_id) == 1
 
 
 class TestEarning:

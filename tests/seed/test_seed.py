@@ -77,11 +77,13 @@ class TestDemoUsers:
             ("chen@example.com", "INR"): 30_000,
             ("dina@example.com", "INR"): 0,
             ("ines@example.com", "INR"): 0,
+            ("jonas@example.com", "INR"): 0,
             ("relay@example.com", "INR"): 0,
         }
         users = await databases.wallet["users"].find({"roles": {"$ne": ["user"]}}, sort=[("email", 1)]).to_list()
         assert [(user["email"], user["roles"]) for user in users] == [
             ("ines@example.com", ["user", "admin"]),
+            ("jonas@example.com", ["user", "admin"]),
             ("relay@example.com", ["user", "service"]),
         ]
         payments = [order["payments"] async for order in databases.bank["orders"].find()]
