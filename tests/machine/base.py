@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import orjson
@@ -132,7 +133,7 @@ def move(
 
     def mark(method: _Method) -> _Method:
         name = method.__name__
-        moves = st.fixed_dictionaries(arguments).map(lambda drawn: Move(name, drawn))
+        moves = st.fixed_dictionaries(arguments).map(partial(Move, name))
         _CHOICES[name] = Choice(when, often, moves)
         return method
 

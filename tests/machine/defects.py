@@ -85,7 +85,7 @@ def a_quote_is_used_twice(patch: pytest.MonkeyPatch) -> None:
     _forgetting(patch, conversions.ConvertMoney, shown)
 
 
-def a_payment_is_confirmed_twice(patch: pytest.MonkeyPatch) -> None:
+def what_was_paid_is_canceled(patch: pytest.MonkeyPatch) -> None:
     def shown(record: Any) -> Any:
         is_paid = isinstance(record, Transfer) and record.status is OperationStatus.SUCCESS
         return record._replace(status=OperationStatus.REQUIRES_APPROVAL) if is_paid else record
@@ -125,7 +125,7 @@ DEFECTS: tuple[Defect, ...] = (
     points_are_earned_twice,
     a_transfer_is_reversed_twice,
     a_quote_is_used_twice,
-    a_payment_is_confirmed_twice,
+    what_was_paid_is_canceled,
     what_was_answered_is_still_awaited,
     the_same_admin_approves,
     keys_are_forgotten_within_a_batch,

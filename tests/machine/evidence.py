@@ -164,8 +164,9 @@ class Evidence:
 
     async def _compare_outbox(self, paper: Paper) -> None:
         rows = await self.databases.wallet["outbox"].find({"subject_id": {"$in": list(paper.things)}}).to_list()
-        found = {row["_id"]: row["due_at"] for row in rows}
-        assert found == paper.awaited, f"awaited are {found}, on paper {paper.awaited}"
+        found = {(row["_id"], row["due_at"]) for row in rows}
+        expected = set(paper.awaited.items())
+        assert found == expected, f"awaited are also {found - expected}, and not {expected - found}"
 
     async def conclude(self, paper: Paper) -> None:
         """What only has to be looked at once, at the end."""

@@ -125,7 +125,7 @@ class TransferRules(OrderRules):
             ends=ends,
         )
 
-    @move(when=_is_waited_for, which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
+    @move(when=lambda self: self.paper.of(Waiting), which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)
     def cancel(self, which: int, by: int | None, token: int | None, *, ends: bool) -> None:
         name, user, about = self._payment(which, by, token)
         self.say(
