@@ -18,7 +18,7 @@ from tests.model.adjustments import Adjustment
 from tests.model.books import Thing
 from tests.model.transfers import Transfer
 
-_DETAILS = {"category": None, "description": None, "metadata": {}}
+_DETAILS: dict[str, Any] = {"category": None, "description": None, "metadata": {}}
 # None is all that there is: nothing else empties a wallet, which only then can be closed.
 _AMOUNTS = st.one_of(st.none(), AMOUNTS, AMOUNTS)
 # With everything shut nothing happens any more.
@@ -47,7 +47,13 @@ class AdjustmentRules(ConversionRules):
         asker, by = self._by(user, token)
         minor = amount or max(1, self.paper.purses[purse].free)
         money = currency or self.paper.purses[purse].currency
-        about = {"adjustment_id": name, "wallet_id": purse, "amount": minor, "currency": money, "is_admin": is_admin}
+        about: dict[str, Any] = {
+            "adjustment_id": name,
+            "wallet_id": purse,
+            "amount": minor,
+            "currency": money,
+            "is_admin": is_admin,
+        }
         about |= {"type": AdjustmentType.CREDIT if is_credit else AdjustmentType.DEBIT}
         self.say(
             lambda common: RequestAdjustment(
@@ -105,7 +111,7 @@ class AdjustmentRules(ConversionRules):
         name, original = new_id(Prefix.REVERSAL), self.newest(which, Adjustment, Transfer, best=_can_be_reversed)
         asker, by = self._by(user, token)
         giver, taker = self.paper.way_back(original)
-        about = {"from_wallet_id": giver, "to_wallet_id": taker, "is_forced": is_forced}
+        about: dict[str, Any] = {"from_wallet_id": giver, "to_wallet_id": taker, "is_forced": is_forced}
         self.say(
             lambda common: ReverseOriginal(
                 reversal_id=name, original_id=original, audit_event_id=new_id(Prefix.AUDIT_EVENT),

@@ -293,6 +293,15 @@ class LedgerMachine(RuleBasedStateMachine):
         """Commands of one batch may be older than the ones before them were when they were said."""
         self.paper.wait(timedelta(seconds=seconds))
 
+    @move(user=USERS, is_active=st.sampled_from((True, False, True, True)))
+    def let_act(self, user: int, *, is_active: bool) -> None:
+        """No command either, and so between two batches."""
+        self.commit()
+        self.paper.people = {name: 0 for name in self.users if name in self.paper.people or name == self.users[user]}
+        if not is_active:
+            del self.paper.people[self.users[user]]
+        self.table.wait_for(self.evidence.let_act(self.users[user], is_active=is_active))
+
     @move(when=lambda self: self.wordings, which=WHICH, ends=ENDS)
     def say_again(self, which: int, *, ends: bool) -> None:
         """The same request under the same key, or the same report of the bank."""

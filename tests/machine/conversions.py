@@ -1,6 +1,7 @@
 """Rules of the machine: quotes and conversions."""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ class ConversionRules(HoldRules):
         quote_name = self.newest(which, Quote)
         quote = self.paper.thing(quote_name, Quote)
         name, user = new_id(Prefix.CONVERSION), self.actor(by, quote.owner)
-        about = {
+        about: dict[str, Any] = {
             "conversion_id": name,
             "quote_id": quote_name,
             "currencies": (quote.currency, quote.to_currency),

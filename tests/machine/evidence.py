@@ -81,6 +81,9 @@ class Evidence:
         async with session_in_transaction(self.databases.client) as session:
             await record_repository.insert_many([record], session=session)
 
+    async def let_act(self, user: str, *, is_active: bool) -> None:
+        await self.databases.wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
+
     async def run(self, commands: Sequence[Command]) -> list[Heard]:
         return [heard(decided) for decided in await run(self.databases, *commands, policy=self.policy)]
 
@@ -179,7 +182,7 @@ class Evidence:
         )
         assert {row["_id"] for row in await keys.to_list()} == set(paper.answers)
         rows = await self.databases.wallet["audit_events"].find(
-            {"actor_id": {"$in": sorted(paper.people)}}, sort=[("_id", 1)]
+            {"actor_id": {"$in": sorted({purse.owner for purse in paper.purses.values()})}}, sort=[("_id", 1)]
         ).to_list()  # fmt: skip
         assert [(row["actor_id"], row["action"], row["subject_id"]) for row in rows] == paper.audited
 

@@ -11,7 +11,7 @@ from tests.machine.base import ACTORS, AMOUNTS, ENDS, OTHER_MONEY, PEERS, TOKENS
 from tests.machine.transfers import TransferRules
 from tests.model.holds import Hold
 
-_DETAILS = {"category": None, "description": None, "metadata": {}}
+_DETAILS: dict[str, Any] = {"category": None, "description": None, "metadata": {}}
 _LASTS_S = st.sampled_from((60, 300, 86_400))
 _FOR_HOUSE = st.sampled_from((False, False, True))
 # Of what is held: all, or less or more of it.
@@ -21,7 +21,7 @@ _NAMED = st.one_of(st.none(), st.none(), PEERS)
 
 
 class HoldRules(TransferRules):
-    @move(often=2, 
+    @move(often=2,
         wallet=WALLETS, to=st.one_of(st.none(), PEERS), currency=OTHER_MONEY, amount=AMOUNTS, lasts_s=_LASTS_S,
         by=ACTORS, token=TOKENS, ends=ENDS,
     )  # fmt: skip
@@ -33,7 +33,13 @@ class HoldRules(TransferRules):
         payee = None if to is None else self.peer(to, purse)
         user = self.actor(by, self.paper.purses[purse].owner)
         money = currency or self.paper.purses[purse].currency
-        about = {"hold_id": name, "wallet_id": purse, "to_wallet_id": payee, "amount": amount, "currency": money}
+        about: dict[str, Any] = {
+            "hold_id": name,
+            "wallet_id": purse,
+            "to_wallet_id": payee,
+            "amount": amount,
+            "currency": money,
+        }
         about |= {"lifetime": lasts, "user_id": user, "token_version": token}
         self.say(
             lambda common: RequestHold(entry_id=new_id(Prefix.ENTRY), **_DETAILS, **about, **common),
@@ -107,5 +113,5 @@ class HoldRules(TransferRules):
         # Who may mostly is the payee, where there is one.
         owner = hold.owner if hold.to is None else self.paper.purses[hold.to].owner
         user = self.actor(by, owner)
-        about = {"hold_id": name, "wallet_id": hold.purse, "acts_for_house": for_house}
+        about: dict[str, Any] = {"hold_id": name, "wallet_id": hold.purse, "acts_for_house": for_house}
         return name, user, {**about, "user_id": user, "token_version": token}

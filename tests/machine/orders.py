@@ -1,5 +1,7 @@
 """Rules of the machine: deposits and withdrawals."""
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from service.domain.identifiers import Prefix, new_id
@@ -22,7 +24,7 @@ from tests.machine.base import (
 from tests.model.books import MOST
 from tests.model.orders import Order
 
-_DETAILS = {"account": "bank-account-0001", "category": None, "description": None, "metadata": {}}
+_DETAILS: dict[str, Any] = {"account": "bank-account-0001", "category": None, "description": None, "metadata": {}}
 _LARGE = st.one_of(AMOUNTS, AMOUNTS, AMOUNTS, st.sampled_from((MOST, MOST - OPENING)))
 # What the bank says that it moved, beside what was asked for.
 _OFF_BY = st.sampled_from((0, 0, 0, 0, 1, 0, 0, 0, 0))
@@ -43,7 +45,13 @@ class OrderRules(LedgerMachine):
 
     def deposit(self, user: str, currency: str, amount: int, token: int | None = None, *, ends: bool = False) -> str:
         name = new_id(Prefix.DEPOSIT)
-        fields = {"operation_id": name, "user_id": user, "token_version": token, "amount": amount, "currency": currency}
+        fields: dict[str, Any] = {
+            "operation_id": name,
+            "user_id": user,
+            "token_version": token,
+            "amount": amount,
+            "currency": currency,
+        }
         self.say(
             lambda common: RequestDeposit(**_DETAILS, **fields, **common),
             lambda: self.paper.request_deposit(name, user, token, currency, amount),
@@ -62,7 +70,7 @@ class OrderRules(LedgerMachine):
         self, user: int, currency: str, amount: int, token: int | None, *, asks_code: bool, ends: bool
     ) -> None:
         name, asker, challenge = new_id(Prefix.WITHDRAWAL), self.users[user], self.challenge(asks_code=asks_code)
-        fields = {"operation_id": name, "user_id": asker, "token_version": token, "amount": amount}
+        fields: dict[str, Any] = {"operation_id": name, "user_id": asker, "token_version": token, "amount": amount}
         fields |= {"currency": currency, "challenge": challenge}
         self.say(
             lambda common: RequestWithdrawal(entry_id=new_id(Prefix.ENTRY), **_DETAILS, **fields, **common),
@@ -102,7 +110,7 @@ class OrderRules(LedgerMachine):
         name = self.newest(which, Order)
         about, said = self._about(name, off_by or 0)
         amount = None if off_by is None else said
-        why = {"failure_code": "declined", "failure_message": "Declined"}
+        why: dict[str, Any] = {"failure_code": "declined", "failure_message": "Declined"}
         self.say(
             lambda common: Fail(entry_id=new_id(Prefix.ENTRY), amount=amount, **why, **about, **common),
             lambda: self.paper.fail(name, amount),
@@ -114,7 +122,7 @@ class OrderRules(LedgerMachine):
     def flag_for_review(self, which: int, *, ends: bool) -> None:
         name = self.newest(which, Order)
         purse = self.paper.things[name].purse
-        why = {"failure_code": "no_answer", "failure_message": "No answer"}
+        why: dict[str, Any] = {"failure_code": "no_answer", "failure_message": "No answer"}
         self.say(
             lambda common: FlagForReview(operation_id=name, wallet_id=purse, **why, **common),
             lambda: self.paper.review(name),
@@ -125,5 +133,10 @@ class OrderRules(LedgerMachine):
     def _about(self, name: str, off_by: int) -> tuple[dict[str, str], int]:
         order = self.paper.things[name]
         currency = self.paper.purses[order.purse].currency
-        about = {"operation_id": name, "wallet_id": order.purse, "currency": currency, "bank_reference": "bnk_test"}
+        about: dict[str, Any] = {
+            "operation_id": name,
+            "wallet_id": order.purse,
+            "currency": currency,
+            "bank_reference": "bnk_test",
+        }
         return about, order.amount + off_by

@@ -12,7 +12,7 @@ from tests.machine.orders import OrderRules
 from tests.model.orders import Waiting
 from tests.model.transfers import Transfer, Wish
 
-_DETAILS = {"category": None, "description": None, "metadata": {}}
+_DETAILS: dict[str, Any] = {"category": None, "description": None, "metadata": {}}
 
 
 class Address(NamedTuple):
@@ -67,7 +67,7 @@ class TransferRules(OrderRules):
             **common,
         )
 
-    @move(often=3, 
+    @move(often=3,
         wallet=WALLETS, to=_ADDRESSES, currency=OTHER_MONEY, amount=AMOUNTS, by=ACTORS, token=TOKENS, asks_code=CODES,
         ends=ENDS,
     )  # fmt: skip
@@ -153,5 +153,5 @@ class TransferRules(OrderRules):
         payment = self.paper.thing(name, Waiting)
         user = self.actor(by, payment.owner)
         to = payment.to if isinstance(payment, Transfer) else None
-        about = {"payment_id": name, "wallet_id": payment.purse, "to_wallet_id": to}
+        about: dict[str, Any] = {"payment_id": name, "wallet_id": payment.purse, "to_wallet_id": to}
         return name, user, {**about, "user_id": user, "token_version": token}
