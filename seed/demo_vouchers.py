@@ -23,7 +23,7 @@ DEMO_VOUCHERS: Final = (
 
 async def ensure_vouchers(ledger: Ledger) -> list[str]:
     """Puts in what no earlier run did; what was changed or redeemed since stays as it is. Returns their ids."""
-    (admin_email,) = [user.registration.email for user in DEMO_USERS if "admin" in user.roles]
+    admin_email, *_ = [user.registration.email for user in DEMO_USERS if "admin" in user.roles]
     admin = await user_repository.find_by_email(admin_email)
     if admin is None:
         raise SeedFailed(f"There is no {admin_email} to keep the vouchers")

@@ -1,12 +1,15 @@
 """Users, wallets and money for tests: sensible defaults, keyword overrides, and never two alike."""
 
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from service.database import Databases, session_in_transaction
 from service.documents import User
+from service.domain.adjustments import AdjustmentType
 from service.domain.clock import utc_now
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
@@ -16,14 +19,19 @@ from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, Rate
 from service.domain.rewards import EarningEvent, EarningRule, Settled
+from service.domain.step_up import CODE_TRIES, Challenge
+from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
+from service.ledger.adjustments import RequestAdjustment
+from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
-from service.ledger.orders import Fail, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
+from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
@@ -33,6 +41,8 @@ from service.services import passwords
 from service.services.access_tokens import issue_access_token
 from service.services.users import ensure_users
 from service.settings import Settings
+
+_Change = TypeVar("_Change", bound=OnOperation)
 
 PASSWORD = "violet-kettle-harbour-41"
 
@@ -169,6 +179,72 @@ def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
     }
 
 
+def transfer_of(sender: Wallet, recipient: Wallet | None, amount: int = 1_000, **overrides: Any) -> RequestTransfer:
+    """To the recipient's wallet; to nobody, unless the overrides say to whom, where there is none."""
+    order = _order(sender, amount)
+    del order["account"]
+    fields = {
+        "transfer_id": new_id(Prefix.TRANSFER),
+        "wallet_id": sender.id,
+        "to_wallet_id": None if recipient is None else recipient.id,
+        "to_user_id": None,
+        "out_entry_id": new_id(Prefix.ENTRY),
+        "in_entry_id": new_id(Prefix.ENTRY),
+    }
+    return RequestTransfer(**(fields | order | overrides))
+
+
+def batch_of(parts: Sequence[RequestTransfer], *, is_all_or_nothing: bool, **overrides: Any) -> TransferBatch:
+    """The transfers under one key: what they had of their own is forgotten."""
+    first = parts[0]
+    fields: dict[str, Any] = {
+        "now": first.now,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "claim": first.claim,
+        "batch_id": new_id(Prefix.TRANSFER_BATCH),
+    }
+    alone = [replace(part, claim=None) for part in parts]
+    return TransferBatch(parts=alone, is_all_or_nothing=is_all_or_nothing, **(fields | overrides))
+
+
+def challenge_until(expires_at: datetime, right: str = "right", tries_left: int = CODE_TRIES) -> Challenge:
+    """`right` is the hash of the code that answers it."""
+    return Challenge("0" * 32, right, expires_at, tries_left)
+
+
+def confirmation_of(payment: Payment, **overrides: Any) -> ConfirmPayment:
+    entries = {"out_entry_id": new_id(Prefix.ENTRY), "in_entry_id": new_id(Prefix.ENTRY)}
+    code = {"code_hash": "right", "is_verified": False}
+    return ConfirmPayment(**(_about_own(payment) | entries | code | overrides))
+
+
+def cancellation_of(payment: Payment, **overrides: Any) -> CancelPayment:
+    return CancelPayment(**(_about_own(payment) | overrides))
+
+
+def lapse_of(payment: Payment, **overrides: Any) -> LapsePayment:
+    return LapsePayment(**(_about_payment(payment) | overrides))
+
+
+def _about_own(payment: Payment) -> dict[str, Any]:
+    """By whoever asked for it, under a key of its own."""
+    key = new_id(Prefix.TRANSACTION)
+    now = utc_now()
+    claim = IdempotencyClaim(f"{payment.user_id}:{key}", f"fingerprint of {key}", now + timedelta(days=1))
+    return {**_about_payment(payment), "claim": claim, "user_id": payment.user_id, "token_version": None}
+
+
+def _about_payment(payment: Payment) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "payment_id": payment.id,
+        "wallet_id": payment.wallet_id,
+        "to_wallet_id": payment.to_wallet_id if isinstance(payment, Transfer) else None,
+        "release_entry_id": new_id(Prefix.ENTRY),
+    }
+
+
 def settlement_of(operation: Operation, **overrides: Any) -> Settle:
     """The bank has paid."""
     said = {"amount": operation.amount, "currency": operation.currency, "bank_reference": "bnk_test"}
@@ -185,6 +261,13 @@ def failure_of(operation: Operation, **overrides: Any) -> Fail:
         "failure_message": "Declined",
     }
     return Fail(**(_about(operation) | said | overrides))
+
+
+def change_of(kind: type[_Change], operation: Operation, **overrides: Any) -> _Change:
+    """A command about an operation that needs no entry."""
+    about = _about(operation)
+    del about["entry_id"]
+    return kind(**(about | overrides))
 
 
 def _about(operation: Operation) -> dict[str, Any]:
@@ -281,7 +364,51 @@ def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
     return EarnPoints(**(fields | overrides))
 
 
-async def make_savers(databases: Databases, count: int, points: int) -> list[Account]:
+def _gift(wallet: Wallet, points: int) -> RequestAdjustment:
+    """From the house, by hand: earned ones want a deposit, and that wants a bank that has paid it."""
+    return RequestAdjustment(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        user_id=wallet.user_id,
+        token_version=None,
+        audit_event_id=new_id(Prefix.AUDIT_EVENT),
+        reason="A test needs them",
+        adjustment_id=new_id(Prefix.ADJUSTMENT),
+        entry_id=new_id(Prefix.ENTRY),
+        type=AdjustmentType.CREDIT,
+        wallet_id=wallet.id,
+        amount=points,
+        currency=wallet.currency,
+        category=None,
+        description=None,
+        metadata={},
+        is_admin=False,
+    )
+
+
+def _saving(wallet: Wallet, points: int) -> tuple[Command, ...]:
+    """Asked for, settled, and its points credited."""
+    deposit = deposit_of(wallet, points)
+    about: dict[str, Any] = {"now": utc_now(), "operation_id": deposit.operation_id}
+    settlement = Settle(
+        **about,
+        transaction_id=new_id(Prefix.TRANSACTION),
+        entry_id=new_id(Prefix.ENTRY),
+        wallet_id=wallet.id,
+        amount=points,
+        currency=wallet.currency,
+        bank_reference="bnk_test",
+    )
+    earning = EarnPoints(
+        **about,
+        transaction_id=new_id(Prefix.TRANSACTION),
+        entry_id=new_id(Prefix.ENTRY),
+        user_id=wallet.user_id,
+    )
+    return deposit, settlement, earning
+
+
+async def make_savers(databases: Databases, count: int, points: int, *, are_gifts: bool = False) -> list[Account]:
     """Many users at once, each with an INR wallet and so many points, earned by a deposit. `wallet` is for points."""
     names = {make_email(): ("Asha", "Rao") for _ in range(count)}
     ids = await ensure_users(databases.client, names, _hash_of(PASSWORD), "INR")
@@ -289,12 +416,12 @@ async def make_savers(databases: Databases, count: int, points: int) -> list[Acc
     async with session_in_transaction(databases.client) as session:
         owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
         found = (await wallet_repository.find_named([], owners, session=session)).values()
-    if points:
-        deposits = [deposit_of(wallet, points) for wallet in found if wallet.currency == "INR"]
-        asked = [one.record for one in await run(databases, *deposits) if isinstance(one.record, Operation)]
-        paid = await run(databases, *map(settlement_of, asked), policy=GENEROUS)
-        earned = [earning_of(one.record) for one in paid if isinstance(one.record, Operation)]
-        await run(databases, *earned, policy=GENEROUS)
+    if points and are_gifts:
+        await run(databases, *(_gift(wallet, points) for wallet in found if wallet.currency == POINTS))
+    elif points:
+        # In one transaction, so that nothing is ever in the outbox, where a worker of the stack would take it.
+        wallets = [wallet for wallet in found if wallet.currency == "INR"]
+        await run(databases, *(step for wallet in wallets for step in _saving(wallet, points)), policy=GENEROUS)
     savers = []
     for wallet in found:
         user = await user_repository.find(wallet.user_id)

@@ -49,6 +49,16 @@ class Person:
     ) -> httpx.Response:
         return await self.post("/withdrawals", key, amount=amount, currency="INR", destination=destination)
 
+    async def transfer(self, amount: int, to: Self, key: str | None = None) -> httpx.Response:
+        wallets = {"from_wallet_id": self.wallet_id, "to_wallet_id": to.wallet_id}
+        return await self.post("/transfers", key, amount=amount, currency="INR", **wallets)
+
+    async def confirm(self, payment: dict[str, Any], code: str) -> httpx.Response:
+        return await self.post(f"/{payment['type']}s/{payment['id']}/confirm", code=code)
+
+    async def cancel(self, payment: dict[str, Any]) -> httpx.Response:
+        return await self.post(f"/{payment['type']}s/{payment['id']}/cancel")
+
     async def wallet(self) -> dict[str, Any]:
         wallet: dict[str, Any] = (await self.get(f"/wallets/{self.wallet_id}")).json()
         return wallet

@@ -1,4 +1,4 @@
-"""One whole stack for all tests that need it: servers, API and worker as processes of their own, and a quick bank."""
+"""Whole stacks for all tests that need them: servers, API and worker as processes of their own, and a quick bank."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -53,6 +53,37 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 async def stack_databases(stack: Stack) -> AsyncIterator[Databases]:
     """The service's own view of the stack's databases; Beanie stays bound to those of the tests in this process."""
     url = stack.settings["WALLET_MONGO_URL"]
+    databases = connect(url, Settings(mongo_url=url, _env_file=None))
+    yield databases
+    await databases.client.close()
+
+
+# Payments above it wait for a code: small enough that somebody can have many of them.
+STEP_UP_ABOVE = 1_000
+
+
+@pytest.fixture(scope="session")
+def payment_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two processes of the API, so that commands race in MongoDB too, and many payments that wait for a code."""
+    settings = {**QUICK_BANK, "WALLET_API_PROCESSES": "2", "WALLET_STEP_UP_ABOVE": f'{{"INR": {STEP_UP_ABOVE}}}'}
+    with Stack(tmp_path_factory.mktemp("payment_stack"), settings=settings) as stack:
+        stack.start_servers()
+        stack.migrate()
+        stack.start_api()
+        stack.start_worker()
+        yield stack
+
+
+@pytest.fixture(scope="session")
+async def payment_http(payment_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with httpx.AsyncClient(base_url=payment_stack.base_url, timeout=30, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def payment_databases(payment_stack: Stack) -> AsyncIterator[Databases]:
+    url = payment_stack.settings["WALLET_MONGO_URL"]
     databases = connect(url, Settings(mongo_url=url, _env_file=None))
     yield databases
     await databases.client.close()

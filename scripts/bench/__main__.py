@@ -144,7 +144,7 @@ class Bench:
                 return Target("GET", base + PING_PATH, 200)
             case Traffic.SPREAD | Traffic.ONE:
                 return Target("POST", base + _WITHDRAWALS_PATH, 202)
-            case Traffic.TRANSFERS_SPREAD | Traffic.TRANSFERS_INTO_ONE:
+            case Traffic.TRANSFERS_SPREAD | Traffic.TRANSFERS_INTO_ONE | Traffic.TRANSFERS_TO_AND_FRO:
                 return Target("POST", base + _TRANSFERS_PATH, 201)
             case Traffic.TRANSFER_BATCHES:
                 return Target("POST", base + _TRANSFERS_PATH + "/batch", 201)

@@ -74,6 +74,10 @@ class LoadUsers:
             Traffic.PLAIN_ONE: [(hot, withdrawal)],
             Traffic.TRANSFERS_SPREAD: [(token, self._transfer(wallet, to)) for token, wallet, to in spread],
             Traffic.TRANSFERS_INTO_ONE: [(token, self._transfer(wallet, hot_wallet)) for token, wallet, _ in spread],
+            Traffic.TRANSFERS_TO_AND_FRO: [
+                (others[0], self._transfer(wallets[0], wallets[1])),
+                (others[1], self._transfer(wallets[1], wallets[0])),
+            ],
             Traffic.TRANSFER_BATCHES: [
                 (token, self._batch(wallet, _round(neighbours, number)))
                 for number, (token, wallet, _) in enumerate(spread[:_BATCH_SENDERS])

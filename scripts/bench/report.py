@@ -15,6 +15,8 @@ from scripts.ledger_rules import Breach
 CONNECTIONS: Final = (32, 128)
 # Each of these requests is a transaction of its own size.
 _BATCH_CONNECTIONS: Final = 8
+# Each pays the other: the two hottest wallets that there can be, in both orders.
+TO_AND_FRO_CONNECTIONS: Final = 64
 
 
 class Traffic(StrEnum):
@@ -27,6 +29,7 @@ class Traffic(StrEnum):
     PLAIN_ONE = "plain, one wallet"
     TRANSFERS_SPREAD = "transfers, many wallets"
     TRANSFERS_INTO_ONE = "transfers into one wallet"
+    TRANSFERS_TO_AND_FRO = "transfers, two wallets"
     TRANSFER_BATCHES = "batches of 500 transfers"
 
     @property
@@ -56,6 +59,7 @@ _SIDE_BY_SIDE: Final = (
 )
 CELLS: Final = (
     *(Cell(traffic, connections) for connections in CONNECTIONS for traffic in _SIDE_BY_SIDE),
+    Cell(Traffic.TRANSFERS_TO_AND_FRO, TO_AND_FRO_CONNECTIONS),
     Cell(Traffic.TRANSFER_BATCHES, _BATCH_CONNECTIONS),
 )
 
@@ -144,6 +148,12 @@ def ratios(per_second: Mapping[Cell, float]) -> list[Ratio]:
         *(
             ratio("transfers into one / many", Traffic.TRANSFERS_INTO_ONE, Traffic.TRANSFERS_SPREAD, c, 0.9)
             for c in CONNECTIONS
+        ),
+        Ratio(
+            f"transfers between two, {TO_AND_FRO_CONNECTIONS} connections / withdrawals, 128 connections",
+            per_second[Cell(Traffic.TRANSFERS_TO_AND_FRO, TO_AND_FRO_CONNECTIONS)]
+            / max(per_second[Cell(Traffic.SPREAD, 128)], 1e-9),
+            0.6,
         ),
         ratio("many wallets / authenticated GET", Traffic.SPREAD, Traffic.PING, 128, 0.22),
     ]

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 # Far above any real order; what is larger is a mistake or an attack.
 BODY_LIMIT_BYTES = 64 * 1024
-# 500 transfers with all that each may carry are within it.
+# 500 transfers with all that each may carry are within it, as long as their texts are ASCII.
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415

@@ -42,8 +42,13 @@ class Step(NamedTuple):
 def reserve(
     kind: Reservation, wallet: Wallet, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
 ) -> Step:
-    """Counts for the limits from here on, and as open until it has been captured or released."""
-    at = time_of(command.now, wallet)
+    """Counts for the limits from here on, and as open until it has been captured or released.
+
+    It counts in the windows of the very time that `release` will give it back for, which may be later than that of
+    this wallet: a transfer's is also that of its recipient.
+    """
+    at = subject.created_at
+    assert at >= time_of(command.now, wallet), f"{subject.id} is older than what has happened in {wallet.id}"
     movement = movement_of(
         kind.reserved, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )

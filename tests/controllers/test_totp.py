@@ -13,6 +13,7 @@ from service.documents import User
 from service.domain.clock import utc_now
 from service.settings import Settings
 from tests.factories import PASSWORD, bearer, make_user
+from tests.payer import enrol
 
 TOTP = "/api/v1/me/totp"
 CONFIRM = f"{TOTP}/confirm"
@@ -29,16 +30,6 @@ class Person(NamedTuple):
 async def person(databases: Databases, settings: Settings) -> Person:
     user = await make_user(databases)
     return Person(user, bearer(user, settings))
-
-
-async def enrol(api: httpx.AsyncClient, person: Person) -> tuple[str, list[str]]:
-    """The app's next code, good until 60 s from now, and the recovery codes."""
-    begun = await api.post(TOTP, json={"password": PASSWORD}, headers=person.headers)
-    app = pyotp.TOTP(begun.json()["secret"])
-    now = utc_now()
-    active = await api.post(CONFIRM, json={"code": app.at(now)}, headers=person.headers)
-    assert active.status_code == 200, active.text
-    return app.at(now, counter_offset=1), active.json()["recovery_codes"]
 
 
 class TestTheWholeWay:
@@ -94,14 +85,14 @@ class TestRefusals:
         assert await refusal(CODES, code="123456") == not_enrolled
         assert await refusal(DISABLE, password=PASSWORD, code="123456") == not_enrolled
         assert await refusal(TOTP, password="another-password-12") == (422, "wrong_password")
-        await enrol(api, person)
+        await enrol(api, person.headers)
         assert await refusal(TOTP, password=PASSWORD) == (409, "totp_already_active")
         assert await refusal(CONFIRM, code="123456") == (409, "totp_already_active")
         assert await refusal(DISABLE, password="another-password-12", code="x") == (422, "wrong_password")
         assert await refusal(CODES, code="wrong") == (422, "invalid_code")
 
     async def test_too_many_say_when_to_come_back(self, api: httpx.AsyncClient, person: Person) -> None:
-        next_code, recovery_codes = await enrol(api, person)
+        next_code, recovery_codes = await enrol(api, person.headers)
         for _ in range(5):
             await api.post(CODES, json={"code": "wrong"}, headers=person.headers)
         for code in (next_code, recovery_codes[0]):
@@ -144,10 +135,10 @@ class TestRefusals:
     async def test_the_app_of_one_user_is_nothing_to_another(
         self, api: httpx.AsyncClient, person: Person, databases: Databases, settings: Settings
     ) -> None:
-        next_code, recovery_codes = await enrol(api, person)
+        next_code, recovery_codes = await enrol(api, person.headers)
         other = Person(user := await make_user(databases), bearer(user, settings))
         assert (await api.get(TOTP, headers=other.headers)).json()["status"] == "none"
-        await enrol(api, other)
+        await enrol(api, other.headers)
         for code in (next_code, recovery_codes[0]):
             answer = await api.post(CODES, json={"code": code}, headers=other.headers)
             assert answer.json()["error"] == "invalid_code"

@@ -70,7 +70,7 @@ class TestTheLastVoucher:
         self, http: httpx.AsyncClient, stack: Stack, stack_documents: Databases
     ) -> None:
         voucher = await make_voucher(stack_documents, cost=_COST, stock=1)
-        savers = await make_savers(stack_documents, _REDEEMERS, _COST)
+        savers = await make_savers(stack_documents, _REDEEMERS, _COST, are_gifts=True)
         settings = Settings(jwt_secret=SecretStr(stack.settings["WALLET_JWT_SECRET"]), _env_file=None)
         path = f"/api/v1/vouchers/{voucher.id}/redeem"
         headers = [bearer(saver.user, settings) | {"Idempotency-Key": uuid4().hex} for saver in savers]

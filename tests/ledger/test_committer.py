@@ -13,7 +13,7 @@ from service.domain.policy import Policy
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
 from service.ledger.committer import Committed, Ledger
 from service.settings import Settings
-from tests.factories import make_funded_wallet, withdrawal_of
+from tests.factories import batch_of, current, make_funded_wallet, transfer_of, withdrawal_of
 from tests.servers import Admin, fail_point
 
 _LIMITS: dict[str, Any] = {"policy": Policy(), "batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
@@ -106,6 +106,59 @@ class TestNeighbours:
         assert isinstance(outcomes[0], InternalError)
         assert not isinstance(outcomes[1], BaseException)
         assert (await _wallet(databases, wallet.id))["held"] == 1
+
+
+class TestABatchOfTransfers:
+    async def test_weighs_as_much_as_its_parts_and_takes_no_neighbour_with_it(
+        self, committer: Committer, databases: Databases
+    ) -> None:
+        payer, recipient = await make_funded_wallet(databases, 1_000), await make_funded_wallet(databases, 1)
+        large = batch_of([transfer_of(payer, recipient, 1) for _ in range(500)], is_all_or_nothing=True)
+        singles = [transfer_of(payer, recipient, 1) for _ in range(100)]
+        commands = [*singles[:50], large, *singles[50:]]
+        decided = await asyncio.gather(*(committer.ledger.execute(command) for command in commands))
+        assert {one.answer.status_code for one in decided if one.answer is not None} == {201}
+        assert ((await current(payer)).available, (await current(recipient)).available) == (400, 601)
+        # It has a transaction for itself: with 500 it is beyond the limit of a shared one.
+        assert 1 in [one.commands for one in committer.committed]
+
+    async def test_one_small_enough_shares_its_transaction(self, committer: Committer, databases: Databases) -> None:
+        payer, recipient = await make_funded_wallet(databases, 1_000), await make_funded_wallet(databases, 1)
+        small = [
+            batch_of([transfer_of(payer, recipient, 1) for _ in range(50)], is_all_or_nothing=True) for _ in range(2)
+        ]
+        await asyncio.gather(*(committer.ledger.execute(command) for command in small))
+        assert [one.commands for one in committer.committed] == [2]
+
+    async def test_that_the_database_refuses_falls_alone_and_whole(
+        self, committer: Committer, databases: Databases
+    ) -> None:
+        payer, recipient = await make_funded_wallet(databases, 1_000), await make_funded_wallet(databases, 1)
+        parts = [transfer_of(payer, recipient, 1) for _ in range(9)]
+        # No record lives under such an id; the service never makes one.
+        parts.insert(5, transfer_of(payer, recipient, 1, transfer_id="nowhere_1"))
+        poisoned = batch_of(parts, is_all_or_nothing=False)
+        commands = [*(transfer_of(payer, recipient, 1) for _ in range(20)), poisoned]
+        commands += [transfer_of(payer, recipient, 1) for _ in range(20)]
+        outcomes = await asyncio.gather(
+            *(committer.ledger.execute(command) for command in commands), return_exceptions=True
+        )
+        assert isinstance(outcomes.pop(20), InternalError)
+        assert not [one for one in outcomes if isinstance(one, BaseException)]
+        assert ((await current(payer)).available, (await current(recipient)).available) == (960, 41)
+
+    async def test_one_whose_wallet_is_lost_to_another_process_is_decided_again_whole(
+        self, committer: Committer, databases: Databases, admin: Admin
+    ) -> None:
+        payer, recipient = await make_funded_wallet(databases, 15), await make_funded_wallet(databases, 1)
+        large = batch_of([transfer_of(payer, recipient, 1) for _ in range(10)], is_all_or_nothing=False)
+        with fail_point(admin, 2, failCommands=["update"], errorCode=112, errorLabels=["TransientTransactionError"]):
+            decided = await asyncio.gather(
+                committer.ledger.execute(large), committer.ledger.execute(transfer_of(payer, recipient, 5))
+            )
+        assert {one.answer.status_code for one in decided if one.answer is not None} == {201}
+        assert ((await current(payer)).available, (await current(recipient)).available) == (0, 16)
+        assert await databases.wallet["transfers"].count_documents({"user_id": payer.user_id}) == 11
 
 
 class TestClients:

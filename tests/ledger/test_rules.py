@@ -1,7 +1,6 @@
 """The rules against a model: random commands in random batches, compared step by step with plain arithmetic."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -10,13 +9,10 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.domain.entries import GENESIS_HASH, Entry, entry_hash
-from service.domain.idempotency import Answer, IdempotencyClaim
+from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxTopic, outbox_id
-from service.domain.policy import Policy
-from service.domain.wallets import Wallet, WalletStatus, new_wallet
-from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
+from service.domain.wallets import WalletStatus, new_wallet
 from service.ledger.commands import Command
 from service.ledger.orders import (
     BeginProcessing,
@@ -26,48 +22,12 @@ from service.ledger.orders import (
     RequestWithdrawal,
     Settle,
 )
+from tests.books import Books, assert_chain
 
 _NOW = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
 _USERS = ("usr_a", "usr_b", "usr_inactive")
 _CURRENCIES = ("INR", "USD")
 _AMOUNTS = st.one_of(st.integers(1, 50), st.integers(1, 50), st.integers(1, 2**53 - 1))
-
-
-@dataclass
-class Books:
-    """What a database would hold, fed with nothing but the writes of batches."""
-
-    wallets: dict[str, Wallet] = field(default_factory=dict)
-    operations: dict[str, Operation] = field(default_factory=dict)
-    answers: dict[str, KnownAnswer] = field(default_factory=dict)
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
-    outbox: set[str] = field(default_factory=set)
-
-    def run(self, commands: Iterable[Command]) -> list[Decided]:
-        batch = Batch(Loaded({"usr_a": 0, "usr_b": 0}, self.wallets, self.operations, self.answers), Policy())
-        decided = [batch.run(command) for command in commands]
-        self._take_in(batch.writes())
-        return decided
-
-    def _take_in(self, writes: Writes) -> None:
-        for wallet_update in writes.wallet_updates:
-            assert self.wallets[wallet_update.after.id] == wallet_update.before
-            self.wallets[wallet_update.after.id] = wallet_update.after
-        for operation in writes.record_inserts:
-            assert isinstance(operation, Operation)
-            assert operation.id not in self.operations
-            self.operations[operation.id] = operation
-        for operation_update in writes.record_updates:
-            assert isinstance(operation_update.after, Operation)
-            assert self.operations[operation_update.after.id] == operation_update.before
-            self.operations[operation_update.after.id] = operation_update.after
-        for entry in writes.entries:
-            self.entries.setdefault(entry.wallet_id, []).append(entry)
-        for record in writes.answers:
-            assert record.id not in self.answers
-            self.answers[record.id] = KnownAnswer(record.fingerprint, Answer(record.status_code, record.body))
-        self.outbox |= {row.id for row in writes.outbox_inserts}
-        self.outbox -= set(writes.outbox_deletes)
 
 
 def make_books() -> Books:
@@ -77,7 +37,7 @@ def make_books() -> Books:
         for currency in _CURRENCIES
         if (user, currency) != ("usr_b", "USD")
     }
-    return Books(wallets=wallets)
+    return Books({"usr_a": 0, "usr_b": 0}, wallets)
 
 
 class Model:
@@ -196,18 +156,6 @@ def _about(operation: Operation, step: str) -> Command:
             )
 
 
-def _assert_chain(books: Books) -> None:
-    for wallet in books.wallets.values():
-        head, available, held = GENESIS_HASH, 0, 0
-        entries = books.entries.get(wallet.id, [])
-        for seq, entry in enumerate(entries, start=1):
-            assert (entry.seq, entry.prev_hash, entry.hash) == (seq, head, entry_hash(entry))
-            assert (entry.available_before, entry.held_before) == (available, held)
-            assert min(entry.available_after, entry.held_after) >= 0
-            head, available, held = entry.hash, entry.available_after, entry.held_after
-        assert (wallet.seq, wallet.head_hash, wallet.available, wallet.held) == (len(entries), head, available, held)
-
-
 class TestRulesAgainstAModel:
     @settings(max_examples=150, deadline=None)
     @given(
@@ -241,7 +189,7 @@ class TestRulesAgainstAModel:
             for owner, available in model.available.items():
                 wallet = books.wallets[f"wal_{owner[0]}_{owner[1]}"]
                 assert (wallet.available, wallet.held) == (available, model.held[owner])
-            _assert_chain(books)
+            assert_chain(books)
         for currency in _CURRENCIES:
             total = sum(w.available + w.held for w in books.wallets.values() if w.currency == currency)
             assert total == model.paid_in[currency] - model.paid_out[currency]
@@ -372,7 +320,7 @@ class TestEndings:
             assert refused.error is not None
             assert refused.error.code == "illegal_transition"
             assert books.operations[withdrawal.id] == ended
-            _assert_chain(books)
+            assert_chain(books)
 
     def test_the_same_end_twice_moves_money_once(self) -> None:
         for end in ("settle", "fail"):

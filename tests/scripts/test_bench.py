@@ -38,6 +38,7 @@ THROUGHPUTS = {
     Traffic.PLAIN_ONE: 25.0,
     Traffic.TRANSFERS_SPREAD: 1_200.0,
     Traffic.TRANSFERS_INTO_ONE: 1_200.0,
+    Traffic.TRANSFERS_TO_AND_FRO: 2_400.0,
     Traffic.TRANSFER_BATCHES: 5.0,
 }
 
@@ -93,6 +94,7 @@ class TestRatios:
             "transfers / withdrawals, 128 connections": 0.5,
             "transfers into one / many, 32 connections": 1.0,
             "transfers into one / many, 128 connections": 1.0,
+            "transfers between two, 64 connections / withdrawals, 128 connections": 1.0,
             "many wallets / authenticated GET, 128 connections": 0.24,
         }
         missed = [name for name, ratio in found.items() if not ratio.is_met]

@@ -1,0 +1,104 @@
+"""Books without a database: what it would hold, fed with nothing but the writes of batches."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from service.domain.adjustments import Adjustment
+from service.domain.entries import GENESIS_HASH, Entry, entry_hash
+from service.domain.holds import Hold
+from service.domain.idempotency import Answer
+from service.domain.operations import Operation
+from service.domain.outbox import OutboxRow
+from service.domain.policy import Policy
+from service.domain.quotes import Quote
+from service.domain.records import Record
+from service.domain.transfers import Transfer
+from service.domain.vouchers import Voucher, VoucherUse
+from service.domain.wallets import Wallet
+from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
+from service.ledger.commands import Command, merged_needs
+
+Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse
+
+
+@dataclass
+class Books:
+    """`users` are those who may act, with the version of their tokens."""
+
+    users: dict[str, int]
+    wallets: dict[str, Wallet]
+    policy: Policy = field(default_factory=Policy)
+    records: dict[str, Record] = field(default_factory=dict)
+    answers: dict[str, KnownAnswer] = field(default_factory=dict)
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    outbox: dict[str, OutboxRow] = field(default_factory=dict)
+
+    @property
+    def operations(self) -> dict[str, Operation]:
+        return {key: record for key, record in self.records.items() if isinstance(record, Operation)}
+
+    @property
+    def transfers(self) -> dict[str, Transfer]:
+        return {key: record for key, record in self.records.items() if isinstance(record, Transfer)}
+
+    def run(self, commands: Iterable[Command]) -> list[Decided]:
+        commands = list(commands)
+        batch = Batch(self._load(commands), self.policy)
+        decided = [batch.run(command) for command in commands]
+        self._take_in(batch.writes())
+        return decided
+
+    def _load(self, commands: Sequence[Command]) -> Loaded:
+        """No more than what the commands name, as the transaction reads it."""
+        needs = merged_needs([command.needs for command in commands])
+        claims = {command.claim.id for command in commands if command.claim is not None}
+        return Loaded(
+            {name: version for name, version in self.users.items() if name in needs.users},
+            {
+                wallet.id: wallet
+                for wallet in self.wallets.values()
+                if wallet.id in needs.wallets or (wallet.user_id, wallet.currency) in needs.owned_wallets
+            },
+            {key: record for key, record in self.records.items() if key in needs.records},
+            {key: answer for key, answer in self.answers.items() if key in claims},
+        )
+
+    def _take_in(self, writes: Writes) -> None:
+        for wallet_update in writes.wallet_updates:
+            assert self.wallets[wallet_update.after.id] == wallet_update.before
+            self.wallets[wallet_update.after.id] = wallet_update.after
+        for record in writes.record_inserts:
+            assert record.id not in self.records
+            self.records[record.id] = record
+        for record_update in writes.record_updates:
+            before, after = record_update
+            assert self.records[after.id] == before
+            # The rest is written once.
+            assert isinstance(before, Changing)
+            assert isinstance(after, Changing)
+            self.records[after.id] = after._replace(version=before.version + 1)
+        for entry in writes.entries:
+            self.entries.setdefault(entry.wallet_id, []).append(entry)
+        for answer in writes.answers:
+            assert answer.id not in self.answers
+            self.answers[answer.id] = KnownAnswer(answer.fingerprint, Answer(answer.status_code, answer.body))
+        for row in writes.outbox_inserts:
+            assert row.id not in self.outbox
+            self.outbox[row.id] = row
+        for row_id in writes.outbox_deletes:
+            self.outbox.pop(row_id, None)
+
+
+def assert_chain(books: Books) -> None:
+    """Each wallet is the end of its entries, which follow one another without a gap."""
+    for wallet in books.wallets.values():
+        head, available, held = GENESIS_HASH, 0, 0
+        entries = books.entries.get(wallet.id, [])
+        for seq, entry in enumerate(entries, start=1):
+            assert (entry.seq, entry.prev_hash, entry.hash) == (seq, head, entry_hash(entry))
+            assert (entry.available_before, entry.held_before) == (available, held)
+            assert min(entry.available_after, entry.held_after) >= 0
+            head, available, held = entry.hash, entry.available_after, entry.held_after
+        assert (wallet.seq, wallet.head_hash, wallet.available, wallet.held) == (len(entries), head, available, held)
+        times = [entry.created_at for entry in entries]
+        assert times == sorted(times)
