@@ -27,14 +27,14 @@ class ConversionRules(HoldRules):
     def make_quote(self, wish: tuple[int, str, str], amount: int, brings: int, lasts_s: int) -> None:
         """No command: a quote moves nothing. It is there from the next batch on, so this one ends before it."""
         self.commit()
-        (user, *pair) = wish
+        user, currency, other = wish
         name, owner, until = new_id(Prefix.QUOTE), self.users[user], self.paper.now + timedelta(seconds=lasts_s)
         quote = build_quote(
-            owner, id=name, from_currency=pair[0], to_currency=pair[1], amount=amount, to_amount=brings,
+            owner, id=name, from_currency=currency, to_currency=other, amount=amount, to_amount=brings,
             expires_at=until,
         )  # fmt: skip
         self.table.wait_for(self.evidence.insert(quote))
-        self.paper.things[name] = Quote(owner, "", amount, "open", *pair, brings, until)
+        self.paper.things[name] = Quote(owner, "", amount, "open", currency, other, brings, until)
         self.names.add(name)
 
     @move(often=2, when=lambda self: self.paper.of(Quote), which=WHICH, by=ACTORS, token=TOKENS, ends=ENDS)

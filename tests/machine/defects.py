@@ -114,19 +114,20 @@ def keys_are_forgotten_within_a_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch.Batch, "run", forgetting)
 
 
-DEFECTS: tuple[Defect, ...] = (
-    no_check_of_funds,
-    no_check_of_limits,
-    nothing_comes_back_when_the_bank_declines,
-    limits_are_not_given_back,
-    the_rest_of_a_hold_stays_held,
-    freezes_let_everything_out,
-    a_voucher_never_runs_out,
-    points_are_earned_twice,
-    a_transfer_is_reversed_twice,
-    a_quote_is_used_twice,
-    what_was_paid_is_canceled,
-    what_was_answered_is_still_awaited,
-    the_same_admin_approves,
-    keys_are_forgotten_within_a_batch,
-)
+# With the seed of the first round that finds it, so that it is found at once; any other does in time.
+DEFECTS: dict[Defect, int] = {
+    no_check_of_funds: 1,
+    no_check_of_limits: 1,
+    nothing_comes_back_when_the_bank_declines: 1,
+    limits_are_not_given_back: 1,
+    the_rest_of_a_hold_stays_held: 2,
+    freezes_let_everything_out: 1,
+    a_voucher_never_runs_out: 1,
+    points_are_earned_twice: 4,
+    a_transfer_is_reversed_twice: 2,
+    a_quote_is_used_twice: 2,
+    what_was_paid_is_canceled: 1,
+    what_was_answered_is_still_awaited: 1,
+    the_same_admin_approves: 5,
+    keys_are_forgotten_within_a_batch: 1,
+}

@@ -130,7 +130,7 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    def _about(self, name: str, off_by: int) -> tuple[dict[str, str], int]:
+    def _about(self, name: str, off_by: int) -> tuple[dict[str, Any], int]:
         order = self.paper.things[name]
         currency = self.paper.purses[order.purse].currency
         about: dict[str, Any] = {
