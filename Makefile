@@ -101,6 +101,10 @@ bench: install ## Measure throughput against the plain design; ARGS="--help" tel
 test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for some
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-nightly
+test-nightly: install ## Play the ledger's state machine for a quarter of an hour, from a new seed each time
+	@TEST_NIGHTLY=1 $(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS)
+
 .PHONY: lint
 lint: install ## Fix and format what ruff can
 	@$(BIN)/ruff check --fix .

@@ -72,8 +72,8 @@ def _hash_of(password: str) -> str:
     return passwords._hash(password)
 
 
-async def make_user(databases: Databases, *, password: str = PASSWORD, **overrides: Any) -> User:
-    """An active user without a wallet."""
+def build_user(*, password: str = PASSWORD, **overrides: Any) -> User:
+    """Active, without a wallet, and not in the database yet."""
     now = utc_now()
     fields: dict[str, Any] = {
         "id": new_id(Prefix.USER),
@@ -87,7 +87,12 @@ async def make_user(databases: Databases, *, password: str = PASSWORD, **overrid
         "created_at": now,
         "updated_at": now,
     }
-    user = User(**(fields | overrides))
+    return User(**(fields | overrides))
+
+
+async def make_user(databases: Databases, **overrides: Any) -> User:
+    """An active user without a wallet."""
+    user = build_user(**overrides)
     async with session_in_transaction(databases.client) as session:
         await user_repository.insert(user, session=session)
     return user
@@ -296,12 +301,12 @@ async def book(
     return after
 
 
-async def make_quote(databases: Databases, user: User, **overrides: Any) -> Quote:
-    """Open for half a minute: 100.00 INR bring 1.20 USD."""
+def build_quote(user_id: str, **overrides: Any) -> Quote:
+    """Open for half a minute, and not in the database yet: 100.00 INR bring 1.20 USD."""
     now = utc_now()
     fields: dict[str, Any] = {
         "id": new_id(Prefix.QUOTE),
-        "user_id": user.id,
+        "user_id": user_id,
         "from_currency": "INR",
         "to_currency": "USD",
         "amount": 10_000,
@@ -315,7 +320,11 @@ async def make_quote(databases: Databases, user: User, **overrides: Any) -> Quot
         "created_at": now,
         "updated_at": now,
     }
-    quote = Quote(**(fields | overrides))
+    return Quote(**(fields | overrides))
+
+
+async def make_quote(databases: Databases, user: User, **overrides: Any) -> Quote:
+    quote = build_quote(user.id, **overrides)
     async with session_in_transaction(databases.client) as session:
         await record_repository.insert_many([quote], session=session)
     return quote

@@ -91,9 +91,10 @@ async def _write(writes: Writes, session: AsyncClientSession) -> None:
         await record_repository.insert_many(writes.record_inserts, session=session)
     if writes.record_updates and not await record_repository.update_guarded(writes.record_updates, session=session):
         raise GuardMissed
-    if writes.outbox_inserts:
-        await outbox_repository.insert_many(writes.outbox_inserts, session=session)
+    # A row that one command is done with, and that a later one makes anew, has to be there in the end.
     if writes.outbox_deletes:
         await outbox_repository.delete_many(writes.outbox_deletes, session=session)
+    if writes.outbox_inserts:
+        await outbox_repository.insert_many(writes.outbox_inserts, session=session)
     if writes.entries:
         await log_repository.insert_many(writes.entries, session=session)

@@ -213,6 +213,14 @@ class TestEarning:
         await run(databases, earning_of(pending), policy=GENEROUS)
         assert (await current(saver.wallet)).available == 0
 
+    async def test_asked_for_too_early_takes_no_word_from_what_settles_in_the_same_batch(
+        self, databases: Databases
+    ) -> None:
+        money = await _money_of(await make_saver(databases))
+        deposit = await change(databases, deposit_of(money, 500))
+        await run(databases, earning_of(deposit), settlement_of(deposit), policy=GENEROUS)
+        assert await _waiting(databases, deposit.id) == 1
+
     async def test_nobody_gets_what_another_has_earned(self, databases: Databases) -> None:
         thief = await make_saver(databases)
         operation = await _settled_deposit(databases, (await make_account(databases)).wallet)

@@ -1,0 +1,86 @@
+"""All commands of the ledger, interleaved as chance has it, against paper: on the real MongoDB, batch by batch.
+
+`make test-nightly` plays twenty times as many, from a seed that is new each time. A failure names its seed, and
+`make test ARGS=tests/invariants/test_state_machine.py TEST_SEED=…` plays that round again.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from secrets import randbelow
+from typing import Any
+
+import pytest
+from hypothesis import Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from service.database import Databases
+from tests.machine.base import Table
+from tests.machine.defects import DEFECTS, Defect
+from tests.machine.rewards import RewardRules
+
+# Hypothesis makes mutants of a sequence that it has played, mostly duller than new ones, but not of the first ten.
+_SEQUENCES_EACH = 10
+_ROUNDS, _NIGHTLY_ROUNDS = 10, 200
+# Enough to open something, to let it meet what else there is, and to end it.
+_STEPS = 50
+# What every sequence between them has to have come to, or the moves no longer lead anywhere: each command, accepted.
+_COMMANDS = {
+    "RequestDeposit", "RequestWithdrawal", "BeginProcessing", "Settle", "Fail", "FlagForReview", "RequestTransfer",
+    "TransferBatch", "ConfirmPayment", "CancelPayment", "LapsePayment", "RequestHold", "CaptureHold", "ReleaseHold",
+    "ExpireHold", "ConvertMoney", "RequestAdjustment", "ApproveAdjustment", "RejectAdjustment", "ReverseOriginal",
+    "FreezeWallet", "UnfreezeWallet", "CloseWallet", "OverrideLimits", "EarnPoints", "CreateVoucher", "UpdateVoucher",
+    "RedeemVoucher",
+}  # fmt: skip
+_REFUSALS = {
+    "account_deactivated", "already_reversed", "approval_lapsed", "balance_overflow", "capture_exceeds_hold",
+    "currency_mismatch", "hold_above_step_up", "hold_expired", "idempotency_key_reused", "illegal_transition",
+    "insufficient_funds", "invalid_code", "limit_exceeded", "no_wallet_in_currency", "not_found", "quote_expired",
+    "quote_used", "recipient_already_named", "recipient_not_found", "recipient_wallet_frozen", "same_wallet",
+    "second_admin_required", "transfer_batch_refused", "unauthenticated", "voucher_not_valid", "voucher_sold_out",
+    "voucher_stock_too_low", "wallet_closed", "wallet_frozen", "wallet_not_empty",
+}  # fmt: skip
+
+
+async def play(databases: Databases, first_seed: int, *, rounds: int, **overrides: Any) -> Table:
+    """Each round has a seed of its own, with which it can be repeated alone."""
+    table = Table(databases, asyncio.get_running_loop(), [], Counter())
+    for round_seed in range(first_seed, first_seed + rounds):
+        machine = seed(round_seed)(type("Ledger", (RewardRules,), {"table": table}))
+        chosen = settings(
+            max_examples=_SEQUENCES_EACH, stateful_step_count=_STEPS, deadline=None, database=None, **overrides
+        )
+        try:
+            await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
+        except BaseException as failure:
+            failure.add_note(f"To play this round alone: TEST_SEED={round_seed}")
+            raise
+    return table
+
+
+class TestEverySequence:
+    async def test_comes_to_what_paper_says(self, databases: Databases) -> None:
+        again = os.environ.get("TEST_SEED")
+        if again is not None:
+            await play(databases, int(again), rounds=1)
+            return
+        if os.environ.get("TEST_NIGHTLY"):
+            first_seed, rounds = randbelow(10**9), _NIGHTLY_ROUNDS
+        else:
+            first_seed, rounds = 1, _ROUNDS
+        table = await play(databases, first_seed, rounds=rounds)
+        assert {name for name, code in table.seen if code is None} == _COMMANDS
+        assert {code for _, code in table.seen if code is not None} >= _REFUSALS | {"again"}
+
+
+class TestThatItBites:
+    """One defect at a time, found within the sequences of `make test`."""
+
+    @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
+    async def test_finds(self, databases: Databases, monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:
+        defect(monkeypatch)
+        # Shrinking would only tell what is known here.
+        unshrunk = {"phases": (Phase.generate,), "report_multiple_bugs": False}
+        with pytest.raises(Exception) as found:  # noqa: PT011 paper, the ledger or the database may object
+            await play(databases, DEFECTS[defect], rounds=_ROUNDS, **unshrunk)
+        assert "TEST_SEED" in found.value.__notes__[-1]

@@ -1,0 +1,133 @@
+"""Defects that the ledger might have, each put in by hand: the machine has to find every one of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.domain.operations import OperationStatus
+from service.domain.quotes import Quote, QuoteStatus
+from service.domain.rewards import Reward
+from service.domain.transfers import Transfer
+from service.domain.vouchers import Availability, Voucher
+from service.ledger import adjustments, approvals, batch, conversions, holds, orders, reservations, rewards, rules
+from service.ledger.commands import Changes, State
+from service.ledger.reversals import ReverseOriginal
+
+Defect = Callable[[pytest.MonkeyPatch], None]
+
+
+class _Forgetful:
+    """A state that shows some records otherwise than they are."""
+
+    def __init__(self, state: State, shown: Callable[[Any], Any]) -> None:
+        self._state, self._shown = state, shown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def record(self, record_id: str, kind: type[Any]) -> Any:
+        found = self._state.record(record_id, kind)
+        return None if found is None else self._shown(found)
+
+
+def _forgetting(patch: pytest.MonkeyPatch, command: type[Any], shown: Callable[[Any], Any]) -> None:
+    decide = command.decide
+    patch.setattr(command, "decide", lambda self, state: decide(self, _Forgetful(state, shown)))
+
+
+def no_check_of_funds(patch: pytest.MonkeyPatch) -> None:
+    for module in (rules, adjustments, conversions):
+        patch.setattr(module, "require_funds", lambda *_: None)
+
+
+def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "_require_within_limits", lambda *_: None)
+
+
+def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        orders, "_undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),))
+    )
+
+
+def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reservations, "uncharged", lambda wallet, *_, **__: wallet)
+
+
+def the_rest_of_a_hold_stays_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(holds, "release_rest", lambda _, step, *__, **___: step)
+
+
+def freezes_let_everything_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "require_open", lambda *_: None)
+
+
+def a_voucher_never_runs_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Voucher, "availability", lambda *_: Availability.REDEEMABLE)
+
+
+def points_are_earned_twice(patch: pytest.MonkeyPatch) -> None:
+    _forgetting(patch, rewards.EarnPoints, lambda record: None if isinstance(record, Reward) else record)
+
+
+def a_transfer_is_reversed_twice(patch: pytest.MonkeyPatch) -> None:
+    def shown(record: Any) -> Any:
+        return record._replace(reversal_id=None)
+
+    _forgetting(patch, ReverseOriginal, shown)
+
+
+def a_quote_is_used_twice(patch: pytest.MonkeyPatch) -> None:
+    def shown(record: Any) -> Any:
+        return record._replace(status=QuoteStatus.OPEN) if isinstance(record, Quote) else record
+
+    _forgetting(patch, conversions.ConvertMoney, shown)
+
+
+def what_was_paid_is_canceled(patch: pytest.MonkeyPatch) -> None:
+    def shown(record: Any) -> Any:
+        is_paid = isinstance(record, Transfer) and record.status is OperationStatus.SUCCESS
+        return record._replace(status=OperationStatus.REQUIRES_APPROVAL) if is_paid else record
+
+    _forgetting(patch, approvals.CancelPayment, shown)
+
+
+def what_was_answered_is_still_awaited(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(approvals, "_answered_rows", lambda _: ())
+
+
+def the_same_admin_approves(patch: pytest.MonkeyPatch) -> None:
+    def shown(record: Any) -> Any:
+        return record._replace(requested_by="usr_somebody")
+
+    _forgetting(patch, adjustments.ApproveAdjustment, shown)
+
+
+def keys_are_forgotten_within_a_batch(patch: pytest.MonkeyPatch) -> None:
+    run = batch.Batch.run
+
+    def forgetting(self: batch.Batch, command: Any) -> batch.Decided:
+        self._answers.clear()
+        return run(self, command)
+
+    patch.setattr(batch.Batch, "run", forgetting)
+
+
+# With the seed of the first round that finds it, so that it is found at once; any other does in time.
+DEFECTS: dict[Defect, int] = {
+    no_check_of_funds: 1,
+    no_check_of_limits: 1,
+    nothing_comes_back_when_the_bank_declines: 1,
+    limits_are_not_given_back: 1,
+    the_rest_of_a_hold_stays_held: 2,
+    freezes_let_everything_out: 1,
+    a_voucher_never_runs_out: 1,
+    points_are_earned_twice: 4,
+    a_transfer_is_reversed_twice: 2,
+    a_quote_is_used_twice: 2,
+    what_was_paid_is_canceled: 1,
+    what_was_answered_is_still_awaited: 1,
+    the_same_admin_approves: 5,
+    keys_are_forgotten_within_a_batch: 1,
+}

@@ -1,0 +1,232 @@
+"""What the database holds of a sequence, beside what paper says that it should."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.database import Databases, session_in_transaction
+from service.domain.clock import to_rfc3339
+from service.domain.policy import Policy
+from service.domain.records import Record
+from service.domain.wallets import new_wallet
+from service.ledger.audit_events import Unchanged
+from service.ledger.batch import Decided
+from service.ledger.commands import Command
+from service.repositories import records as record_repository
+from service.repositories import users as user_repository
+from service.repositories import wallets as wallet_repository
+from service.repositories.records import HOMES
+from service.services.trial_balance import TrialBalance, draw_up_trial_balance
+from tests.factories import build_user, run
+from tests.model.books import Paper
+
+_GENESIS = "0" * 64
+_SIGNS: Mapping[str, tuple[int, int]] = {
+    "DEPOSIT": (1, 0), "TRANSFER_IN": (1, 0), "CREDIT": (1, 0), "REVERSAL_IN": (1, 0), "CONVERSION_IN": (1, 0),
+    "POINTS_EARNED": (1, 0), "TRANSFER_OUT": (-1, 0), "DEBIT": (-1, 0), "REVERSAL_OUT": (-1, 0),
+    "CONVERSION_OUT": (-1, 0), "VOUCHER": (-1, 0), "WITHDRAWAL": (-1, 1), "HOLD": (-1, 1),
+    "WITHDRAWAL_SETTLEMENT": (0, -1), "HOLD_CAPTURE": (0, -1), "WITHDRAWAL_REFUND": (1, -1), "HOLD_RELEASE": (1, -1),
+}  # fmt: skip
+_SHUT = {None: ("active", None), "closed": ("closed", None)}
+
+Row = dict[str, Any]
+
+
+class Heard(NamedTuple):
+    """How a command ended, and what its client was told."""
+
+    code: str | None
+    is_again: bool
+    body: bytes | None
+
+
+def heard(decided: Decided) -> Heard:
+    if isinstance(decided.error, Unchanged):
+        # It has no code: services take it for success.
+        return Heard("unchanged", False, None)
+    if decided.error is not None:
+        return Heard(decided.error.code, False, None)
+    answer = decided.answer
+    if answer is None:
+        return Heard(None, False, None)
+    refused = answer.status_code >= 400
+    return Heard(orjson.loads(answer.body)["error"] if refused else None, answer.replayed, answer.body)
+
+
+class Evidence:
+    """`_last` is the newest entry that was seen of each wallet."""
+
+    def __init__(self, databases: Databases, policy: Policy) -> None:
+        self.databases, self.policy = databases, policy
+        self.outside: Counter[tuple[str, str]] = Counter()
+        self._last: dict[str, Row] = {}
+
+    async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
+        """Wallets by id, with owner and currency."""
+        async with session_in_transaction(self.databases.client) as session:
+            await user_repository.insert_many([build_user(id=user) for user in users], session=session)
+            await wallet_repository.insert_many(
+                [new_wallet(name, owner, currency, now) for name, (owner, currency) in wallets.items()],
+                session=session,
+            )
+
+    async def insert(self, record: Record) -> None:
+        """One that no command makes."""
+        async with session_in_transaction(self.databases.client) as session:
+            await record_repository.insert_many([record], session=session)
+
+    async def let_act(self, user: str, *, is_active: bool) -> None:
+        await self.databases.wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
+
+    async def run(self, commands: Sequence[Command]) -> list[Heard]:
+        return [heard(decided) for decided in await run(self.databases, *commands, policy=self.policy)]
+
+    async def compare(self, paper: Paper, names: Iterable[str]) -> None:
+        """Every wallet, all that is awaited, and the records of these names."""
+        rows = await self._find("wallets", paper.purses)
+        await asyncio.gather(
+            self._compare_entries(rows), self._compare_records(paper, names), self._compare_outbox(paper)
+        )
+        for name, purse in paper.purses.items():
+            row = rows[name]
+            status, freeze = _SHUT.get(purse.shut, ("frozen", purse.shut))
+            expected = (purse.free, purse.aside, len(purse.open), status, freeze, purse.used(paper.now))
+            is_now = _used(row["usage"], paper.now)
+            found = (row["available"], row["held"], row["open_operations"], row["status"], row["freeze"], is_now)
+            assert found == expected, f"{name} of {purse.owner} in {purse.currency}: {found}, on paper {expected}"
+            own = {limit: value for limit, value in (row["limits"] or {}).items() if value is not None}
+            assert own == (purse.own_limits or {})
+            assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
+
+    async def _find(self, collection: str, names: Iterable[str]) -> dict[str, Row]:
+        found = self.databases.wallet[collection].find({"_id": {"$in": list(names)}})
+        return {row["_id"]: row for row in await found.to_list()}
+
+    async def _compare_entries(self, wallets: Mapping[str, Row]) -> None:
+        """What has come since: one chain for each wallet, which ends in what the wallet holds."""
+        last_seq = {name: self._last[name]["seq"] if name in self._last else 0 for name in wallets}
+        moved = [name for name in wallets if wallets[name]["seq"] != last_seq[name]]
+        entries: list[Row] = []
+        if moved:
+            since = [{"wallet_id": name, "seq": {"$gt": last_seq[name]}} for name in moved]
+            entries = await self.databases.wallet["transaction_logs"].find({"$or": since}).sort("seq").to_list()
+        between: dict[str, int] = defaultdict(int)
+        for entry in entries:
+            self._follow(entry)
+            taken = entry["available_before"] + entry["held_before"] - entry["available_after"] - entry["held_after"]
+            if entry["counterparty"].startswith("wal_"):
+                between[entry["currency"]] += taken
+            else:
+                self.outside[entry["counterparty"], entry["currency"]] += taken
+        assert not any(between.values()), f"wallets gave one another {dict(between)} more than they took"
+        for name in moved:
+            wallet, last = wallets[name], self._last[name]
+            assert (wallet["seq"], wallet["head_hash"]) == (last["seq"], last["hash"])
+            assert (wallet["available"], wallet["held"]) == (last["available_after"], last["held_after"])
+            assert wallet["updated_at"] >= last["created_at"]
+
+    def _follow(self, entry: Row) -> None:
+        last = self._last.get(entry["wallet_id"])
+        if last is None:
+            at, expected = entry["created_at"], (1, _GENESIS, 0, 0)
+        else:
+            at = last["created_at"]
+            expected = (last["seq"] + 1, last["hash"], last["available_after"], last["held_after"])
+        before = entry["available_before"], entry["held_before"]
+        assert (entry["seq"], entry["prev_hash"], *before) == expected, f"the chain of {entry['wallet_id']} is broken"
+        assert entry["created_at"] >= at
+        free, aside = _SIGNS[entry["type"]]
+        after = before[0] + free * entry["amount"], before[1] + aside * entry["amount"]
+        assert (entry["available_after"], entry["held_after"]) == after
+        assert min(*after, entry["amount"] - 1) >= 0
+        assert entry["hash"] == _hash_of(entry)
+        self._last[entry["wallet_id"]] = entry
+
+    async def _compare_records(self, paper: Paper, names: Iterable[str]) -> None:
+        """Those that were refused are not there."""
+        by_collection: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            by_collection[HOMES[name.partition("_")[0]].document.get_collection_name()].append(name)
+        for collection, wanted in by_collection.items():
+            rows = await self._find(collection, wanted)
+            for name in wanted:
+                thing = paper.things.get(name)
+                assert (thing is None) == (name not in rows), f"{name} is {'missing' if thing else 'there'}"
+                if thing is not None:
+                    row = rows[name]
+                    row["tries_left"] = row["challenge"]["tries_left"] if row.get("challenge") else None
+                    expected = dict(thing.shown())
+                    found = {fact: row.get(fact) for fact in expected}
+                    assert found == expected, f"{name} is {found}, on paper {expected}"
+
+    async def _compare_outbox(self, paper: Paper) -> None:
+        rows = await self.databases.wallet["outbox"].find({"subject_id": {"$in": list(paper.things)}}).to_list()
+        found = {(row["_id"], row["due_at"]) for row in rows}
+        expected = set(paper.awaited.items())
+        assert found == expected, f"awaited are also {found - expected}, and not {expected - found}"
+
+    async def conclude(self, paper: Paper) -> None:
+        """What only has to be looked at once, at the end."""
+        await self.compare(paper, paper.things)
+        held = {account: balance for account, balance in self.outside.items() if balance}
+        assert held == {account: balance for account, balance in paper.outside.items() if balance}
+        users = {name.partition(":")[0] for name in paper.answers}
+        keys = self.databases.wallet["idempotency_keys"].find(
+            {"$or": [{"_id": {"$gte": f"{user}:", "$lt": f"{user};"}} for user in users or {"nobody"}]}, {"_id": 1}
+        )
+        assert {row["_id"] for row in await keys.to_list()} == set(paper.answers)
+        rows = await self.databases.wallet["audit_events"].find(
+            {"actor_id": {"$in": sorted({purse.owner for purse in paper.purses.values()})}}, sort=[("_id", 1)]
+        ).to_list()  # fmt: skip
+        assert [(row["actor_id"], row["action"], row["subject_id"]) for row in rows] == paper.audited
+
+    async def forget_awaited(self, paper: Paper) -> None:
+        """Nobody will ever come for it."""
+        await self.databases.wallet["outbox"].delete_many({"_id": {"$in": list(paper.awaited)}})
+
+
+class Accounts(NamedTuple):
+    """The trial balance as numbers: what each account has, and what is left over in each currency."""
+
+    accounts: Mapping[tuple[str, str], int]
+    left_over: Mapping[str, tuple[int, int]]
+
+
+async def draw_up(databases: Databases) -> Accounts:
+    balance: TrialBalance = await draw_up_trial_balance(databases.client)
+    return Accounts(
+        {(one.account, one.currency): one.balance for part in balance.currencies for one in part.accounts},
+        {part.currency: (part.total, part.between_wallets.balance) for part in balance.currencies},
+    )
+
+
+def compare_accounts(before: Accounts, after: Accounts, paper: Paper) -> None:
+    """What a sequence did to the books of all, which other tests may have left unbalanced."""
+    for currency, left_over in after.left_over.items():
+        assert left_over == before.left_over.get(currency, (0, 0)), f"{currency} no longer adds up: {left_over}"
+    for account, balance in after.accounts.items():
+        assert balance - before.accounts.get(account, 0) == paper.outside[account], f"{account} has {balance}"
+
+
+def _used(usage: Row, now: datetime) -> tuple[int, int, int]:
+    """Of the windows that still run."""
+    hour = usage["hour_count"] if usage["hour"] == f"{now:%Y-%m-%dT%H}" else 0
+    day = usage["day_amount"] if usage["day"] == f"{now:%Y-%m-%d}" else 0
+    month = usage["month_amount"] if usage["month"] == f"{now:%Y-%m}" else 0
+    return hour, day, month
+
+
+def _hash_of(entry: Row) -> str:
+    """As the README has it: JSON, its keys sorted, no white space, without the hash and a category that is null."""
+    sealed = {name: value for name, value in entry.items() if name not in ("_id", "hash")}
+    sealed |= {"id": entry["_id"], "created_at": to_rfc3339(entry["created_at"])}
+    if sealed.get("category") is None:
+        sealed.pop("category", None)
+    text = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

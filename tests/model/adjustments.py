@@ -1,0 +1,185 @@
+"""On paper: what admins and services do: adjust, reverse, freeze, thaw, close, set limits; all of it accounted for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.model.books import Refused, Thing
+from tests.model.conversions import ConversionPaper
+from tests.model.transfers import Transfer
+
+HOUSE = "house:adjustments"
+
+
+@dataclass
+class Adjustment(Thing):
+    is_credit: bool
+    decided_by: str | None = None
+    reversal: str | None = None
+
+    def shown(self) -> Mapping[str, object]:
+        return {"status": self.status, "decided_by": self.decided_by, "reversal_id": self.reversal}
+
+
+@dataclass
+class Reversal(Thing):
+    """`short` is what the house had to bear."""
+
+    short: int
+
+    def shown(self) -> Mapping[str, object]:
+        return {"status": self.status, "amount": self.amount, "shortfall": self.short}
+
+
+class AdjustmentPaper(ConversionPaper):
+    # By currency: above it a second admin has to agree.
+    second_admin_above: dict[str, int]
+
+    def request_adjustment(
+        self, name: str, user: str, token: int | None, purse: str, currency: str, amount: int, *, is_credit: bool,
+        is_admin: bool,
+    ) -> dict[str, object]:  # fmt: skip
+        self.require_asker(user, token)
+        if self.purses[purse].currency != currency:
+            raise Refused("currency_mismatch")
+        if not is_admin:
+            (self.require_way_in if is_credit else self.require_way_out)(purse)
+        self._require_adjustable(purse, amount, is_credit=is_credit)
+        adjustment = Adjustment(user, purse, amount, "requires_approval", is_credit)
+        self.things[name] = adjustment
+        self.audited.append((user, "adjustment.requested", name))
+        if is_admin and currency in self.second_admin_above and amount > self.second_admin_above[currency]:
+            self.purses[purse].open.add(name)
+        else:
+            self._adjust(adjustment, user)
+        return {"status": adjustment.status, "amount": amount}
+
+    def _require_adjustable(self, purse: str, amount: int, *, is_credit: bool) -> None:
+        if self.purses[purse].shut == "closed":
+            raise Refused("wallet_closed")
+        (self.require_room if is_credit else self.require_money)(purse, amount)
+
+    def _adjust(self, adjustment: Adjustment, by: str) -> None:
+        self.give(adjustment.purse, adjustment.amount * (1 if adjustment.is_credit else -1), account=HOUSE)
+        adjustment.status, adjustment.decided_by = "success", by
+
+    def approve(self, name: str, user: str, token: int | None) -> dict[str, object]:
+        adjustment = self._undecided(name, user, token)
+        if adjustment.owner == user:
+            raise Refused("second_admin_required")
+        self._require_adjustable(adjustment.purse, adjustment.amount, is_credit=adjustment.is_credit)
+        self._adjust(adjustment, user)
+        self.purses[adjustment.purse].open.remove(name)
+        self.audited.append((user, "adjustment.approved", name))
+        return {"status": "success"}
+
+    def reject(self, name: str, user: str, token: int | None) -> dict[str, object]:
+        adjustment = self._undecided(name, user, token)
+        adjustment.status, adjustment.decided_by = "rejected", user
+        self.purses[adjustment.purse].open.remove(name)
+        self.audited.append((user, "adjustment.rejected", name))
+        return {}
+
+    def _undecided(self, name: str, user: str, token: int | None) -> Adjustment:
+        self.require_asker(user, token)
+        adjustment = self.thing(name, Adjustment)
+        if adjustment.status != "requires_approval":
+            raise Refused("illegal_transition")
+        return adjustment
+
+    # --- taken back
+
+    def way_back(self, original: str) -> tuple[str | None, str | None]:
+        """From which purse to which; None is the house."""
+        thing = self.things[original]
+        if isinstance(thing, Transfer):
+            return thing.to, thing.purse
+        return (thing.purse, None) if isinstance(thing, Adjustment) and thing.is_credit else (None, thing.purse)
+
+    def reverse(
+        self, name: str, user: str, token: int | None, original_name: str, *, is_forced: bool
+    ) -> dict[str, object]:
+        self.require_asker(user, token)
+        original = self.things[original_name]
+        assert isinstance(original, Transfer | Adjustment)
+        if original.reversal is not None:
+            raise Refused("already_reversed")
+        if original.status != "success":
+            raise Refused("illegal_transition")
+        giver, taker = self.way_back(original_name)
+        if any(purse is not None and self.purses[purse].shut == "closed" for purse in (giver, taker)):
+            raise Refused("wallet_closed")
+        short = 0 if giver is None else max(0, original.amount - self.purses[giver].free)
+        if short and not is_forced:
+            raise Refused("reversal_not_covered")
+        if taker is not None:
+            self.require_room(taker, original.amount)
+        currency = self.purses[original.purse].currency
+        if giver is not None:
+            self.take(giver, original.amount - short)
+            self.outside[HOUSE, currency] += original.amount - short
+        if taker is not None:
+            self.give(taker, original.amount, account=HOUSE)
+        if isinstance(original, Transfer):
+            self.unspend(original.purse, original_name)
+        original.reversal = name
+        self.things[name] = Reversal(user, original.purse, original.amount, "success", short)
+        kind = "transfer" if isinstance(original, Transfer) else "adjustment"
+        self.audited.append((user, f"{kind}.reversed", original_name))
+        return {"amount": original.amount, "shortfall": short, "taken": original.amount - short}
+
+    # --- what becomes of a purse
+
+    def freeze(self, purse: str, user: str, token: int | None, shut: str) -> dict[str, object]:
+        self.require_asker(user, token)
+        self._require_other(purse, self.purses[purse].shut == shut)
+        self.purses[purse].shut = shut
+        self.audited.append((user, "wallet.frozen", purse))
+        return {}
+
+    def unfreeze(self, purse: str, user: str, token: int | None) -> dict[str, object]:
+        self.require_asker(user, token)
+        self._require_other(purse, self.purses[purse].shut is None)
+        self.purses[purse].shut = None
+        self.audited.append((user, "wallet.unfrozen", purse))
+        return {}
+
+    def close(
+        self, name: str, user: str, token: int | None, *, is_admin: bool, has_reason: bool
+    ) -> dict[str, object]:  # fmt: skip
+        """By its owner while nothing is wrong with it, by an admin with a reason; empty, and with nothing under way."""
+        self.require_asker(user, token)
+        purse = self.purses[name]
+        if purse.owner != user and not is_admin:
+            raise Refused("not_found")
+        if purse.owner != user and not has_reason:
+            raise Refused("invalid_fields")
+        if purse.shut == "closed":
+            raise Refused("unchanged")
+        if purse.shut is not None and not is_admin:
+            raise Refused("wallet_frozen")
+        if purse.free or purse.aside:
+            raise Refused("wallet_not_empty")
+        if purse.open:
+            raise Refused("wallet_has_open_operations")
+        purse.shut = "closed"
+        self.audited.append((user, "wallet.closed", name))
+        return {}
+
+    def set_limits(
+        self, owner: str, currency: str, user: str, token: int | None, limits: dict[str, int] | None
+    ) -> dict[str, object]:
+        """In place of the usual ones; None takes them away again."""
+        self.require_asker(user, token)
+        name = self.purse_of(owner, currency)
+        if name is None:
+            raise Refused("not_found")
+        self._require_other(name, self.purses[name].own_limits == limits)
+        self.purses[name].own_limits = limits
+        self.audited.append((user, "limits.reset" if limits is None else "limits.set", name))
+        return {}
+
+    def _require_other(self, purse: str, is_so_already: bool) -> None:
+        if self.purses[purse].shut == "closed":
+            raise Refused("wallet_closed")
+        if is_so_already:
+            raise Refused("unchanged")

@@ -1,0 +1,263 @@
+"""Books on paper: what anybody would write down of wallets, in plain numbers. Nothing of the service is imported here.
+
+A purse is a wallet, a thing is a record. What a purse has spent is kept as a list, and what is awaited as a dict of
+rows; nothing is counted in passing, so that no counter can be wrong in the same way as the service's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+# What a JSON number carries exactly.
+MOST = 2**53 - 1
+
+# Refusals that are about who asks and when: the same request may fare better another time, so no key keeps them.
+_FORGOTTEN = {
+    "account_deactivated",
+    "unauthenticated",
+    "forbidden",
+    "second_admin_required",
+    "invalid_code",
+    "hold_guaranteed",
+}
+
+
+class Refused(Exception):
+    """By its code. Whoever raises it after a change means the change to stay."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass
+class Spending:
+    """What counts for the limits: so much at that time, and as one operation unless it came to nothing."""
+
+    at: datetime
+    amount: int
+    number: int = 1
+
+
+@dataclass
+class Purse:
+    """`free` can be spent, `aside` is set aside; `shut` is in, out, both or closed; `open` names what may move it."""
+
+    owner: str
+    currency: str
+    free: int = 0
+    aside: int = 0
+    shut: str | None = None
+    open: set[str] = field(default_factory=set)
+    spent: dict[str, Spending] = field(default_factory=dict)
+    own_limits: "dict[str, int] | None" = None
+
+    def used(self, at: datetime) -> tuple[int, int, int]:
+        """Operations in this hour, and amounts of this day and this month."""
+        hour = [one.number for one in self.spent.values() if f"{one.at:%Y%m%d%H}" == f"{at:%Y%m%d%H}"]
+        day = [one.amount for one in self.spent.values() if f"{one.at:%Y%m%d}" == f"{at:%Y%m%d}"]
+        month = [one.amount for one in self.spent.values() if f"{one.at:%Y%m}" == f"{at:%Y%m}"]
+        return sum(hour), sum(day), sum(month)
+
+
+@dataclass
+class Thing:
+    """Anything that commands make. `owner` asked for it."""
+
+    owner: str
+    purse: str
+    amount: int
+    status: str
+
+    def shown(self) -> Mapping[str, object]:
+        """What its record has to say of it."""
+        return {"status": self.status}
+
+
+_Kind = TypeVar("_Kind", bound=Thing)
+
+
+class Said(NamedTuple):
+    """What a command comes to: the code of its refusal, and whether that is an earlier answer given again."""
+
+    code: str | None
+    is_again: bool
+    # What the answer's body has to show.
+    shows: Mapping[str, object]
+
+
+@dataclass
+class Paper:
+    """The books themselves, and what every noun needs of them."""
+
+    now: datetime
+    # By currency: per_transaction, per_day, per_month, count_per_hour.
+    limits: dict[str, dict[str, int]]
+    people: dict[str, int] = field(default_factory=dict)
+    purses: dict[str, Purse] = field(default_factory=dict)
+    things: dict[str, Thing] = field(default_factory=dict)
+    # What the bank and the house have, by account and currency.
+    outside: Counter[tuple[str, str]] = field(default_factory=Counter)
+    awaited: dict[str, datetime] = field(default_factory=dict)
+    answers: dict[str, tuple[str, Said]] = field(default_factory=dict)
+    # Who did what to what, of the deeds that are accounted for.
+    audited: list[tuple[str, str, str]] = field(default_factory=list)
+
+    # --- commands in general
+
+    def hear(self, key: str | None, fingerprint: str, act: Callable[[], Mapping[str, object]]) -> Said:
+        """One command, with the client's key where there is a client."""
+        if key is not None and key in self.answers:
+            known, said = self.answers[key]
+            return said._replace(is_again=True) if known == fingerprint else Said("idempotency_key_reused", False, {})
+        try:
+            said = Said(None, False, act())
+        except Refused as refusal:
+            said = Said(refusal.code, False, {})
+        if key is not None and said.code not in _FORGOTTEN:
+            self.answers[key] = fingerprint, said
+        return said
+
+    @contextmanager
+    def undone_when_refused(self) -> Iterator[None]:
+        before = deepcopy(self.__dict__)
+        try:
+            yield
+        except Refused:
+            self.__dict__.update(before)
+            raise
+
+    def require_asker(self, user: str, token: int | None) -> None:
+        if user not in self.people:
+            raise Refused("account_deactivated")
+        if token is not None and token != self.people[user]:
+            raise Refused("unauthenticated")
+
+    def of(self, *kinds: type[_Kind]) -> list[str]:
+        """The ids of the things of these kinds, oldest first."""
+        return [name for name, thing in self.things.items() if isinstance(thing, kinds)]
+
+    def thing(self, name: str, kind: type[_Kind]) -> _Kind:
+        thing = self.things.get(name)
+        if not isinstance(thing, kind):
+            raise Refused("not_found")
+        return thing
+
+    # --- purses
+
+    def purse_of(self, owner: str | None, currency: str) -> str | None:
+        for name, purse in self.purses.items():
+            if (purse.owner, purse.currency) == (owner, currency):
+                return name
+        return None
+
+    def require_way_out(self, name: str) -> None:
+        shut = self.purses[name].shut
+        if shut == "closed":
+            raise Refused("wallet_closed")
+        if shut in ("out", "both"):
+            raise Refused("wallet_frozen")
+
+    def require_way_in(self, name: str) -> None:
+        shut = self.purses[name].shut
+        if shut == "closed":
+            raise Refused("wallet_closed")
+        if shut in ("in", "both"):
+            raise Refused("wallet_frozen")
+
+    def require_room(self, name: str, amount: int, code: str = "balance_overflow") -> None:
+        if self.purses[name].free + self.purses[name].aside + amount > MOST:
+            raise Refused(code)
+
+    def require_money(self, name: str, amount: int) -> None:
+        if self.purses[name].free < amount:
+            raise Refused("insufficient_funds")
+
+    def require_may_spend(self, name: str, amount: int) -> None:
+        """What the owner wants to let out of it: way, money, limits."""
+        self.require_way_out(name)
+        self.require_money(name, amount)
+        ceilings = self.ceilings(name)
+        number, today, this_month = self.purses[name].used(self.now)
+        wanted = {
+            "per_transaction": amount,
+            "count_per_hour": number + 1,
+            "per_day": today + amount,
+            "per_month": this_month + amount,
+        }
+        if any(ceilings.get(limit) and total > ceilings[limit] for limit, total in wanted.items()):
+            raise Refused("limit_exceeded")
+
+    def ceilings(self, name: str) -> dict[str, int]:
+        purse = self.purses[name]
+        return self.limits.get(purse.currency, {}) | (purse.own_limits or {})
+
+    def require_payee(self, name: str | None, amount: int, currency: str) -> str:
+        if name is None or name not in self.purses or self.purses[name].shut == "closed":
+            raise Refused("recipient_not_found")
+        if self.purses[name].currency != currency:
+            raise Refused("currency_mismatch")
+        if self.purses[name].shut in ("in", "both"):
+            raise Refused("recipient_wallet_frozen")
+        self.require_room(name, amount, "recipient_balance_overflow")
+        return name
+
+    # --- money
+
+    def give(self, name: str, amount: int, *, account: str | None = None) -> None:
+        """Into a purse; out of the account, where it is none of the purses that it comes from."""
+        self.purses[name].free += amount
+        if account is not None:
+            self.outside[account, self.purses[name].currency] -= amount
+
+    def take(self, name: str, amount: int, *, account: str | None = None) -> None:
+        self.give(name, -amount, account=account)
+
+    def set_aside(self, name: str, thing: str, amount: int) -> None:
+        self.purses[name].free -= amount
+        self.purses[name].aside += amount
+        self.purses[name].open.add(thing)
+        self.spend(name, thing, amount)
+
+    def put_back(self, name: str, thing: str, amount: int) -> None:
+        """All that was set aside: nothing has been spent."""
+        self.purses[name].free += amount
+        self.purses[name].aside -= amount
+        self.purses[name].open.remove(thing)
+        self.unspend(name, thing)
+
+    def let_go(self, name: str, thing: str, amount: int, *, account: str | None = None) -> None:
+        """Out of what was set aside, for good; what was set aside beyond it has to be seen to by who calls."""
+        self.purses[name].aside -= amount
+        self.purses[name].open.remove(thing)
+        if account is not None:
+            self.outside[account, self.purses[name].currency] += amount
+
+    def spend(self, name: str, thing: str, amount: int) -> None:
+        self.purses[name].spent[thing] = Spending(self.now, amount)
+
+    def unspend(self, name: str, thing: str) -> None:
+        del self.purses[name].spent[thing]
+
+    # --- what is awaited
+
+    def await_bank(self, thing: str) -> None:
+        self.awaited[f"bank_order:{thing}"] = self.now
+
+    def await_answer(self, thing: str, until: datetime) -> None:
+        self.awaited[f"approval_code:{thing}"] = self.now
+        self.awaited[f"expiry:{thing}"] = until
+
+    def await_end(self, thing: str, until: datetime) -> None:
+        self.awaited[f"expiry:{thing}"] = until
+
+    def nothing_awaited(self, thing: str, *topics: str) -> None:
+        for topic in topics or ("bank_order", "approval_code", "expiry"):
+            self.awaited.pop(f"{topic}:{thing}", None)
+
+    def wait(self, time: timedelta) -> None:
+        self.now += time

@@ -1,0 +1,14 @@
+"""On paper: all nouns together."""
+
+from collections.abc import Mapping, Sequence
+
+from tests.model.books import Purse
+from tests.model.rewards import RewardPaper
+
+
+class LedgerPaper(RewardPaper):
+    def open(self, users: Sequence[str], purses: Mapping[str, tuple[str, str]]) -> None:
+        """Empty purses by name, with owner and currency."""
+        self.earnings = []
+        self.people = dict.fromkeys(users, 0)
+        self.purses = {name: Purse(owner, currency) for name, (owner, currency) in purses.items()}

@@ -1,0 +1,130 @@
+"""On paper: deposits and withdrawals, and what the bank says of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tests.model.books import MOST, Paper, Refused, Thing
+
+BANK = "bank"
+CODE_LASTS = timedelta(minutes=5)
+TRIES = 5
+
+
+@dataclass
+class Waiting(Thing):
+    """A payment that may have to be confirmed; with `tries` it still has to."""
+
+    tries: int = 0
+
+    def shown(self) -> Mapping[str, object]:
+        return {"status": self.status, "tries_left": self.tries or None}
+
+
+@dataclass
+class Order(Waiting):
+    """`is_out`: a withdrawal."""
+
+    is_out: bool = False
+    asked_bank: int = 0
+
+    def shown(self) -> Mapping[str, object]:
+        return {**super().shown(), "attempts": self.asked_bank}
+
+
+class OrderPaper(Paper):
+    def request_deposit(self, name: str, user: str, token: int | None, currency: str, amount: int) -> dict[str, object]:
+        """Nothing moves before the bank has the money."""
+        self.require_asker(user, token)
+        purse = self._require_purse(user, currency)
+        self.require_way_in(purse)
+        self.require_room(purse, amount)
+        self.things[name] = Order(user, purse, amount, "pending")
+        self.purses[purse].open.add(name)
+        self.await_bank(name)
+        return {"status": "pending", "amount": amount}
+
+    def request_withdrawal(
+        self, name: str, user: str, token: int | None, currency: str, amount: int, *, asks_code: bool
+    ) -> dict[str, object]:
+        self.require_asker(user, token)
+        purse = self._require_purse(user, currency)
+        self.require_may_spend(purse, amount)
+        self.set_aside(purse, name, amount)
+        order = Order(user, purse, amount, "pending", is_out=True)
+        self.things[name] = order
+        if asks_code:
+            order.status, order.tries = "requires_approval", TRIES
+            self.await_answer(name, self.now + CODE_LASTS)
+        else:
+            self.await_bank(name)
+        return {"status": order.status, "amount": amount}
+
+    def _require_purse(self, user: str, currency: str) -> str:
+        purse = self.purse_of(user, currency)
+        if purse is None:
+            raise Refused("no_wallet_in_currency")
+        return purse
+
+    def begin(self, name: str) -> dict[str, object]:
+        order = self.thing(name, Order)
+        if order.status not in ("pending", "processing"):
+            raise Refused("illegal_transition")
+        order.status = "processing"
+        order.asked_bank += 1
+        return {}
+
+    def settle(self, name: str, amount: int) -> dict[str, object]:
+        """The bank says that it has paid so much."""
+        order = self.thing(name, Order)
+        if not self._hear_bank(name, order, "success", amount):
+            return {}
+        if order.is_out:
+            self.let_go(order.purse, name, amount, account=BANK)
+        else:
+            purse = self.purses[order.purse]
+            if purse.shut == "closed" or purse.free + purse.aside + amount > MOST:
+                # The bank has it and we cannot take it: somebody has to look.
+                order.status = "requires_review"
+                return {}
+            purse.open.remove(name)
+            self.give(order.purse, amount, account=BANK)
+        order.status = "success"
+        self.settled(name, order)
+        return {}
+
+    def settled(self, name: str, order: Order) -> None:
+        """For what may come of it."""
+
+    def fail(self, name: str, amount: int | None) -> dict[str, object]:
+        """The bank says that it won't pay; it says nothing of an amount where it never took the order."""
+        order = self.thing(name, Order)
+        if not self._hear_bank(name, order, "failed", amount):
+            return {}
+        if order.is_out:
+            self.put_back(order.purse, name, order.amount)
+        else:
+            self.purses[order.purse].open.remove(name)
+        order.status = "failed"
+        return {}
+
+    def _hear_bank(self, name: str, order: Order, word: str, amount: int | None) -> bool:
+        """Whether its word changes anything."""
+        agrees = amount in (None, order.amount)
+        if order.status == word and agrees:
+            self.nothing_awaited(name, "bank_order")
+            return False
+        if order.status not in ("pending", "processing", "requires_review"):
+            raise Refused("illegal_transition")
+        self.nothing_awaited(name, "bank_order")
+        if not agrees:
+            order.status = "requires_review"
+        return agrees
+
+    def review(self, name: str) -> dict[str, object]:
+        order = self.thing(name, Order)
+        if order.status not in ("pending", "processing", "requires_review"):
+            raise Refused("illegal_transition")
+        order.status = "requires_review"
+        self.nothing_awaited(name, "bank_order")
+        return {}
