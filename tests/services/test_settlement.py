@@ -276,13 +276,13 @@ class TestReports:
 class TestTheOutbox:
     async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(self, scene: Scene) -> None:
         now = utc_now() + timedelta(seconds=1)
-        taken = await outbox_repository.claim(now=now, lease_s=10, limit=1000)
+        taken = await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000)
         assert scene.operation.id in [row.subject_id for row in taken]
         assert scene.operation.id not in [
-            r.subject_id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1000)
+            r.subject_id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000)
         ]
         later = now + timedelta(seconds=11)
-        again = await outbox_repository.claim(now=later, lease_s=0, limit=1000)
+        again = await outbox_repository.claim(now=later, lease_s=0, limit=1_000_000)
         assert [row.attempts for row in again if row.subject_id == scene.operation.id] == [2]
 
     async def test_two_workers_never_get_the_same_row(self, scene: Scene, databases: Databases) -> None:
