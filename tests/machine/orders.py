@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from service.domain.identifiers import Prefix, new_id
-from service.domain.step_up import CODE_LIFETIME, CODE_TRIES, Challenge
+from service.domain.step_up import CODE_LIFETIME, Challenge
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, RequestDeposit, RequestWithdrawal, Settle
 from tests.machine.base import (
     AMOUNTS,
@@ -22,7 +22,7 @@ from tests.machine.base import (
     move,
 )
 from tests.model.books import MOST
-from tests.model.orders import Order
+from tests.model.orders import TRIES, Order
 
 _DETAILS: dict[str, Any] = {"account": "bank-account-0001", "category": None, "description": None, "metadata": {}}
 _LARGE = st.one_of(AMOUNTS, AMOUNTS, AMOUNTS, st.sampled_from((MOST, MOST - OPENING)))
@@ -32,7 +32,7 @@ _OFF_BY = st.sampled_from((0, 0, 0, 0, 1, 0, 0, 0, 0))
 
 class OrderRules(LedgerMachine):
     def challenge(self, *, asks_code: bool) -> Challenge | None:
-        return Challenge("0" * 32, "right", self.paper.now + CODE_LIFETIME, CODE_TRIES) if asks_code else None
+        return Challenge("0" * 32, "right", self.paper.now + CODE_LIFETIME, TRIES) if asks_code else None
 
     def fund(self) -> None:
         """Each wallet by a deposit that the bank has paid."""
