@@ -71,6 +71,8 @@ _STATEMENT: Final[Shape] = {
     "wallet_id": str, "currency": str, "from": (str, type(None)), "to": (str, type(None)), "opening": dict,
     "closing": dict, "rows": list,
 }  # fmt: skip
+# What a statement's row has besides the entry.
+_ADDED: Final = ("change", "balance")
 _BALANCE: Final[Shape] = dict.fromkeys(("available", "held", "balance", "seq"), int)
 
 
@@ -429,7 +431,7 @@ def check_statement(
         raise NotProvenError("a wallet without entries has nothing, the opening balance is not nothing")
     chain = Chain(statement["wallet_id"], opening["seq"], None, parts, statement["currency"])
     for row in statement["rows"]:
-        _check_time(chain.follow(row), statement)
+        _check_time(chain.follow(_entry_of(row, chain)), statement)
     if (chain.seq, chain.balance) != (closing["seq"], (closing["available"], closing["held"])):
         raise NotProvenError(f"the rows end at entry {chain.seq} with {chain.balance}, the closing balance is another")
     span = f"{len(statement['rows'])} rows, entries {opening['seq'] + 1} to {closing['seq']}"
@@ -463,6 +465,22 @@ def _check_closing(statement: Object, chain: Chain, pages: Sequence[Any], keys: 
     elif proof.leaf["head_hash"] != chain.head_hash:
         raise NotProvenError("the statement ends with another entry than the checkpoint saw")
     return proof.line
+
+
+def _entry_of(row: Any, chain: Chain) -> Any:  # noqa: ANN401 as it was read
+    """The row without what a statement adds to the entry, which has to be what the entry makes."""
+    if not isinstance(row, dict):
+        return row
+    entry = {name: value for name, value in row.items() if name not in _ADDED}
+    amounts: list[Any] = [entry.get(f"{part}_{when}") for when in ("before", "after") for part in ("available", "held")]
+    if not all(isinstance(amount, int) for amount in amounts):
+        # The chain says what is wrong with it.
+        return entry
+    before, after = sum(amounts[:2]), sum(amounts[2:])
+    said = row.get("change"), row.get("balance")
+    if said != (after - before, after):
+        raise NotProvenError(f"entry {chain.seq + 1}: its change or balance in the statement is not what it made")
+    return entry
 
 
 def _balance_in(statement: Object, name: str) -> Object:

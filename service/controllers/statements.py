@@ -13,10 +13,9 @@ from service.controllers.csv_stream import CsvStream, defuse, to_csv
 from service.controllers.dependencies import CurrentUser
 from service.controllers.pagination import Query, QueryTime
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import EntryView, View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.clock import to_rfc3339
-from service.domain.entries import Direction, EntryType
 from service.domain.history import BalancePoint, point_after
 from service.domain.money import to_decimal
 from service.domain.statements import Movement, Statement, Tally, statement_view
@@ -84,20 +83,11 @@ class PointView(View):
     hash: str = _HASH
 
 
-class MovementView(PointView):
-    """An entry and what was in the wallet after it."""
+class MovementView(EntryView):
+    """An entry, whole, and what it did to the balance."""
 
-    id: str = Field(examples=["ent_0198c0ffee0070008000000000000001"])
-    created_at: str = _TIME
-    type: EntryType
-    direction: Direction
-    amount: int = Field(ge=1, examples=[10050])
     change: int = Field(description="Of `balance`: 0 where money was only set aside or came back", examples=[10050])
-    category: str | None = Field(examples=["rent"])
-    reference: str = Field(examples=["dep_0198c0ffee0070008000000000000001"])
-    counterparty: str = Field(examples=["bank"])
-    transaction_id: str = Field(examples=["txn_0198c0ffee0070008000000000000001"])
-    status: str = Field(examples=["success"])
+    balance: int = Field(ge=0, description="`available_after` and `held_after` together", examples=[10050])
 
 
 class StatementView(View):
@@ -116,7 +106,7 @@ class StatementView(View):
     total_in: int = Field(ge=0, examples=[10050])
     total_out: int = Field(ge=0, examples=[0])
     movements: int = Field(ge=0, examples=[1])
-    data: list[MovementView]
+    rows: list[MovementView]
 
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
-from service.domain.entries import EFFECTS, Entry
+from service.domain.entries import EFFECTS, Entry, entry_view
 from service.domain.history import BalancePoint, point_after
 
 
@@ -83,7 +83,7 @@ def statement_view(tally: Tally, movements: list[Movement]) -> dict[str, Any]:
         "total_in": tally.total_in,
         "total_out": tally.total_out,
         "movements": statement.movements,
-        "data": [_movement_view(movement) for movement in movements],
+        "rows": [_movement_view(movement) for movement in movements],
     }
 
 
@@ -98,18 +98,6 @@ def point_view(point: BalancePoint) -> dict[str, Any]:
 
 
 def _movement_view(movement: Movement) -> dict[str, Any]:
-    entry = movement.entry
-    return {
-        "id": entry.id,
-        "created_at": to_rfc3339(entry.created_at),
-        "type": entry.type,
-        "direction": entry.direction,
-        "amount": entry.amount,
-        "change": movement.change,
-        **point_view(point_after(entry)),
-        "category": entry.category,
-        "reference": entry.reference,
-        "counterparty": entry.counterparty,
-        "transaction_id": entry.transaction_id,
-        "status": entry.status,
-    }
+    """The whole entry, so that the statement can be proved by what it says itself."""
+    balance = movement.entry.available_after + movement.entry.held_after
+    return entry_view(movement.entry) | {"change": movement.change, "balance": balance}

@@ -97,7 +97,7 @@ async def busy(app: FastAPI, databases: Databases, settings: Settings) -> AsyncI
 class TestJson:
     async def test_leads_from_the_opening_balance_to_the_closing_one(self, holder: Holder) -> None:
         statement = await holder.json(since_h=2, until_h=6)
-        assert [(row["seq"], row["type"], row["change"], row["balance"]) for row in statement["data"]] == [
+        assert [(row["seq"], row["type"], row["change"], row["balance"]) for row in statement["rows"]] == [
             (2, "WITHDRAWAL", 0, 100_000),
             (3, "TRANSFER_OUT", -2_550, 97_450),
             (4, "WITHDRAWAL_SETTLEMENT", -30_000, 67_450),
@@ -108,7 +108,7 @@ class TestJson:
         assert [closing[name] for name in ("seq", "available", "held", "balance")] == [5, 67_455, 0, 67_455]
         assert (statement["total_in"], statement["total_out"], statement["movements"]) == (5, 32_550, 4)
         assert opening["balance"] + statement["total_in"] - statement["total_out"] == closing["balance"]
-        assert statement["data"][-1]["hash"] == closing["hash"]
+        assert statement["rows"][-1]["hash"] == closing["hash"]
         assert (statement["currency"], statement["wallet_id"]) == ("INR", holder.wallet.id)
         assert StatementView(**statement).model_dump(mode="json", by_alias=True) == statement
 
@@ -129,7 +129,7 @@ class TestJson:
         self, holder: Holder, since_h: float, until_h: float, seqs: list[int]
     ) -> None:
         statement = await holder.json(since_h, until_h)
-        assert [row["seq"] for row in statement["data"]] == seqs
+        assert [row["seq"] for row in statement["rows"]] == seqs
         assert statement["movements"] == len(seqs)
         if not seqs:
             assert statement["opening"] == statement["closing"]
@@ -137,7 +137,7 @@ class TestJson:
     async def test_those_of_two_periods_join(self, holder: Holder) -> None:
         first, second = await holder.json(0, 3), await holder.json(3, 9_000)
         assert first["closing"] == second["opening"]
-        assert len(first["data"] + second["data"]) == len(HISTORY)
+        assert len(first["rows"] + second["rows"]) == len(HISTORY)
 
     async def test_is_refused_where_it_would_be_too_long_and_says_what_to_take(self, busy: Holder) -> None:
         answer = await busy.ask()
@@ -145,7 +145,7 @@ class TestJson:
         assert (answer.status_code, problem["error"]) == (422, "statement_too_long")
         assert (problem["movements"], problem["limit"]) == (MANY, 1_000)
         assert "format=csv" in problem["message"]
-        assert len((await busy.json(since_h=1.5))["data"]) == 1_000
+        assert len((await busy.json(since_h=1.5))["rows"]) == 1_000
 
     async def test_is_refused_where_a_total_is_more_than_json_carries(
         self, api: httpx.AsyncClient, databases: Databases, settings: Settings
@@ -267,7 +267,7 @@ class TestWhileTheWalletMoves:
         monkeypatch.setattr(log_repository, "find_point_before", find_and_be_overtaken)
         if form == "json":
             statement = await holder.json()
-            assert (statement["movements"], len(statement["data"])) == (7, 7)
+            assert (statement["movements"], len(statement["rows"])) == (7, 7)
         else:
             records = await holder.csv()
             assert (len(records), records[-1]["seq"]) == (9, "7")
@@ -284,7 +284,7 @@ class TestWhileTheWalletMoves:
 
         monkeypatch.setattr(log_repository, "find_point_before", find_and_be_overtaken)
         statement = await holder.json(since_h=9_000, until_h=9_001)
-        assert (statement["movements"], statement["data"]) == (0, [])
+        assert (statement["movements"], statement["rows"]) == (0, [])
         assert statement["opening"] == statement["closing"]
 
 

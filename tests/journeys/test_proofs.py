@@ -25,6 +25,9 @@ class TestAPersonWhoTrustsNobody:
             "kept": await person.get("/checkpoints"),
             "wallet": await person.get(f"/wallets/{person.wallet_id}/proof"),
             "entry": await person.get(f"/wallets/{person.wallet_id}/transactions/{entry['id']}/proof"),
+            "statement": await person.get(
+                f"/wallets/{person.wallet_id}/statement?from=2026-01-01T00:00:00Z&to=2126-01-01T00:00:00Z&format=json"
+            ),
         }
         for name, answer in files.items():
             assert answer.status_code == 200, answer.text
@@ -32,6 +35,7 @@ class TestAPersonWhoTrustsNobody:
         known = ("--key", str(tmp_path / "keys"), "--checkpoints", str(tmp_path / "kept"))
         for command in ("wallet", "entry"):
             assert main([command, str(tmp_path / command), *known]) == 0
+        assert main(["statement", str(tmp_path / "statement"), str(tmp_path / "entry"), *known]) == 0
         forged: dict[str, Any] = files["entry"].json()
         forged["entry"]["amount"] += 1
         (tmp_path / "entry").write_text(json.dumps(forged))

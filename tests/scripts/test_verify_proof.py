@@ -51,6 +51,12 @@ _STEPS = (
 )  # fmt: skip
 
 
+def _with_balance(row: Document) -> Document:
+    """As a statement shows the entry."""
+    before, after = (row[f"available_{when}"] + row[f"held_{when}"] for when in ("before", "after"))
+    return row | {"change": after - before, "balance": after}
+
+
 class Ledger(NamedTuple):
     """One wallet's entries, and three checkpoints over it and 599 others: after its entries 2, 5 and 5."""
 
@@ -103,7 +109,7 @@ class Ledger(NamedTuple):
             "to": "2026-03-01T00:00:00.000Z",
             "opening": balance(first - 1),
             "closing": balance(last),
-            "rows": self.rows(first, last),
+            "rows": [_with_balance(row) for row in self.rows(first, last)],
             "generated_at": "2026-03-02T00:00:00.000Z",
         }
 
@@ -553,14 +559,14 @@ class TestAStatement:
     def test_with_another_history_of_the_same_length_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
         forged = ledger.entries[4]._replace(reference="another")
         statement = ledger.statement()
-        statement["rows"][-1] = entry_view(forged._replace(hash=entry_hash(forged)))
+        statement["rows"][-1] = _with_balance(entry_view(forged._replace(hash=entry_hash(forged))))
         assert verify("statement", statement) == 0
         assert verify("statement", statement, ledger.wallet_proof(2)) == 1
         assert verify("statement", statement, ledger.entry_proof(5, 2)) == 1
 
     def test_with_a_forged_row_in_the_middle_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
         statement = ledger.statement()
-        statement["rows"][1] = _resealed(ledger.entries[2], reference="another")
+        statement["rows"][1] = _with_balance(_resealed(ledger.entries[2], reference="another"))
         assert verify("statement", statement) == 1
         assert "entry 4 does not follow" in verify.said
 
@@ -568,14 +574,14 @@ class TestAStatement:
         last = ledger.entries[4]
         more = {name: getattr(last, name) + 1 for name in ("available_before", "available_after")}
         statement = ledger.statement()
-        statement["rows"][-1] = _resealed(last, **more)
+        statement["rows"][-1] = _with_balance(_resealed(last, **more))
         statement["closing"] |= {"available": more["available_after"], "balance": more["available_after"]}
         assert verify("statement", statement) == 1
         assert "the balance before was" in verify.said
 
     def test_with_a_movement_of_no_known_type_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
         statement = ledger.statement()
-        statement["rows"][-1] = _resealed(ledger.entries[4], type="GIFT")
+        statement["rows"][-1] = _with_balance(_resealed(ledger.entries[4], type="GIFT"))
         assert verify("statement", statement) == 1
         assert "unknown type" in verify.said
 
@@ -596,6 +602,12 @@ class TestAStatement:
         assert verify("statement", statement, ledger.wallet_proof(2)) == 1
         assert "another wallet" in verify.said
 
+    def test_with_another_running_balance_or_change_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
+        for name in ("change", "balance"):
+            statement = ledger.statement()
+            statement["rows"][1][name] += 1
+            assert verify("statement", statement) == 1
+
     def test_with_reordered_rows_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
         statement = ledger.statement()
         assert verify("statement", {**statement, "rows": statement["rows"][::-1]}) == 1
@@ -610,7 +622,7 @@ class TestAStatement:
     def test_with_wrong_arithmetic_is_refused_however_well_it_is_sealed(self, ledger: Ledger, verify: Verifier) -> None:
         wrong = ledger.entries[4]._replace(available_after=9_999)
         statement = ledger.statement()
-        statement["rows"][-1] = entry_view(wrong._replace(hash=entry_hash(wrong)))
+        statement["rows"][-1] = _with_balance(entry_view(wrong._replace(hash=entry_hash(wrong))))
         statement["closing"] = {"available": 9_999, "held": 0, "balance": 9_999, "seq": 5}
         assert verify("statement", statement) == 1
         assert "does not lead from" in verify.said
