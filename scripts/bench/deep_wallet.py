@@ -109,6 +109,7 @@ PROBES: Final = (
     Probe(f"page {_DEPTH:.0%} of the way back", lambda subject, _: _deep_page(subject)),
     Probe("page before some time", _page_of_a_time),
     Probe("balance at some time", lambda subject, chance: subject.path(at=subject.moment(chance.random()))),
+    Probe("limits", lambda subject, _: subject.path("/limits")),
     Probe("balance now", lambda subject, _: f"/api/v1/users/{subject.wallet.user_id}/balance"),
     Probe(
         "statement of the last 20 entries",

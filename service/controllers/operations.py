@@ -124,12 +124,12 @@ class OrderRequest(NotedRequest):
 class OperationView(View):
     """A deposit or a withdrawal as it stands."""
 
-    id: str
-    type: OperationType
-    status: OperationStatus
-    amount: int = Field(ge=1)
-    currency: str
-    wallet_id: str
+    id: str = Field(examples=["wdr_0198c0ffee0070008000000000000001"])
+    type: OperationType = Field(examples=["withdrawal"])
+    status: OperationStatus = Field(examples=["pending"])
+    amount: int = Field(ge=1, examples=[10000])
+    currency: str = Field(examples=["INR"])
+    wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
     category: str | None
     description: str | None
     metadata: dict[str, str]
@@ -141,11 +141,11 @@ class OperationView(View):
 
 
 class DepositView(OperationView):
-    source: str
+    source: str = Field(examples=["•••• 0001"])
 
 
 class WithdrawalView(OperationView):
-    destination: str
+    destination: str = Field(examples=["•••• 0001"])
 
 
 class OperationsQuery(PageQuery):

@@ -79,6 +79,7 @@ class Ledger:
         self._patience_s = patience_s
         self._on_committed = on_committed
         self._waiting: deque[Pending] = deque()
+        self._waiting_weight = 0
         self._claims_in_flight: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._closing = False
@@ -106,6 +107,7 @@ class Ledger:
         """However the runner ended: who still waits is sent away instead of waiting for ever."""
         _answer_all(self._waiting, Unavailable(retry_after_s=_RETRY_AFTER_S))
         self._waiting.clear()
+        self._waiting_weight = 0
 
     async def execute(self, command: Command) -> Decided:
         """Decides and commits the command together with whatever else is waiting.
@@ -116,12 +118,13 @@ class Ledger:
         """
         if self._runner is not None and self._runner.done():
             raise Unavailable(retry_after_s=_RETRY_AFTER_S)
-        if self._closing or len(self._waiting) >= self._queue_limit:
+        if self._closing or self._waiting_weight >= self._queue_limit:
             raise LedgerBusy(retry_after_s=_RETRY_AFTER_S)
         if command.claim is not None and command.claim.id in self._claims_in_flight:
             raise IdempotencyKeyInFlight(retry_after_s=_RETRY_AFTER_S)
         pending = Pending(command, perf_counter(), asyncio.get_running_loop().create_future())
         self._waiting.append(pending)
+        self._waiting_weight += command.weight
         self._wake.set()
         decided = await pending.future
         if decided.error is not None:
@@ -167,6 +170,7 @@ class Ledger:
         weight = 0
         while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._batch_limit):
             pending = self._waiting.popleft()
+            self._waiting_weight -= pending.command.weight
             if pending.arrived_s <= overdue_s:
                 _answer_all([pending], Unavailable(retry_after_s=_RETRY_AFTER_S))
             else:

@@ -15,6 +15,7 @@ from service.errors import NotFound
 from service.gateways.mailbox import Mailbox
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.committer import Ledger
+from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories import users as user_repository
@@ -74,8 +75,9 @@ async def confirm_payment(
     """
     payment = await _find_own(payment_id, user)
     consumed = Consumed.NOT_ENROLLED
-    # A payment that waits for nothing uses no code up.
-    if payment.status is OperationStatus.REQUIRES_APPROVAL:
+    # A payment that waits for nothing uses no code up, nor does a request that was answered before.
+    is_waiting = payment.status is OperationStatus.REQUIRES_APPROVAL
+    if is_waiting and not await idempotency_repository.is_answered(claim.id):
         consumed = await consume_factor(user.user_id, code, settings)
     decided = await ledger.execute(
         ConfirmPayment(

@@ -486,6 +486,17 @@ class TestWithAnApp:
         answer = await waiting.payer.confirm(other, code)
         assert (refusal(answer), answer.json()["tries_left"]) == ((422, "invalid_code"), 4)
 
+    async def test_a_refusal_that_is_asked_for_again_costs_no_tries_of_the_app(
+        self, waiting: Waiting, databases: Databases
+    ) -> None:
+        code, _ = await enrol(waiting.payer.api, waiting.payer.headers)
+        await shut(databases, waiting.payer.wallet, Freeze.OUT)
+        first = await waiting.confirm(code, "one-key")
+        assert refusal(first) == (422, "wallet_frozen")
+        for _ in range(7):
+            again = await waiting.confirm(code, "one-key")
+            assert (again.status_code, again.content) == (422, first.content)
+
     async def test_the_code_of_a_mail_sent_before_is_wrong(self, waiting: Waiting) -> None:
         await waiting.work(OutboxTopic.APPROVAL_CODE)
         mailed = await waiting.code()

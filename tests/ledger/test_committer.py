@@ -182,6 +182,19 @@ class TestClients:
         await asyncio.gather(*waiting)
         await committer.ledger.close()
 
+    async def test_a_large_batch_of_transfers_fills_the_queue_by_its_size(self, databases: Databases) -> None:
+        committer = Committer(databases.client, queue_limit=50)
+        sender, recipient = await make_funded_wallet(databases, 100), await make_funded_wallet(databases, 1)
+        batch = batch_of([transfer_of(sender, recipient, 1) for _ in range(50)], is_all_or_nothing=True)
+        waiting = asyncio.create_task(committer.ledger.execute(batch))
+        await asyncio.sleep(0)
+        with pytest.raises(LedgerBusy):
+            await asyncio.wait_for(committer.ledger.execute(withdrawal_of(sender, 1)), 1)
+        committer.ledger.start()
+        await waiting
+        await committer.ledger.execute(withdrawal_of(sender, 1))
+        await committer.ledger.close()
+
     async def test_a_key_whose_first_request_is_being_committed_is_in_flight(
         self, committer: Committer, databases: Databases, admin: Admin
     ) -> None:
