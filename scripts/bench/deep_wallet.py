@@ -260,14 +260,15 @@ def _read(probe: Probe, port: int, shallow: Subject, deep: Subject, requests: in
     """The two wallets by turns, so that they meet the same machine."""
     caller = Caller(port)
     chance = random.Random(probe.name)  # noqa: S311 the same times in each run
-    times: dict[Subject, list[float]] = {shallow: [], deep: []}
+    of_shallow: list[float] = []
+    of_deep: list[float] = []
     for _ in range(requests // _WARM_UP_PART):
-        for subject in times:
+        for subject in (shallow, deep):
             caller.time_ms(subject, probe.path(subject, chance))
     for _ in range(requests):
-        for subject, taken in times.items():
+        for subject, taken in ((shallow, of_shallow), (deep, of_deep)):
             taken.append(caller.time_ms(subject, probe.path(subject, chance)))
-    return Reading(probe, median(times[shallow]), median(times[deep]))
+    return Reading(probe, median(of_shallow), median(of_deep))
 
 
 def _export(stack: Stack, deep: Subject) -> Export:
