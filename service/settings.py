@@ -97,8 +97,23 @@ class Settings(BaseSettings):
     # By currency, in minor units. What is not named has no limit and needs no approval.
     limits: dict[str, LimitSettings] = {}
     # 200,000.00 INR: about what banks confirm by a second factor of their own.
-    step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 20_000_000, "USD": 250_000, "EUR": 250_000}
-    adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {"INR": 100_000_000, "USD": 1_000_000}
+    step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {
+        "INR": 20_000_000,
+        "USD": 250_000,
+        "EUR": 250_000,
+        "GBP": 200_000,
+        "JPY": 375_000,
+        "KWD": 750_000,
+    }
+    adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {
+        "INR": 100_000_000,
+        "USD": 1_000_000,
+        "EUR": 1_000_000,
+        "GBP": 1_000_000,
+        "JPY": 1_500_000,
+        "KWD": 3_000_000,
+        "PTS": 1_000_000,
+    }
 
     # All pairs share one currency, the table's base (gateways/rates.py). Mid-market rates, rounded: a real source is
     # one more class.
@@ -176,13 +191,19 @@ class Settings(BaseSettings):
         return _key_bytes(self.checkpoint_signing_key)
 
     @model_validator(mode="after")
-    def _refuse_what_production_must_not_have(self) -> Self:
+    def _refuse_what_does_not_go_together(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
             raise ValueError("WALLET_BANK_DELAY_MIN_S is above WALLET_BANK_DELAY_MAX_S")
+        if self.bank_recheck_s <= self.bank_timeout_s:
+            raise ValueError("WALLET_BANK_RECHECK_S has to be above WALLET_BANK_TIMEOUT_S: a visit ends with its claim")
         if self.hold_lifetime_s > self.hold_lifetime_max_s:
             raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
         if len({rule.name for rule in self.earning_rules}) < len(self.earning_rules):
             raise ValueError("WALLET_EARNING_RULES has two rules of one name")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_what_production_must_not_have(self) -> Self:
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")

@@ -141,12 +141,12 @@ class OnAdjustment(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApproveAdjustment(OnAdjustment):
-    """By another admin than the one who asked. What no longer fits the wallet goes on waiting."""
+    """By another admin than who asked, and not for themselves. What no longer fits the wallet goes on waiting."""
 
     entry_id: str
 
     def decide_on(self, adjustment: Adjustment, wallet: Wallet) -> Changes:
-        if adjustment.requested_by == self.user_id:
+        if self.user_id in (adjustment.requested_by, adjustment.user_id):
             raise SecondAdminRequired
         _require_adjustable(wallet, adjustment.type, adjustment.amount)
         at = time_of(self.now, wallet)

@@ -18,6 +18,7 @@ from service.errors import (
     IllegalTransition,
     NotFound,
     ReversalNotCovered,
+    SecondAdminRequired,
     WalletClosed,
 )
 from service.ledger.audit_events import AuditedCommand
@@ -91,6 +92,7 @@ class ReverseOriginal(AuditedCommand):
                 shortfall=shortfall,
                 currency=original.currency,
             )
+        self._require_second_admin(original, original.amount if giver is None else shortfall, state)
         if taker is not None and not fits(taker, original.amount):
             raise BalanceOverflow
         at = time_of(self.now, *(wallet for wallet in (giver, taker) if wallet is not None))
@@ -103,6 +105,20 @@ class ReverseOriginal(AuditedCommand):
             answer=lambda _: reversal_view(reversal),
             status_code=_CREATED,
         )
+
+    def _require_second_admin(self, original: Original, borne: int, state: State) -> None:
+        """What one admin may not give away as a credit, they may not give away as a reversal either.
+
+        A debit that was taken back is seen by two where somebody else had made it.
+        """
+        if not state.policy.needs_second_admin(borne, original.currency):
+            return
+        if isinstance(original, Transfer) or original.requested_by == self.user_id:
+            raise SecondAdminRequired(
+                f"The house would bear {borne}, which takes two admins: a credit that another one approves",
+                borne=borne,
+                currency=original.currency,
+            )
 
     def _movements(self, reversal: Reversal, giver: Wallet | None, taker: Wallet | None) -> tuple[Movement, ...]:
         """What is there goes from wallet to wallet; what is missing comes from the house. Nothing is no movement."""

@@ -1,5 +1,6 @@
 """What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
 
+import asyncio
 from typing import assert_never
 
 import structlog
@@ -27,7 +28,9 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)
         case OutboxTopic.APPROVAL_CODE:
-            await send_code(row, desk.mailbox, desk.settings)
+            # A mail server that hangs must not keep a hand of the worker busy for ever.
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.EXPIRY:
             await _end_in_time(row, desk)
         case OutboxTopic.REWARD:

@@ -62,7 +62,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     try:
         async with asyncio.timeout(desk.settings.bank_recheck_s):
             await _visit_bank(operation, row, desk)
-    except BankOutcomeUnknown as unknown:
+    except (BankOutcomeUnknown, TimeoutError) as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
         await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk)
     except IllegalTransition:

@@ -161,7 +161,10 @@ class Books:
         )
         decided = self.run(command)
         there = original.amount if way.from_wallet_id is None else self.expected[way.from_wallet_id]
-        is_possible = original.id not in self.reversed_ids and (is_forced or there >= original.amount)
+        is_covered = there >= original.amount
+        borne = original.amount if way.from_wallet_id is None else max(0, original.amount - there)
+        # Everything here is asked for by one and the same admin.
+        is_possible = original.id not in self.reversed_ids and (is_forced or is_covered) and borne <= _ALONE
         assert decided.refused is not is_possible
         if isinstance(decided.record, Reversal):
             self.reversed_ids.add(original.id)

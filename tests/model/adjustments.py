@@ -64,7 +64,7 @@ class AdjustmentPaper(ConversionPaper):
 
     def approve(self, name: str, user: str, token: int | None) -> dict[str, object]:
         adjustment = self._undecided(name, user, token)
-        if adjustment.owner == user:
+        if user in (adjustment.owner, self.purses[adjustment.purse].owner):
             raise Refused("second_admin_required")
         self._require_adjustable(adjustment.purse, adjustment.amount, is_credit=adjustment.is_credit)
         self._adjust(adjustment, user)
@@ -111,6 +111,13 @@ class AdjustmentPaper(ConversionPaper):
         short = 0 if giver is None else max(0, original.amount - self.purses[giver].free)
         if short and not is_forced:
             raise Refused("reversal_not_covered")
+        borne, bound = (
+            original.amount if giver is None else short,
+            self.second_admin_above.get(self.purses[original.purse].currency),
+        )
+        is_seen_by_two = isinstance(original, Adjustment) and original.owner != user
+        if bound is not None and borne > bound and not is_seen_by_two:
+            raise Refused("second_admin_required")
         if taker is not None:
             self.require_room(taker, original.amount)
         currency = self.purses[original.purse].currency

@@ -237,16 +237,18 @@ class TestLaterVisits:
         assert operation.status is OperationStatus.REQUIRES_REVIEW
         assert await scene.balance() == (4_000, 1_000)
 
-    async def test_a_visit_ends_before_its_claim_does(self, scene: Scene) -> None:
+    async def test_a_visit_ends_with_its_claim_and_counts(self, scene: Scene, databases: Databases) -> None:
         class SilentBank(ScriptedBank):
             async def submit(self, order: BankOrder) -> BankReport:
                 await asyncio.sleep(60)
                 raise AssertionError(f"{order.reference} waited for ever")
 
         scene.settings = scene.settings.model_copy(update={"bank_recheck_s": 0.2})
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(scene.visit(SilentBank()), 5)
+        await asyncio.wait_for(scene.visit(SilentBank()), 5)
         assert (await scene.now()).status is OperationStatus.PROCESSING
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
+        assert row is not None
+        assert row["visits"] == 1
 
 
 class TestReports:
