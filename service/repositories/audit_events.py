@@ -1,11 +1,13 @@
-"""Queries on `audit_events`; they are inserted with the ledger's other records."""
+"""Queries on `audit_events`. What money is concerned with, the ledger inserts with its other records."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from pymongo.asynchronous.client_session import AsyncClientSession
+
 from service.documents import AuditEventDocument
 from service.domain.audit_events import AuditAction, AuditEvent
-from service.repositories.records import from_row
+from service.repositories.records import from_row, to_row
 
 
 class AuditFilter(NamedTuple):
@@ -30,3 +32,8 @@ async def find_newest(wanted: AuditFilter, *, before_id: str | None, limit: int)
         condition["_id"] = {"$lt": before_id}
     found = AuditEventDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
     return [from_row(AuditEvent, row) for row in await found.to_list()]
+
+
+async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> None:
+    """In the transaction of the deed, or by itself where nothing else changes: a login that was refused."""
+    await AuditEventDocument.get_pymongo_collection().insert_one(to_row(event), session=session)
