@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_origin
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+
+from service.errors import FieldError, InvalidFields
 
 # Far above any real order; what is larger is a mistake or an attack.
 BODY_LIMIT_BYTES = 64 * 1024
@@ -63,18 +65,40 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        repeatable = self._repeatable_parameters()
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
+            if request.scope["query_string"]:
+                _refuse_repeated_parameters(strict, repeatable)
             if has_body and not _is_json(strict):
                 raise HTTPException(_WRONG_MEDIA_TYPE)
             return await handle(strict)
 
         return handle_strictly
 
+    def _repeatable_parameters(self) -> frozenset[str]:
+        """Query parameters that are lists, by the name that they are sent under."""
+        models = [one.field_info.annotation for one in self.dependant.query_params]
+        return frozenset(
+            field.alias or name
+            for model in models
+            if isinstance(model, type) and issubclass(model, BaseModel)
+            for name, field in model.model_fields.items()
+            if get_origin(field.annotation) in (list, tuple, set)
+        )
+
 
 class LargeBodyRoute(StrictRoute):
     request_class = LargeBodyRequest
+
+
+def _refuse_repeated_parameters(request: Request, repeatable: frozenset[str]) -> None:
+    """Two readers could each take another one of the two: a proxy that filters the first, FastAPI the last."""
+    names = [name for name, _ in request.query_params.multi_items() if name not in repeatable]
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise InvalidFields(fields=tuple(FieldError(f"/query/{name}", "repeated", "Send it once") for name in repeated))
 
 
 def _is_json(request: Request) -> bool:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from functools import lru_cache
 from time import time
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from uuid import uuid4
 
 import jwt
@@ -80,6 +80,10 @@ def _verify(token: str, secret: str) -> tuple[AccessToken, int]:
     except (jwt.PyJWTError, RecursionError, UnicodeError) as error:
         raise Unauthenticated("The access token is not valid") from error
     roles, token_version = claims.get("roles"), claims.get("ver")
-    if claims.get("typ") != _TYPE or not isinstance(roles, list) or not isinstance(token_version, int):
+    if claims.get("typ") != _TYPE or not _are_texts(roles) or not isinstance(token_version, int):
         raise Unauthenticated("The access token is not valid")
     return AccessToken(claims["sub"], tuple(roles), token_version), int(claims["exp"])
+
+
+def _are_texts(roles: object) -> TypeGuard[list[str]]:
+    return isinstance(roles, list) and all(isinstance(role, str) for role in roles)
