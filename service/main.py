@@ -33,6 +33,7 @@ from service.controllers import (
     webhooks,
     withdrawals,
 )
+from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -108,5 +109,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     declare_problems(app)
+    declare_permissions(app)
     add_middleware(app)
     return app

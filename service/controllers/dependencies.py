@@ -1,17 +1,21 @@
-"""What controllers ask for: the open resources, the user of the token, the idempotency key."""
+"""What controllers ask for: the open resources, who asks and what they may, the idempotency key."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import cache
 from hashlib import sha256
+from itertools import chain
 from typing import Annotated, Any
 from uuid import uuid4
 
 import orjson
-from fastapi import Depends, Header, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, FastAPI, Header, Request, Security, params
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.http import HTTPBase
 
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
+from service.domain.permissions import Permission
 from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
@@ -27,36 +31,55 @@ async def _resources(request: Request) -> Resources:
 
 OpenResources = Annotated[Resources, Depends(_resources)]
 
-_bearer = HTTPBearer(auto_error=False, bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
 
+class _Gate(HTTPBase):
+    """Lets through who has the permission, and says who it is.
 
-async def _current_user(
-    resources: OpenResources, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> AccessToken:
-    if credentials is None:
-        raise Unauthenticated
-    return verify_access_token(credentials.credentials, resources.settings)
-
-
-CurrentUser = Annotated[AccessToken, Depends(_current_user)]
-
-
-def require_roles(*roles: str) -> Callable[[AccessToken], Awaitable[AccessToken]]:
-    """A dependency: the user of the token, who has one of the roles at least. Raises Forbidden.
-
-    Roles are the token's, so that one that was taken away may still be used until the token expires.
+    It reads the request itself: each dependency of its own would cost more than what it does.
     """
 
-    async def with_role(user: CurrentUser) -> AccessToken:
-        if not set(roles) & set(user.roles):
+    def __init__(self, permission: Permission) -> None:
+        super().__init__(scheme="bearer", scheme_name="AccessToken", auto_error=False)
+        self.model = HTTPBearerModel(bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> AccessToken:  # type: ignore[override]  # who it is, not what was sent
+        resources: Resources = request.app.state.resources
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated
+        caller = verify_access_token(token, resources.settings)
+        if not caller.may(self.permission):
             raise Forbidden
-        return user
-
-    return with_role
+        return caller
 
 
-AdminUser = Annotated[AccessToken, Depends(require_roles("admin"))]
-ServiceUser = Annotated[AccessToken, Depends(require_roles("service", "admin"))]
+@cache
+def require(permission: Permission) -> params.Security:
+    """A dependency: who asks, if they have the permission; one beside every route that is not public.
+
+    Raises Unauthenticated, Forbidden. Roles are the token's, so that one that was taken away may still be used until
+    the token expires.
+    """
+    # As scopes, so that it stands in the security requirement of OpenAPI.
+    security: params.Security = Security(_Gate(permission), scopes=[permission])
+    return security
+
+
+def declare_permissions(app: FastAPI) -> None:
+    """Puts each operation's permission into the document by a name of its own as well."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for path in document["paths"].values():
+            for operation in path.values():
+                for requirement in operation.get("security", ()):
+                    for permission in chain.from_iterable(requirement.values()):
+                        operation["x-permission"] = permission
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
 
 
 async def _idempotency_key(
