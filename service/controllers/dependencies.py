@@ -15,8 +15,9 @@ from fastapi.security.http import HTTPBase
 
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.permissions import Permission
+from service.domain.permissions import LIVE_PERMISSIONS, Permission
 from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
+from service.services import users
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
 
@@ -42,6 +43,7 @@ class _Gate(HTTPBase):
         super().__init__(scheme="bearer", scheme_name="AccessToken", auto_error=False)
         self.model = HTTPBearerModel(bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
         self.permission = permission
+        self._is_live = permission in LIVE_PERMISSIONS
 
     async def __call__(self, request: Request) -> AccessToken:  # type: ignore[override]  # who it is, not what was sent
         resources: Resources = request.app.state.resources
@@ -51,6 +53,10 @@ class _Gate(HTTPBase):
         caller = verify_access_token(token, resources.settings)
         if not caller.may(self.permission):
             raise Forbidden
+        if self._is_live:
+            caller = await users.refresh_token(caller)
+            if not caller.may(self.permission):
+                raise Forbidden
         return caller
 
 
@@ -58,8 +64,8 @@ class _Gate(HTTPBase):
 def require(permission: Permission) -> params.Security:
     """A dependency: who asks, if they have the permission; one beside every route that is not public.
 
-    Raises Unauthenticated, Forbidden. Roles are the token's, so that one that was taken away may still be used until
-    the token expires.
+    Raises Unauthenticated, Forbidden; AccountDeactivated too, where the user is looked at. Elsewhere roles are the
+    token's: money routes ask about the user in the ledger's transaction.
     """
     # As scopes, so that it stands in the security requirement of OpenAPI.
     security: params.Security = Security(_Gate(permission), scopes=[permission])

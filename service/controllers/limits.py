@@ -29,7 +29,7 @@ from service.errors import (
     UnsupportedMediaType,
     WalletClosed,
 )
-from service.services import limits
+from service.services import limits, users
 from service.services.access_tokens import AccessToken
 from service.services.limits import WalletLimits
 
@@ -121,7 +121,7 @@ class LimitsView(View):
 async def get_limits(
     wallet_id: _WalletId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], resources: OpenResources
 ) -> Response:
-    owner_id = None if user.may(Permission.WALLETS_ADMIN) else user.user_id
+    owner_id = None if await users.may_now(user, Permission.WALLETS_ADMIN) else user.user_id
     return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
 
 

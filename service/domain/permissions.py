@@ -59,6 +59,24 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
     }
 )
 
+# What a key of a service may be limited to.
+KEY_PERMISSIONS = ROLE_PERMISSIONS["service"]
+# What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
+# Reading what is one's own goes on until the token expires.
+LIVE_PERMISSIONS = frozenset(
+    {
+        Permission.PROFILE_WRITE,
+        Permission.ADJUSTMENTS_READ,
+        Permission.ADJUSTMENTS_ADMIN,
+        Permission.WALLETS_ADMIN,
+        Permission.USERS_ADMIN,
+        Permission.API_KEYS_ADMIN,
+        Permission.LEDGER_ADMIN,
+        Permission.AUDIT_READ,
+        Permission.CATALOGUE_ADMIN,
+    }
+)
+
 
 @lru_cache(maxsize=_REMEMBERED_ROLES)
 def permissions_of(roles: tuple[str, ...]) -> frozenset[Permission]:
