@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.controllers import (
     adjustments,
     admin,
+    api_keys,
     approvals,
     audit_events,
     auth,
@@ -100,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         limits.router,
         wallet_life.router,
         audit_events.router,
+        api_keys.router,
         vouchers.router,
         vouchers.admin_router,
         rewards.router,

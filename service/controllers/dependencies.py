@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
-from itertools import chain
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -13,11 +12,12 @@ from fastapi import Depends, FastAPI, Header, Request, Security, params
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.http import HTTPBase
 
+from service.controllers.schemas import problem_responses
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.permissions import LIVE_PERMISSIONS, Permission
-from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
-from service.services import users
+from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS, Permission
+from service.errors import PROBLEM_MEDIA_TYPE, AccountDeactivated, Forbidden, IdempotencyKeyInvalid, Unauthenticated
+from service.services import api_keys, users
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
 
@@ -33,6 +33,17 @@ async def _resources(request: Request) -> Resources:
 OpenResources = Annotated[Resources, Depends(_resources)]
 
 
+_TOKEN_SCHEME = "AccessToken"  # noqa: S105 a name
+_REFUSALS = (Unauthenticated, Forbidden)
+_API_KEY_HEADER = "X-API-Key"
+_API_KEY_SCHEME = {
+    "type": "apiKey",
+    "in": "header",
+    "name": _API_KEY_HEADER,
+    "description": "Of a service, from `POST /api/v1/admin/api-keys`.",
+}
+
+
 class _Gate(HTTPBase):
     """Lets through who has the permission, and says who it is.
 
@@ -40,20 +51,28 @@ class _Gate(HTTPBase):
     """
 
     def __init__(self, permission: Permission) -> None:
-        super().__init__(scheme="bearer", scheme_name="AccessToken", auto_error=False)
+        super().__init__(scheme="bearer", scheme_name=_TOKEN_SCHEME, auto_error=False)
         self.model = HTTPBearerModel(bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
         self.permission = permission
         self._is_live = permission in LIVE_PERMISSIONS
 
     async def __call__(self, request: Request) -> AccessToken:  # type: ignore[override]  # who it is, not what was sent
         resources: Resources = request.app.state.resources
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated
-        caller = verify_access_token(token, resources.settings)
+        sent = request.headers.get("Authorization")
+        key = request.headers.get(_API_KEY_HEADER)
+        if key is not None:
+            if sent is not None:
+                raise Unauthenticated("Send an access token or an API key, not both")
+            caller = await api_keys.authenticate(key, resources.key_uses)
+        else:
+            scheme, _, token = (sent or "").partition(" ")
+            if scheme.lower() != "bearer" or not token:
+                raise Unauthenticated
+            caller = verify_access_token(token, resources.settings)
         if not caller.may(self.permission):
             raise Forbidden
-        if self._is_live:
+        # Whoever comes with a key was looked at already.
+        if self._is_live and key is None:
             caller = await users.refresh_token(caller)
             if not caller.may(self.permission):
                 raise Forbidden
@@ -73,19 +92,34 @@ def require(permission: Permission) -> params.Security:
 
 
 def declare_permissions(app: FastAPI) -> None:
-    """Puts each operation's permission into the document by a name of its own as well."""
+    """Completes what the document says of each route that is not public.
+
+    That is its permission, the API keys that may have it, and the refusals of whoever has not.
+    """
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
+        document["components"]["securitySchemes"]["ApiKey"] = _API_KEY_SCHEME
         for path in document["paths"].values():
             for operation in path.values():
-                for requirement in operation.get("security", ()):
-                    for permission in chain.from_iterable(requirement.values()):
-                        operation["x-permission"] = permission
+                for permission in operation.get("security", [{}])[0].get(_TOKEN_SCHEME, ()):
+                    _declare_permission(operation, permission)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
+
+
+def _declare_permission(operation: dict[str, Any], permission: str) -> None:
+    operation["x-permission"] = permission
+    operation["security"] = [{_TOKEN_SCHEME: [permission]}]
+    if permission in KEY_PERMISSIONS:
+        operation["security"].append({"ApiKey": [permission]})
+    refusals = (Unauthenticated, Forbidden, AccountDeactivated) if permission in LIVE_PERMISSIONS else _REFUSALS
+    for status, response in problem_responses(*refusals).items():
+        declared = operation["responses"].setdefault(str(status), response)
+        examples = declared["content"][PROBLEM_MEDIA_TYPE]["examples"]
+        examples.update(response["content"][PROBLEM_MEDIA_TYPE]["examples"] | examples)
 
 
 async def _idempotency_key(
