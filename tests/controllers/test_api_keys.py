@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,10 +14,10 @@ from fastapi import FastAPI
 from service.controllers.api_keys import _EXAMPLE, _TEXT, ApiKeyView, IssuedKeyView
 from service.controllers.schemas import PageView
 from service.database import Databases
-from service.domain.api_keys import read_key_text
+from service.domain.api_keys import PREFIX_ALPHABET, PREFIX_LENGTH, read_key_text
 from service.domain.clock import to_rfc3339, utc_now
 from service.domain.permissions import KEY_PERMISSIONS, Permission
-from service.services import api_keys
+from service.repositories import api_keys as key_repository
 from service.settings import Settings
 from service.startup import Resources
 from tests.controllers.test_permissions import gated_routes
@@ -56,7 +57,12 @@ async def change(databases: Databases, key: dict[str, Any], **fields: Any) -> No
 class TestMakingOne:
     async def test_shows_its_secret_once(self, boss: Staff, relay: Staff, databases: Databases) -> None:
         expires_at = to_rfc3339(utc_now() + timedelta(days=30))
-        order = {"user_id": relay.user.id, "name": "Till 4", "permissions": ["holds:write"], "expires_at": expires_at}
+        order: dict[str, Any] = {
+            "user_id": relay.user.id,
+            "name": "Till 4",
+            "permissions": ["holds:write"],
+            "expires_at": expires_at,
+        }
         answer = await boss.post(_KEYS, **order)
         assert answer.status_code == 201, answer.text
         assert answer.headers["cache-control"] == "no-store"
@@ -75,7 +81,7 @@ class TestMakingOne:
 
     async def test_is_for_users_who_are_services(self, boss: Staff, databases: Databases) -> None:
         user = await make_user(databases)
-        order = {"name": "Till", "permissions": ["holds:read"]}
+        order: dict[str, Any] = {"name": "Till", "permissions": ["holds:read"]}
         assert refusal(await boss.post(_KEYS, user_id=user.id, **order)) == (422, "user_is_no_service")
         assert refusal(await boss.post(_KEYS, user_id="usr_nobody", **order)) == (404, "not_found")
         assert await databases.wallet["api_keys"].count_documents({"user_id": user.id}) == 0
@@ -106,12 +112,10 @@ class TestMakingOne:
         self, boss: Staff, relay: Staff, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = await make_key(boss, relay)
-        drawn = iter(
-            first["prefix"].removeprefix("wsk_") + "a2b3" + uuid4().hex[:4].translate({48 + n: 97 for n in range(10)})
-        )
-        monkeypatch.setattr(api_keys.secrets, "choice", lambda _alphabet: next(drawn))
-        second = await make_key(boss, relay)
-        assert second["prefix"].startswith("wsk_a2b3")
+        fresh = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(PREFIX_LENGTH))
+        drawn = iter(first["prefix"].removeprefix("wsk_") + fresh)
+        monkeypatch.setattr("secrets.choice", lambda _alphabet: next(drawn))
+        assert (await make_key(boss, relay))["prefix"] == f"wsk_{fresh}"
 
     def test_has_examples_that_are_right(self) -> None:
         assert ApiKeyView(**_EXAMPLE).model_dump(mode="json") == _EXAMPLE
@@ -157,7 +161,7 @@ class TestAskingWithOne:
         wallet = await make_funded_wallet(databases, 100)
         assert (await both.get(f"/wallets/{wallet.id}/limits")).status_code == 200
         assert refusal(await ask(api, secret, f"/wallets/{wallet.id}/limits")) == (404, "not_found")
-        body = {"amount": 10, "currency": "INR", "reason": "Charged twice"}
+        body: dict[str, Any] = {"amount": 10, "currency": "INR", "reason": "Charged twice"}
         adjusted = (await boss.post(f"/wallets/{wallet.id}/credits", **body)).json()
         assert (await both.get(f"/adjustments/{adjusted['id']}")).status_code == 200
         assert refusal(await ask(api, secret, f"/adjustments/{adjusted['id']}")) == (404, "not_found")
@@ -188,6 +192,16 @@ class TestAskingWithOne:
         await change(databases, key, last_used_at=utc_now() - timedelta(seconds=61))
         await ask(api, key["secret"])
         assert await last_use() > lately
+
+    async def test_is_noted_once_a_minute_by_all_processes_together(
+        self, boss: Staff, relay: Staff, databases: Databases
+    ) -> None:
+        key, now = await make_key(boss, relay), utc_now()
+        for seconds in (0, 30, 59):
+            await key_repository.note_use(key["id"], now + timedelta(seconds=seconds))
+        assert (await databases.wallet["api_keys"].find_one({"_id": key["id"]}) or {})["last_used_at"] == now
+        await key_repository.note_use(key["id"], now + timedelta(seconds=60))
+        assert (await databases.wallet["api_keys"].find_one({"_id": key["id"]}) or {})["last_used_at"] > now
 
 
 class TestAKeyThatIsNoneOrNoMore:
@@ -297,8 +311,8 @@ class TestRotating:
     ) -> None:
         key = await make_key(boss, relay)
         answers = await asyncio.gather(*(boss.post(f"{_KEYS}/{key['id']}/rotate") for _ in range(4)))
-        secrets = [answer.json()["secret"] for answer in answers]
-        good = [secret for secret in (key["secret"], *secrets) if (await ask(api, secret)).status_code == 200]
+        given = [answer.json()["secret"] for answer in answers]
+        good = [secret for secret in (key["secret"], *given) if (await ask(api, secret)).status_code == 200]
         assert len(good) == 1
         assert len(await boss.events(subject_id=key["id"])) == 5
 

@@ -45,7 +45,7 @@ class TestTheText:
     @pytest.mark.parametrize(
         "text",
         ["", "wsk", "wsk__", _TEXT[:-1], _TEXT + "0", _TEXT.upper(), f" {_TEXT}", f"{_TEXT}\n", _TEXT[4:], "x" * 10_000,
-         _TEXT.replace("_", "-"), _TEXT.replace("k4nq7x2p", "k4nq7x2"), "wsk_k4nq7x2p_" + "०" * 64],
+         _TEXT.replace("_", "-"), _TEXT.replace("k4nq7x2p", "k4nq7x2"), "wsk_k4nq7x2p_" + "\u0966" * 64],
     )  # fmt: skip
     def test_that_is_anything_else_is_no_key(self, text: str) -> None:
         assert read_key_text(text) is None
