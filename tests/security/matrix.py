@@ -7,7 +7,7 @@ import httpx
 from tests.security.findings import Finding, code_of, weigh
 from tests.security.routes import Route, put
 from tests.security.target import Target
-from tests.security.world import OWN_IDS_IN_BODIES, PRIVATE, Person, bogus_id, send
+from tests.security.world import OWN_IDS_IN_BODIES, PRIVATE, ROLES, Person, bogus_id, send
 
 # Filters by an id: what is somebody else's finds as little as what is nobody's.
 _ID_FILTERS = re.compile(r".*_id|reference|counterparty")
@@ -19,18 +19,19 @@ _OWN_OF_EACH = frozenset({"x-request-id", "content-length", "date"})
 
 async def attack(target: Target) -> list[Finding]:
     findings = []
-    for route in target.routes:
-        if not route.is_secured:
-            continue
-        role = await target.world.lowest_role(route)
-        attacker = await target.world.someone(role, "attacker")
-        victim = await target.world.someone(role, "victim")
-        # All that the victim has is made before it is looked at.
-        await victim.ids_for(route)
-        before = await victim.state()
-        findings += await _on(target, route, attacker, victim)
-        changed = [name for name, digest in (await victim.state()).items() if digest != before[name]]
-        findings += [Finding(str(route), "another's resource", f"the victim's {name} changed") for name in changed]
+    world = target.world
+    secured = [route for route in target.routes if route.is_secured]
+    # All that anybody has is made before it is looked at.
+    for name in ("attacker", "victim"):
+        await world.prepare(secured, name)
+    victims = {role: await world.someone(role, "victim") for role in ROLES}
+    before = {role: await victim.state() for role, victim in victims.items()}
+    for route in secured:
+        role = world.lowest_role(route)
+        findings += await _on(target, route, await world.someone(role, "attacker"), victims[role])
+    for role, victim in victims.items():
+        changed = [name for name, digest in (await victim.state()).items() if digest != before[role][name]]
+        findings += [Finding("(all routes)", "another's resource", f"the {role}'s {name} changed") for name in changed]
     return findings
 
 

@@ -8,7 +8,7 @@ import httpx
 
 from tests.security.findings import Finding, weigh
 from tests.security.routes import Field, Route, put
-from tests.security.target import Target
+from tests.security.target import Target, share
 from tests.security.watch import Watch
 from tests.security.world import SIGNED, Person, send
 
@@ -22,6 +22,7 @@ _OPERATORS: Final[tuple[Any, ...]] = (
     [{"$gt": ""}],
     ["user", "admin"],
 )
+_LISTS: Final[tuple[Any, ...]] = ([], ["user", "admin"])
 # What else is of the wrong type, by what a field takes.
 _OTHER_TYPES: Final[dict[str, tuple[Any, ...]]] = {
     "string": (True, 1, 1.5),
@@ -73,7 +74,7 @@ async def attack(target: Target) -> list[Finding]:
     watch = await Watch.begin(target.world)
     findings = []
     for route in target.routes:
-        person = await target.world.someone(await target.world.lowest_role(route), "attacker")
+        person = await target.world.someone(target.world.lowest_role(route), "attacker")
         if route.body is not None and str(route) not in SIGNED:
             findings += await _in_fields(target, route, person)
             findings += await _as_members(target, route, person)
@@ -86,7 +87,7 @@ async def _in_fields(target: Target, route: Route, person: Person) -> list[Findi
     findings = []
     body = await person.body_for(route)
     for field in route.fields:
-        for value in _wrong_values(field):
+        for value in share(_wrong_values(field), route, field, 5):
             answer = await _send(target, route, person, put(body, field.path, value))
             findings += weigh(answer, route, f"{value!r} as {field}", allowed={400, 422})
     return findings
@@ -95,7 +96,7 @@ async def _in_fields(target: Target, route: Route, person: Person) -> list[Findi
 def _wrong_values(field: Field) -> list[Any]:
     """Operators, and other types than the field's. A field that takes lists or objects gets none of its own type."""
     kinds = field.types - {"null"}
-    wrong = [one for one in _OPERATORS if not (isinstance(one, list) and "array" in kinds)]
+    wrong = [one for one in _OPERATORS if not ("array" in kinds and one in _LISTS)]
     if "object" in kinds:
         wrong = [{"a": {"$gt": 0}}, {"$where": "1"}, {"a": ["x"]}, {"": "x"}, []]
     others = [_OTHER_TYPES.get(kind, ()) for kind in kinds]
@@ -111,7 +112,7 @@ async def _as_members(target: Target, route: Route, person: Person) -> list[Find
     for at in route.objects:
         if at and not _is_there(body, at):
             continue
-        for name, value in _UNASKED.items():
+        for name, value in share(list(_UNASKED.items()), route, at, 9):
             if (*at, name) not in known:
                 answer = await _send(target, route, person, put(body, (*at, name), value))
                 place = "/".join(map(str, (*at, name)))
@@ -137,7 +138,7 @@ async def _in_query(target: Target, route: Route, person: Person) -> list[Findin
         return await send(target.api, route, person.headers, ids=ids, query=query)
 
     for field in route.query:
-        for pattern in _QUERY_OPERATORS:
+        for pattern in share(_QUERY_OPERATORS, route, field, 2):
             answer = await ask({**usual, pattern.format(field.name): "x"})
             findings += weigh(answer, route, f"?{pattern.format(field.name)}=x", allowed={400, 422})
         if "array" not in field.types:
@@ -154,7 +155,7 @@ async def _in_filters(route: Route, usual: dict[str, str], ask: _Ask) -> list[Fi
     """Operators as values."""
     findings = []
     for field in route.query:
-        for value in _QUERY_VALUES:
+        for value in share(_QUERY_VALUES, route, field, 2):
             answer = await ask({**usual, field.name: value})
             attack = f"?{field.name}={value}"
             if not (answer.status_code == _TAKES_TEXT and "string" in field.types):
@@ -168,7 +169,8 @@ async def _unasked_filters(route: Route, usual: dict[str, str], ask: _Ask, value
     """Refused, or without any effect."""
     findings = []
     plain = _TIME.sub("", (await ask(usual)).text)
-    for name in _UNASKED_QUERY:
+    declared = {field.name for field in route.query}
+    for name in share([name for name in _UNASKED_QUERY if name not in declared], route, "query", 3):
         answer = await ask({**usual, name: value})
         if not answer.is_success:
             findings += weigh(answer, route, f"?{name}=", allowed={400, 422})

@@ -63,6 +63,7 @@ class Route(NamedTuple):
     is_keyed: bool
     needs_key: bool
     permission: str | None
+    takes_api_keys: bool
     has_large_body: bool
 
     def __str__(self) -> str:
@@ -119,16 +120,18 @@ def _read(
         for one in parameters
         if one["in"] == "query"
     ]
+    security = operation.get("security", document.get("security", []))
     return Route(
         method=method,
         path=path,
         path_parameters=tuple(one["name"] for one in parameters if one["in"] == "path"),
         query=tuple(query),
         body=None if body is None else _inline(body, schemas),
-        is_secured=bool(operation.get("security", document.get("security"))),
+        is_secured=bool(security),
         is_keyed=bool(keys),
         needs_key=any(one.get("required", False) for one in keys),
         permission=operation.get("x-permission"),
+        takes_api_keys=any("ApiKey" in one for one in security),
         has_large_body=path.endswith("/batch"),
     )
 
@@ -188,8 +191,11 @@ def _members(schema: Schema, path: tuple[Step, ...]) -> Iterator[Field]:
             yield from _members(one["items"], (*path, 0))
 
 
-def example_of(field: Field) -> Any:
+def example_of(field: Field, body: Schema | None) -> Any:
     """What the document itself gives as a value; raises NothingToSend where it gives none."""
+    for example in (body or {}).get("examples", ()):
+        if len(field.path) == 1 and example.get(field.name) is not None:
+            return example[field.name]
     for one in (field.schema, *_alternatives(field.schema)):
         for found in (*one.get("examples", ()), *([one["example"]] if "example" in one else ())):
             if found is not None:

@@ -27,7 +27,7 @@ class TestRoutes:
         for route in target.routes:
             if str(route) in SIGNED:
                 continue
-            role = await target.world.lowest_role(route)
+            role = target.world.lowest_role(route)
             answer = await send_valid(target.api, route, await target.world.person(role))
             if (
                 answer.status_code in _NOT_UNDERSTOOD

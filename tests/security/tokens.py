@@ -39,7 +39,7 @@ async def attack(target: Target) -> list[Finding]:
     for route in target.routes:
         if not route.is_secured:
             continue
-        role = await target.world.lowest_role(route)
+        role = target.world.lowest_role(route)
         person = await target.world.someone(role, "attacker")
         admin = await target.world.someone(ADMIN, "attacker")
         ids, query, body = await person.ids_for(route), await person.query_for(route), await person.body_for(route)
@@ -66,7 +66,7 @@ async def _stale(target: Target) -> list[Finding]:
         people = {role: await world.someone(role, fate) for role in ROLES}
         requests = []
         for route in money:
-            person = people[await world.lowest_role(route)]
+            person = people[world.lowest_role(route)]
             requests.append((route, person, await person.ids_for(route), await person.body_for(route)))
         for person in people.values():
             await _suffer(person, fate)

@@ -9,7 +9,7 @@ import orjson
 
 from tests.security.findings import Finding, weigh
 from tests.security.routes import Route, put
-from tests.security.target import Target
+from tests.security.target import Target, share
 from tests.security.watch import Watch
 from tests.security.world import SIGNED, Person, send
 
@@ -43,7 +43,7 @@ async def attack(target: Target) -> list[Finding]:
     watch = await Watch.begin(target.world, ignored={"audit_events", "idempotency_keys"})
     findings = await _undeclared_methods(target)
     for route in target.routes:
-        person = await target.world.someone(await target.world.lowest_role(route), "attacker")
+        person = await target.world.someone(target.world.lowest_role(route), "attacker")
         if route.body is not None and str(route) not in SIGNED:
             findings += await _media_types(target, route, person)
             findings += await _bodies(target, route, person)
@@ -54,7 +54,7 @@ async def attack(target: Target) -> list[Finding]:
 
 async def _undeclared_methods(target: Target) -> list[Finding]:
     declared = defaultdict(set)
-    for route in target.routes:
+    for route in target.world.routes:
         declared[route.path].add(route.method)
     findings = []
     admin = target.world.admin
@@ -73,12 +73,12 @@ async def _media_types(target: Target, route: Route, person: Person) -> list[Fin
     findings = []
     ids, query = await person.ids_for(route), await person.query_for(route)
     content = orjson.dumps(await person.body_for(route))
-    for media_type in _MEDIA_TYPES:
+    for media_type in share(_MEDIA_TYPES, route, "media type", 3):
         sent = {"Content-Type": media_type}
-        answer = await send(target.api, route, person.headers, ids=ids, query=query, content=content, **sent)
+        answer = await send(target.api, route, person.headers, ids=ids, query=query, content=content, more_headers=sent)
         findings += weigh(answer, route, f"Content-Type {media_type!r}", allowed={415})
-    packed = gzip.compress(content)
-    answer = await send(target.api, route, person.headers, ids=ids, content=packed, **{"Content-Encoding": "gzip"})
+    packed, said = gzip.compress(content), {"Content-Encoding": "gzip"}
+    answer = await send(target.api, route, person.headers, ids=ids, query=query, content=packed, more_headers=said)
     return findings + weigh(answer, route, "a packed body", allowed={400, 415, 422})
 
 
@@ -86,12 +86,12 @@ async def _bodies(target: Target, route: Route, person: Person) -> list[Finding]
     findings = []
     ids, query = await person.ids_for(route), await person.query_for(route)
     body = await person.body_for(route)
-    for name, content, allowed in _broken_bodies(route, body):
+    for name, content, allowed in share(list(_broken_bodies(route, body)), route, "body", 7):
         answer = await send(target.api, route, person.headers, ids=ids, query=query, content=content)
         findings += weigh(answer, route, name, allowed=allowed)
     for field in route.texts:
         template = orjson.dumps(put(body, field.path, _PLACE))
-        for text in _BAD_TEXTS:
+        for text in share(_BAD_TEXTS, route, field, 2):
             content = template.replace(_PLACE.encode(), text)
             answer = await send(target.api, route, person.headers, ids=ids, query=query, content=content)
             findings += weigh(answer, route, f"{text!r} in {field}")
@@ -137,7 +137,7 @@ async def _paths(target: Target, route: Route, person: Person) -> list[Finding]:
     findings = []
     ids, query, body = await person.ids_for(route), await person.query_for(route), await person.body_for(route)
     for parameter in route.path_parameters:
-        for bad in _BAD_IDS:
+        for bad in share(_BAD_IDS, route, parameter, 8):
             url = route.url({**ids, parameter: "@@"}).replace("%40%40", bad)
             moved = route._replace(path=url, path_parameters=())
             answer = await send(target.api, moved, person.headers, ids={}, query=query, body=body)
