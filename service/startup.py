@@ -22,6 +22,7 @@ from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
+from service.services.audit_events import AuditTrail
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
 
@@ -40,6 +41,7 @@ class Resources(NamedTuple):
     passwords: Passwords
     mailbox: Mailbox
     rates: Rates
+    audit_trail: AuditTrail
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -91,6 +93,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("bank.is_simulated")
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
+    audit_trail = AuditTrail()
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     try:
         yield Resources(
@@ -102,8 +105,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             Passwords(hashing),
             FileMailbox(settings),
             rates,
+            audit_trail,
         )
     finally:
+        await audit_trail.close()
         await ledger.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()

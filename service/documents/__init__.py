@@ -11,9 +11,11 @@ from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
+from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -35,10 +37,12 @@ __all__ = [
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
+    "PasswordReset",
     "QuoteDocument",
     "RedemptionDocument",
     "ReversalDocument",
     "RewardDocument",
+    "SessionDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -73,5 +77,7 @@ WALLET_DOCUMENTS = [
     VoucherDocument,
     VoucherUseDocument,
     RedemptionDocument,
+    SessionDocument,
+    PasswordReset,
 ]
 BANK_DOCUMENTS = [BankOrder]

@@ -29,6 +29,8 @@ class Prefix(StrEnum):
     REDEMPTION = "rdm"
     VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
+    SESSION = "ses"
+    PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
 
