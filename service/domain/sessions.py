@@ -109,8 +109,8 @@ def read_refresh_token(text: str) -> RefreshToken | None:
     except (UnicodeEncodeError, Base64Error):
         return None
     token = RefreshToken(decoded[:_HANDLE_BYTES], decoded[_HANDLE_BYTES:])
-    # What is no base64 is left out by the decoder; one token has one spelling.
-    return token if token.text == text else None
+    # The decoder leaves out what is no base64, and takes padding: a token has one spelling and no other.
+    return token if len(token.secret) == _SECRET_BYTES and token.text == text else None
 
 
 def judge(session: Session, secret_hash: str, now: datetime) -> Verdict:
