@@ -23,6 +23,7 @@ from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
+from service.services.audit_events import AuditTrail
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
 
@@ -42,6 +43,7 @@ class Resources(NamedTuple):
     mailbox: Mailbox
     rates: Rates
     key_uses: KeyUses
+    audit_trail: AuditTrail
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -93,6 +95,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("bank.is_simulated")
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
+    audit_trail = AuditTrail()
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     key_uses = KeyUses()
     try:
@@ -106,8 +109,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             FileMailbox(settings),
             rates,
             key_uses,
+            audit_trail,
         )
     finally:
+        await audit_trail.close()
         await ledger.close()
         await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)
