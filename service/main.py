@@ -108,5 +108,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     declare_problems(app)
-    add_middleware(app)
+    add_middleware(app, settings)
     return app

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
-from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, Unavailable
+from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
 from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 
@@ -92,11 +93,12 @@ class LoginView(View):
 @router.post(
     "/auth/login",
     response_model=LoginView,
-    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, Unavailable),
+    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
     summary="Get an access token",
 )
-async def log_in(body: LoginRequest, resources: OpenResources) -> Response:
-    user, access_token = await users.log_in(resources.passwords, resources.settings, body.email, body.password)
+async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAddress) -> Response:
+    async with resources.login_guard.password_try(body.email, address):
+        user, access_token = await users.log_in(resources.passwords, resources.settings, body.email, body.password)
     answer = {
         "access_token": access_token,
         "token_type": "bearer",

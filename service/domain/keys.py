@@ -19,6 +19,7 @@ class KeyPurpose(StrEnum):
     STEP_UP_HASHES = "wallet step-up hashes 1"
     TOTP_SECRETS = "wallet totp secrets 1"
     RECOVERY_CODES = "wallet recovery codes 1"
+    REDIS_KEYS = "wallet redis keys 1"
 
 
 def derive_key(root_key: bytes, purpose: KeyPurpose) -> bytes:
