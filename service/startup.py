@@ -24,6 +24,7 @@ from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
+from service.services.api_keys import KeyUses
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -45,6 +46,7 @@ class Resources(NamedTuple):
     rates: Rates
     rate_limits: RateLimits
     login_guard: LoginGuard
+    key_uses: KeyUses
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -98,6 +100,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("mailbox.is_a_file")
     redis = QuickRedis(settings)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
+    key_uses = KeyUses()
     try:
         yield Resources(
             settings,
@@ -110,9 +113,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             rates,
             RateLimits(redis),
             LoginGuard(redis, settings),
+            key_uses,
         )
     finally:
         await ledger.close()
+        await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()

@@ -10,6 +10,7 @@ from functools import lru_cache
 from time import time
 from typing import Any
 
+from fastapi import FastAPI
 from limits import RateLimitItem, RateLimitItemPerMinute
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -162,8 +163,20 @@ def has_rate_limits(settings: Settings) -> bool:
     )
 
 
-def declare_rate_limits(document: dict[str, Any]) -> None:
-    """Puts the refusal, and the headers of every answer, into each limited operation of the OpenAPI document."""
+def declare_rate_limits(app: FastAPI) -> None:
+    """Completes the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        add_rate_limits(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
+
+
+def add_rate_limits(document: dict[str, Any]) -> None:
+    """Puts the refusal, and the headers of every answer, into each limited operation; once more changes nothing."""
     components = document.setdefault("components", {}).setdefault("headers", {})
     for name, description in _HEADERS.items():
         schema = {"type": "integer", "minimum": 0}

@@ -6,7 +6,6 @@ from typing import Any, Generic, TypeVar
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.controllers.rate_limits import declare_rate_limits
 from service.domain.entries import Direction, EntryType
 from service.domain.wallets import Freeze, WalletStatus
 from service.errors import PROBLEM_MEDIA_TYPE, Unauthenticated, WalletServiceError, problem_document
@@ -180,7 +179,6 @@ def declare_problems(app: FastAPI) -> None:
         schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs"))
         schemas[_PROBLEM] = schema
-        declare_rate_limits(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives

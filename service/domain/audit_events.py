@@ -19,6 +19,12 @@ class AuditAction(StrEnum):
     TRANSFER_REVERSED = "transfer.reversed"
     LIMITS_SET = "limits.set"
     LIMITS_RESET = "limits.reset"
+    API_KEY_CREATED = "api_key.created"
+    API_KEY_ROTATED = "api_key.rotated"
+    API_KEY_REVOKED = "api_key.revoked"
+    USER_DEACTIVATED = "user.deactivated"
+    USER_REACTIVATED = "user.reactivated"
+    USER_ROLES_CHANGED = "user.roles_changed"
 
 
 class AuditEvent(NamedTuple):

@@ -29,6 +29,7 @@ class Prefix(StrEnum):
     REDEMPTION = "rdm"
     VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
+    API_KEY = "key"
     ENTRY = "ent"
     TRANSACTION = "txn"
 

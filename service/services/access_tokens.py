@@ -10,6 +10,7 @@ import jwt
 from jwt.types import Options
 
 from service.documents import User
+from service.domain.permissions import Permission, permissions_of
 from service.errors import Unauthenticated
 from service.services.orders import Requester
 from service.settings import Settings
@@ -35,6 +36,11 @@ class AccessToken(NamedTuple):
     user_id: str
     roles: tuple[str, ...]
     token_version: int
+    # Of an API key, which may do less than its user; None: whatever the roles allow.
+    scopes: frozenset[Permission] | None = None
+
+    def may(self, permission: Permission) -> bool:
+        return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)
 
     @property
     def requester(self) -> Requester:

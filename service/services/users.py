@@ -13,6 +13,7 @@ from service.database import Client, run_in_transaction
 from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
+from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, new_wallet
 from service.errors import (
     AccountDeactivated,
@@ -156,6 +157,16 @@ async def get_user(token: AccessToken) -> User:
     if not user.is_active:
         raise AccountDeactivated
     return user
+
+
+async def refresh_token(token: AccessToken) -> AccessToken:
+    """Who asks, with the roles that they have now. Raises what get_user raises."""
+    return token._replace(roles=tuple((await get_user(token)).roles))
+
+
+async def may_now(token: AccessToken, permission: Permission) -> bool:
+    """Whether they may, not only by the token but as they are now. Raises what get_user raises."""
+    return token.may(permission) and (await refresh_token(token)).may(permission)
 
 
 async def _find_by_email(email: str) -> User | None:
