@@ -27,7 +27,7 @@ async def attack(target: Target) -> list[Finding]:
             continue
         findings += await _by_nobody(target, route)
         for role in ROLES:
-            person = await target.world.someone(role, "actor")
+            person = await target.world.caller(role, "actor")
             if role in target.world.roles_of(route):
                 findings += await _by_somebody_entitled(target, route, person.headers, f"as {role}")
             else:

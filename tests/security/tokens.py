@@ -240,7 +240,7 @@ def _key_of(token: str, settings: Settings) -> bytes:
 
 
 def _signing_keys(settings: Settings) -> Iterator[bytes]:
-    yield settings.jwt_secret.get_secret_value().encode()
+    yield from (secret.encode() for secret in settings.jwt_secrets)
 
 
 def _sign(header: Any, claims: Any, key: bytes, digest: str = "sha256") -> str:

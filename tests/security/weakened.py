@@ -12,7 +12,9 @@ from typing import Any, Final, NamedTuple
 import jwt
 import pytest
 from fastapi import FastAPI
+from starlette.types import Scope
 
+from service import log
 from service.controllers import problems, requests, webhooks
 from service.controllers.requests import StrictRequest
 from service.documents import WalletDocument
@@ -26,7 +28,7 @@ from service.services import access_tokens, bank_callbacks
 from service.services.access_tokens import AccessToken
 from service.settings import Settings
 from service.startup import Resources
-from tests.security import amounts, matrix, operators, roles, tokens, transport, webhook
+from tests.security import amounts, client_address, log_injection, matrix, operators, roles, tokens, transport, webhook
 from tests.security.findings import Finding
 from tests.security.target import Target
 
@@ -178,6 +180,26 @@ def _bodies_have_no_limit(patch: Patch) -> None:
     patch.setattr(StrictRequest, "body_limit_bytes", 10**9)
 
 
+def _what_a_client_says_of_its_address_is_believed(patch: Patch) -> None:
+    def believe(scope: Scope, _trusted: object) -> str:
+        said = dict(scope["headers"]).get(b"x-forwarded-for", b"nothing")
+        return str(said.partition(b",")[0].decode("latin-1"))
+
+    for module in ("rate_limits", "client_address"):
+        patch.setattr(f"service.controllers.{module}.client_address", believe)
+
+
+def _log_lines_are_put_together_by_hand(patch: Patch) -> None:
+    def dumps(event: Mapping[str, Any], **_options: Any) -> str:
+        return "{" + ", ".join(f'"{name}": "{value}"' for name, value in event.items()) + "}"
+
+    patch.setattr(log, "_dumps_text", dumps)
+
+
+def _logs_show_what_is_invisible_as_it_is(patch: Patch) -> None:
+    patch.setattr(log, "_escape", lambda match: match[0])
+
+
 def _invalid_input_crashes(patch: Patch) -> None:
     """A handler with a defect: the 500 that an invalid body must never become."""
 
@@ -195,6 +217,21 @@ _ADMINS: Final = frozenset({"GET /api/v1/admin/trial-balance", "GET /api/v1/admi
 _WEBHOOK: Final = frozenset({"POST /webhooks/bank-callback"})
 
 WEAKENINGS: Final = (
+    Weakening("log lines are by hand", _log_lines_are_put_together_by_hand, log_injection.attack, _WALLET, "JSON"),
+    Weakening(
+        "logs show the invisible as it is",
+        _logs_show_what_is_invisible_as_it_is,
+        log_injection.attack,
+        _WALLET,
+        "readable",
+    ),
+    Weakening(
+        "what a client says of its address is believed",
+        _what_a_client_says_of_its_address_is_believed,
+        client_address.attack,
+        frozenset({"POST /api/v1/auth/login", "POST /api/v1/auth/register", "GET /api/v1/checkpoints/keys"}),
+        "X-Forwarded-For$",
+    ),
     Weakening("owners are not asked for", _owners_are_not_asked_for, matrix.attack, _WALLET, "another's wallet_id"),
     Weakening(
         "payers need not own the wallet",

@@ -45,6 +45,7 @@ class Person:
         self.world, self.role, self.user, self.wallet = world, role, user, wallet
         self.headers = bearer(user, world.settings)
         self._ids: dict[str, str] = {}
+        self._made: dict[str, str] = {}
 
     async def id_of(self, parameter: str) -> str:
         if parameter not in self._ids:
@@ -57,6 +58,12 @@ class Person:
                 ) from None
             self._ids[parameter] = await make(self)
         return self._ids[parameter]
+
+    async def once(self, name: str, make: "Callable[[Person], Awaitable[str]]") -> str:
+        """Made when it is first asked for, and the same from then on."""
+        if name not in self._made:
+            self._made[name] = await make(self)
+        return self._made[name]
 
     async def ids_for(self, route: Route) -> dict[str, str]:
         return {name: await self.id_of(name) for name in route.path_parameters}
@@ -146,6 +153,15 @@ class World:
         if (role, name) not in self._people:
             self._people[role, name] = await self.person(role)
         return self._people[role, name]
+
+    async def caller(self, role: str, name: str) -> Person:
+        """`someone`, and somebody new where that one's token is good no longer: some routes end all sessions."""
+        person = await self.someone(role, name)
+        row = await self.databases.wallet["users"].find_one({"_id": person.user.id}) or {}
+        if row.get("token_version") != person.user.token_version:
+            del self._people[role, name]
+            person = await self.someone(role, name)
+        return person
 
     def known_people(self) -> dict[str, Person]:
         return {f"{role} {name}": person for (role, name), person in self._people.items()}
@@ -333,6 +349,24 @@ async def _key_id(person: Person) -> str:
     return await person.world.admin.make("/admin/api-keys", **key)
 
 
+async def _login(person: Person) -> dict[str, Any]:
+    credentials = {"email": person.user.email, "password": PASSWORD}
+    answer = await person.world.api.post("/api/v1/auth/login", json=credentials)
+    assert answer.is_success, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
+
+
+async def _session_id(person: Person) -> str:
+    await _login(person)
+    rows = person.world.databases.wallet["sessions"].find({"user_id": person.user.id}).sort("_id", -1)
+    return str((await rows.to_list())[0]["_id"])
+
+
+async def _refresh_token(person: Person) -> str:
+    return str((await _login(person))["refresh_token"])
+
+
 async def _currency(_person: Person) -> str:
     return "INR"
 
@@ -356,6 +390,7 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "voucher_id": _voucher_id,
     "redemption_id": _redemption_id,
     "key_id": _key_id,
+    "session_id": _session_id,
     "currency": _currency,
     "number": _first,
 }
@@ -369,6 +404,10 @@ PRIVATE: Final[dict[str, frozenset[str]]] = {
 
 
 # Values for fields and parameters: by name, or by route and place.
+
+
+async def _own_refresh_token(person: Person) -> str:
+    return await person.once("refresh token", _refresh_token)
 
 
 async def _third_wallet_id(person: Person) -> str:
@@ -428,6 +467,8 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     "last_name": _name,
     "email": _own_email,
     "password": _password,
+    "current_password": _password,
+    "refresh_token": _own_refresh_token,
     "currency": _inr,
     "from_currency": _inr,
     "to_currency": _usd,
