@@ -34,8 +34,8 @@ from service.controllers import (
     withdrawals,
 )
 from service.controllers.middleware import add_middleware
+from service.controllers.openapi import complete_openapi, metadata, operation_id
 from service.controllers.problems import add_problem_handlers
-from service.controllers.schemas import declare_problems
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -67,9 +67,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="Wallet service",
-        version="0.2.0",
-        description="Wallets whose balances are exact, fast under contention and provable afterwards.",
+        **metadata(),
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
@@ -107,6 +106,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (webhooks.router, health.router):
         app.include_router(router)
     add_problem_handlers(app)
-    declare_problems(app)
+    complete_openapi(app)
     add_middleware(app)
     return app

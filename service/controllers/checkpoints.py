@@ -46,7 +46,12 @@ class KeysView(View):
     keys: list[KeyView]
 
 
-@router.get("/checkpoints/keys", response_model=KeysView, summary="The public key that checkpoints are signed with")
+@router.get(
+    "/checkpoints/keys",
+    operation_id="get_checkpoint_keys",
+    response_model=KeysView,
+    summary="The public key that checkpoints are signed with",
+)
 async def get_keys(resources: OpenResources) -> Response:
     """Without a token: keep it from the day you begin to trust it, and check that it stays the same."""
     key = checkpoints.signing_key(resources.settings).public_key()

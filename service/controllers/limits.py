@@ -112,6 +112,7 @@ class LimitsView(View):
 
 @router.get(
     "/wallets/{wallet_id}/limits",
+    operation_id="get_wallet_limits",
     response_model=LimitsView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What may still leave a wallet; one's own, or as an admin anybody's",

@@ -8,6 +8,7 @@ from asgi_correlation_id import correlation_id
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service.database import OUTAGES
 from service.errors import (
@@ -37,6 +38,7 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _SERVER_ERROR = 500
 # A new primary is there within a second or two.
 _RETRY_AFTER_S = 2
@@ -73,7 +75,7 @@ async def _on_outage(_request: Request, error: Exception) -> Response:
     return problem_response(Unavailable(retry_after_s=_RETRY_AFTER_S))
 
 
-async def _on_http_error(_request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 registered for this class
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
@@ -82,7 +84,19 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
     response = problem_response(kind())
     if error.headers:
         response.headers.update(error.headers)
+    if kind is MethodNotAllowed:
+        # The router names the methods of the first route on the path only; there are others beside it.
+        response.headers["Allow"] = ", ".join(_allowed_methods(request))
     return response
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """RFC 9110, section 15.5.6: a 405 tells what may be asked instead."""
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _on_validation_error(_request: Request, error: Exception) -> Response:

@@ -94,6 +94,7 @@ class EntryProofView(View):
 
 @router.get(
     "/wallets/{wallet_id}/proof",
+    operation_id="get_wallet_proof",
     response_model=WalletProofView,
     responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
     summary="Proof of a wallet's head",
@@ -122,6 +123,7 @@ async def prove_wallet(
 
 @router.get(
     "/wallets/{wallet_id}/transactions/{entry_id}/proof",
+    operation_id="get_entry_proof",
     response_model=EntryProofView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="Proof of an entry",

@@ -113,6 +113,7 @@ async def get_totp(user: CurrentUser) -> Response:
 
 @router.post(
     "/me/totp",
+    operation_id="begin_totp",
     status_code=201,
     response_model=TotpSecretView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
@@ -125,6 +126,7 @@ async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: Ope
 
 @router.post(
     "/me/totp/confirm",
+    operation_id="confirm_totp",
     response_model=RecoveryCodesView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
@@ -146,6 +148,7 @@ async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: 
 # Not DELETE: its body means nothing (RFC 9110, section 9.3.5), proxies may drop it, and a password belongs in no URL.
 @router.post(
     "/me/totp/disable",
+    operation_id="disable_totp",
     response_model=TotpView,
     responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
     summary="Give the app up, with the password and a code",

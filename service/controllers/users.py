@@ -81,6 +81,7 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
 
 @router.get(
     "/users/{user_id}/transactions",
+    operation_id="list_user_transactions",
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="The entries of all of one's wallets, newest first",

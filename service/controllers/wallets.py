@@ -127,6 +127,7 @@ async def get_wallet(wallet_id: WalletId, query: Annotated[AtQuery, Query()], us
 
 @router.get(
     "/wallets/{wallet_id}/transactions",
+    operation_id="list_wallet_transactions",
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="A wallet's entries, newest first",
