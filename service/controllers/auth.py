@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import UserView, View, WalletView, problem_responses
+from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
 from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, Unavailable
@@ -45,7 +45,15 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=_NAME_LENGTH_LIMIT), AfterValidator(_name)]
+# _name() as a pattern.
+_IN_NAMES = r"(?:[^\p{C}\p{Zl}\p{Zp}]|[\u200C\u200D])"
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=_NAME_LENGTH_LIMIT),
+    AfterValidator(_name),
+    InSchema(pattern=rf"^{_IN_NAMES}*[^\p{{C}}\p{{Z}}]{_IN_NAMES}*$"),
+]
+_WithoutNul = InSchema(pattern=r"^[^\u0000]*$")
 Email = Annotated[
     str,
     Field(max_length=_EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
@@ -59,9 +67,13 @@ NewPassword = Annotated[
         description="Not one that others would guess early",
     ),
     AfterValidator(_without_nul),
+    _WithoutNul,
 ]
 Password = Annotated[
-    str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"}), AfterValidator(_without_nul)
+    str,
+    Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"}),
+    AfterValidator(_without_nul),
+    _WithoutNul,
 ]
 
 
@@ -83,7 +95,7 @@ class RegistrationView(View):
 
 
 class LoginView(View):
-    access_token: str
+    access_token: str = Field(description="A JWT", examples=["eyJhbGciOiJIUzI1NiIs…"])
     token_type: Literal["bearer"]
     expires_in: int = Field(description="Seconds", examples=[900])
     user: UserView

@@ -20,6 +20,8 @@ router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
 # As high as JSON counts exactly.
 LARGEST_NUMBER = MAX_AMOUNT_MINOR
 
+_Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="They are counted from 1", examples=[17])]
+
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -64,7 +66,7 @@ async def get_keys(resources: OpenResources) -> Response:
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
 )
-async def get_checkpoint(number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)], _user: CurrentUser) -> Response:
+async def get_checkpoint(number: _Number, _user: CurrentUser) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
     return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
 

@@ -4,7 +4,7 @@ What a field is called tells nearly always what it holds; a model says so itself
 field or of the whole model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 Schema = dict[str, Any]
@@ -65,6 +65,7 @@ _USUAL: Final[Mapping[str, Any]] = {
     "hash": _HASH,
     "prev_hash": "0" * 64,
 }
+_BY_TYPE: Final[Mapping[str, Any]] = {"boolean": True, "object": {}, "null": None}
 
 
 class ExampleMissingError(LookupError):
@@ -85,37 +86,58 @@ def example_of(schema: Schema, schemas: Mapping[str, Schema], name: str = "") ->
     """An instance of the schema; raises ExampleMissingError with the path of the field that says nothing."""
     if "$ref" in schema:
         schema = {**_target(schema["$ref"], schemas), **schema}
-    for keyword in ("examples", "enum"):
-        if schema.get(keyword):
-            return schema[keyword][0]
-    for keyword in ("example", "const", "default"):
+    if schema.get("examples"):
+        return _with_nulls(schema["examples"][0], schema, schemas)
+    for keyword in ("const", "default"):
         if keyword in schema:
             return schema[keyword]
     for keyword in ("anyOf", "oneOf", "allOf"):
         if choices := schema.get(keyword):
             return example_of({"format": schema.get("format"), **choices[0]}, schemas, name)
     if "properties" in schema:
-        fields = schema["properties"].items()
-        return {field: example_of(of_field, schemas, f"{name}.{field}") for field, of_field in fields}
+        return dict(_members(schema, schemas, name))
+    return _by_type(schema, schemas, name)
+
+
+def _members(schema: Schema, schemas: Mapping[str, Schema], name: str) -> Iterator[tuple[str, Any]]:
+    for field, of_field in schema["properties"].items():
+        try:
+            yield field, example_of(of_field, schemas, f"{name}.{field}")
+        except ExampleMissingError:
+            if field in schema.get("required", ()):
+                raise
+
+
+def _by_type(schema: Schema, schemas: Mapping[str, Schema], name: str) -> Any:  # noqa: ANN401 JSON is anything
+    if "enum" in schema:
+        return schema["enum"][0]
     if schema.get("type") == "array":
         return [example_of(schema["items"], schemas, f"{name}[]")]
-    return _by_type(schema, name)
+    if schema.get("type") == "integer":
+        return max(1, schema.get("minimum", 1))
+    if schema.get("format") == "date-time":
+        return _TIME
+    if schema.get("type") in _BY_TYPE:
+        return _BY_TYPE[schema["type"]]
+    raise ExampleMissingError(name)
 
 
-def _by_type(schema: Schema, name: str) -> Any:  # noqa: ANN401 JSON is anything
-    match schema.get("type"):
-        case "object":
-            return {}
-        case "boolean":
-            return True
-        case "integer":
-            return max(1, schema.get("minimum", 1))
-        case "null":
-            return None
-        case "string" if schema.get("format") == "date-time":
-            return _TIME
-        case _:
-            raise ExampleMissingError(name)
+def _with_nulls(example: Any, schema: Schema, schemas: Mapping[str, Schema]) -> Any:  # noqa: ANN401 JSON is anything
+    """The example as its model has it: FastAPI takes members away that are null."""
+    if "$ref" in schema:
+        schema = _target(schema["$ref"], schemas)
+    for choice in schema.get("anyOf", ()):
+        example = _with_nulls(example, choice, schemas)
+    if isinstance(example, list) and "items" in schema:
+        return [_with_nulls(one, schema["items"], schemas) for one in example]
+    if isinstance(example, dict) and "properties" in schema:
+        required = schema.get("required", ())
+        return {
+            name: _with_nulls(example.get(name), field, schemas)
+            for name, field in schema["properties"].items()
+            if name in example or name in required
+        }
+    return example
 
 
 def usual_example(name: str) -> Any:  # noqa: ANN401 JSON is anything

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
 from service.controllers.operations import ORDER_ERRORS, Amount, Currency, OrderRequest, respond
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.holds import HoldStatus, hold_view
@@ -109,9 +109,9 @@ class HoldsQuery(PageQuery):
     role: Annotated[HoldRole, Field(description="Holds that one pays, or is to be paid by")] = HoldRole.PAYER
     status: HoldStatus | None = None
     currency: Currency | None = None
-    category: Annotated[str | None, Field(max_length=64)] = None
-    created_from: QueryTime | None = None
-    created_to: QueryTime | None = None
+    category: CategoryFilter = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> RecordFilter:

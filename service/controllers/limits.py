@@ -71,7 +71,9 @@ class LimitsRequest(StrictModel):
 
 
 class ResetQuery(StrictQuery):
-    reason: Reason | None = None
+    reason: Annotated[
+        Reason | None, Field(description="Why: it stays in the audit events", examples=["The car is bought"])
+    ] = None
 
 
 class LimitView(View):

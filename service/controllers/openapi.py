@@ -141,12 +141,21 @@ _RETRYABLE: Final = {"429", "503"}
 _REPLAYED_ERRORS: Final = {"403", "404", "409", "422"}
 
 # By name; others are described where they are declared.
-_PARAMETERS: Final = {
-    "currency": "ISO 4217, or PTS for points",
-    "status": "Only those with this status",
-    "category": "Only those with this category",
-    "created_from": "At this time or later",
-    "created_to": "Before this time",
+_PARAMETERS: Final = {"currency": "ISO 4217, or PTS for points", "status": "Only those with this status"}
+# What is checked by hand, so that its refusal is the right one: 400 for a key, 401 for a signature.
+_HEADER_SCHEMAS: Final[dict[str, Schema]] = {
+    "Idempotency-Key": {
+        "minLength": 1,
+        "maxLength": 257,
+        "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$',
+        "examples": ["7f0a1f6e-3a53-4d5c-9d0e-0a6b9d6d3f11"],
+    },
+    "webhook-id": {"minLength": 1, "examples": ["msg_5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a"]},
+    "webhook-timestamp": {"pattern": "^[0-9]+$", "examples": ["1771936496"]},
+    "webhook-signature": {"minLength": 1, "examples": ["v1,mLVFJdVbHtOyxnX4E9OvmpYmQUyqGD7ZbyXTKvCHDSw="]},
+}
+_HEADER_PARAMETERS: Final = {
+    name: {"required": True} for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
 }
 _PAGE: Final = re.compile(r"PageView_(\w+?)(?:View)?_")
 _ID_PARAMETER: Final = re.compile(r"(?P<noun>[a-z_]+)_id")
@@ -251,6 +260,11 @@ def _complete_parameters(operation: dict[str, Any]) -> None:
         name, schema = parameter["name"], parameter["schema"]
         # FastAPI says it twice.
         schema.pop("description", None)
+        # What is not sent is not there; no text in a URL or a header is null.
+        choices = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
+        parameter["schema"] = schema = {**schema, **(choices[0] if len(choices) == 1 else {})}
+        parameter.update(_HEADER_PARAMETERS.get(name, {}))
+        schema.update(_HEADER_SCHEMAS.get(name, {}))
         if "description" not in parameter:
             if name in _PARAMETERS:
                 parameter["description"] = _PARAMETERS[name]

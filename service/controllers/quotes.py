@@ -64,7 +64,7 @@ class QuoteView(View):
         examples=["149.5"],
     )
     rate_source: str = Field(examples=["table"])
-    rate_as_of: str
+    rate_as_of: str = Field(json_schema_extra={"format": "date-time"})
     margin_bp: int = Field(ge=0, description="What the house keeps, in hundredths of a per cent", examples=[50])
     conversion_id: str | None = Field(description="That of the conversion that used it", examples=[None])
     expires_at: str

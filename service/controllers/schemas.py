@@ -3,7 +3,8 @@
 from collections import defaultdict
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from service.domain.entries import Direction, EntryType
 from service.domain.wallets import Freeze, WalletStatus
@@ -13,6 +14,16 @@ _Row = TypeVar("_Row")
 _TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 # The name of the schema that all errors refer to.
 PROBLEM = "Problem"
+
+
+class InSchema:
+    """Keywords for the JSON schema of a type whose own validator pydantic cannot look into."""
+
+    def __init__(self, **keywords: str | int | dict[str, Any]) -> None:
+        self._keywords = keywords
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(core_schema) | self._keywords
 
 
 class View(BaseModel):

@@ -114,7 +114,7 @@ class TransferResult(View):
 
 
 class TransferBatchView(View):
-    id: str
+    id: str = Field(examples=["bat_0198c0ffee0070008000000000000001"])
     mode: BatchMode
     accepted: int
     refused: int

@@ -37,6 +37,7 @@ _AT_PARAMETER = {
     "in": "query",
     "required": False,
     "schema": AtQuery.model_json_schema()["properties"]["at"],
+    "description": AtQuery.model_fields["at"].description,
 }
 
 

@@ -16,7 +16,7 @@ from service.controllers.dependencies import (
     OptionalIdempotencyKey,
     claim_key,
 )
-from service.controllers.operations import Amount, printable, respond
+from service.controllers.operations import Amount, Printable, respond
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
@@ -56,8 +56,8 @@ admin_router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"
 _STOCK_LIMIT: Final = 1_000_000_000
 
 _VoucherId = Annotated[str, Path(max_length=64, examples=["vch_0198c0ffee0070008000000000000001"])]
-_Title = Annotated[str, Field(min_length=1, max_length=100, examples=["A cup of coffee"]), AfterValidator(printable)]
-_Description = Annotated[str, Field(max_length=1000), AfterValidator(printable)]
+_Title = Annotated[str, Field(min_length=1, max_length=100, examples=["A cup of coffee"]), *Printable]
+_Description = Annotated[str, Field(max_length=1000), *Printable]
 _PerUserLimit = Annotated[int, Field(ge=1, le=_STOCK_LIMIT, description="How often one person may redeem it")]
 
 

@@ -10,7 +10,15 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import CurrentUser, OpenResources
 from service.controllers.operations import AnyCurrency
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import (
+    CategoryFilter,
+    CreatedFrom,
+    CreatedTo,
+    PageQuery,
+    QueryTime,
+    open_page,
+    page_of,
+)
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import EntryView, PageView, WalletAtView, WalletView, problem_responses
@@ -49,7 +57,7 @@ def _refuse_other_than_digits(text: Any) -> Any:  # noqa: ANN401 anything may co
 
 
 _Text = Annotated[str, Field(min_length=1, max_length=64)]
-_QueryAmount = Annotated[int, BeforeValidator(_refuse_other_than_digits), Field(ge=1, le=MAX_AMOUNT_MINOR)]
+_QueryAmount = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MINOR), BeforeValidator(_refuse_other_than_digits)]
 
 
 class EntriesQuery(PageQuery):
@@ -58,17 +66,13 @@ class EntriesQuery(PageQuery):
     type: Annotated[
         tuple[EntryType, ...], Field(max_length=len(EntryType), description="One of these", examples=[["WITHDRAWAL"]])
     ] = ()
-    category: Annotated[_Text | None, Field(examples=["rent"])] = None
-    direction: Direction | None = None
+    category: CategoryFilter = None
+    direction: Annotated[Direction | None, Field(description="`credit` came in, `debit` went out")] = None
     status: Annotated[
         _Text | None, Field(description="What the operation had come to by this entry", examples=["success"])
     ] = None
-    created_from: Annotated[
-        QueryTime | None, Field(description="At this time or later", examples=["2026-01-01T00:00:00Z"])
-    ] = None
-    created_to: Annotated[
-        QueryTime | None, Field(description="Before this time", examples=["2026-02-01T00:00:00Z"])
-    ] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
     reference: Annotated[
         _Text | None, Field(description="The operation", examples=["wdr_0198c0ffee0070008000000000000001"])
     ] = None

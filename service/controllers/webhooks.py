@@ -48,16 +48,22 @@ async def bank_callback(
     request: Request,
     resources: OpenResources,
     webhook_id: Annotated[
-        str | None, Header(alias="webhook-id", description="Of the message, the same each time that it is sent")
+        str | None,
+        Header(alias="webhook-id", max_length=255, description="Of the message, the same each time that it is sent"),
     ] = None,
     webhook_timestamp: Annotated[
         str | None,
-        Header(alias="webhook-timestamp", description="Unix seconds; more than five minutes off is refused"),
+        Header(
+            alias="webhook-timestamp",
+            max_length=32,
+            description="Unix seconds; more than five minutes off is refused",
+        ),
     ] = None,
     webhook_signature: Annotated[
         str | None,
         Header(
             alias="webhook-signature",
+            max_length=1024,
             description="One or more, with spaces between: `v1,` and base64 of HMAC-SHA256 over id, time and body",
         ),
     ] = None,
