@@ -213,6 +213,7 @@ async def approve_adjustment(
         Unavailable,
     ),
     summary="Reject an adjustment, one's own too (admin)",
+    description="Nothing moves; the reason stays with it.",
 )
 async def reject_adjustment(
     body: RejectionRequest, adjustment_id: _AdjustmentId, user: AdminUser, resources: OpenResources
@@ -228,6 +229,7 @@ async def reject_adjustment(
     response_model=AdjustmentView,
     responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One adjustment; services see those that they asked for",
+    description="Admins see all of them.",
 )
 async def get_adjustment(adjustment_id: _AdjustmentId, user: ServiceUser) -> Response:
     asked_by = None if "admin" in user.roles else user.user_id
@@ -239,6 +241,7 @@ async def get_adjustment(adjustment_id: _AdjustmentId, user: ServiceUser) -> Res
     response_model=PageView[AdjustmentView],
     responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="All adjustments, newest first (admin)",
+    description="With `status=requires_approval`, what waits for a second admin.",
 )
 async def list_adjustments(
     query: Annotated[AdjustmentsQuery, Query()], user: AdminUser, resources: OpenResources

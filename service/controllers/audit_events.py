@@ -63,6 +63,7 @@ class AuditEventsQuery(PageQuery):
     response_model=PageView[AuditEventView],
     responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="What admins and services did, newest first",
+    description="By action, subject, actor and time. They can be added to, never changed.",
 )
 async def list_audit_events(
     query: Annotated[AuditEventsQuery, Query()], user: AdminUser, resources: OpenResources

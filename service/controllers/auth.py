@@ -106,6 +106,8 @@ class LoginView(View):
     response_model=LoginView,
     responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, Unavailable),
     summary="Get an access token",
+    description="With e-mail and password. An unknown address, a wrong password and a deactivated account are "
+    "answered alike.",
 )
 async def log_in(body: LoginRequest, resources: OpenResources) -> Response:
     user, access_token = await users.log_in(resources.passwords, resources.settings, body.email, body.password)
@@ -124,6 +126,7 @@ async def log_in(body: LoginRequest, resources: OpenResources) -> Response:
     response_model=RegistrationView,
     responses=problem_responses(Malformed, EmailTaken, InvalidFields, Unavailable),
     summary="Register; a wallet in the default currency comes with it",
+    description="The password is refused if others would guess it early. Register with each address once.",
 )
 async def register(body: RegistrationRequest, resources: OpenResources) -> Response:
     user, wallet = await users.register_user(

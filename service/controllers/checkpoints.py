@@ -65,6 +65,7 @@ async def get_keys(resources: OpenResources) -> Response:
     response_model=CheckpointView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
+    description="Each names the hash of the one before, so that none can be taken out.",
 )
 async def get_checkpoint(number: _Number, _user: CurrentUser) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
@@ -76,6 +77,7 @@ async def get_checkpoint(number: _Number, _user: CurrentUser) -> Response:
     response_model=PageView[CheckpointView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="All checkpoints, newest first",
+    description="The same ones for everybody: compare yours with somebody else's.",
 )
 async def list_checkpoints(
     query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources

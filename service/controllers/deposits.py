@@ -36,6 +36,7 @@ class DepositRequest(OrderRequest):
     response_model=DepositView,
     responses=ORDER_PROBLEMS,
     summary="Deposit money from an account at the bank",
+    description="Answered with 202; credited when the bank has paid. Until then nothing of it can be spent.",
 )
 async def request_deposit(
     body: DepositRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
@@ -51,6 +52,7 @@ async def request_deposit(
     response_model=DepositView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One deposit",
+    description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_deposit(deposit_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
     return shape(await operations.get_operation(OperationType.DEPOSIT, deposit_id, user.user_id))
@@ -61,6 +63,7 @@ async def get_deposit(deposit_id: Annotated[str, Path(max_length=64)], user: Cur
     response_model=PageView[DepositView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's deposits, newest first",
+    description="By status, currency, category and time of the request.",
 )
 async def list_deposits(
     query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources

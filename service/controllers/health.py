@@ -43,7 +43,13 @@ async def readyz(resources: OpenResources) -> Response:
     return _shape(is_ready, checks)
 
 
-@router.get("/health", operation_id="get_health", summary="Every part, by name", **_answers("A part is missing"))
+@router.get(
+    "/health",
+    operation_id="get_health",
+    summary="Every part, by name",
+    **_answers("A part is missing"),
+    description="200 where all of them answer, else 503.",
+)
 async def health(resources: OpenResources) -> Response:
     checks = await check_parts(resources)
     return _shape(all(state == "ok" for state in checks.values()), checks)

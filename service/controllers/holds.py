@@ -130,6 +130,7 @@ _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (Wall
     response_model=HoldReceipt,
     responses=problem_responses(*ORDER_ERRORS, NotFound, *_RECIPIENT_ERRORS, HoldAboveStepUp),
     summary="Set money aside for somebody, for a time",
+    description="The money stays in the wallet but cannot be spent, until the hold is captured, released or expires.",
 )
 async def request_hold(body: HoldRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /holds", body.model_dump())
@@ -179,6 +180,7 @@ async def release_hold(hold_id: _HoldId, user: CurrentUser, key: IdempotencyKey,
     response_model=HoldView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One hold that one pays or is to be paid by",
+    description="For its payer and its recipient; what a third person asks for is 404.",
 )
 async def get_hold(hold_id: _HoldId, user: CurrentUser) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
@@ -190,6 +192,7 @@ async def get_hold(hold_id: _HoldId, user: CurrentUser) -> Response:
     response_model=PageView[HoldView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's holds, newest first",
+    description="Those that one pays or, with `role`, is to be paid by; by status, currency, category and time.",
 )
 async def list_holds(query: Annotated[HoldsQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "holds", user.user_id, str)

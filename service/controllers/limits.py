@@ -118,6 +118,8 @@ class LimitsView(View):
     response_model=LimitsView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What may still leave a wallet; one's own, or as an admin anybody's",
+    description="Each limit with what of it is used, left, and when it starts anew. Windows are those of the "
+    "calendar in UTC.",
 )
 async def get_limits(wallet_id: _WalletId, user: CurrentUser, resources: OpenResources) -> Response:
     owner_id = None if "admin" in user.roles else user.user_id
@@ -157,6 +159,7 @@ async def override_limits(
     response_model=LimitsView,
     responses=problem_responses(*_ERRORS),
     summary="Go back to the usual limits (admin)",
+    description="What was used stays used.",
 )
 async def reset_limits(
     user_id: _UserId,

@@ -92,12 +92,12 @@ _ALWAYS: Final = (Malformed, InvalidFields, InternalError, Unavailable)
 _WITH_PATH: Final = (NotFound,)
 _WITH_BODY: Final = (BodyTooLarge, UnsupportedMediaType)
 _WITH_TOKEN: Final = (Unauthenticated, Forbidden)
-_USER_SCHEME: Final = "HTTPBearer"
+_BANK: Final = "bankSignature"
 _HEALTH: Final = "Health"
 _BANK_CALLBACK: Final = "/webhooks/bank-callback"
 
 _SECURITY_SCHEMES: Final[dict[str, Schema]] = {
-    "bankSignature": {
+    _BANK: {
         "type": "apiKey",
         "in": "header",
         "name": "webhook-signature",
@@ -283,7 +283,7 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
         errors += _WITH_PATH
     if "requestBody" in operation:
         errors += _WITH_BODY
-    if any(_USER_SCHEME in one for one in operation.get("security", ())):
+    if any(name != _BANK for one in operation.get("security", ()) for name in one):
         errors += _WITH_TOKEN
     responses = operation["responses"]
     if _JSON in responses.get("422", {}).get("content", {}):

@@ -98,6 +98,8 @@ class EntryProofView(View):
     response_model=WalletProofView,
     responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
     summary="Proof of a wallet's head",
+    description="A signed checkpoint, the wallet's place in it, and all entries since: enough to check the balance "
+    "without us.",
 )
 async def prove_wallet(
     wallet_id: WalletId, query: Annotated[WalletProofQuery, Query()], user: CurrentUser, resources: OpenResources
@@ -127,6 +129,7 @@ async def prove_wallet(
     response_model=EntryProofView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="Proof of an entry",
+    description="The entry, and what leads from it to the next checkpoint.",
 )
 async def prove_entry(
     wallet_id: WalletId, entry_id: EntryId, query: Annotated[EntryProofQuery, Query()], user: CurrentUser

@@ -87,6 +87,7 @@ class QuoteView(View):
         Unavailable,
     ),
     summary="Ask what an amount brings in another currency",
+    description="Good for one conversion until `expires_at`. Nothing moves, so no key is needed.",
 )
 async def make_quote(body: QuoteRequest, user: CurrentUser, resources: OpenResources) -> Response:
     quote = await quotes.make_quote(
@@ -105,6 +106,7 @@ async def make_quote(body: QuoteRequest, user: CurrentUser, resources: OpenResou
     response_model=QuoteView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One quote; one that was not used is forgotten after a day",
+    description="One's own: used, expired or still good.",
 )
 async def get_quote(quote_id: _QuoteId, user: CurrentUser) -> Response:
     return _shape(await quotes.get_quote(quote_id, user.user_id))

@@ -34,6 +34,7 @@ class RewardView(View):
     response_model=PageView[RewardView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The points that one has earned, newest operation first",
+    description="By operation: how many points, and which rules gave them.",
 )
 async def list_rewards(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "rewards", user.user_id, str)

@@ -106,6 +106,7 @@ class RecoveryCodesView(View):
     response_model=TotpView,
     responses=problem_responses(Unauthenticated),
     summary="Whether one has an authenticator app, and how many recovery codes are left",
+    description="`pending` until a code of the app was sent, `none` without one.",
 )
 async def get_totp(user: CurrentUser) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
@@ -118,6 +119,8 @@ async def get_totp(user: CurrentUser) -> Response:
     response_model=TotpSecretView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
+    description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
+    "count yet.",
 )
 async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: OpenResources) -> Response:
     begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
@@ -130,6 +133,8 @@ async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: Ope
     response_model=RecoveryCodesView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
+    description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
+    "codes: they are shown once.",
 )
 async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenResources) -> Response:
     return _recovery_codes(await totp.activate(resources.settings, user, body.code))
@@ -140,6 +145,7 @@ async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenRe
     response_model=RecoveryCodesView,
     responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Ten new recovery codes; the old ones hold no more",
+    description="With a code of the app or one of the old recovery codes.",
 )
 async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: OpenResources) -> Response:
     return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
@@ -152,6 +158,7 @@ async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: 
     response_model=TotpView,
     responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
     summary="Give the app up, with the password and a code",
+    description="Codes for large payments are mailed again.",
 )
 async def disable(body: DisablingRequest, user: CurrentUser, resources: OpenResources) -> Response:
     await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)

@@ -142,6 +142,8 @@ _PROBLEMS = problem_responses(
         202: {"model": TransferReceipt, "description": "Above the step-up amount: held until it is confirmed"},
     },
     summary="Transfer money to another wallet or to a person",
+    description="From a wallet of one's own, to `to_wallet_id` or to whom `to_email` belongs, in one currency and "
+    "at once. Above the step-up amount it answers 202 and waits for a code.",
 )
 async def request_transfer(
     body: TransferRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
@@ -183,6 +185,7 @@ async def request_transfers(
     response_model=TransferView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One transfer that one sent or got",
+    description="For both sides; what a third person asks for is 404.",
 )
 async def get_transfer(transfer_id: _TransferId, user: CurrentUser) -> Response:
     return _shape(await transfers.get_transfer(transfer_id, user.user_id))
@@ -193,6 +196,7 @@ async def get_transfer(transfer_id: _TransferId, user: CurrentUser) -> Response:
     response_model=PageView[TransferView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The transfers that one sent, newest first",
+    description="By status, currency, category and time. What one received is among the wallet's transactions.",
 )
 async def list_transfers(
     query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources

@@ -86,6 +86,7 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="The entries of all of one's wallets, newest first",
+    description="As of one wallet, and by `currency` too. `user_id` has to be one's own.",
 )
 async def list_transactions(
     user_id: UserId, query: Annotated[UserEntriesQuery, Query()], user: CurrentUser, resources: OpenResources
@@ -103,6 +104,7 @@ async def list_transactions(
     response_model=UserView,
     responses=problem_responses(Unauthenticated, AccountDeactivated),
     summary="Oneself",
+    description="As the account is now: roles in a token may be older.",
 )
 async def get_me(user: CurrentUser) -> Response:
     return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")

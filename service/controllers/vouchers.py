@@ -202,6 +202,7 @@ _KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *
         InsufficientFunds,
     ),
     summary="Redeem points for a voucher's code",
+    description="At once, and once for each key. The code is in the answer and among one's redemptions.",
 )
 async def redeem_voucher(
     voucher_id: _VoucherId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
@@ -216,6 +217,7 @@ async def redeem_voucher(
     response_model=PageView[VoucherView],
     responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="What can be redeemed now, newest first",
+    description="Active, within their time and in stock.",
 )
 async def list_redeemable_vouchers(
     query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
@@ -230,6 +232,7 @@ async def list_redeemable_vouchers(
     response_model=VoucherView,
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One voucher, redeemable or not",
+    description="With how many are left.",
 )
 async def get_voucher(voucher_id: _VoucherId, _user: CurrentUser) -> Response:
     return _json(voucher_view(await vouchers.get_voucher(voucher_id)))
@@ -240,6 +243,7 @@ async def get_voucher(voucher_id: _VoucherId, _user: CurrentUser) -> Response:
     response_model=PageView[RedemptionView],
     responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="The vouchers that one has redeemed, newest first",
+    description="With their codes.",
 )
 async def list_redemptions(
     query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
@@ -254,6 +258,7 @@ async def list_redemptions(
     response_model=RedemptionView,
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One redemption with its code, for its owner",
+    description="Somebody else's is 404.",
 )
 async def get_redemption(redemption_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
     return _uncached(_json(redemption_view(await vouchers.get_redemption(redemption_id, user.user_id))))
@@ -265,6 +270,7 @@ async def get_redemption(redemption_id: Annotated[str, Path(max_length=64)], use
     response_model=KeptVoucherView,
     responses=problem_responses(*_KEEPING_PROBLEMS),
     summary="Put a voucher into the catalogue",
+    description="A key is not needed; with one, a repetition does not make a second voucher.",
 )
 async def create_voucher(
     body: VoucherRequest, user: AdminUser, key: OptionalIdempotencyKey, resources: OpenResources
@@ -279,6 +285,8 @@ async def create_voucher(
     response_model=KeptVoucherView,
     responses=problem_responses(NotFound, VoucherStockTooLow, *_KEEPING_PROBLEMS),
     summary="Change a voucher; its stock by so many more or fewer",
+    description="Only what is sent changes. Stock is counted up or down by `add_stock`, so that what is being "
+    "redeemed meanwhile counts.",
 )
 async def update_voucher(
     voucher_id: _VoucherId,
@@ -300,6 +308,7 @@ async def update_voucher(
     response_model=PageView[KeptVoucherView],
     responses=problem_responses(InvalidCursor, Forbidden, *_READING_PROBLEMS),
     summary="All vouchers, newest first",
+    description="Inactive, sold out and past ones too.",
 )
 async def list_vouchers(query: Annotated[PageQuery, Query()], user: AdminUser, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "all_vouchers", user.user_id, str)

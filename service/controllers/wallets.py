@@ -135,6 +135,8 @@ async def get_wallet(wallet_id: WalletId, query: Annotated[AtQuery, Query()], us
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="A wallet's entries, newest first",
+    description="Each movement with the balance before and after it. Rare matches over a long time may be refused "
+    "with `search_too_long`: take a shorter range.",
 )
 async def list_transactions(
     wallet_id: WalletId, query: Annotated[EntriesQuery, Query()], user: CurrentUser, resources: OpenResources
@@ -151,6 +153,7 @@ async def list_transactions(
     response_model=PageView[WalletView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's wallets, newest first",
+    description="One for each currency that one has opened, closed ones too.",
 )
 async def list_wallets(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "wallets", user.user_id, str)
@@ -166,6 +169,7 @@ async def list_wallets(query: Annotated[PageQuery, Query()], user: CurrentUser, 
         Malformed, Unauthenticated, AccountDeactivated, WalletExists, InvalidFields, Unavailable
     ),
     summary="Open a wallet in another currency",
+    description="Empty, and one for each currency. The first one came with the account.",
 )
 async def open_wallet(body: WalletRequest, user: CurrentUser, resources: OpenResources) -> Response:
     wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
