@@ -20,6 +20,7 @@ from service.controllers import (
     limits,
     proofs,
     quotes,
+    reference,
     reversals,
     rewards,
     spending,
@@ -71,6 +72,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
+        # Ours need nothing from elsewhere.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -103,7 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         rewards.router,
     ):
         app.include_router(router, prefix=API_PREFIX)
-    for router in (webhooks.router, health.router):
+    for router in (webhooks.router, health.router, reference.router):
         app.include_router(router)
     add_problem_handlers(app)
     complete_openapi(app)

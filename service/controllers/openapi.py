@@ -221,8 +221,21 @@ def _complete(document: dict[str, Any]) -> None:
         _complete_headers(operation)
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    components["examples"] = _share_problems(document)
     document["webhooks"] = _webhooks(document["paths"][_BANK_CALLBACK])
     _rename_schemas(document, {name: f"{match[1]}Page" for name in schemas if (match := _PAGE.fullmatch(name))})
+
+
+def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """Each error's example once, for all the answers that point to it: they are half of the document otherwise."""
+    shared: dict[str, Any] = {}
+    for _, _, operation in operations_of(document):
+        for response in operation["responses"].values():
+            examples = response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples", {})
+            for code in examples:
+                shared.setdefault(code, examples[code])
+                examples[code] = {"$ref": f"#/components/examples/{code}"}
+    return dict(sorted(shared.items()))
 
 
 def _webhooks(callback: dict[str, Any]) -> dict[str, Any]:

@@ -170,7 +170,8 @@ class TestEveryOperation:
                     missing.append(f"{operation.name}, {status}: {_PROBLEM} and nothing else")
                     continue
                 for code, example in response["content"][_PROBLEM]["examples"].items():
-                    if known[code].http_status != int(status) or not problem.is_valid(example["value"]):
+                    shown = _resolved(document, example)["value"]
+                    if known[code].http_status != int(status) or not problem.is_valid(shown):
                         missing.append(f"{operation.name}, {status}: a true example of {code}")
         _none(missing)
 
@@ -193,7 +194,7 @@ class TestEveryOperation:
         for operation in operations:
             for where, content in _contents(operation):
                 validator = _validator(document, content["schema"])
-                examples = [one["value"] for one in content.get("examples", {}).values()]
+                examples = [_resolved(document, one)["value"] for one in content.get("examples", {}).values()]
                 examples += [content["example"]] if "example" in content else []
                 for example in examples:
                     wrong += [
