@@ -4,7 +4,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from service.controllers import (
     adjustments,
@@ -36,7 +36,7 @@ from service.controllers import (
 )
 from service.controllers.middleware import add_middleware
 from service.controllers.openapi import complete_openapi, metadata, operation_id
-from service.controllers.problems import add_problem_handlers
+from service.controllers.problems import add_problem_handlers, note_methods
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -53,6 +53,11 @@ def _spare_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
+
+
+def _include(app: FastAPI, router: APIRouter, prefix: str) -> None:
+    app.include_router(router, prefix=prefix)
+    note_methods(app, router, prefix)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -107,9 +112,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.admin_router,
         rewards.router,
     ):
-        app.include_router(router, prefix=API_PREFIX)
+        _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):
-        app.include_router(router)
+        _include(app, router, "")
     add_problem_handlers(app)
     complete_openapi(app)
     add_middleware(app)

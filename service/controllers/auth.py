@@ -46,7 +46,7 @@ def _without_nul(text: str) -> str:
 
 
 # _name() as a pattern.
-_IN_NAMES = r"(?:[^\p{C}\p{Zl}\p{Zp}]|[\u200C\u200D])"
+_IN_NAMES = r"(?:[^\p{C}\u2028\u2029]|[\u200C\u200D])"
 Name = Annotated[
     str,
     Field(min_length=1, max_length=_NAME_LENGTH_LIMIT),

@@ -68,14 +68,16 @@ def _known_currency_or_points(code: str) -> str:
 
 def printable(text: str) -> str:
     if not text.isprintable():
-        raise PydanticCustomError("notprintable", "Control characters are not allowed")
+        raise PydanticCustomError("not_printable", "Control characters are not allowed")
     return text
 
 
 Amount = Annotated[
     int,
+    # Before the validator that it is wrapped in: after it, the limits would not stand in the document.
+    Field(ge=1, le=MAX_AMOUNT_MINOR),
     BeforeValidator(_refuse_other_than_integer),
-    Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
+    Field(description="Minor units: 10050 is 100.50 INR", examples=[10000]),
 ]
 Currency = Annotated[
     str,
@@ -107,7 +109,7 @@ def _no_operator(key: str) -> str:
 
 
 # What isprintable() takes, as a pattern: of the separators only the plain space.
-_PRINTABLE = r"[^\p{C}\p{Zl}\p{Zp}\u00A0\u1680\u2000-\u200A\u202F\u205F\u3000]"
+_PRINTABLE = r"[^\p{C}\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
 _VISIBLE = r"[^\p{C}\p{Z}]"
 Printable = (AfterValidator(printable), InSchema(pattern=f"^{_PRINTABLE}*$"))
 

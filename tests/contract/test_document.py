@@ -214,6 +214,19 @@ class TestEveryOperation:
                     missing.append(f"{where}: a length, range, format, pattern or enumeration")
         _none(missing)
 
+    def test_bounds_the_numbers_that_it_takes(self, document: dict[str, Any]) -> None:
+        schemas = document["components"]["schemas"]
+        _none(
+            [
+                f"{name}.{field}: minimum and maximum"
+                for name, schema in schemas.items()
+                if name.endswith(("Request", "Changes"))
+                for field, of_field in schema["properties"].items()
+                for choice in _choices(of_field)
+                if choice.get("type") == "integer" and not {"minimum", "maximum"} <= set(choice)
+            ]
+        )
+
     def test_declares_its_headers(self, document: dict[str, Any], operations: list[Operation]) -> None:
         missing = []
         for operation in operations:
