@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from scripts.fuzz_hooks import WEBHOOK_SECRET
+import httpx
+
+from scripts.fuzz_hooks import IDS, WEBHOOK_SECRET
 from scripts.service_stack import Stack
 from seed.demo_users import DEMO_USERS
 
@@ -47,6 +49,9 @@ class Identity(NamedTuple):
     peers: tuple[str, ...] = ()
 
 
+# Who gets what they transfer.
+_RECIPIENT: Final = "bo"
+_TIMEOUT_S: Final = 30
 IDENTITIES: Final = (Identity("asha", ("asha", "bo")), Identity("ines"))
 
 
@@ -66,9 +71,13 @@ def fuzz(
     *,
     cases: int = _CASES,
     seed: int | None = None,
+    document: Path | None = None,
     options: Sequence[str] = (),
 ) -> Run:
-    """One run of schemathesis against an API with the demo users in it; `folder` gets its report and its files."""
+    """One run of schemathesis against an API with the demo users in it; `folder` gets its report and its files.
+
+    By the API's own document, unless another one is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.json"
     config = folder / "schemathesis.toml"
@@ -76,7 +85,7 @@ def fuzz(
     # fmt: off
     command = [
         sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(config),
-        "run", f"{base_url}/openapi.json",
+        "run", str(document or f"{base_url}/openapi.json"), "--url", base_url,
         "--max-examples", str(cases),
         "--workers", str(_WORKERS),
         "--report", "json", "--report-json-path", str(report),
@@ -85,7 +94,9 @@ def fuzz(
     # fmt: on
     if seed is not None:
         command += ["--seed", str(seed)]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), WEBHOOK_SECRET: webhook_secret}
+    python_path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    secrets = {WEBHOOK_SECRET: webhook_secret, IDS: json.dumps(_ids(base_url, identity))}
+    environment = {**os.environ, **secrets, "PYTHONPATH": python_path}
     done = subprocess.run(  # its files go where nobody looks for them
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -95,6 +106,31 @@ def fuzz(
     told = json.loads(report.read_text(encoding="utf-8"))
     cases_made, operations = told["test_cases"]["generated"], told["operations"]["tested"]
     return Run(identity, done.returncode == 0, cases_made, operations, done.stdout)
+
+
+def _ids(base_url: str, identity: Identity) -> dict[str, str]:
+    """What is there, by the names that parameters and fields have."""
+    with httpx.Client(base_url=f"{base_url}/api/v1", timeout=_TIMEOUT_S) as api:
+        own, other = _me_and_wallet(api, identity.name), _me_and_wallet(api, _RECIPIENT)
+        return {
+            "user_id": own.user_id,
+            "wallet_id": own.wallet_id,
+            "from_wallet_id": own.wallet_id,
+            "to_wallet_id": other.wallet_id,
+        }
+
+
+class _Account(NamedTuple):
+    user_id: str
+    wallet_id: str
+
+
+def _me_and_wallet(api: httpx.Client, name: str) -> _Account:
+    (user,) = [user.registration for user in DEMO_USERS if user.registration.email.startswith(f"{name}@")]
+    login = api.post("/auth/login", json={"email": user.email, "password": user.password}).raise_for_status().json()
+    headers = {"Authorization": f"Bearer {login['access_token']}"}
+    wallets = api.get("/wallets", headers=headers).raise_for_status().json()["data"]
+    return _Account(login["user"]["id"], next(one["id"] for one in wallets if one["currency"] == "INR"))
 
 
 def _auth_section(identity: Identity, folder: Path) -> str:

@@ -3,7 +3,9 @@
 Nothing is muted here without the reason beside it.
 """
 
+import json
 import os
+import re
 from itertools import count
 from typing import Any, Final
 from uuid import uuid4
@@ -19,16 +21,21 @@ from service.domain.money import EXPONENTS
 
 AnyCase = schemathesis.Case[Any]
 
-WEBHOOK_SECRET: Final = "FUZZ_WEBHOOK_SECRET"  # noqa: S105 the name of a variable
+# Names of variables: the stack's secret, and what there is, by the names of parameters and fields.
+WEBHOOK_SECRET: Final = "FUZZ_WEBHOOK_SECRET"  # noqa: S105 it is a name
+IDS: Final = "FUZZ_IDS"
 _KEY: Final = "Idempotency-Key"
 # A key belongs to one request: most get one of their own.
 _RUN: Final = uuid4().hex
 _numbers = count()
 # One of so many is sent just as it was generated.
 _AS_GENERATED: Final = 5
-# What nobody's balance or limits are in the way of, and what the demo users have wallets in.
+# What nobody's balance or limits are in the way of, in what the wallets below are in.
 _SMALL_AMOUNT: Final = 500
-_CURRENCIES: Final = ("INR", "INR", "USD")
+_CURRENCY: Final = "INR"
+_ID: Final = re.compile(r"[a-z]{3}_[0-9a-f]{32}")
+_EXAMPLE_ID: Final = "0198c0ffee"
+_ids: dict[str, str] = json.loads(os.environ.get(IDS, "{}"))
 _BANK_CALLBACK: Final = "/webhooks/bank-callback"
 # What is refused as invalid though its schema allows it, since no schema can say it.
 _BEYOND_SCHEMAS: Final = {
@@ -89,10 +96,20 @@ def before_call(_context: schemathesis.HookContext, case: AnyCase, kwargs: dict[
     if case.headers and _KEY in case.headers:
         case.headers[_KEY] = f"{_RUN}-{number}"
     body: Any = case.body
+    for named in (case.path_parameters, body):
+        if isinstance(named, dict):
+            _name_what_is_there(named)
     if isinstance(body, dict) and type(body.get("amount")) is int and body["amount"] > 0:
         body["amount"] = 1 + body["amount"] % _SMALL_AMOUNT
         if body.get("currency") in EXPONENTS:
-            body["currency"] = _CURRENCIES[number % len(_CURRENCIES)]
+            body["currency"] = _CURRENCY
+
+
+def _name_what_is_there(named: dict[str, Any]) -> None:
+    """In place of ids that were made up; those of earlier answers stay."""
+    for name in named.keys() & _ids.keys():
+        if isinstance(named[name], str) and (_EXAMPLE_ID in named[name] or not _ID.fullmatch(named[name])):
+            named[name] = _ids[name]
 
 
 class _Signature(requests.auth.AuthBase):
@@ -101,7 +118,7 @@ class _Signature(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         # A callback that its schema allows has a body.
         body: Any = request.body
-        text = body.decode() if isinstance(body, bytes) else body
+        text: str = body.decode() if isinstance(body, bytes) else body
         callback_id, moment = request.headers["webhook-id"], utc_now()
         secret = os.environ[WEBHOOK_SECRET]
         request.headers["webhook-timestamp"] = str(int(moment.timestamp()))
