@@ -37,8 +37,12 @@ _STACK_SETTINGS: Final = {
     "WALLET_BANK_ERROR_RATE": "0",
     # Fuzzing is what limits are there against.
     "WALLET_RATE_LIMIT_GLOBAL": "0",
+    "WALLET_RATE_LIMIT_USER": "0",
+    "WALLET_RATE_LIMIT_ADDRESS": "0",
+    "WALLET_RATE_LIMIT_LOGIN": "0",
     "WALLET_RATE_LIMIT_BALANCE": "0",
     "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
+    "WALLET_LOGIN_TRIES": "0",
 }
 
 

@@ -119,8 +119,9 @@ class _Signature(requests.auth.AuthBase):
         # A callback that its schema allows has a body.
         body: Any = request.body
         text: str = body.decode() if isinstance(body, bytes) else body
-        callback_id, moment = request.headers["webhook-id"], utc_now()
-        secret = os.environ[WEBHOOK_SECRET]
+        sent_id: Any = request.headers["webhook-id"]
+        callback_id: str = sent_id.decode("latin-1") if isinstance(sent_id, bytes) else sent_id
+        moment, secret = utc_now(), os.environ[WEBHOOK_SECRET]
         request.headers["webhook-timestamp"] = str(int(moment.timestamp()))
         request.headers["webhook-signature"] = Webhook(secret).sign(callback_id, moment, text)
         return request

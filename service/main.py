@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from service.controllers import (
     adjustments,
     admin,
+    api_keys,
     approvals,
     audit_events,
     auth,
@@ -18,11 +19,13 @@ from service.controllers import (
     health,
     holds,
     limits,
+    password_changes,
     proofs,
     quotes,
     reference,
     reversals,
     rewards,
+    sessions,
     spending,
     statements,
     totp,
@@ -34,9 +37,11 @@ from service.controllers import (
     webhooks,
     withdrawals,
 )
+from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.openapi import complete_openapi, metadata, operation_id
 from service.controllers.problems import add_problem_handlers, note_methods
+from service.controllers.rate_limits import declare_rate_limits
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -94,6 +99,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         users.router,
         wallets.router,
         auth.router,
+        sessions.router,
+        password_changes.router,
         admin.router,
         totp.router,
         statements.router,
@@ -108,6 +115,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         limits.router,
         wallet_life.router,
         audit_events.router,
+        api_keys.router,
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
@@ -116,6 +124,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (webhooks.router, health.router, reference.router):
         _include(app, router, "")
     add_problem_handlers(app)
+    declare_permissions(app)
+    declare_rate_limits(app)
+    # Last: what holds for all answers holds for those that were declared above, too.
     complete_openapi(app)
-    add_middleware(app)
+    add_middleware(app, settings)
     return app

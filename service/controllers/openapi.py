@@ -67,7 +67,9 @@ does not.
 **Headers.** Every answer has an `X-Request-ID`: yours, if you send a sane one of 8 to 128 letters, digits and `._:-`.
 """
 TAGS: Final = (
-    ("Authentication", "Registering, logging in and out."),
+    ("Authentication", "Registering and logging in."),
+    ("Sessions", "Refreshing tokens, logging out, and the devices that one is logged in on."),
+    ("Passwords", "A new password: by the old one, or by mail."),
     ("Users", "Oneself: profile, balances, history."),
     ("Second factor", "An authenticator app for large payments, and its recovery codes."),
     ("Wallets", "One wallet for each currency: balance, history, statement, spending, freezing, closing."),
@@ -83,6 +85,7 @@ TAGS: Final = (
     ("Adjustments", "Credits and debits by services and admins, with four eyes above a set amount."),
     ("Reversals", "Taking a transfer or an adjustment back, once."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
+    ("API keys", "For services: made, rotated and revoked by admins."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),
 )
@@ -146,8 +149,8 @@ _PARAMETERS: Final = {"currency": "ISO 4217, or PTS for points", "status": "Only
 _HEADER_SCHEMAS: Final[dict[str, Schema]] = {
     "Idempotency-Key": {
         "minLength": 1,
-        "maxLength": 257,
-        "pattern": '^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$',
+        "maxLength": 512,
+        "pattern": r'^("([!#-\[\]-~]|\\["\\]){1,255}"|[!#-~]{1,255})$',
         "examples": ["7f0a1f6e-3a53-4d5c-9d0e-0a6b9d6d3f11"],
     },
     "webhook-id": {"minLength": 1, "examples": ["msg_5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a"]},
@@ -212,7 +215,7 @@ def _complete(document: dict[str, Any]) -> None:
     schemas = components.setdefault("schemas", {})
     _add_problem(schemas)
     add_usual_examples(schemas)
-    components["headers"] = _HEADERS
+    components.setdefault("headers", {}).update(_HEADERS)
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
     for _, path, operation in operations_of(document):
         _complete_parameters(operation)
@@ -307,7 +310,9 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
         examples = known["content"][PROBLEM_MEDIA_TYPE]["examples"]
         for code, example in response["content"][PROBLEM_MEDIA_TYPE]["examples"].items():
             examples.setdefault(code, example)
-        known["description"] = ", or: ".join(example["summary"] for example in examples.values())
+    for response in responses.values():
+        if examples := response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples"):
+            response["description"] = ", or: ".join(example["summary"] for example in examples.values())
     operation["responses"] = dict(sorted(responses.items()))
 
 

@@ -124,11 +124,15 @@ _Metadata = Annotated[
         additionalProperties={"type": "string", "maxLength": 256, "pattern": f"^{_PRINTABLE}*$"},
     ),
 ]
-Reason = Annotated[
-    str,
-    Field(min_length=1, max_length=256, pattern=r"\S", description="Why: it stays in the audit events"),
+PrintableAndVisible = (
+    Field(pattern=r"\S"),
     AfterValidator(printable),
     InSchema(pattern=f"^{_PRINTABLE}*{_VISIBLE}{_PRINTABLE}*$"),
+)
+Reason = Annotated[
+    str,
+    Field(min_length=1, max_length=256, description="Why: it stays in the audit events"),
+    *PrintableAndVisible,
 ]
 
 

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import Password
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import to_rfc3339
+from service.domain.permissions import Permission
 from service.domain.totp import Enrolment, TotpStatus
 from service.errors import (
     AccountDeactivated,
@@ -27,6 +28,7 @@ from service.errors import (
     WrongPassword,
 )
 from service.services import totp
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
 
@@ -108,7 +110,7 @@ class RecoveryCodesView(View):
     summary="Whether one has an authenticator app, and how many recovery codes are left",
     description="`pending` until a code of the app was sent, `none` without one.",
 )
-async def get_totp(user: CurrentUser) -> Response:
+async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
 
 
@@ -122,7 +124,9 @@ async def get_totp(user: CurrentUser) -> Response:
     description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
     "count yet.",
 )
-async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: OpenResources) -> Response:
+async def begin_enrolment(
+    body: PasswordAgain, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
     return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
 
@@ -136,7 +140,9 @@ async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: Ope
     description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
     "codes: they are shown once.",
 )
-async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def activate(
+    body: ActivationRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     return _recovery_codes(await totp.activate(resources.settings, user, body.code))
 
 
@@ -147,7 +153,9 @@ async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenRe
     summary="Ten new recovery codes; the old ones hold no more",
     description="With a code of the app or one of the old recovery codes.",
 )
-async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def renew_recovery_codes(
+    body: CodeRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
 
 
@@ -160,7 +168,9 @@ async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: 
     summary="Give the app up, with the password and a code",
     description="Codes for large payments are mailed again.",
 )
-async def disable(body: DisablingRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def disable(
+    body: DisablingRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
     return _shape(_view(None))
 

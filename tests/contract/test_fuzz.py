@@ -11,13 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.fuzz import IDENTITIES, Run, fuzz
+from scripts.fuzz import IDENTITIES, Identity, Run, fuzz
 from scripts.service_stack import Stack
 
-# One case for each thing that there is to try, which is thousands; random ones are for the long run.
-_CASES = 1
-# So many requests a second are served by far slower machines.
-_FEWEST_CASES = 1_000
+# What there is to try of these, without what is random and without the rest: that is for the long run.
+_OPTIONS = {
+    "asha": ["--include-tag", "Wallets", "--include-tag", "Transfers", "--include-tag", "Webhooks"],
+    "ines": ["--include-tag", "Admin", "--include-tag", "Adjustments"],
+}
+_FEWEST_CASES = 250
+
+_TEXT_ONLY = {"application/json": {"schema": {"type": "string"}}}
+_ONE_MORE = {"X-Missing": {"required": True, "schema": {"type": "string"}}}
+_UNKNOWN = {"name": "X-Even", "in": "header", "required": True, "schema": {"type": "integer", "multipleOf": 2}}
 
 Fuzz = Callable[..., Run]
 
@@ -26,19 +32,18 @@ Fuzz = Callable[..., Run]
 def fuzz_stack(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Fuzz:
     stack.seed()
 
-    def run(identity: int, **options: Any) -> Run:
+    def run(identity: Identity, **options: Any) -> Run:
         secret = stack.settings["WALLET_BANK_WEBHOOK_SECRET"]
-        return fuzz(stack.base_url, secret, IDENTITIES[identity], tmp_path_factory.mktemp("fuzz"), seed=1, **options)
+        return fuzz(stack.base_url, secret, identity, tmp_path_factory.mktemp("fuzz"), seed=1, **options)
 
     return run
 
 
 class TestTheApi:
-    @pytest.mark.parametrize("identity", [0, 1], ids=[identity.name for identity in IDENTITIES])
-    def test_keeps_what_its_document_promises(self, fuzz_stack: Fuzz, identity: int) -> None:
-        run = fuzz_stack(identity, cases=_CASES, options=["--phases", "coverage"])
+    @pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.name)
+    def test_keeps_what_its_document_promises(self, fuzz_stack: Fuzz, identity: Identity) -> None:
+        run = fuzz_stack(identity, cases=1, options=["--phases", "coverage", *_OPTIONS[identity.name]])
         assert run.is_clean, run.output
-        assert run.operations >= 75
         assert run.cases >= _FEWEST_CASES
 
 
@@ -62,7 +67,7 @@ class TestTheFuzzer:
             ("Undocumented HTTP status code", lambda get: get["responses"].pop("404")),
             ("Response violates schema", lambda get: get["responses"]["200"]["content"].update(_TEXT_ONLY)),
             ("Missing required headers", lambda get: get["responses"]["200"]["headers"].update(_ONE_MORE)),
-            ("API accepted schema-violating request", lambda get: get["parameters"].append(_EVEN_LIMIT)),
+            ("Schema-violating request accepted", lambda get: get["parameters"].append(_UNKNOWN)),
         ],
         ids=["a status", "a body", "a header", "a parameter"],
     )  # fmt: skip
@@ -71,11 +76,6 @@ class TestTheFuzzer:
     ) -> None:
         path = document(lambda whole: change(whole["paths"]["/api/v1/wallets/{wallet_id}"]["get"]))
         options = ["--include-path", "/api/v1/wallets/{wallet_id}", "--phases", "examples,coverage"]
-        run = fuzz_stack(0, cases=1, document=path, options=options)
+        run = fuzz_stack(IDENTITIES[0], cases=1, document=path, options=options)
         assert not run.is_clean
         assert found in run.output, run.output
-
-
-_TEXT_ONLY = {"application/json": {"schema": {"type": "string"}}}
-_ONE_MORE = {"X-Missing": {"required": True, "schema": {"type": "string"}}}
-_EVEN_LIMIT = {"name": "X-Even", "in": "header", "required": True, "schema": {"type": "integer", "multipleOf": 2}}

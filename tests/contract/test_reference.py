@@ -8,14 +8,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.main import create_app
-from service.settings import Settings
-
 
 @pytest.fixture
-async def root() -> AsyncIterator[httpx.AsyncClient]:
-    """No server stands behind it: a reference can be read without any."""
-    app: FastAPI = create_app(Settings(_env_file=None))
+async def root(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Without the API's prefix."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.example") as client:
         yield client
 
