@@ -177,6 +177,14 @@ async def _find_by_email(email: str) -> User | None:
         return None
 
 
+def normal_email(email: str) -> str | None:
+    """As it is kept; None for what nobody could register with."""
+    try:
+        return _normal_email(email)
+    except InvalidFields:
+        return None
+
+
 def _normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:
