@@ -1,5 +1,6 @@
 """What controllers ask for: the open resources, who asks and what they may, the idempotency key."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
@@ -21,7 +22,11 @@ from service.services import api_keys, users
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
 
+_KEY_HEADER = "Idempotency-Key"
 _KEY_LENGTH_LIMIT = 255
+# A backslash stands before a quote and before itself, and before nothing else.
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_ESCAPE = re.compile(r"\\(.)")
 
 
 async def _resources(request: Request) -> Resources:
@@ -122,31 +127,45 @@ def _declare_permission(operation: dict[str, Any], permission: str) -> None:
         examples.update(response["content"][PROBLEM_MEDIA_TYPE]["examples"] | examples)
 
 
+def _key_of(sent: list[str]) -> str:
+    """The key itself, whether it came as a string of RFC 8941 (section 3.3.3), quoted, or bare."""
+    if len(sent) > 1:
+        raise IdempotencyKeyInvalid("Idempotency-Key came more than once")
+    key = sent[0]
+    if key.startswith('"'):
+        quoted = _QUOTED_KEY.fullmatch(key)
+        key = "" if quoted is None else _ESCAPE.sub(r"\1", quoted[1])
+    elif '"' in key:
+        key = ""
+    if not 1 <= len(key) <= _KEY_LENGTH_LIMIT or not all("!" <= character <= "~" for character in key):
+        raise IdempotencyKeyInvalid
+    return key
+
+
 async def _idempotency_key(
-    key: Annotated[
+    request: Request,
+    _key: Annotated[
         str,
         Header(
-            alias="Idempotency-Key",
+            alias=_KEY_HEADER,
             description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
         ),
     ],
 ) -> str:
-    bare = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
-    if not 1 <= len(bare) <= _KEY_LENGTH_LIMIT or not all("!" <= character <= "~" for character in bare):
-        raise IdempotencyKeyInvalid
-    return bare
+    return _key_of(request.headers.getlist(_KEY_HEADER))
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
 
 
 async def _optional_idempotency_key(
+    request: Request,
     key: Annotated[
         str | None,
-        Header(alias="Idempotency-Key", description="As elsewhere; without one each request is a new one."),
+        Header(alias=_KEY_HEADER, description="As elsewhere; without one each request is a new one."),
     ] = None,
 ) -> str:
-    return uuid4().hex if key is None else await _idempotency_key(key)
+    return uuid4().hex if key is None else _key_of(request.headers.getlist(_KEY_HEADER))
 
 
 OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]
