@@ -16,6 +16,8 @@ _ONE_BATCH = 4096
 
 # From the moment that a user is made of to the making of their id; what is in between takes milliseconds.
 _ID_DELAY = timedelta(minutes=1)
+# Of a Standing, for those who look a user up beside something else.
+STANDING_FIELDS = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
 
 
 class UserFilter(NamedTuple):
@@ -67,10 +69,13 @@ async def find(user_id: str) -> User | None:
     return await User.get(user_id)
 
 
-async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> Standing | None:
-    fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
-    row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
-    return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
+async def find_standing(user_id: str, *, session: AsyncClientSession) -> Standing | None:
+    row = await User.get_pymongo_collection().find_one({"_id": user_id}, STANDING_FIELDS, session=session)
+    return None if row is None else standing_of(row)
+
+
+def standing_of(row: Mapping[str, Any]) -> Standing:
+    return Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
 
 
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:

@@ -84,20 +84,20 @@ async def authenticate(text: str, uses: KeyUses) -> AccessToken:
     presented = read_key_text(text)
     if presented is None:
         raise Unauthenticated("The API key is not valid")
-    key, now = await key_repository.find_by_prefix(presented.prefix), utc_now()
-    if key is None or not key.fits(presented.secret_hash, now):
-        log.warning("api_key.refused", prefix=presented.prefix, reason="unknown" if key is None else "wrong_secret")
+    found, now = await key_repository.find_with_user(presented.prefix), utc_now()
+    if found is None or not found[0].fits(presented.secret_hash, now):
+        log.warning("api_key.refused", prefix=presented.prefix, reason="unknown" if found is None else "wrong_secret")
         raise Unauthenticated("The API key is not valid")
+    key, user = found
     status = key.status(now)
     if status is not KeyStatus.ACTIVE:
         log.warning("api_key.refused", api_key_id=key.id, reason=status)
         raise Unauthenticated(f"The API key is {status}")
-    user = await user_repository.find_standing(key.user_id, session=None)
     if user is None or not user.is_active or Role.SERVICE not in user.roles:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
-    return AccessToken(key.user_id, user.roles, user.token_version, key.scopes)
+    return AccessToken(key.user_id, user.roles, user.token_version, scopes=key.scopes)
 
 
 async def create_key(client: Client, admin: AccessToken, order: KeyOrder, request_id: str | None) -> IssuedKey:
