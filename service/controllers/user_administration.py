@@ -58,7 +58,7 @@ def _each_once(roles: list[Role]) -> list[Role]:
     return roles
 
 
-class ActivationRequest(StrictModel):
+class StandingChange(StrictModel):
     reason: Annotated[Reason, Field(examples=["Asked for it on the telephone"])]
 
 
@@ -133,9 +133,7 @@ async def get_user(user_id: _UserId, _user: _Admin) -> Response:
     description="Their tokens and API keys end at once. They can neither log in nor begin anything; what is under way "
     f"ends as it would, and what comes back goes into their wallet. {_REPEATABLE}",
 )
-async def deactivate_user(
-    body: ActivationRequest, user_id: _UserId, user: _Admin, resources: OpenResources
-) -> Response:
+async def deactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
     client = resources.databases.client
     return _shape(await user_administration.deactivate_user(client, user, user_id, body.reason, correlation_id.get()))
 
@@ -146,9 +144,7 @@ async def deactivate_user(
     summary="Let somebody in again",
     description=f"They have to log in anew; API keys that were not revoked work again. {_REPEATABLE}",
 )
-async def reactivate_user(
-    body: ActivationRequest, user_id: _UserId, user: _Admin, resources: OpenResources
-) -> Response:
+async def reactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
     client = resources.databases.client
     return _shape(await user_administration.reactivate_user(client, user, user_id, body.reason, correlation_id.get()))
 
