@@ -10,6 +10,7 @@ WalletServiceError
 ├── InvalidFields                  422 invalid_fields
 ├── Unauthenticated                401 unauthenticated
 │   ├── InvalidCredentials         401 invalid_credentials
+│   ├── InvalidRefreshToken        401 invalid_refresh_token
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
@@ -54,7 +55,9 @@ WalletServiceError
 ├── VoucherStockTooLow             422 voucher_stock_too_low
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
+├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
+├── RateLimitExceeded              429 rate_limit_exceeded
 ├── StatementTooLong               422 statement_too_long
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
@@ -153,6 +156,12 @@ class InvalidCredentials(Unauthenticated):
     """Said alike for an unknown e-mail, a wrong password and a deactivated account."""
 
     code, title = "invalid_credentials", "The e-mail or the password is wrong"
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """Said alike for one that is none, was used, has expired, or whose session or account is over."""
+
+    code, title = "invalid_refresh_token", "The refresh token is not valid, or no longer"
 
 
 class InvalidSignature(Unauthenticated):
@@ -369,10 +378,24 @@ class WrongPassword(WalletServiceError):
     is_kept_under_key = False
 
 
+class InvalidResetToken(WalletServiceError):
+    """Said alike for one that is none, was used, has expired, or whose account is deactivated."""
+
+    code, http_status, title = "invalid_reset_token", 422, "The reset token is wrong, was used or has expired"
+    is_kept_under_key = False
+
+
 class TooManyAttempts(WalletServiceError):
     """Whether this try would have been right is not looked at."""
 
     code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
+    is_kept_under_key = False
+
+
+class RateLimitExceeded(WalletServiceError):
+    """Nothing was looked at or done: the same request may be sent again, under the same key."""
+
+    code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
     is_kept_under_key = False
 
 

@@ -78,6 +78,29 @@ def standing_of(row: Mapping[str, Any]) -> Standing:
     return Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
 
 
+async def set_password(
+    user_id: str, token_version: int, password_hash: str, now: datetime, *, session: AsyncClientSession
+) -> bool:
+    """Tokens that there are hold no more. False where the version is another one, or the user may not act."""
+    return await _raise_token_version(user_id, token_version, {"password_hash": password_hash}, now, session=session)
+
+
+async def raise_token_version(user_id: str, token_version: int, now: datetime, *, session: AsyncClientSession) -> bool:
+    """As set_password, without a password."""
+    return await _raise_token_version(user_id, token_version, {}, now, session=session)
+
+
+async def _raise_token_version(
+    user_id: str, token_version: int, changes: dict[str, str], now: datetime, *, session: AsyncClientSession
+) -> bool:
+    done = await User.get_pymongo_collection().update_one(
+        {"_id": user_id, "token_version": token_version, "is_active": True},
+        {"$set": {**changes, "updated_at": now}, "$inc": {"token_version": 1}},
+        session=session,
+    )
+    return done.matched_count == 1
+
+
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:
     """Which of these users may act, and by tokens of which version."""
     found = User.get_pymongo_collection().find(

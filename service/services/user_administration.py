@@ -17,7 +17,7 @@ from service.repositories import users as user_repository
 from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
 from service.services.access_tokens import AccessToken
 from service.services.audit_events import new_audit_event
-from service.services.users import normal_email
+from service.services.users import account_name
 
 log = structlog.get_logger()
 
@@ -34,10 +34,7 @@ class _Deed(NamedTuple):
 async def list_users(wanted: UserFilter, *, before_id: str | None, limit: int) -> list[User]:
     """Newest first; `email` may be spelt in any way."""
     if wanted.email is not None:
-        email = normal_email(wanted.email)
-        if email is None:
-            return []
-        wanted = wanted._replace(email=email)
+        wanted = wanted._replace(email=account_name(wanted.email))
     return await user_repository.find_newest(wanted, before_id=before_id, limit=limit)
 
 

@@ -53,6 +53,13 @@ async def standing(databases: Databases, user: User) -> tuple[list[str], bool, i
     return row["roles"], row["is_active"], row["token_version"]
 
 
+async def log_in(api: httpx.AsyncClient, user: User) -> dict[str, Any]:
+    answer = await api.post("/api/v1/auth/login", json={"email": user.email, "password": PASSWORD})
+    assert answer.status_code == 200, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
+
+
 class TestLooking:
     async def test_finds_one(self, boss: Staff, databases: Databases) -> None:
         user = await make_user(databases)
@@ -141,6 +148,14 @@ class TestDeactivating:
         assert refusal(await api.get("/api/v1/me", headers=headers)) == (401, "unauthenticated")
         assert (await current(account.wallet)).available == 1_000
 
+    async def test_ends_their_sessions(self, api: httpx.AsyncClient, boss: Staff, databases: Databases) -> None:
+        user = await make_user(databases)
+        tokens = await log_in(api, user)
+        await deactivate(boss, user)
+        await reactivate(boss, user)
+        refreshed = await api.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+        assert refreshed.status_code == 401, refreshed.text
+
     async def test_is_accounted_for_once(self, boss: Staff, databases: Databases) -> None:
         user = await make_user(databases)
         answers = await asyncio.gather(*(deactivate(boss, user) for _ in range(4)), deactivate(boss, user, "Again"))
@@ -211,7 +226,7 @@ class TestReactivating:
         login = await api.post("/api/v1/auth/login", json={"email": user.email, "password": PASSWORD})
         headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
         assert (await api.get("/api/v1/me", headers=headers)).status_code == 200
-        actions = [event["action"] for event in await boss.events(subject_id=user.id)]
+        actions = [event["action"] for event in await boss.events(subject_id=user.id, actor_id=boss.user.id)]
         assert actions == ["user.reactivated", "user.deactivated"]
 
 
@@ -230,6 +245,18 @@ class TestRoles:
             assert (await set_roles(boss, user, *roles)).status_code == 200
             assert (await standing(databases, user))[2] == version
         assert len(await boss.events(subject_id=user.id)) == 3
+
+    async def test_that_are_new_come_with_the_next_token_of_the_session(
+        self, api: httpx.AsyncClient, boss: Staff, databases: Databases
+    ) -> None:
+        user = await make_user(databases)
+        tokens = await log_in(api, user)
+        await set_roles(boss, user, "user", "admin")
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        assert refusal(await api.get(f"/api/v1{_USERS}", headers=headers)) == (403, "forbidden")
+        refreshed = await api.post("/api/v1/auth/refresh", json={"refresh_token": tokens["refresh_token"]})
+        headers = {"Authorization": f"Bearer {refreshed.json()['access_token']}"}
+        assert (await api.get(f"/api/v1{_USERS}", headers=headers)).status_code == 200
 
     async def test_that_were_taken_away_are_gone_at_once(
         self, boss: Staff, api: httpx.AsyncClient, databases: Databases, settings: Settings
