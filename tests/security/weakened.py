@@ -132,7 +132,7 @@ def _operators_are_taken_for_text(patch: Patch) -> None:
 
 
 def _parameters_may_come_twice(patch: Patch) -> None:
-    patch.setattr(requests, "_refuse_repeated_parameters", lambda _request, _repeatable: None)
+    patch.setattr(requests, "_refuse_strange_parameters", lambda _query, _may_repeat: None)
 
 
 def _amounts_are_converted(patch: Patch) -> None:
