@@ -127,7 +127,7 @@ def _read(
         path_parameters=tuple(one["name"] for one in parameters if one["in"] == "path"),
         query=tuple(query),
         body=None if body is None else _inline(body, schemas),
-        is_secured=bool(security),
+        is_secured=any("AccessToken" in one for one in security),
         is_keyed=bool(keys),
         needs_key=any(one.get("required", False) for one in keys),
         permission=operation.get("x-permission"),

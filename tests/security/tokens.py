@@ -50,8 +50,9 @@ async def attack(target: Target) -> list[Finding]:
                 target.api, route, forgery.headers, ids=ids, query={**query, **forgery.query}, body=body
             )
             attack = f"token: {forgery.name}"
-            found = weigh(answer, route, attack, allowed={401})
-            if not found and "WWW-Authenticate" not in answer.headers:
+            # A parameter that no route has is refused before anybody asks who is there.
+            found = weigh(answer, route, attack, allowed={401, 422} if forgery.query else {401})
+            if not found and answer.status_code == 401 and "WWW-Authenticate" not in answer.headers:
                 found.append(Finding(str(route), attack, "WWW-Authenticate is missing"))
             findings += found
     return findings + await _stale(target)

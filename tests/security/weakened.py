@@ -223,7 +223,7 @@ WEAKENINGS: Final = (
         _logs_show_what_is_invisible_as_it_is,
         log_injection.attack,
         _WALLET,
-        "readable",
+        ".",
     ),
     Weakening(
         "what a client says of its address is believed",

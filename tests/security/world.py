@@ -34,6 +34,8 @@ COLLECTIONS: Final = tuple(document.Settings.name for document in WALLET_DOCUMEN
 # Routes whose requests are signed instead of carrying a token: webhook.py makes them.
 SIGNED: Final = frozenset({"POST /webhooks/bank-callback"})
 
+_ABOUT_USERS: Final = "/api/v1/admin/users/{user_id}"
+
 _BALANCE: Final = 1_000_000
 _POINTS: Final = 10_000
 
@@ -66,7 +68,11 @@ class Person:
         return self._made[name]
 
     async def ids_for(self, route: Route) -> dict[str, str]:
-        return {name: await self.id_of(name) for name in route.path_parameters}
+        ids = {name: await self.id_of(name) for name in route.path_parameters}
+        if route.path.startswith(_ABOUT_USERS):
+            # Nobody may do to themselves what admins may do to others.
+            ids["user_id"] = await self.once("subject", _subject_id)
+        return ids
 
     async def post(self, path: str, **body: Any) -> dict[str, Any]:
         """What has to succeed."""
@@ -369,6 +375,10 @@ async def _refresh_token(person: Person) -> str:
 
 async def _currency(_person: Person) -> str:
     return "INR"
+
+
+async def _subject_id(person: Person) -> str:
+    return (await person.world.person(USER)).user.id
 
 
 async def _first(_person: Person) -> str:
