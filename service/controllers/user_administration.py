@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Reason
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, UserView, problem_responses
 from service.controllers.users import user_view
@@ -80,9 +80,9 @@ class UsersQuery(PageQuery):
         str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
     ] = None
     role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
-    is_active: bool | None = None
-    created_from: Annotated[QueryTime | None, Field(description="At this time or later")] = None
-    created_to: Annotated[QueryTime | None, Field(description="Before this time")] = None
+    is_active: Annotated[bool | None, Field(description="Who was not shut out, or who was")] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> UserFilter:
@@ -111,6 +111,7 @@ _CHANGE: dict[str, Any] = {
     summary="All users, newest first",
 )
 async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
+    """With their roles, and whether they may act."""
     page = open_page(query, resources.settings, "users", user.user_id, str)
     found = await user_administration.list_users(query.wanted, before_id=page.position, limit=page.limit_and_one)
     return page_of(found, page, lambda one: one.id, _view)
@@ -123,6 +124,7 @@ async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resour
     summary="One user",
 )
 async def get_user(user_id: _UserId, _user: _Admin) -> Response:
+    """With their roles, and whether they may act."""
     return _shape(await user_administration.get_user(user_id))
 
 
