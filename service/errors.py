@@ -14,7 +14,8 @@ WalletServiceError
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
-│   └── SecondAdminRequired        403 second_admin_required
+│   ├── SecondAdminRequired        403 second_admin_required
+│   └── OwnAccount                 403 own_account
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed
 ├── Conflict                       409 conflict
@@ -33,7 +34,8 @@ WalletServiceError
 │   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
-│   └── AlreadyReversed            409 already_reversed
+│   ├── AlreadyReversed            409 already_reversed
+│   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -66,6 +68,7 @@ WalletServiceError
 ├── HoldAboveStepUp                422 hold_above_step_up
 ├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── ReversalNotCovered             422 reversal_not_covered
+├── UserIsNoService                422 user_is_no_service
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -182,6 +185,12 @@ class SecondAdminRequired(Forbidden):
     code, title = "second_admin_required", "Another admin has to approve it"
 
 
+class OwnAccount(Forbidden):
+    """Nobody shuts themself out, or gives themself more."""
+
+    code, title = "own_account", "Another admin has to do this to your account"
+
+
 class NotFound(WalletServiceError):
     """Missing, or somebody else's: the two cannot be told apart from outside."""
 
@@ -264,6 +273,12 @@ class WalletHasOpenOperations(Conflict):
 
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class ApiKeyEnded(Conflict):
+    """Says whether it was revoked or has expired."""
+
+    code, title = "api_key_ended", "The API key was revoked or has expired"
 
 
 class IdempotencyKeyReused(WalletServiceError):
@@ -440,6 +455,10 @@ class ReversalNotCovered(WalletServiceError):
     """Who got the money has spent it; with `force` the house bears what is missing."""
 
     code, http_status, title = "reversal_not_covered", 422, "The money is no longer there to be taken back"
+
+
+class UserIsNoService(WalletServiceError):
+    code, http_status, title = "user_is_no_service", 422, "API keys are for users who have the role service"
 
 
 class InternalError(WalletServiceError):

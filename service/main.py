@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.controllers import (
     adjustments,
     admin,
+    api_keys,
     approvals,
     audit_events,
     auth,
@@ -35,6 +36,7 @@ from service.controllers import (
     webhooks,
     withdrawals,
 )
+from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -103,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         limits.router,
         wallet_life.router,
         audit_events.router,
+        api_keys.router,
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
@@ -112,5 +115,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     declare_problems(app)
+    declare_permissions(app)
     add_middleware(app)
     return app

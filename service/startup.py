@@ -22,6 +22,7 @@ from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
+from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -42,6 +43,7 @@ class Resources(NamedTuple):
     mailbox: Mailbox
     rates: Rates
     audit_trail: AuditTrail
+    key_uses: KeyUses
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -95,6 +97,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("mailbox.is_a_file")
     audit_trail = AuditTrail()
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
+    key_uses = KeyUses()
     try:
         yield Resources(
             settings,
@@ -106,10 +109,12 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             FileMailbox(settings),
             rates,
             audit_trail,
+            key_uses,
         )
     finally:
         await audit_trail.close()
         await ledger.close()
+        await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await databases.client.close()

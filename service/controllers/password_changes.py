@@ -1,14 +1,17 @@
 """A new password over HTTP: with the old one, or with a token that comes by mail."""
 
+from typing import Annotated
+
 import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import Email, NewPassword, Password, TokensView, answer_tokens
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
+from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BodyTooLarge,
@@ -21,6 +24,7 @@ from service.errors import (
     WrongPassword,
 )
 from service.services import password_changes
+from service.services.access_tokens import AccessToken
 from service.services.password_changes import Locksmith
 from service.startup import Resources
 
@@ -67,7 +71,11 @@ class PasswordResetConfirmation(StrictModel):
     responses=problem_responses(*_ASKING, Unauthenticated, AccountDeactivated, WrongPassword),
     summary="Change the password, and end all other sessions",
 )
-async def change_password(body: PasswordChangeRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def change_password(
+    body: PasswordChangeRequest,
+    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)],
+    resources: OpenResources,
+) -> Response:
     """Every token from before is out, this request's own too; the answer has those of a new session.
 
     A mail tells of it.

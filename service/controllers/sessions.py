@@ -7,10 +7,11 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.permissions import Permission
 from service.domain.sessions import session_view
 from service.errors import (
     AccountDeactivated,
@@ -25,6 +26,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.services import refresh_tokens, sessions
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Sessions"])
 
@@ -77,7 +79,9 @@ async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
     responses=problem_responses(Unauthenticated, Unavailable),
     summary="End this session",
 )
-async def log_out(user: CurrentUser, resources: OpenResources) -> Response:
+async def log_out(
+    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     """Its refresh token is good for nothing afterwards; the access token expires by itself within minutes."""
     await sessions.log_out(resources.databases.client, user, correlation_id.get())
     return Response(status_code=204)
@@ -89,7 +93,9 @@ async def log_out(user: CurrentUser, resources: OpenResources) -> Response:
     responses=problem_responses(Unauthenticated, AccountDeactivated, Unavailable),
     summary="End all sessions, on every device",
 )
-async def log_out_everywhere(user: CurrentUser, resources: OpenResources) -> Response:
+async def log_out_everywhere(
+    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     """No access token moves money afterwards either, this request's own included."""
     await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
     return Response(status_code=204)
@@ -101,7 +107,11 @@ async def log_out_everywhere(user: CurrentUser, resources: OpenResources) -> Res
     responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
     summary="One's sessions that are not over, newest first",
 )
-async def list_sessions(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
+async def list_sessions(
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.PROFILE_READ)],
+    resources: OpenResources,
+) -> Response:
     page = open_page(query, resources.settings, "sessions", user.user_id, str)
     rows = await sessions.list_sessions(user, before_id=page.position, limit=page.limit_and_one)
     return page_of(rows, page, lambda session: session.id, lambda session: session_view(session, user.session_id))
@@ -113,7 +123,9 @@ async def list_sessions(query: Annotated[PageQuery, Query()], user: CurrentUser,
     responses=problem_responses(Unauthenticated, AccountDeactivated, NotFound, InvalidFields, Unavailable),
     summary="End one of one's sessions",
 )
-async def end_session(session_id: _SessionId, user: CurrentUser, resources: OpenResources) -> Response:
+async def end_session(
+    session_id: _SessionId, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     """Its refresh token is good for nothing afterwards; its access token expires by itself within minutes."""
     await sessions.end_session(resources.databases.client, user, session_id, correlation_id.get())
     return Response(status_code=204)

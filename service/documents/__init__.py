@@ -2,6 +2,7 @@
 
 from service.documents.account_sums import AccountSumsDocument
 from service.documents.adjustments import AdjustmentDocument
+from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
@@ -27,6 +28,7 @@ __all__ = [
     "WALLET_DOCUMENTS",
     "AccountSumsDocument",
     "AdjustmentDocument",
+    "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
     "BankOrder",
@@ -55,6 +57,7 @@ __all__ = [
 
 WALLET_DOCUMENTS = [
     User,
+    ApiKeyDocument,
     WalletDocument,
     Deposit,
     Withdrawal,

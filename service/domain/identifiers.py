@@ -31,6 +31,7 @@ class Prefix(StrEnum):
     AUDIT_EVENT = "aud"
     SESSION = "ses"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
+    API_KEY = "key"
     ENTRY = "ent"
     TRANSACTION = "txn"
 

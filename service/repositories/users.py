@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -9,6 +10,14 @@ from service.documents import User
 
 # Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
 _ONE_BATCH = 4096
+
+
+class Standing(NamedTuple):
+    """What somebody may do now, and by tokens of which version."""
+
+    roles: tuple[str, ...]
+    is_active: bool
+    token_version: int
 
 
 async def insert(user: User, *, session: AsyncClientSession) -> None:
@@ -63,6 +72,12 @@ async def _raise_token_version(
         session=session,
     )
     return done.matched_count == 1
+
+
+async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> Standing | None:
+    fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
+    row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
+    return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
 
 
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:
