@@ -39,6 +39,7 @@ from service.controllers import (
 from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
+from service.controllers.rate_limits import declare_rate_limits
 from service.controllers.schemas import declare_problems
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
@@ -116,5 +117,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_problem_handlers(app)
     declare_problems(app)
     declare_permissions(app)
-    add_middleware(app)
+    # Last: each answer of an operation has the headers, whoever declared it.
+    declare_rate_limits(app)
+    add_middleware(app, settings)
     return app

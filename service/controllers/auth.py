@@ -9,12 +9,13 @@ from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
-from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, Unavailable
+from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
 from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
@@ -102,18 +103,19 @@ class LoginView(TokensView):
 @router.post(
     "/auth/login",
     response_model=LoginView,
-    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, Unavailable),
+    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
     summary="Get an access token, and a refresh token for the next one",
 )
-async def log_in(body: LoginRequest, resources: OpenResources) -> Response:
-    user, tokens = await users.log_in(
-        resources.databases.client,
-        resources.passwords,
-        resources.settings,
-        resources.audit_trail,
-        users.Credentials(body.email, body.password),
-        correlation_id.get(),
-    )
+async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAddress) -> Response:
+    async with resources.login_guard.password_try(body.email, address):
+        user, tokens = await users.log_in(
+            resources.databases.client,
+            resources.passwords,
+            resources.settings,
+            resources.audit_trail,
+            users.Credentials(body.email, body.password),
+            correlation_id.get(),
+        )
     return answer_tokens(tokens, user=user_view(user))
 
 

@@ -51,6 +51,12 @@ async def find(user_id: str) -> User | None:
     return await User.get(user_id)
 
 
+async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> Standing | None:
+    fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
+    row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
+    return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
+
+
 async def set_password(
     user_id: str, token_version: int, password_hash: str, now: datetime, *, session: AsyncClientSession
 ) -> bool:
@@ -72,12 +78,6 @@ async def _raise_token_version(
         session=session,
     )
     return done.matched_count == 1
-
-
-async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> Standing | None:
-    fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
-    row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
-    return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
 
 
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:

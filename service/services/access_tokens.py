@@ -39,10 +39,10 @@ class AccessToken(NamedTuple):
     user_id: str
     roles: tuple[str, ...]
     token_version: int
-    # Of an API key, which may do less than its user; None: whatever the roles allow.
-    scopes: frozenset[Permission] | None = None
     # The session that it was given out for; empty where there is none, as for tokens of tests.
     session_id: str = ""
+    # Of an API key, which may do less than its user; None: whatever the roles allow.
+    scopes: frozenset[Permission] | None = None
 
     def may(self, permission: Permission) -> bool:
         return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)
@@ -111,4 +111,4 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
         or not isinstance(session_id, str)
     ):
         raise Unauthenticated("The access token is not valid")
-    return AccessToken(claims["sub"], tuple(roles), token_version, session_id=session_id), int(claims["exp"])
+    return AccessToken(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])
