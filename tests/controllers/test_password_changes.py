@@ -103,6 +103,12 @@ async def login(api: httpx.AsyncClient, databases: Databases) -> Login:
     return await Login.of_somebody(api, databases)
 
 
+@pytest.fixture
+def guarded(resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is outside of tests, where WALLET_LOGIN_TRIES is not 0."""
+    monkeypatch.setattr(resources.login_guard, "_tries", 5)
+
+
 async def change(login: Login, current: str = PASSWORD, new: str = NEW_PASSWORD) -> httpx.Response:
     return await login.post(PASSWORD_CHANGE, {"current_password": current, "new_password": new})
 
@@ -158,6 +164,15 @@ class TestChanging:
         assert refusal(await change(login, OTHER_PASSWORD)) == (422, "wrong_password")
         assert await user_row(databases, login.user) == before
         assert (await login.refresh()).status_code == 200
+
+    @pytest.mark.usefixtures("guarded")
+    async def test_lets_nobody_guess_who_has_a_stolen_token(self, login: Login) -> None:
+        # The waits double: even where all is slow, one is met with soon.
+        answers = [await change(login, f"{OTHER_PASSWORD}-{number}") for number in range(12)]
+        assert [refusal(answer) for answer in answers[:5]] == [(422, "wrong_password")] * 5
+        held_off = [answer for answer in answers if refusal(answer) == (429, "too_many_attempts")]
+        assert held_off
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in held_off)
 
     @pytest.mark.parametrize("wrong", ["short", "x" * 129, "password1234", "violet\0kettle harbour", ""])
     async def test_refuses_what_a_registration_refuses(self, login: Login, databases: Databases, wrong: str) -> None:
