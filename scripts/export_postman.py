@@ -5,6 +5,7 @@ They are made of the API's OpenAPI document (names, descriptions, parameters, sh
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,6 +13,7 @@ import typer
 
 from scripts.postman.collection import StoryError, build_collection, build_environment
 from scripts.postman.story import DESCRIPTION, ENVIRONMENT, ENVIRONMENT_NAME, STORY
+from scripts.stack_environment import PREFIX
 from service.main import create_app
 from service.settings import Settings
 
@@ -21,8 +23,12 @@ POSTMAN_ENVIRONMENT: Final = DOCS / "wallet.postman_environment.json"
 
 
 def api_document() -> dict[str, Any]:
-    """The OpenAPI document, as it is whatever the environment says."""
-    return create_app(Settings(_env_file=None)).openapi()
+    """The OpenAPI document, which depends on the code alone: settings of this machine are not read."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
+    try:
+        return create_app(Settings(_env_file=None)).openapi()
+    finally:
+        os.environ.update(kept)
 
 
 def rendered() -> dict[Path, str]:

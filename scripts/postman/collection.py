@@ -43,7 +43,10 @@ def operations_of(document: Mapping[str, Any]) -> dict[str, Json]:
     return {
         f"{method.upper()} {path}": {
             **operation,
-            "parameters": [*item.get("parameters", ()), *operation.get("parameters", ())],
+            "parameters": [
+                resolve(one, document) for one in (*item.get("parameters", ()), *operation.get("parameters", ()))
+            ],
+            "responses": {status: resolve(one, document) for status, one in operation["responses"].items()},
         }
         for path, item in document["paths"].items()
         for method, operation in item.items()
@@ -258,17 +261,24 @@ def _description(step: Step, name: str, operation: Json) -> str:
 
 def _tests(step: Step, operation: Json, document: Mapping[str, Any]) -> list[str]:
     statuses = step.statuses
-    is_refused = statuses[0] >= _FIRST_ERROR
-    media_type = step.media_type or (_PROBLEM if is_refused else _JSON)
-    of_first = [*snippets.has_media_type(media_type)] if _has_content(operation, statuses[0], media_type) else []
-    if media_type in {_JSON, _PROBLEM} and of_first:
-        of_first += ["const body = pm.response.json();", *_body_tests(step, operation, document)]
-    else:
-        of_first += _more_tests(step)
+    media_type = step.media_type or (_PROBLEM if statuses[0] >= _FIRST_ERROR else _JSON)
+    of_first = []
+    if _has_content(operation, statuses[0], media_type):
+        of_first = snippets.has_media_type(media_type)
+        if media_type in {_JSON, _PROBLEM}:
+            of_first += ["const body = pm.response.json();", *_body_tests(step, operation, document)]
     lines = [*snippets.has_status(statuses), *snippets.has_request_id()]
     if len(statuses) == 1:
-        return [*lines, *of_first]
-    return [*lines, f"if (pm.response.code === {statuses[0]}) {{", *(f"    {line}" for line in of_first), "}"]
+        return [*lines, *of_first, *_more_tests(step)]
+    return [
+        *lines,
+        f"if (pm.response.code === {statuses[0]}) {{",
+        *(f"    {line}" for line in of_first),
+        "} else {",
+        *(f"    {line}" for line in snippets.has_media_type(_PROBLEM)),
+        "}",
+        *_more_tests(step),
+    ]
 
 
 def _has_content(operation: Json, status: int, media_type: str) -> bool:
@@ -282,7 +292,7 @@ def _body_tests(step: Step, operation: Json, document: Mapping[str, Any]) -> lis
     else:
         schema = operation["responses"][str(step.statuses[0])]["content"][_JSON].get("schema", {})
         shape = snippets.has_shape(_name_of(schema, document), shape_of(schema, document)) if schema else []
-    rest = [*snippets.has_members(step.expects), *_more_tests(step), *snippets.keeps(step.keeps)]
+    rest = [*snippets.has_members(step.expects), *snippets.keeps(step.keeps)]
     if step.wait is None:
         return [*shape, *rest]
     return [*shape, *snippets.is_over(step.wait), *(f"    {line}" for line in rest), "}"]

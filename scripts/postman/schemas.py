@@ -6,16 +6,18 @@ from typing import Any, Final
 # What a shape is tested for; lengths, ranges and patterns are for the tests of the service itself.
 _KEPT: Final = ("type", "enum", "const", "required")
 _LISTS: Final = ("anyOf", "oneOf", "allOf")
-_REFERENCE: Final = "#/components/schemas/"
 
 Schema = Mapping[str, Any]
 
 
-def resolve(schema: Schema, document: Schema) -> Schema:
-    """The schema itself, where this one only points to it."""
-    while "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].removeprefix(_REFERENCE)]
-    return schema
+def resolve(part: Schema, document: Schema) -> Schema:
+    """The part itself, a schema or another component, where this one only points to it."""
+    while "$ref" in part:
+        pointed: Any = document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            pointed = pointed[name.replace("~1", "/").replace("~0", "~")]
+        part = pointed
+    return part
 
 
 def shape_of(schema: Schema, document: Schema) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Step:
     error: str | None = field(default=None, kw_only=True)
     expects: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     keeps: Mapping[str, str] = field(default_factory=dict, kw_only=True)
-    # More tests: a title and what has to hold, as a statement of JavaScript.
+    # More tests: a title and what has to hold, in JavaScript. Where one status is expected, `body` is there.
     tests: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     # JavaScript before it is sent.
     before: str = field(default="", kw_only=True)

@@ -275,6 +275,10 @@ WEBHOOKS: Final = Folder(
                 "currency": "INR",
             },
             expects={"received": True},
+            tests={
+                "is accepted where the secret is known": "const isKnown = Boolean(pm.environment.get("
+                '"bank_webhook_secret"));\npm.expect(pm.response.code).to.eql(isKnown ? 200 : 401);'
+            },
             note="The stack has a secret of its own. Put it into `bank_webhook_secret` and the answer is 200 (what had "
             "settled before stays as it is); without it this is a forgery, and refused with 401 `invalid_signature`.",
         ),
