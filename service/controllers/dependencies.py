@@ -1,5 +1,6 @@
 """What controllers ask for: the open resources, the user of the token, the idempotency key."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from hashlib import sha256
@@ -16,7 +17,11 @@ from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services.access_tokens import AccessToken, verify_access_token
 from service.startup import Resources
 
+_KEY_HEADER = "Idempotency-Key"
 _KEY_LENGTH_LIMIT = 255
+# A backslash stands before a quote and before itself, and before nothing else.
+_QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+_ESCAPE = re.compile(r"\\(.)")
 
 
 async def _resources(request: Request) -> Resources:
@@ -59,31 +64,45 @@ AdminUser = Annotated[AccessToken, Depends(require_roles("admin"))]
 ServiceUser = Annotated[AccessToken, Depends(require_roles("service", "admin"))]
 
 
+def _key_of(sent: list[str]) -> str:
+    """The key itself, whether it came as a string of RFC 8941 (section 3.3.3), quoted, or bare."""
+    if len(sent) > 1:
+        raise IdempotencyKeyInvalid("Idempotency-Key came more than once")
+    key = sent[0]
+    if key.startswith('"'):
+        quoted = _QUOTED_KEY.fullmatch(key)
+        key = "" if quoted is None else _ESCAPE.sub(r"\1", quoted[1])
+    elif '"' in key:
+        key = ""
+    if not 1 <= len(key) <= _KEY_LENGTH_LIMIT or not all("!" <= character <= "~" for character in key):
+        raise IdempotencyKeyInvalid
+    return key
+
+
 async def _idempotency_key(
-    key: Annotated[
+    request: Request,
+    _key: Annotated[
         str,
         Header(
-            alias="Idempotency-Key",
+            alias=_KEY_HEADER,
             description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
         ),
     ],
 ) -> str:
-    bare = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
-    if not 1 <= len(bare) <= _KEY_LENGTH_LIMIT or not all("!" <= character <= "~" for character in bare):
-        raise IdempotencyKeyInvalid
-    return bare
+    return _key_of(request.headers.getlist(_KEY_HEADER))
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
 
 
 async def _optional_idempotency_key(
+    request: Request,
     key: Annotated[
         str | None,
-        Header(alias="Idempotency-Key", description="As elsewhere; without one each request is a new one."),
+        Header(alias=_KEY_HEADER, description="As elsewhere; without one each request is a new one."),
     ] = None,
 ) -> str:
-    return uuid4().hex if key is None else await _idempotency_key(key)
+    return uuid4().hex if key is None else _key_of(request.headers.getlist(_KEY_HEADER))
 
 
 OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]
