@@ -326,7 +326,7 @@ def _examples(
         name = f"{status} {reason}" if media_type == _JSON else f"{status} {reason}, as {media_type}"
         examples = content.get("examples")
         if examples:
-            yield name, next(iter(examples.values()))["value"]
+            yield name, resolve(next(iter(examples.values())), document)["value"]
         elif "example" in content:
             yield name, content["example"]
         elif content.get("schema"):
@@ -334,7 +334,7 @@ def _examples(
     elif status not in _USUAL_STATUSES:
         for code, example in content.get("examples", {}).items():
             if code not in _USUAL_CODES:
-                yield f"{status} {code}", example["value"]
+                yield f"{status} {code}", resolve(example, document)["value"]
 
 
 def _as_sent(request: Json) -> Json:
