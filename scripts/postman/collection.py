@@ -268,6 +268,8 @@ def _tests(step: Step, operation: Json, document: Mapping[str, Any]) -> list[str
         if media_type in {_JSON, _PROBLEM}:
             of_first += ["const body = pm.response.json();", *_body_tests(step, operation, document)]
     lines = [*snippets.has_status(statuses), *snippets.has_request_id()]
+    if "X-RateLimit-Limit" in operation["responses"].get(str(statuses[0]), {}).get("headers", {}):
+        lines += snippets.has_rate_limits()
     if len(statuses) == 1:
         return [*lines, *of_first, *_more_tests(step)]
     return [

@@ -49,6 +49,19 @@ def has_request_id() -> list[str]:
     return test("has an X-Request-ID", f'pm.expect(pm.response.headers.get("X-Request-ID")).to.match({_REQUEST_ID});')
 
 
+def has_rate_limits() -> list[str]:
+    """Where they are not turned off."""
+    return test(
+        "has the headers of its rate limit",
+        'const [limit, remaining, reset] = ["Limit", "Remaining", "Reset"].map((name) =>',
+        "    pm.response.headers.get(`X-RateLimit-${name}`));",
+        "if (limit) {",
+        "    pm.expect(Number(remaining)).to.be.within(0, Number(limit));",
+        "    pm.expect(Number(reset)).to.be.above(1e9);",
+        "}",
+    )
+
+
 def has_shape(name: str, shape: Mapping[str, Any]) -> list[str]:
     schema = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
     return test(f"has the shape of {name}", f"pm.expect(body).to.have.jsonSchema({schema});")

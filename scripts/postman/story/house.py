@@ -298,3 +298,143 @@ WEBHOOKS: Final = Folder(
         ),
     ),
 )
+
+_A_CREDIT: Final = {"amount": 100, "currency": "INR", "reason": "A returned bottle"}
+
+API_KEYS: Final = Folder(
+    "API keys",
+    "What a service sends as `X-API-Key` in place of a token. Admins make them; the secret is shown once.",
+    (
+        Step(
+            "POST /admin/api-keys",
+            "Make one for relay",
+            201,
+            by="admin",
+            body={
+                "user_id": "{{service_id}}",
+                "name": "Shop, till 4",
+                "permissions": ["adjustments:read", "adjustments:write"],
+            },
+            expects={"user_id": "{{service_id}}", "status": "active"},
+            keeps={"key_id": "id", "api_key": "secret"},
+        ),
+        Step(
+            "POST /wallets/{wallet_id}/credits",
+            "Use it",
+            201,
+            api_key="api_key",
+            path={"wallet_id": "{{friend_wallet_id}}"},
+            body=_A_CREDIT,
+            expects={"status": "success", "requested_by": "{{service_id}}"},
+        ),
+        Step("GET /wallets", "It may do no more than was given to it", 403, api_key="api_key", error="forbidden"),
+        Step("GET /admin/api-keys", "All keys", by="admin", query={"limit": "5"}, expects={"data.0.id": "{{key_id}}"}),
+        Step("GET /admin/api-keys/{key_id}", "One key", by="admin", expects={"id": "{{key_id}}", "status": "active"}),
+        Step(
+            "POST /admin/api-keys/{key_id}/rotate",
+            "Another secret for it",
+            by="admin",
+            body={"overlap_s": 0},
+            expects={"id": "{{key_id}}"},
+            keeps={"new_api_key": "secret"},
+        ),
+        Step(
+            "POST /wallets/{wallet_id}/credits",
+            "The secret before is none any more",
+            401,
+            api_key="api_key",
+            path={"wallet_id": "{{friend_wallet_id}}"},
+            body=_A_CREDIT,
+            error="unauthenticated",
+        ),
+        Step(
+            "DELETE /admin/api-keys/{key_id}",
+            "Revoke it",
+            by="admin",
+            query={"reason": "Till 4 is gone"},
+            expects={"id": "{{key_id}}", "status": "revoked"},
+        ),
+        Step(
+            "POST /wallets/{wallet_id}/credits",
+            "A revoked one does nothing",
+            401,
+            api_key="new_api_key",
+            path={"wallet_id": "{{friend_wallet_id}}"},
+            body=_A_CREDIT,
+            error="unauthenticated",
+        ),
+    ),
+)
+
+_TOMAS: Final = {"email": "{{friend_email}}", "password": "{{friend_password}}"}
+
+USER_ADMINISTRATION: Final = Folder(
+    "User administration",
+    "Other people's accounts. Tomas is shut out, let in again, and is a service for a moment.",
+    (
+        Step(
+            "GET /admin/users",
+            "Find somebody",
+            by="admin",
+            query={"email": "{{friend_email}}"},
+            expects={"data.0.id": "{{friend_id}}", "has_more": False},
+        ),
+        Step(
+            "GET /admin/users/{user_id}",
+            "One user",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            expects={"id": "{{friend_id}}", "email": "{{friend_email}}", "is_active": True},
+        ),
+        Step(
+            "PUT /admin/users/{user_id}/roles",
+            "Give a role",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            body={"roles": ["user", "service"], "reason": "Integrates the shop"},
+            expects={"roles": ["user", "service"]},
+        ),
+        Step(
+            "PUT /admin/users/{user_id}/roles",
+            "Take it away",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            body={"roles": ["user"], "reason": "The shop is integrated"},
+            expects={"roles": ["user"]},
+            note="Whoever loses a role is out at once, and logs in anew.",
+        ),
+        Step(
+            "POST /admin/users/{user_id}/deactivate",
+            "Shut somebody out",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            body={"reason": "Asked for it on the telephone"},
+            expects={"id": "{{friend_id}}", "is_active": False},
+        ),
+        Step(
+            "POST /auth/login",
+            "Tomas cannot log in",
+            401,
+            by=NOBODY,
+            body=_TOMAS,
+            error="invalid_credentials",
+        ),
+        Step(
+            "POST /admin/users/{user_id}/reactivate",
+            "Let somebody in again",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            body={"reason": "Was somebody else"},
+            expects={"id": "{{friend_id}}", "is_active": True},
+        ),
+        Step("POST /auth/login", "Tomas logs in again", by=NOBODY, body=_TOMAS, keeps={"friend_token": "access_token"}),
+        Step(
+            "POST /admin/users/{user_id}/deactivate",
+            "Nobody does it to themselves",
+            (403, 409, 422),
+            by="admin",
+            path={"user_id": "{{admin_id}}"},
+            body={"reason": "Enough for today"},
+        ),
+    ),
+)

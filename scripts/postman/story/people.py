@@ -103,6 +103,120 @@ USERS: Final = Folder(
     ),
 )
 
+_TOMAS: Final = {"email": "{{friend_email}}", "password": "{{friend_password}}"}
+_A_LITTLE: Final = {
+    "from_wallet_id": "{{friend_wallet_id}}",
+    "to_wallet_id": "{{wallet_id}}",
+    "amount": 100,
+    "currency": "INR",
+}
+
+SESSIONS: Final = Folder(
+    "Sessions",
+    "Each login begins a session; its refresh token is good once, for the next two tokens. Tomas logs in on his phone "
+    "too, and ends what he has begun.",
+    (
+        Step(
+            "POST /auth/login",
+            "Tomas logs in on his phone",
+            by=NOBODY,
+            body=_TOMAS,
+            keeps={"phone_token": "access_token", "phone_refresh_token": "refresh_token"},
+        ),
+        Step(
+            "POST /auth/refresh",
+            "The next tokens",
+            by=NOBODY,
+            body={"refresh_token": "{{phone_refresh_token}}"},
+            expects={"token_type": "bearer"},
+            keeps={"phone_token": "access_token", "phone_refresh_token": "refresh_token"},
+            tests={"is in no cache": 'pm.expect(pm.response.headers.get("Cache-Control")).to.include("no-store");'},
+        ),
+        Step(
+            "GET /me/sessions",
+            "The sessions of Tomas, seen from the phone",
+            by="phone",
+            expects={"data.0.is_current": True, "data.1.is_current": False},
+            keeps={"phone_session_id": "data.0.id"},
+        ),
+        Step(
+            "DELETE /me/sessions/{session_id}",
+            "End the phone's, from elsewhere",
+            204,
+            by="friend",
+            path={"session_id": "{{phone_session_id}}"},
+        ),
+        Step(
+            "POST /auth/refresh",
+            "It gets no tokens any more",
+            401,
+            by=NOBODY,
+            body={"refresh_token": "{{phone_refresh_token}}"},
+            error="invalid_refresh_token",
+        ),
+        Step("POST /auth/logout", "Log out", 204, by="friend"),
+        Step("POST /auth/login", "Log in again", by=NOBODY, body=_TOMAS, keeps={"friend_token": "access_token"}),
+        Step("POST /auth/logout-all", "Log out everywhere", 204, by="friend"),
+        Step(
+            "POST /transfers",
+            "No token from before moves money",
+            401,
+            by="friend",
+            body=_A_LITTLE,
+            error="unauthenticated",
+        ),
+        Step("POST /auth/login", "Log in once more", by=NOBODY, body=_TOMAS, keeps={"friend_token": "access_token"}),
+    ),
+)
+
+PASSWORDS: Final = Folder(
+    "Passwords",
+    "A new one by the old one, or by a token that comes by mail, which a collection cannot read.",
+    (
+        Step(
+            "POST /me/password",
+            "Change the password",
+            by="friend",
+            body={"current_password": "{{friend_password}}", "new_password": "{{friend_new_password}}"},
+            expects={"token_type": "bearer"},
+            keeps={"friend_token": "access_token"},
+            note="Every token from before is out; the answer has those of a new session.",
+        ),
+        Step(
+            "POST /me/password",
+            "The old one is none any more",
+            422,
+            by="friend",
+            body={"current_password": "{{friend_password}}", "new_password": "{{friend_new_password}}"},
+            error="wrong_password",
+        ),
+        Step(
+            "POST /me/password",
+            "Change it back",
+            by="friend",
+            body={"current_password": "{{friend_new_password}}", "new_password": "{{friend_password}}"},
+            keeps={"friend_token": "access_token"},
+        ),
+        Step(
+            "POST /auth/password-reset",
+            "Ask for a reset token by mail",
+            (202, 429),
+            by=NOBODY,
+            body={"email": "{{friend_email}}"},
+            note="The same answer whoever it is. An address that asks all the time has to wait: 429.",
+        ),
+        Step(
+            "POST /auth/password-reset/confirm",
+            "A reset token of one's own making",
+            422,
+            by=NOBODY,
+            body={"token": "wpr_bm90IG9uZSB0aGF0IGNhbWUgYnkgbWFpbA", "new_password": "{{friend_new_password}}"},
+            error="invalid_reset_token",
+            note="With the one of the mail the answer is 204, and every session and token from before is out.",
+        ),
+    ),
+)
+
 SECOND_FACTOR: Final = Folder(
     "Second factor",
     "An authenticator app (TOTP, RFC 6238). Tomas begins with one and gives it up again, so that this can be repeated.",
