@@ -431,10 +431,11 @@ USER_ADMINISTRATION: Final = Folder(
         Step(
             "POST /admin/users/{user_id}/deactivate",
             "Nobody does it to themselves",
-            (403, 409, 422),
+            403,
             by="admin",
             path={"user_id": "{{admin_id}}"},
             body={"reason": "Enough for today"},
+            error="own_account",
         ),
     ),
 )
