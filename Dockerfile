@@ -33,4 +33,5 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
 # The number of processes comes from WEB_CONCURRENCY, which uvicorn reads itself.
 CMD ["python", "-m", "uvicorn", "--factory", "service.main:create_app", "--host", "0.0.0.0", "--port", "8000", \
      "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--no-server-header", \
+     "--no-proxy-headers", \
      "--timeout-graceful-shutdown", "10"]

@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from service.controllers.problems import problem_response
+from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
 from service.errors import InternalError
+from service.settings import Settings
 
 log = structlog.get_logger()
 
@@ -21,7 +23,9 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 _QUIET_PATHS = frozenset({"/health", "/livez", "/readyz"})
 
 
-def add_middleware(app: FastAPI) -> None:
+def add_middleware(app: FastAPI, settings: Settings) -> None:
+    if has_rate_limits(settings):
+        app.add_middleware(RateLimiting, settings=settings)
     app.add_middleware(RequestLog)
     # Added last, so outermost: everything inside knows the request's id.
     app.add_middleware(
@@ -60,7 +64,9 @@ class RequestLog:
             log.exception("request.crashed", method=scope["method"], path=scope["path"])
             if status:
                 raise
-            await problem_response(InternalError())(scope, receive, send_and_note)
+            answer = problem_response(InternalError())
+            answer.raw_headers.extend(scope.get(SCOPE_HEADERS, ()))
+            await answer(scope, receive, send_and_note)
         if scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request.finished",
