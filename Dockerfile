@@ -18,6 +18,8 @@ WORKDIR /app
 RUN groupadd --system --gid 10001 wallet \
     && useradd --system --uid 10001 --gid wallet --no-create-home --shell /usr/sbin/nologin wallet
 COPY --from=build /app/.venv .venv
+# The API tells its version.
+COPY pyproject.toml ./
 COPY service service
 COPY workers workers
 COPY seed seed
