@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from scripts.postman.collection import StoryError, build_collection, build_environment
-from scripts.postman.story import DESCRIPTION, ENVIRONMENT, ENVIRONMENT_NAME, story_of
+from scripts.postman.story import DESCRIPTION, ENVIRONMENT, ENVIRONMENT_NAME, STORY
 from scripts.stack_environment import PREFIX
 from service.main import create_app
 from service.settings import Settings
@@ -33,11 +33,9 @@ def api_document() -> dict[str, Any]:
 
 def rendered() -> dict[Path, str]:
     """The files' text; raises StoryError where story and API do not fit together."""
-    document = api_document()
-    story = story_of(document)
     made = {
-        COLLECTION: build_collection(document, story, DESCRIPTION),
-        POSTMAN_ENVIRONMENT: build_environment(ENVIRONMENT_NAME, ENVIRONMENT, story),
+        COLLECTION: build_collection(api_document(), STORY, DESCRIPTION),
+        POSTMAN_ENVIRONMENT: build_environment(ENVIRONMENT_NAME, ENVIRONMENT, STORY),
     }
     return {path: json.dumps(content, indent="\t", ensure_ascii=False) + "\n" for path, content in made.items()}
 

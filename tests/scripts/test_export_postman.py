@@ -10,7 +10,7 @@ import pytest
 from scripts.export_postman import COLLECTION, POSTMAN_ENVIRONMENT, api_document, rendered
 from scripts.postman.collection import StoryError, build_collection, build_environment, operations_of
 from scripts.postman.steps import Folder
-from scripts.postman.story import ENVIRONMENT, story_of
+from scripts.postman.story import ENVIRONMENT, STORY
 
 Json = dict[str, Any]
 
@@ -21,13 +21,8 @@ def document() -> Json:
 
 
 @pytest.fixture(scope="module")
-def story(document: Json) -> tuple[Folder, ...]:
-    return story_of(document)
-
-
-@pytest.fixture(scope="module")
-def collection(document: Json, story: tuple[Folder, ...]) -> Json:
-    return build_collection(document, story, "")
+def collection(document: Json) -> Json:
+    return build_collection(document, STORY, "")
 
 
 def requests_of(collection: Json) -> Iterator[tuple[Json, Json]]:
@@ -80,8 +75,8 @@ class TestCollection:
         ]
         assert keyless == ["Without a key"]
 
-    def test_has_a_value_for_every_variable_or_captures_it(self, collection: Json, story: tuple[Folder, ...]) -> None:
-        environment = {one["key"] for one in build_environment("", ENVIRONMENT, story)["values"]}
+    def test_has_a_value_for_every_variable_or_captures_it(self, collection: Json) -> None:
+        environment = {one["key"] for one in build_environment("", ENVIRONMENT, STORY)["values"]}
         used = {
             name for _, item in requests_of(collection) for name in re.findall(r"\{\{(\w+)\}\}", str(item["request"]))
         }
@@ -95,31 +90,29 @@ class TestCollection:
             assert set(re.findall(r"\{\{(\w+)\}\}", str(item["request"]))) <= known, item["name"]
             known |= set(re.findall(setting, script_of(item, "test")))
 
-    def test_has_ids_that_are_the_same_each_time_and_each_once(
-        self, document: Json, collection: Json, story: tuple[Folder, ...]
-    ) -> None:
+    def test_has_ids_that_are_the_same_each_time_and_each_once(self, document: Json, collection: Json) -> None:
         ids = [item["id"] for _, item in requests_of(collection)]
         assert len(set(ids)) == len(ids)
-        assert build_collection(document, story, "") == collection
+        assert build_collection(document, STORY, "") == collection
 
 
 class TestStory:
-    def test_that_forgets_an_operation_is_refused(self, document: Json, story: tuple[Folder, ...]) -> None:
+    def test_that_forgets_an_operation_is_refused(self, document: Json) -> None:
         with pytest.raises(StoryError, match=r"no example of GET /api/v1/rewards \(folder 'Points and vouchers'\)"):
-            build_collection(document, without(story, "GET /rewards"), "")
+            build_collection(document, without(STORY, "GET /rewards"), "")
 
-    def test_with_an_operation_that_is_not_there_is_refused(self, document: Json, story: tuple[Folder, ...]) -> None:
+    def test_with_an_operation_that_is_not_there_is_refused(self, document: Json) -> None:
         gone = {
             **document,
             "paths": {path: one for path, one in document["paths"].items() if path != "/api/v1/rewards"},
         }
         with pytest.raises(StoryError, match="The API has no GET /rewards"):
-            build_collection(gone, story, "")
+            build_collection(gone, STORY, "")
 
-    def test_with_a_parameter_that_is_not_there_is_refused(self, document: Json, story: tuple[Folder, ...]) -> None:
-        step = replace(story[0].steps[4], query={"on": "2026-01-01"})
+    def test_with_a_parameter_that_is_not_there_is_refused(self, document: Json) -> None:
+        step = replace(STORY[0].steps[4], query={"on": "2026-01-01"})
         with pytest.raises(StoryError, match="has no \\['on'\\]"):
-            build_collection(document, [replace(story[0], steps=(step,)), *story], "")
+            build_collection(document, [replace(STORY[0], steps=(step,)), *STORY], "")
 
 
 class TestCommittedFiles:

@@ -1,10 +1,7 @@
 """The story: who takes part, and what they do, folder by folder in the order of a run."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from scripts.postman.collection import operations_of
-from scripts.postman.steps import Folder
 from scripts.postman.story import accounts, house, payments, people, workflows
 from scripts.postman.story.refusals import REFUSALS
 
@@ -40,7 +37,7 @@ ENVIRONMENT: Final = {
     "bank_webhook_secret": "",
 }
 
-_WHOLE: Final = (
+STORY: Final = (
     workflows.MAIN,
     workflows.OTHERS,
     workflows.LARGE_PAYMENT,
@@ -68,12 +65,3 @@ _WHOLE: Final = (
     house.WEBHOOKS,
     REFUSALS,
 )
-
-# Folders whose operations the API may not have yet: left out until it has the first of them.
-_COMING: Final = frozenset({"User administration"})
-
-
-def story_of(document: Mapping[str, Any]) -> tuple[Folder, ...]:
-    """As much of it as this API knows of."""
-    tags = {operation["tags"][0] for operation in operations_of(document).values()}
-    return tuple(folder for folder in _WHOLE if folder.name in tags or folder.name not in _COMING)
