@@ -106,7 +106,7 @@ def before_call(_context: schemathesis.HookContext, case: AnyCase, kwargs: dict[
 
 
 def _name_what_is_there(named: dict[str, Any]) -> None:
-    """In place of ids that were made up; those of earlier answers stay."""
+    """In place of what was made up; ids of earlier answers stay."""
     for name in named.keys() & _ids.keys():
         if isinstance(named[name], str) and (_EXAMPLE_ID in named[name] or not _ID.fullmatch(named[name])):
             named[name] = _ids[name]
