@@ -174,9 +174,9 @@ class AccountDeactivated(WalletServiceError):
 
 
 class Forbidden(WalletServiceError):
-    """The token is good, but its roles do not reach this far."""
+    """The token or the key is good, but does not reach this far."""
 
-    code, http_status, title = "forbidden", 403, "This takes a role that you do not have"
+    code, http_status, title = "forbidden", 403, "This takes a permission that you do not have"
     is_kept_under_key = False
 
 
