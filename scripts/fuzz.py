@@ -121,6 +121,7 @@ def _ids(base_url: str, identity: Identity) -> dict[str, str]:
             "email": own.email,
             "password": own.password,
             "user_id": own.user_id,
+            "other_user_id": other.user_id,
             "wallet_id": own.wallet_id,
             "from_wallet_id": own.wallet_id,
             "to_wallet_id": other.wallet_id,
