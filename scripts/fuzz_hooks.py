@@ -17,7 +17,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from standardwebhooks.webhooks import Webhook
 
 from service.domain.clock import utc_now
-from service.domain.money import EXPONENTS
+from service.domain.money import EXPONENTS, is_currency
 
 AnyCase = schemathesis.Case[Any]
 
@@ -56,7 +56,8 @@ _BEYOND_SCHEMAS: Final = {
 }
 _NOT_WRITTEN_AS_INTEGER: Final = {"invalid_amount", "int_type"}
 
-schemathesis.openapi.format("iso-4217", strategies.sampled_from(sorted(EXPONENTS)))
+schemathesis.openapi.format("iso-4217", strategies.sampled_from(sorted(filter(is_currency, EXPONENTS))))
+schemathesis.openapi.format("iso-4217-or-pts", strategies.sampled_from(sorted(EXPONENTS)))
 
 
 @schemathesis.hook
