@@ -25,8 +25,7 @@ _PUBLIC = {
     ("GET", "/health"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
-    ("GET", "/docs/oauth2-redirect"),
-    ("GET", "/redoc"),
+    ("GET", "/docs/{name}"),
 }
 _ROLES: list[tuple[str, ...]] = [(), ("user",), ("service",), ("admin",), ("user", "service"), ("janitor",)]
 
