@@ -4,7 +4,7 @@ import base64
 import binascii
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     access_token_lifetime_s: int = Field(900, ge=1)
     # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
     encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
+    # While keys are changed: the other one, which opens and does not seal.
+    encryption_key_previous: SecretStr | None = None
     # Where mails go while there is no mail server; in the data directory unless it is set.
     mailbox_file: str | None = None
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
@@ -171,18 +173,25 @@ class Settings(BaseSettings):
         return self.mailbox_file or f"{self.data_dir}/mailbox.jsonl"
 
     @property
-    def root_key(self) -> bytes:
-        """The encryption key's 32 bytes."""
-        return _key_bytes(self.encryption_key)
+    def root_keys(self) -> tuple[bytes, ...]:
+        """Of the encryption keys 32 bytes each, the current one first."""
+        keys = (self.encryption_key, self.encryption_key_previous)
+        return tuple(_key_bytes(key) for key in keys if key is not None)
 
     @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("encryption_key", "checkpoint_signing_key")
+    @field_validator("encryption_key_previous", mode="before")
     @classmethod
-    def _refuse_a_short_key(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
-        if len(_key_bytes(key)) != _KEY_BYTES:
+    def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
+        # Compose hands on what is not set as empty text.
+        return key or None
+
+    @field_validator("encryption_key", "encryption_key_previous", "checkpoint_signing_key")
+    @classmethod
+    def _refuse_a_short_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is not None and len(_key_bytes(key)) != _KEY_BYTES:
             raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
 

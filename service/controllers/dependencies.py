@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from hashlib import sha256
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services.access_tokens import AccessToken, verify_access_token
+from service.services.sealing import keyring_of
 from service.startup import Resources
 
 _KEY_LENGTH_LIMIT = 255
@@ -93,4 +93,5 @@ def claim_key(resources: Resources, user_id: str, key: str, route: str, body: Ma
     """The key as this user's, for this very request: method, route and body in canonical form."""
     canonical = orjson.dumps([route, body], option=orjson.OPT_SORT_KEYS)
     expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)
-    return IdempotencyClaim(f"{user_id}:{key}", sha256(canonical).hexdigest(), expires_at)
+    fingerprint, *earlier = keyring_of(resources.settings).fingerprints(canonical)
+    return IdempotencyClaim(f"{user_id}:{key}", fingerprint, expires_at, tuple(earlier))

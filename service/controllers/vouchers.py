@@ -207,7 +207,9 @@ async def redeem_voucher(
     voucher_id: _VoucherId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /vouchers/redeem", {"voucher_id": voucher_id})
-    answer = await vouchers.redeem_voucher(resources.ledger, user.requester, voucher_id, claim, correlation_id.get())
+    answer = await vouchers.redeem_voucher(
+        resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
+    )
     return _uncached(respond(answer))
 
 
@@ -245,8 +247,10 @@ async def list_redemptions(
     query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
-    found = await vouchers.list_redemptions(user.user_id, before_id=page.position, limit=page.limit_and_one)
-    return _uncached(page_of(found, page, lambda redemption: redemption.id, redemption_view))
+    found = await vouchers.list_redemptions(
+        user.user_id, resources.settings, before_id=page.position, limit=page.limit_and_one
+    )
+    return _uncached(page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown)))
 
 
 @router.get(
@@ -255,8 +259,11 @@ async def list_redemptions(
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One redemption with its code, for its owner",
 )
-async def get_redemption(redemption_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
-    return _uncached(_json(redemption_view(await vouchers.get_redemption(redemption_id, user.user_id))))
+async def get_redemption(
+    redemption_id: Annotated[str, Path(max_length=64)], user: CurrentUser, resources: OpenResources
+) -> Response:
+    shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
+    return _uncached(_json(redemption_view(*shown)))
 
 
 @admin_router.post(
