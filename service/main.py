@@ -75,6 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    # Known before anything is open: middleware and requests go by them.
+    app.state.settings = settings
     # Routes are tried in order: what is called most comes first.
     for router in (
         withdrawals.router,
@@ -108,5 +110,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     declare_problems(app)
-    add_middleware(app)
+    add_middleware(app, settings)
     return app

@@ -5,6 +5,7 @@ import binascii
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +14,20 @@ _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # 
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 _DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
 _DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
+_DEVELOPMENT_SECRETS = frozenset(
+    {
+        _DEVELOPMENT_JWT_SECRET,
+        _DEVELOPMENT_WEBHOOK_SECRET,
+        _DEVELOPMENT_ENCRYPTION_KEY,
+        _DEVELOPMENT_CHECKPOINT_KEY,
+    }
+)
+# What production asks of each: as long as Standard Webhooks' shortest, and not made of a few bytes over and over. Of
+# 24 random ones hardly any two are the same.
+_WEAKEST_BYTES = 24
+_FEWEST_DIFFERENT_BYTES = 9
+# Where servers are. Their passwords are the servers' matter.
+ADDRESSES = ("mongo_url", "mongo_admin_url", "redis_url")
 # AES-256, and the seed of Ed25519.
 _KEY_BYTES = 32
 
@@ -161,6 +176,13 @@ class Settings(BaseSettings):
     rate_limit_balance: int = Field(10, ge=0)
     rate_limit_transactions: int = Field(20, ge=0)
 
+    # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
+    # Names that the service is called by, without a port; probes are answered under any. None: all names.
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
+    # For a whole body; lists of orders get three times as long.
+    body_timeout_s: float = Field(10.0, gt=0)
+
     log_json: bool | None = None
 
     @property
@@ -171,6 +193,11 @@ class Settings(BaseSettings):
     @property
     def mailbox_path(self) -> str:
         return self.mailbox_file or f"{self.data_dir}/mailbox.jsonl"
+
+    @property
+    def root_key(self) -> bytes:
+        """The current encryption key's 32 bytes."""
+        return _key_bytes(self.encryption_key)
 
     @property
     def root_keys(self) -> tuple[bytes, ...]:
@@ -199,6 +226,18 @@ class Settings(BaseSettings):
     def checkpoint_seed(self) -> bytes:
         return _key_bytes(self.checkpoint_signing_key)
 
+    def _secrets(self) -> dict[str, str]:
+        """All of them that are set, by field: whatever is a SecretStr and not an address."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ADDRESSES}
+        return {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
+
+    @property
+    def addresses_without_password(self) -> list[str]:
+        """Servers that anybody on the network may use, by setting."""
+        given = {name: getattr(self, name) for name in ADDRESSES}
+        urls = {name: urlsplit(value.get_secret_value()) for name, value in given.items() if value is not None}
+        return [f"WALLET_{name.upper()}" for name, url in urls.items() if not url.password]
+
     @model_validator(mode="after")
     def _refuse_what_does_not_go_together(self) -> Self:
         if self.bank_delay_min_s > self.bank_delay_max_s:
@@ -214,17 +253,26 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.env is Environment.PRODUCTION:
-            if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
-                raise ValueError("WALLET_JWT_SECRET has to be set in production")
-            if self.bank_webhook_secret.get_secret_value() == _DEVELOPMENT_WEBHOOK_SECRET:
-                raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
-            if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
-                raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
-            if self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY:
-                raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
+            _refuse_weak_secrets(self._secrets())
         if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
         return self
+
+
+def _refuse_weak_secrets(secrets: dict[str, str]) -> None:
+    """Those of development, which everybody can read; short and simple ones; and one that serves for two things."""
+    seen: dict[str, str] = {}
+    for field, secret in secrets.items():
+        name = f"WALLET_{field.upper()}"
+        if secret in _DEVELOPMENT_SECRETS:
+            raise ValueError(f"{name} has to be set in production: everybody knows the one of development")
+        # Of base64 the bytes count, or two spellings would pass for two secrets.
+        plain = _key_bytes(SecretStr(secret.removeprefix("whsec_"))) or secret.encode()
+        if len(plain) < _WEAKEST_BYTES or len(set(plain)) < _FEWEST_DIFFERENT_BYTES:
+            raise ValueError(f"{name} is too weak for production: at least 24 random bytes")
+        other = seen.setdefault(plain.hex(), name)
+        if other != name:
+            raise ValueError(f"{name} and {other} have to be two different secrets")
 
 
 def _key_bytes(key: SecretStr) -> bytes:

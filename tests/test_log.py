@@ -7,19 +7,12 @@ from uuid import uuid4
 
 import pytest
 import structlog
-from pydantic import SecretStr
 
 from service.log import set_up_logging
 from service.settings import Environment, Settings
+from tests.test_settings import PRODUCTION
 
-_PRODUCTION = Settings(
-    _env_file=None,
-    env=Environment.PRODUCTION,
-    jwt_secret=SecretStr("x" * 40),
-    bank_webhook_secret=SecretStr("whsec_" + "eA==" * 8),
-    encryption_key=SecretStr("eHh4" * 10 + "eHg="),
-    checkpoint_signing_key=SecretStr("eHh4" * 10 + "eHg="),
-)
+_PRODUCTION = Settings(_env_file=None, env=Environment.PRODUCTION, **PRODUCTION)
 
 
 @pytest.fixture(autouse=True)

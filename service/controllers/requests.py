@@ -1,5 +1,6 @@
 """Reading requests strictly: JSON without duplicate keys or strange numbers, bodies within a limit."""
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -13,8 +14,12 @@ from starlette.exceptions import HTTPException
 BODY_LIMIT_BYTES = 64 * 1024
 # 500 transfers with all that each may carry are within it, as long as their texts are ASCII.
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
+# Ours have four levels at most. Deep ones cost more to look at than to send.
+_DEPTH_LIMIT = 32
+_TIMEOUT = 408
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 class StrictModel(BaseModel):
@@ -27,21 +32,32 @@ class StrictRequest(Request):
     """A request whose body is read up to a limit and parsed without leniency."""
 
     body_limit_bytes = BODY_LIMIT_BYTES
+    # Times WALLET_BODY_TIMEOUT_S.
+    body_patience = 1
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             declared = self.headers.get("content-length")
             if declared is not None and declared.isdecimal() and int(declared) > self.body_limit_bytes:
                 raise HTTPException(_TOO_LARGE)
-            chunks = []
-            size = 0
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > self.body_limit_bytes:
-                    raise HTTPException(_TOO_LARGE)
-                chunks.append(chunk)
-            self._body = b"".join(chunks)
+            timeout_s = self.app.state.settings.body_timeout_s * self.body_patience
+            try:
+                # For all of it: whoever sends a byte now and then does not begin anew with each.
+                async with asyncio.timeout(timeout_s):
+                    self._body = await self._read_body()
+            except TimeoutError:
+                raise HTTPException(_TIMEOUT, headers={"Connection": "close"}) from None
         return self._body
+
+    async def _read_body(self) -> bytes:
+        chunks = []
+        size = 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > self.body_limit_bytes:
+                raise HTTPException(_TOO_LARGE)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     async def json(self) -> Any:  # noqa: ANN401 starlette's own signature
         if not hasattr(self, "_json"):
@@ -53,6 +69,7 @@ class LargeBodyRequest(StrictRequest):
     """For lists of orders."""
 
     body_limit_bytes = LARGE_BODY_LIMIT_BYTES
+    body_patience = 3
 
 
 class StrictRoute(APIRoute):
@@ -78,14 +95,21 @@ class LargeBodyRoute(StrictRoute):
 
 
 def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json"
+    """As it is and in UTF-8, which JSON always is (RFC 8259, section 8.1): nothing is unpacked or converted."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return False
+    media_type, *parameters = request.headers.get("content-type", "").lower().split(";")
+    if media_type.strip() != "application/json":
+        return False
+    charsets = [value for name, _, value in (p.strip().partition("=") for p in parameters) if name == "charset"]
+    return all(charset.strip('"') in _CHARSETS for charset in charsets)
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     """Parses RFC 8259 JSON; raises json.JSONDecodeError for whatever two readers could read differently.
 
-    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting.
+    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting
+    beyond 32 levels.
     """
     try:
         text = body.decode("utf-8")
@@ -93,6 +117,9 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
         if "\\u" in text:
             # An escaped lone surrogate is no text: nothing after this point could store or show it.
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        # Whatever has few brackets cannot be deep, and is nearly everything.
+        if text.count("[") + text.count("{") > _DEPTH_LIMIT:
+            _refuse_depth(parsed)
     except json.JSONDecodeError:
         raise
     except UnicodeError:
@@ -102,6 +129,17 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from None
     return parsed
+
+
+def _refuse_depth(parsed: Any) -> None:  # noqa: ANN401 JSON can be anything
+    """Level by level, without a call for each."""
+    level = [parsed]
+    for _ in range(_DEPTH_LIMIT + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for children in inner for child in children]
+        if not inner:
+            return
+    raise ValueError("nested too deeply")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
