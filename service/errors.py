@@ -13,10 +13,12 @@ WalletServiceError
 ├── InvalidFields                  422 invalid_fields
 ├── Unauthenticated                401 unauthenticated
 │   ├── InvalidCredentials         401 invalid_credentials
+│   ├── InvalidRefreshToken        401 invalid_refresh_token
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
-│   └── SecondAdminRequired        403 second_admin_required
+│   ├── SecondAdminRequired        403 second_admin_required
+│   └── OwnAccount                 403 own_account
 ├── NotFound                       404 not_found
 ├── MethodNotAllowed               405 method_not_allowed
 ├── Conflict                       409 conflict
@@ -35,7 +37,8 @@ WalletServiceError
 │   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
-│   └── AlreadyReversed            409 already_reversed
+│   ├── AlreadyReversed            409 already_reversed
+│   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
 ├── BalanceOverflow                422 balance_overflow
@@ -55,6 +58,7 @@ WalletServiceError
 ├── VoucherStockTooLow             422 voucher_stock_too_low
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
+├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── StatementTooLong               422 statement_too_long
 ├── TotalOverflow                  422 total_overflow
@@ -67,6 +71,7 @@ WalletServiceError
 ├── HoldAboveStepUp                422 hold_above_step_up
 ├── CaptureExceedsHold             422 capture_exceeds_hold
 ├── ReversalNotCovered             422 reversal_not_covered
+├── UserIsNoService                422 user_is_no_service
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     └── LedgerBusy                 503 ledger_busy
@@ -169,6 +174,12 @@ class InvalidCredentials(Unauthenticated):
     code, title = "invalid_credentials", "The e-mail or the password is wrong"
 
 
+class InvalidRefreshToken(Unauthenticated):
+    """Said alike for one that is none, was used, has expired, or whose session or account is over."""
+
+    code, title = "invalid_refresh_token", "The refresh token is not valid, or no longer"
+
+
 class InvalidSignature(Unauthenticated):
     code, title = "invalid_signature", "The signature does not hold"
 
@@ -189,6 +200,12 @@ class SecondAdminRequired(Forbidden):
     """Four eyes: who asked for an adjustment cannot be the one who approves it."""
 
     code, title = "second_admin_required", "Another admin has to approve it"
+
+
+class OwnAccount(Forbidden):
+    """Nobody shuts themself out, or gives themself more."""
+
+    code, title = "own_account", "Another admin has to do this to your account"
 
 
 class NotFound(WalletServiceError):
@@ -273,6 +290,12 @@ class WalletHasOpenOperations(Conflict):
 
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class ApiKeyEnded(Conflict):
+    """Says whether it was revoked or has expired."""
+
+    code, title = "api_key_ended", "The API key was revoked or has expired"
 
 
 class IdempotencyKeyReused(WalletServiceError):
@@ -371,6 +394,13 @@ class WrongPassword(WalletServiceError):
     is_kept_under_key = False
 
 
+class InvalidResetToken(WalletServiceError):
+    """Said alike for one that is none, was used, has expired, or whose account is deactivated."""
+
+    code, http_status, title = "invalid_reset_token", 422, "The reset token is wrong, was used or has expired"
+    is_kept_under_key = False
+
+
 class TooManyAttempts(WalletServiceError):
     """Whether this try would have been right is not looked at."""
 
@@ -442,6 +472,10 @@ class ReversalNotCovered(WalletServiceError):
     """Who got the money has spent it; with `force` the house bears what is missing."""
 
     code, http_status, title = "reversal_not_covered", 422, "The money is no longer there to be taken back"
+
+
+class UserIsNoService(WalletServiceError):
+    code, http_status, title = "user_is_no_service", 422, "API keys are for users who have the role service"
 
 
 class InternalError(WalletServiceError):

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from service.controllers import (
     adjustments,
     admin,
+    api_keys,
     approvals,
     audit_events,
     auth,
@@ -18,10 +19,12 @@ from service.controllers import (
     health,
     holds,
     limits,
+    password_changes,
     proofs,
     quotes,
     reversals,
     rewards,
+    sessions,
     spending,
     statements,
     totp,
@@ -33,6 +36,7 @@ from service.controllers import (
     webhooks,
     withdrawals,
 )
+from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.problems import add_problem_handlers
 from service.controllers.schemas import declare_problems
@@ -87,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         users.router,
         wallets.router,
         auth.router,
+        sessions.router,
+        password_changes.router,
         admin.router,
         totp.router,
         statements.router,
@@ -101,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         limits.router,
         wallet_life.router,
         audit_events.router,
+        api_keys.router,
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
@@ -110,5 +117,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     add_problem_handlers(app)
     declare_problems(app)
+    declare_permissions(app)
     add_middleware(app, settings)
     return app

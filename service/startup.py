@@ -22,6 +22,8 @@ from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
+from service.services.api_keys import KeyUses
+from service.services.audit_events import AuditTrail
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
 
@@ -40,6 +42,8 @@ class Resources(NamedTuple):
     passwords: Passwords
     mailbox: Mailbox
     rates: Rates
+    key_uses: KeyUses
+    audit_trail: AuditTrail
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -94,7 +98,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             log.critical("server.without_password", setting=setting)
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
+    audit_trail = AuditTrail()
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
+    key_uses = KeyUses()
     try:
         yield Resources(
             settings,
@@ -105,9 +111,13 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             Passwords(hashing),
             FileMailbox(settings),
             rates,
+            key_uses,
+            audit_trail,
         )
     finally:
+        await audit_trail.close()
         await ledger.close()
+        await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await databases.client.close()

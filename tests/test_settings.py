@@ -28,7 +28,10 @@ PRODUCTION: dict[str, Any] = {
     "checkpoint_signing_key": SecretStr(_key(3)),
 }
 # What may be left out, but is looked at like the others where it is set.
-_OPTIONAL: dict[str, Any] = {"encryption_key_previous": SecretStr(_key(4))}
+_OPTIONAL: dict[str, Any] = {
+    "encryption_key_previous": SecretStr(_key(4)),
+    "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
+}
 _SECRETS = PRODUCTION | _OPTIONAL
 
 

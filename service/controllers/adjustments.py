@@ -7,12 +7,13 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
-from service.controllers.dependencies import AdminUser, IdempotencyKey, OpenResources, ServiceUser, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, AnyCurrency, OrderRequest, Reason, respond
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.adjustments import Adjustment, AdjustmentStatus, AdjustmentType, adjustment_view
+from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
@@ -133,14 +134,22 @@ _MORE = (
 
 @router.post("/wallets/{wallet_id}/credits", summary="Put money into a wallet", description=_MORE, **_REQUEST)
 async def credit_wallet(
-    body: AdjustmentRequest, wallet_id: _WalletId, user: ServiceUser, key: IdempotencyKey, resources: OpenResources
+    body: AdjustmentRequest,
+    wallet_id: _WalletId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _adjust(AdjustmentType.CREDIT, body, wallet_id, user, key, resources)
 
 
 @router.post("/wallets/{wallet_id}/debits", summary="Take money out of a wallet", description=_MORE, **_REQUEST)
 async def debit_wallet(
-    body: AdjustmentRequest, wallet_id: _WalletId, user: ServiceUser, key: IdempotencyKey, resources: OpenResources
+    body: AdjustmentRequest,
+    wallet_id: _WalletId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _adjust(AdjustmentType.DEBIT, body, wallet_id, user, key, resources)
 
@@ -156,7 +165,12 @@ async def _adjust(
     claim = claim_key(resources, user.user_id, key, f"POST /wallets/{wallet_id}/{adjustment_type}s", body.model_dump())
     order = AdjustmentOrder(adjustment_type, wallet_id, **body.model_dump())
     answer = await adjustments.request_adjustment(
-        resources.ledger, user.requester, order, claim, correlation_id.get(), is_admin="admin" in user.roles
+        resources.ledger,
+        user.requester,
+        order,
+        claim,
+        correlation_id.get(),
+        is_admin=user.may(Permission.ADJUSTMENTS_ADMIN),
     )
     return respond(answer)
 
@@ -187,7 +201,10 @@ async def _adjust(
     "under a new key, or reject it.",
 )
 async def approve_adjustment(
-    adjustment_id: _AdjustmentId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+    adjustment_id: _AdjustmentId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/approve", {})
     answer = await adjustments.approve_adjustment(
@@ -215,7 +232,10 @@ async def approve_adjustment(
     summary="Reject an adjustment, one's own too (admin)",
 )
 async def reject_adjustment(
-    body: RejectionRequest, adjustment_id: _AdjustmentId, user: AdminUser, resources: OpenResources
+    body: RejectionRequest,
+    adjustment_id: _AdjustmentId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    resources: OpenResources,
 ) -> Response:
     adjustment = await adjustments.reject_adjustment(
         resources.ledger, user.requester, adjustment_id, body.reason, correlation_id.get()
@@ -229,8 +249,10 @@ async def reject_adjustment(
     responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One adjustment; services see those that they asked for",
 )
-async def get_adjustment(adjustment_id: _AdjustmentId, user: ServiceUser) -> Response:
-    asked_by = None if "admin" in user.roles else user.user_id
+async def get_adjustment(
+    adjustment_id: _AdjustmentId, user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_READ)]
+) -> Response:
+    asked_by = None if user.may(Permission.ADJUSTMENTS_ADMIN) else user.user_id
     return _shape(await adjustments.get_adjustment(adjustment_id, asked_by))
 
 
@@ -241,7 +263,9 @@ async def get_adjustment(adjustment_id: _AdjustmentId, user: ServiceUser) -> Res
     summary="All adjustments, newest first (admin)",
 )
 async def list_adjustments(
-    query: Annotated[AdjustmentsQuery, Query()], user: AdminUser, resources: OpenResources
+    query: Annotated[AdjustmentsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "adjustments", user.user_id, str)
     found = await adjustments.list_adjustments(query.status, before_id=page.position, limit=page.limit_and_one)

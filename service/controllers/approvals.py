@@ -6,11 +6,12 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, WithdrawalView, respond
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import problem_responses
 from service.controllers.transfers import TransferReceipt
+from service.domain.permissions import Permission
 from service.errors import (
     ApprovalLapsed,
     IllegalTransition,
@@ -63,7 +64,11 @@ class ConfirmRequest(StrictModel):
     description=_CONFIRM,
 )
 async def confirm_withdrawal(
-    withdrawal_id: _WithdrawalId, body: ConfirmRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    withdrawal_id: _WithdrawalId,
+    body: ConfirmRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _confirm(withdrawal_id, body, user, key, resources)
 
@@ -76,7 +81,11 @@ async def confirm_withdrawal(
     description=_CONFIRM,
 )
 async def confirm_transfer(
-    transfer_id: _TransferId, body: ConfirmRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    transfer_id: _TransferId,
+    body: ConfirmRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _confirm(transfer_id, body, user, key, resources)
 
@@ -89,7 +98,10 @@ async def confirm_transfer(
     description="While `pending` or `requires_approval`. The race with the worker has one winner; 409 comes too late.",
 )
 async def cancel_withdrawal(
-    withdrawal_id: _WithdrawalId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    withdrawal_id: _WithdrawalId,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _cancel(withdrawal_id, user, key, resources)
 
@@ -101,7 +113,10 @@ async def cancel_withdrawal(
     summary="Cancel a transfer that requires approval",
 )
 async def cancel_transfer(
-    transfer_id: _TransferId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    transfer_id: _TransferId,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     return await _cancel(transfer_id, user, key, resources)
 

@@ -5,13 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import ConfigDict, Field
 
-from service.controllers.dependencies import AdminUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.audit_events import AuditAction, audit_event_view
+from service.domain.permissions import Permission
 from service.errors import Forbidden, InvalidCursor, InvalidFields, Unauthenticated
 from service.services import audit_events
+from service.services.access_tokens import AccessToken
 from service.services.audit_events import AuditFilter
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
@@ -65,7 +67,9 @@ class AuditEventsQuery(PageQuery):
     summary="What admins and services did, newest first",
 )
 async def list_audit_events(
-    query: Annotated[AuditEventsQuery, Query()], user: AdminUser, resources: OpenResources
+    query: Annotated[AuditEventsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.AUDIT_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "audit_events", user.user_id, str)
     found = await audit_events.list_audit_events(query.wanted, before_id=page.position, limit=page.limit_and_one)

@@ -6,14 +6,16 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.checkpoints import checkpoint_view, key_view
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.permissions import Permission
 from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import checkpoints
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
 
@@ -59,7 +61,10 @@ async def get_keys(resources: OpenResources) -> Response:
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
 )
-async def get_checkpoint(number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)], _user: CurrentUser) -> Response:
+async def get_checkpoint(
+    number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)],
+    _user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
     return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
 
@@ -71,7 +76,9 @@ async def get_checkpoint(number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)], 
     summary="All checkpoints, newest first",
 )
 async def list_checkpoints(
-    query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "checkpoints", user.user_id, int)
     rows = await checkpoints.list_checkpoints(before_number=page.position, limit=page.limit_and_one)

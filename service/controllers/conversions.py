@@ -7,13 +7,14 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import NotedRequest, OperationsQuery, respond
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.conversions import Conversion, conversion_view
 from service.domain.operations import OperationStatus
+from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
@@ -38,6 +39,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import conversions
+from service.services.access_tokens import AccessToken
 from service.services.conversions import ConversionOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
@@ -116,7 +118,10 @@ class ConversionReceipt(ConversionView):
     description="A quote is good for one conversion. What one keeps counts for no limit of the wallet.",
 )
 async def convert(
-    body: ConversionRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    body: ConversionRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /conversions", body.model_dump())
     answer = await conversions.convert(resources.ledger, user.requester, body.order, claim, correlation_id.get())
@@ -129,7 +134,9 @@ async def convert(
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One conversion",
 )
-async def get_conversion(conversion_id: _ConversionId, user: CurrentUser) -> Response:
+async def get_conversion(
+    conversion_id: _ConversionId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+) -> Response:
     return _shape(await conversions.get_conversion(conversion_id, user.user_id))
 
 
@@ -141,7 +148,9 @@ async def get_conversion(conversion_id: _ConversionId, user: CurrentUser) -> Res
     description="`currency` is the one that was given.",
 )
 async def list_conversions(
-    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[OperationsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "conversions", user.user_id, str)
     found = await conversions.list_conversions(

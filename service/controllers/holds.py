@@ -7,12 +7,13 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, Amount, Currency, OrderRequest, respond
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.holds import HoldStatus, hold_view
+from service.domain.permissions import Permission
 from service.errors import (
     CaptureExceedsHold,
     CurrencyMismatch,
@@ -35,6 +36,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import holds
+from service.services.access_tokens import AccessToken
 from service.services.holds import CaptureOrder, HoldOrder, HoldRole
 from service.services.operations import RecordFilter
 from service.settings import LONGEST_HOLD_S
@@ -131,7 +133,12 @@ _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (Wall
     responses=problem_responses(*ORDER_ERRORS, NotFound, *_RECIPIENT_ERRORS, HoldAboveStepUp),
     summary="Set money aside for somebody, for a time",
 )
-async def request_hold(body: HoldRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources) -> Response:
+async def request_hold(
+    body: HoldRequest,
+    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
+) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /holds", body.model_dump())
     answer = await holds.request_hold(
         resources.ledger, user.requester, body.order, claim, correlation_id.get(), resources.settings
@@ -155,7 +162,11 @@ async def request_hold(body: HoldRequest, user: CurrentUser, key: IdempotencyKey
     description="For its payer, its recipient, and tokens with the role `service` or `admin`. The rest is released.",
 )
 async def capture_hold(
-    hold_id: _HoldId, body: CaptureRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    hold_id: _HoldId,
+    body: CaptureRequest,
+    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /holds/{hold_id}/capture", body.model_dump())
     order = CaptureOrder(body.amount, body.to_wallet_id)
@@ -169,7 +180,12 @@ async def capture_hold(
     summary="Give a hold back to its payer",
     description="For its recipient and tokens with the role `service` or `admin`; for its payer where it names nobody.",
 )
-async def release_hold(hold_id: _HoldId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources) -> Response:
+async def release_hold(
+    hold_id: _HoldId,
+    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
+) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /holds/{hold_id}/release", {})
     return respond(await holds.release_hold(resources.ledger, user, hold_id, claim, correlation_id.get()))
 
@@ -180,7 +196,7 @@ async def release_hold(hold_id: _HoldId, user: CurrentUser, key: IdempotencyKey,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One hold that one pays or is to be paid by",
 )
-async def get_hold(hold_id: _HoldId, user: CurrentUser) -> Response:
+async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permission.HOLDS_READ)]) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
     return Response(orjson.dumps(hold_view(found)), media_type="application/json")
 
@@ -191,7 +207,11 @@ async def get_hold(hold_id: _HoldId, user: CurrentUser) -> Response:
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's holds, newest first",
 )
-async def list_holds(query: Annotated[HoldsQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
+async def list_holds(
+    query: Annotated[HoldsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.HOLDS_READ)],
+    resources: OpenResources,
+) -> Response:
     page = open_page(query, resources.settings, "holds", user.user_id, str)
     found = await holds.list_holds(
         user.user_id, query.role, query.wanted, before_id=page.position, limit=page.limit_and_one

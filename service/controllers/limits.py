@@ -7,7 +7,7 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
-from service.controllers.dependencies import AdminUser, CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import AnyCurrency, Reason
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
@@ -15,6 +15,7 @@ from service.controllers.schemas import View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BodyTooLarge,
@@ -28,7 +29,8 @@ from service.errors import (
     UnsupportedMediaType,
     WalletClosed,
 )
-from service.services import limits
+from service.services import limits, users
+from service.services.access_tokens import AccessToken
 from service.services.limits import WalletLimits
 
 router = APIRouter(route_class=StrictRoute, tags=["Limits"])
@@ -116,8 +118,10 @@ class LimitsView(View):
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What may still leave a wallet; one's own, or as an admin anybody's",
 )
-async def get_limits(wallet_id: _WalletId, user: CurrentUser, resources: OpenResources) -> Response:
-    owner_id = None if "admin" in user.roles else user.user_id
+async def get_limits(
+    wallet_id: _WalletId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], resources: OpenResources
+) -> Response:
+    owner_id = None if await users.may_now(user, Permission.WALLETS_ADMIN) else user.user_id
     return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
 
 
@@ -141,7 +145,11 @@ _ERRORS = (
     description="What was used stays used. Setting the same again changes nothing.",
 )
 async def override_limits(
-    body: LimitsRequest, user_id: _UserId, currency: _Currency, user: AdminUser, resources: OpenResources
+    body: LimitsRequest,
+    user_id: _UserId,
+    currency: _Currency,
+    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(
         resources.ledger, user.requester, user_id, currency, body.limits, body.reason, correlation_id.get()
@@ -159,7 +167,7 @@ async def reset_limits(
     user_id: _UserId,
     currency: _Currency,
     query: Annotated[ResetQuery, Query()],
-    user: AdminUser,
+    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(

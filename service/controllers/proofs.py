@@ -7,16 +7,18 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
 from service.controllers.checkpoints import LARGEST_NUMBER, CheckpointView
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import EntryView, View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.checkpoints import checkpoint_view
 from service.domain.entries import entry_view
+from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
 from service.errors import InvalidFields, NotCheckpointed, NotFound, Unauthenticated
 from service.services import proofs
+from service.services.access_tokens import AccessToken
 from service.services.checkpoints import Sealed
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
@@ -99,7 +101,10 @@ class EntryProofView(View):
     summary="Proof of a wallet's head",
 )
 async def prove_wallet(
-    wallet_id: WalletId, query: Annotated[WalletProofQuery, Query()], user: CurrentUser, resources: OpenResources
+    wallet_id: WalletId,
+    query: Annotated[WalletProofQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
 ) -> Response:
     proof = await proofs.prove_wallet(
         wallet_id,
@@ -127,7 +132,10 @@ async def prove_wallet(
     summary="Proof of an entry",
 )
 async def prove_entry(
-    wallet_id: WalletId, entry_id: EntryId, query: Annotated[EntryProofQuery, Query()], user: CurrentUser
+    wallet_id: WalletId,
+    entry_id: EntryId,
+    query: Annotated[EntryProofQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
 ) -> Response:
     proof = await proofs.prove_entry(wallet_id, entry_id, user.user_id, after_seq=query.after_seq, limit=query.limit)
     return _shape(

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Response
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Amount, Currency
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
+from service.domain.permissions import Permission
 from service.domain.quotes import Quote, QuoteStatus, quote_view
 from service.errors import (
     AmountTooLarge,
@@ -27,6 +28,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.services import quotes
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
 
@@ -88,7 +90,9 @@ class QuoteView(View):
     ),
     summary="Ask what an amount brings in another currency",
 )
-async def make_quote(body: QuoteRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def make_quote(
+    body: QuoteRequest, user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
+) -> Response:
     quote = await quotes.make_quote(
         resources.databases.client,
         resources.rates,
@@ -106,7 +110,7 @@ async def make_quote(body: QuoteRequest, user: CurrentUser, resources: OpenResou
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One quote; one that was not used is forgotten after a day",
 )
-async def get_quote(quote_id: _QuoteId, user: CurrentUser) -> Response:
+async def get_quote(quote_id: _QuoteId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]) -> Response:
     return _shape(await quotes.get_quote(quote_id, user.user_id))
 
 

@@ -7,10 +7,11 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict, Field
 
-from service.controllers.dependencies import AdminUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import Reason, respond
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
+from service.domain.permissions import Permission
 from service.domain.reversals import reversal_view
 from service.errors import (
     AccountDeactivated,
@@ -34,6 +35,7 @@ from service.errors import (
     WalletClosed,
 )
 from service.services import reversals
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
 
@@ -119,7 +121,11 @@ _ROUTE: dict[str, Any] = {
 
 @router.post("/transfers/{transfer_id}/reversal", summary="Take a transfer back (admin)", **_ROUTE)
 async def reverse_transfer(
-    body: ReversalRequest, transfer_id: _TransferId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+    body: ReversalRequest,
+    transfer_id: _TransferId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /transfers/{transfer_id}/reversal", body.model_dump())
     answer = await reversals.reverse(
@@ -136,7 +142,11 @@ async def reverse_transfer(
 
 @router.post("/adjustments/{adjustment_id}/reversal", summary="Take an adjustment back (admin)", **_ROUTE)
 async def reverse_adjustment(
-    body: ReversalRequest, adjustment_id: _AdjustmentId, user: AdminUser, key: IdempotencyKey, resources: OpenResources
+    body: ReversalRequest,
+    adjustment_id: _AdjustmentId,
+    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/reversal", body.model_dump())
     answer = await reversals.reverse(
@@ -157,6 +167,8 @@ async def reverse_adjustment(
     responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One reversal (admin)",
 )
-async def get_reversal(reversal_id: _ReversalId, _user: AdminUser) -> Response:
+async def get_reversal(
+    reversal_id: _ReversalId, _user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)]
+) -> Response:
     reversal = await reversals.get_reversal(reversal_id)
     return Response(orjson.dumps(reversal_view(reversal)), media_type="application/json")

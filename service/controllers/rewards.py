@@ -5,13 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.permissions import Permission
 from service.domain.rewards import RewardStatus, reward_view
 from service.errors import InvalidCursor, InvalidFields, Unauthenticated
 from service.services import rewards
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
 
@@ -35,7 +37,11 @@ class RewardView(View):
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The points that one has earned, newest operation first",
 )
-async def list_rewards(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
+async def list_rewards(
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
+) -> Response:
     page = open_page(query, resources.settings, "rewards", user.user_id, str)
     found = await rewards.list_rewards(user.user_id, before_id=page.position, limit=page.limit_and_one)
     return page_of(found, page, lambda reward: reward.id, reward_view)

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
-from service.controllers.dependencies import CurrentUser
+from service.controllers.dependencies import require
 from service.controllers.pagination import Query
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.controllers.wallets import WalletId
+from service.domain.permissions import Permission
 from service.domain.spending import spending_view
 from service.errors import (
     InvalidFields,
@@ -22,6 +23,7 @@ from service.errors import (
     Unauthenticated,
 )
 from service.services import spending
+from service.services.access_tokens import AccessToken
 from service.services.spending import MONTHS_LIMIT
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
@@ -80,7 +82,9 @@ class SpendingView(View):
     summary="What was spent, by month and category",
 )
 async def get_spending(
-    wallet_id: WalletId, query: Annotated[SpendingQuery, QueryParameters()], user: CurrentUser
+    wallet_id: WalletId,
+    query: Annotated[SpendingQuery, QueryParameters()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
 ) -> Response:
     """Counted are WITHDRAWAL, TRANSFER_OUT, HOLD_CAPTURE and DEBIT, less WITHDRAWAL_REFUND and REVERSAL_IN.
 

@@ -10,7 +10,7 @@ from fastapi import Query as QueryParameters
 from pydantic import Field
 
 from service.controllers.csv_stream import CsvStream, defuse, to_csv
-from service.controllers.dependencies import CurrentUser
+from service.controllers.dependencies import require
 from service.controllers.pagination import Query, QueryTime
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import EntryView, View, problem_responses
@@ -18,9 +18,11 @@ from service.controllers.wallets import WalletId
 from service.domain.clock import to_rfc3339
 from service.domain.history import BalancePoint, point_after
 from service.domain.money import to_decimal
+from service.domain.permissions import Permission
 from service.domain.statements import Movement, Statement, Tally, statement_view
 from service.errors import InvalidFields, NotFound, StatementTooLong, TotalOverflow, Unauthenticated, Unavailable
 from service.services import statements
+from service.services.access_tokens import AccessToken
 from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
@@ -122,7 +124,9 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     summary="A wallet's statement for a period, as JSON or CSV",
 )
 async def get_statement(
-    wallet_id: WalletId, query: Annotated[StatementQuery, QueryParameters()], user: CurrentUser
+    wallet_id: WalletId,
+    query: Annotated[StatementQuery, QueryParameters()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
 ) -> Response:
     """Opening balance, every movement with the balance after it, closing balance, totals.
 

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import Password
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import to_rfc3339
+from service.domain.permissions import Permission
 from service.domain.totp import Enrolment, TotpStatus
 from service.errors import (
     AccountDeactivated,
@@ -27,6 +28,7 @@ from service.errors import (
     WrongPassword,
 )
 from service.services import totp
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
 
@@ -107,7 +109,7 @@ class RecoveryCodesView(View):
     responses=problem_responses(Unauthenticated),
     summary="Whether one has an authenticator app, and how many recovery codes are left",
 )
-async def get_totp(user: CurrentUser) -> Response:
+async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
 
 
@@ -118,7 +120,9 @@ async def get_totp(user: CurrentUser) -> Response:
     responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
 )
-async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: OpenResources) -> Response:
+async def begin_enrolment(
+    body: PasswordAgain, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
     return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
 
@@ -129,7 +133,9 @@ async def begin_enrolment(body: PasswordAgain, user: CurrentUser, resources: Ope
     responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
 )
-async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def activate(
+    body: ActivationRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     return _recovery_codes(await totp.activate(resources.settings, user, body.code))
 
 
@@ -139,7 +145,9 @@ async def activate(body: ActivationRequest, user: CurrentUser, resources: OpenRe
     responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Ten new recovery codes; the old ones hold no more",
 )
-async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def renew_recovery_codes(
+    body: CodeRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
 
 
@@ -150,7 +158,9 @@ async def renew_recovery_codes(body: CodeRequest, user: CurrentUser, resources: 
     responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
     summary="Give the app up, with the password and a code",
 )
-async def disable(body: DisablingRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def disable(
+    body: DisablingRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
     return _shape(_view(None))
 

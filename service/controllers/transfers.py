@@ -8,12 +8,13 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, model_validator
 
-from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest, respond
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import LargeBodyRoute, StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, Problem, View, problem_responses
 from service.domain.operations import OperationStatus
+from service.domain.permissions import Permission
 from service.domain.transfers import Transfer, transfer_view
 from service.errors import (
     CurrencyMismatch,
@@ -28,6 +29,7 @@ from service.errors import (
     Unauthenticated,
 )
 from service.services import transfers
+from service.services.access_tokens import AccessToken
 from service.services.transfers import TransferOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
@@ -144,7 +146,10 @@ _PROBLEMS = problem_responses(
     summary="Transfer money to another wallet or to a person",
 )
 async def request_transfer(
-    body: TransferRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    body: TransferRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /transfers", body.model_dump())
     answer = await transfers.request_transfer(
@@ -163,7 +168,10 @@ async def request_transfer(
     "`best_effort`: each by itself, with a result for each.",
 )
 async def request_transfers(
-    body: TransferBatchRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    body: TransferBatchRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /transfers/batch", body.model_dump())
     answer = await transfers.request_transfers(
@@ -184,7 +192,9 @@ async def request_transfers(
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One transfer that one sent or got",
 )
-async def get_transfer(transfer_id: _TransferId, user: CurrentUser) -> Response:
+async def get_transfer(
+    transfer_id: _TransferId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+) -> Response:
     return _shape(await transfers.get_transfer(transfer_id, user.user_id))
 
 
@@ -195,7 +205,9 @@ async def get_transfer(transfer_id: _TransferId, user: CurrentUser) -> Response:
     summary="The transfers that one sent, newest first",
 )
 async def list_transfers(
-    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[OperationsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "transfers", user.user_id, str)
     found = await transfers.list_transfers(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import AnyCurrency
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
@@ -24,6 +24,7 @@ from service.controllers.wallets import AtQuery, EntriesQuery, balance_at
 from service.documents import User
 from service.domain.clock import to_rfc3339
 from service.domain.entries import entry_view
+from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
 from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, SearchTooLong, Unauthenticated
 from service.services import users, wallets
@@ -52,7 +53,9 @@ class UserEntriesQuery(EntriesQuery):
     summary="What one has or had, wallet by wallet",
     openapi_extra={"parameters": [_AT_PARAMETER]},
 )
-async def get_balance(user_id: UserId, user: CurrentUser, request: Request) -> Response:
+async def get_balance(
+    user_id: UserId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], request: Request
+) -> Response:
     """With `at`, what one had then, in every wallet that one has by now."""
     _refuse_others(user_id, user)
     # By hand: FastAPI's own reading of a query would be an eighth of what this route costs, and hardly any has one.
@@ -86,7 +89,10 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
     summary="The entries of all of one's wallets, newest first",
 )
 async def list_transactions(
-    user_id: UserId, query: Annotated[UserEntriesQuery, Query()], user: CurrentUser, resources: OpenResources
+    user_id: UserId,
+    query: Annotated[UserEntriesQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
 ) -> Response:
     _refuse_others(user_id, user)
     page = open_page(query, resources.settings, "user_entries", user_id, str)
@@ -102,7 +108,7 @@ async def list_transactions(
     responses=problem_responses(Unauthenticated, AccountDeactivated),
     summary="Oneself",
 )
-async def get_me(user: CurrentUser) -> Response:
+async def get_me(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
     return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")
 
 

@@ -8,18 +8,12 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from service.controllers.dependencies import (
-    AdminUser,
-    CurrentUser,
-    IdempotencyKey,
-    OpenResources,
-    OptionalIdempotencyKey,
-    claim_key,
-)
+from service.controllers.dependencies import IdempotencyKey, OpenResources, OptionalIdempotencyKey, claim_key, require
 from service.controllers.operations import Amount, printable, respond
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
+from service.domain.permissions import Permission
 from service.domain.vouchers import kept_voucher_view, redemption_view, voucher_view
 from service.errors import (
     AccountDeactivated,
@@ -47,6 +41,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import vouchers
+from service.services.access_tokens import AccessToken
 from service.services.vouchers import VoucherOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
@@ -204,7 +199,10 @@ _KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *
     summary="Redeem points for a voucher's code",
 )
 async def redeem_voucher(
-    voucher_id: _VoucherId, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    voucher_id: _VoucherId,
+    user: Annotated[AccessToken, require(Permission.REWARDS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /vouchers/redeem", {"voucher_id": voucher_id})
     answer = await vouchers.redeem_voucher(
@@ -220,7 +218,9 @@ async def redeem_voucher(
     summary="What can be redeemed now, newest first",
 )
 async def list_redeemable_vouchers(
-    query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "vouchers", user.user_id, str)
     found = await vouchers.list_redeemable_vouchers(before_id=page.position, limit=page.limit_and_one)
@@ -233,7 +233,9 @@ async def list_redeemable_vouchers(
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One voucher, redeemable or not",
 )
-async def get_voucher(voucher_id: _VoucherId, _user: CurrentUser) -> Response:
+async def get_voucher(
+    voucher_id: _VoucherId, _user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
+) -> Response:
     return _json(voucher_view(await vouchers.get_voucher(voucher_id)))
 
 
@@ -244,7 +246,9 @@ async def get_voucher(voucher_id: _VoucherId, _user: CurrentUser) -> Response:
     summary="The vouchers that one has redeemed, newest first",
 )
 async def list_redemptions(
-    query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
     found = await vouchers.list_redemptions(
@@ -260,7 +264,9 @@ async def list_redemptions(
     summary="One redemption with its code, for its owner",
 )
 async def get_redemption(
-    redemption_id: Annotated[str, Path(max_length=64)], user: CurrentUser, resources: OpenResources
+    redemption_id: Annotated[str, Path(max_length=64)],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
 ) -> Response:
     shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
     return _uncached(_json(redemption_view(*shown)))
@@ -274,7 +280,10 @@ async def get_redemption(
     summary="Put a voucher into the catalogue",
 )
 async def create_voucher(
-    body: VoucherRequest, user: AdminUser, key: OptionalIdempotencyKey, resources: OpenResources
+    body: VoucherRequest,
+    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    key: OptionalIdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /admin/vouchers", body.model_dump())
     answer = await vouchers.create_voucher(resources.ledger, user.requester, body.order, claim, correlation_id.get())
@@ -290,7 +299,7 @@ async def create_voucher(
 async def update_voucher(
     voucher_id: _VoucherId,
     body: VoucherChanges,
-    user: AdminUser,
+    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -308,7 +317,11 @@ async def update_voucher(
     responses=problem_responses(InvalidCursor, Forbidden, *_READING_PROBLEMS),
     summary="All vouchers, newest first",
 )
-async def list_vouchers(query: Annotated[PageQuery, Query()], user: AdminUser, resources: OpenResources) -> Response:
+async def list_vouchers(
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    resources: OpenResources,
+) -> Response:
     page = open_page(query, resources.settings, "all_vouchers", user.user_id, str)
     found = await vouchers.list_vouchers(before_id=page.position, limit=page.limit_and_one)
     return page_of(found, page, lambda voucher: voucher.id, kept_voucher_view)

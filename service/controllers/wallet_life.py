@@ -7,10 +7,11 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
-from service.controllers.dependencies import AdminUser, CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Reason
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import WalletView, problem_responses
+from service.domain.permissions import Permission
 from service.domain.wallets import Freeze, Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
@@ -29,6 +30,7 @@ from service.errors import (
     WalletNotEmpty,
 )
 from service.services import wallet_life
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -85,7 +87,10 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
     ),
 )
 async def freeze_wallet(
-    body: FreezeRequest, wallet_id: _WalletId, user: AdminUser, resources: OpenResources
+    body: FreezeRequest,
+    wallet_id: _WalletId,
+    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.freeze_wallet(
         resources.ledger, user.requester, wallet_id, body.direction, body.reason, correlation_id.get()
@@ -95,7 +100,10 @@ async def freeze_wallet(
 
 @router.post("/wallets/{wallet_id}/unfreeze", **_route(Forbidden, WalletClosed, summary="Thaw a wallet (admin)"))
 async def unfreeze_wallet(
-    body: UnfreezeRequest, wallet_id: _WalletId, user: AdminUser, resources: OpenResources
+    body: UnfreezeRequest,
+    wallet_id: _WalletId,
+    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.unfreeze_wallet(
         resources.ledger, user.requester, wallet_id, body.reason, correlation_id.get()
@@ -115,7 +123,10 @@ async def unfreeze_wallet(
     ),
 )
 async def close_wallet(
-    body: CloseRequest, wallet_id: _WalletId, user: CurrentUser, resources: OpenResources
+    body: CloseRequest,
+    wallet_id: _WalletId,
+    user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)],
+    resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.close_wallet(
         resources.ledger,
@@ -123,7 +134,7 @@ async def close_wallet(
         wallet_id,
         body.reason,
         correlation_id.get(),
-        is_admin="admin" in user.roles,
+        is_admin=user.may(Permission.WALLETS_ADMIN),
     )
     return _shape(wallet)
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from service.controllers.dependencies import CurrentUser, OpenResources
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import AnyCurrency
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
@@ -18,6 +18,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import Direction, EntryType, entry_view
 from service.domain.history import BalancePoint, EntryFilter
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
@@ -31,6 +32,7 @@ from service.errors import (
     WalletExists,
 )
 from service.services import wallets
+from service.services.access_tokens import AccessToken
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -116,7 +118,11 @@ class AtQuery(StrictQuery):
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One wallet, as it is or as it was",
 )
-async def get_wallet(wallet_id: WalletId, query: Annotated[AtQuery, Query()], user: CurrentUser) -> Response:
+async def get_wallet(
+    wallet_id: WalletId,
+    query: Annotated[AtQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+) -> Response:
     """With `at`, what was in it then: a shorter answer, since the log tells amounts but not the wallet's status."""
     if query.at is None:
         return _shape(await wallets.get_wallet(wallet_id, user.user_id))
@@ -132,7 +138,10 @@ async def get_wallet(wallet_id: WalletId, query: Annotated[AtQuery, Query()], us
     summary="A wallet's entries, newest first",
 )
 async def list_transactions(
-    wallet_id: WalletId, query: Annotated[EntriesQuery, Query()], user: CurrentUser, resources: OpenResources
+    wallet_id: WalletId,
+    query: Annotated[EntriesQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "wallet_entries", wallet_id, int)
     rows = await wallets.list_wallet_entries(
@@ -147,7 +156,11 @@ async def list_transactions(
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's wallets, newest first",
 )
-async def list_wallets(query: Annotated[PageQuery, Query()], user: CurrentUser, resources: OpenResources) -> Response:
+async def list_wallets(
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
+) -> Response:
     page = open_page(query, resources.settings, "wallets", user.user_id, str)
     rows = await wallets.list_wallets(user.user_id, before_id=page.position, limit=page.limit_and_one)
     return page_of(rows, page, lambda wallet: wallet.id, wallet_view)
@@ -162,7 +175,9 @@ async def list_wallets(query: Annotated[PageQuery, Query()], user: CurrentUser, 
     ),
     summary="Open a wallet in another currency",
 )
-async def open_wallet(body: WalletRequest, user: CurrentUser, resources: OpenResources) -> Response:
+async def open_wallet(
+    body: WalletRequest, user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)], resources: OpenResources
+) -> Response:
     wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
     return _shape(wallet, status_code=201)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 
-from service.controllers.dependencies import CurrentUser, IdempotencyKey, OpenResources, claim_key
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import (
     ORDER_PROBLEMS,
     Account,
@@ -19,8 +19,10 @@ from service.controllers.operations import (
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import PageView, problem_responses
 from service.domain.operations import OperationType
+from service.domain.permissions import Permission
 from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import operations, withdrawals
+from service.services.access_tokens import AccessToken
 from service.services.orders import Order
 
 router = APIRouter(route_class=StrictRoute, tags=["Withdrawals"])
@@ -38,7 +40,10 @@ class WithdrawalRequest(OrderRequest):
     summary="Withdraw money to an account at the bank",
 )
 async def request_withdrawal(
-    body: WithdrawalRequest, user: CurrentUser, key: IdempotencyKey, resources: OpenResources
+    body: WithdrawalRequest,
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    key: IdempotencyKey,
+    resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /withdrawals", body.model_dump())
     order = Order(body.amount, body.currency, body.destination, body.category, body.description, body.metadata)
@@ -54,7 +59,9 @@ async def request_withdrawal(
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One withdrawal",
 )
-async def get_withdrawal(withdrawal_id: Annotated[str, Path(max_length=64)], user: CurrentUser) -> Response:
+async def get_withdrawal(
+    withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+) -> Response:
     return shape(await operations.get_operation(OperationType.WITHDRAWAL, withdrawal_id, user.user_id))
 
 
@@ -65,6 +72,8 @@ async def get_withdrawal(withdrawal_id: Annotated[str, Path(max_length=64)], use
     summary="One's withdrawals, newest first",
 )
 async def list_withdrawals(
-    query: Annotated[OperationsQuery, Query()], user: CurrentUser, resources: OpenResources
+    query: Annotated[OperationsQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    resources: OpenResources,
 ) -> Response:
     return await list_page(OperationType.WITHDRAWAL, query, user, resources)

@@ -2,6 +2,7 @@
 
 from service.documents.account_sums import AccountSumsDocument
 from service.documents.adjustments import AdjustmentDocument
+from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
@@ -11,9 +12,11 @@ from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
+from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -25,6 +28,7 @@ __all__ = [
     "WALLET_DOCUMENTS",
     "AccountSumsDocument",
     "AdjustmentDocument",
+    "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
     "BankOrder",
@@ -35,10 +39,12 @@ __all__ = [
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
+    "PasswordReset",
     "QuoteDocument",
     "RedemptionDocument",
     "ReversalDocument",
     "RewardDocument",
+    "SessionDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -51,6 +57,7 @@ __all__ = [
 
 WALLET_DOCUMENTS = [
     User,
+    ApiKeyDocument,
     WalletDocument,
     Deposit,
     Withdrawal,
@@ -73,5 +80,7 @@ WALLET_DOCUMENTS = [
     VoucherDocument,
     VoucherUseDocument,
     RedemptionDocument,
+    SessionDocument,
+    PasswordReset,
 ]
 BANK_DOCUMENTS = [BankOrder]

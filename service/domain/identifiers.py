@@ -29,6 +29,9 @@ class Prefix(StrEnum):
     REDEMPTION = "rdm"
     VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
+    API_KEY = "key"
+    SESSION = "ses"
+    PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
 

@@ -22,6 +22,8 @@ class KeyPurpose(StrEnum):
     SEALED_FIELDS = "wallet sealed fields 1"
     FINGERPRINTS = "wallet request fingerprints 1"
     KEY_IDS = "wallet key ids 1"
+    REFRESH_TOKENS = "wallet refresh tokens 1"
+    PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
 
 
 def derive_key(root_key: bytes, purpose: KeyPurpose) -> bytes:

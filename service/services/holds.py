@@ -12,6 +12,7 @@ from service.domain.holds import Hold
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxRow
+from service.domain.permissions import Permission
 from service.errors import FieldError, InvalidFields, NotFound
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
@@ -24,7 +25,6 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 # Those who speak for the house may end anybody's hold.
-_ROLES_OF_THE_HOUSE = frozenset({"service", "admin"})
 
 
 class HoldRole(StrEnum):
@@ -186,5 +186,5 @@ def _asked_by(token: AccessToken) -> dict[str, Any]:
     return {
         "user_id": token.user_id,
         "token_version": token.token_version,
-        "acts_for_house": not _ROLES_OF_THE_HOUSE.isdisjoint(token.roles),
+        "acts_for_house": token.may(Permission.HOLDS_ANY),
     }

@@ -198,7 +198,22 @@ class TestHeaders:
         response = await person.http.post("/api/v1/withdrawals", json=_GOOD, headers=person.headers)
         _assert_problem(response, 400, "idempotency_key_missing")
 
-    @pytest.mark.parametrize("key", ["", '""', "a b", "x" * 256, "ключ".encode(), "tab\there"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "",
+            '""',
+            "a b",
+            "x" * 256,
+            "ключ".encode(),
+            "tab\there",
+            '"open',
+            'clo"sed"',
+            '"in"side"',
+            '"esc\\ape"',
+            '"end\\"',
+        ],
+    )
     async def test_a_malformed_key_is_refused(self, person: Person, key: str | bytes) -> None:
         raw = key if isinstance(key, bytes) else key.encode()
         headers = [(name.encode(), value.encode()) for name, value in person.headers.items()]
@@ -206,6 +221,19 @@ class TestHeaders:
             "/api/v1/withdrawals", json=_GOOD, headers=[*headers, (b"Idempotency-Key", raw)]
         )
         _assert_problem(response, 400, "idempotency_key_invalid")
+
+    async def test_two_keys_are_refused(self, person: Person) -> None:
+        headers = [*person.headers.items(), ("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+        response = await person.http.post("/api/v1/withdrawals", json=_GOOD, headers=headers)
+        _assert_problem(response, 400, "idempotency_key_invalid")
+
+    async def test_a_quoted_key_may_have_escapes(self, person: Person) -> None:
+        key = uuid4().hex
+        first = await person.deposit(1, key=rf'"{key}\"\\"')
+        again = await person.deposit(1, key=rf'"{key}\"\\"')
+        other = await person.deposit(1, key=rf"{key}\\")
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert again.content == first.content != other.content
 
     async def test_a_quoted_key_is_the_same_as_a_bare_one(self, person: Person) -> None:
         key = uuid4().hex

@@ -1,0 +1,236 @@
+"""API keys of services over HTTP, for admins."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from service.controllers.dependencies import OpenResources, require
+from service.controllers.operations import Reason, printable
+from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import Query as StrictQuery
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.api_keys import LONGEST_OVERLAP, ApiKey, KeyStatus, api_key_view
+from service.domain.clock import utc_now
+from service.domain.permissions import KEY_PERMISSIONS, Permission
+from service.errors import (
+    ApiKeyEnded,
+    BodyTooLarge,
+    Forbidden,
+    InvalidCursor,
+    InvalidFields,
+    Malformed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+    UserIsNoService,
+)
+from service.services import api_keys
+from service.services.access_tokens import AccessToken
+from service.services.api_keys import IssuedKey, KeyOrder
+
+router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["API keys"])
+
+# Secrets must not stay in a cache on the way.
+_NOT_CACHED = {"Cache-Control": "no-store"}
+_KeyId = Annotated[str, Path(max_length=64, examples=["key_0198c0ffee0070008000000000000001"])]
+_Admin = Annotated[AccessToken, require(Permission.API_KEYS_ADMIN)]
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "key_0198c0ffee0070008000000000000001",
+    "user_id": "usr_0198c0ffee0070008000000000000001",
+    "name": "Shop, till 4",
+    "prefix": "wsk_k4nq7x2p",
+    "permissions": ["holds:read", "holds:write"],
+    "status": "active",
+    "created_by": "usr_0198c0ffee0070008000000000000002",
+    "created_at": "2026-02-24T12:34:56.789Z",
+    "updated_at": "2026-02-24T12:34:56.789Z",
+    "expires_at": "2027-02-24T00:00:00.000Z",
+    "previous_secret_until": None,
+    "last_used_at": None,
+    "revoked_at": None,
+}
+_TEXT = "wsk_k4nq7x2p_3f1d0c2b5a49687786a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f001"
+_TIME: Any = {"json_schema_extra": {"format": "date-time"}}
+
+
+def _in_milliseconds(moment: datetime) -> datetime:
+    # As the database keeps it: what is answered must not differ from what is read later.
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _of_a_service(permission: Permission) -> Permission:
+    if permission not in KEY_PERMISSIONS:
+        raise PydanticCustomError("not_for_keys", "Send a permission that services have")
+    return permission
+
+
+def _each_once(permissions: list[Permission]) -> list[Permission]:
+    if len(set(permissions)) != len(permissions):
+        raise PydanticCustomError("repeated", "Send each permission once")
+    return permissions
+
+
+_KeyPermission = Annotated[
+    Permission,
+    Field(strict=False, json_schema_extra={"enum": sorted(KEY_PERMISSIONS)}),
+    AfterValidator(_of_a_service),
+]
+
+
+class ApiKeyRequest(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {name: _EXAMPLE[name] for name in ("user_id", "name", "permissions", "expires_at")},
+            ]
+        }
+    )
+
+    user_id: Annotated[
+        str, Field(max_length=64, description="Who has the role service", examples=[_EXAMPLE["user_id"]])
+    ]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(printable)]
+    permissions: Annotated[
+        list[_KeyPermission],
+        Field(min_length=1, max_length=len(KEY_PERMISSIONS), json_schema_extra={"uniqueItems": True}),
+        AfterValidator(_each_once),
+    ]
+    expires_at: Annotated[
+        Annotated[QueryTime, AfterValidator(_in_milliseconds), Field(strict=False)] | None,
+        Field(description="Good before this time; null: until it is revoked"),
+    ] = None
+
+    @property
+    def order(self) -> KeyOrder:
+        return KeyOrder(self.user_id, self.name, tuple(self.permissions), self.expires_at)
+
+
+class RotationRequest(StrictModel):
+    overlap_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=int(LONGEST_OVERLAP.total_seconds()),
+            description="How long the secret before goes on working",
+            examples=[3600],
+        ),
+    ] = 0
+
+
+class ApiKeysQuery(PageQuery):
+    user_id: Annotated[str | None, Field(max_length=64, description="Of this user only")] = None
+
+
+class RevocationQuery(StrictQuery):
+    reason: Reason | None = None
+
+
+class ApiKeyView(View):
+    """A key without its secret, which is not known."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: str
+    user_id: str = Field(description="As whom it acts")
+    name: str
+    prefix: str = Field(description="What the secret begins with")
+    permissions: list[Permission]
+    status: KeyStatus
+    created_by: str
+    created_at: str = Field(**_TIME)
+    updated_at: str = Field(**_TIME)
+    expires_at: str | None = Field(**_TIME)
+    previous_secret_until: str | None = Field(description="Until then the secret before works too", **_TIME)
+    last_used_at: str | None = Field(description="Exact to a minute", **_TIME)
+    revoked_at: str | None = Field(**_TIME)
+
+
+class IssuedKeyView(ApiKeyView):
+    """A key with its secret, which is shown this once."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE | {"secret": _TEXT}]})
+
+    secret: str = Field(description="To be sent as `X-API-Key`")
+
+
+_ERRORS = (Unauthenticated, Forbidden, InvalidFields)
+_CHANGING = (*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, Unavailable)
+
+
+@router.post(
+    "/api-keys",
+    status_code=201,
+    response_model=IssuedKeyView,
+    responses=problem_responses(*_CHANGING, UserIsNoService),
+    summary="Make an API key for a service; its secret is shown once",
+)
+async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResources) -> Response:
+    issued = await api_keys.create_key(resources.databases.client, user, body.order, correlation_id.get())
+    return _show_secret(issued, 201)
+
+
+@router.get(
+    "/api-keys",
+    response_model=PageView[ApiKeyView],
+    responses=problem_responses(*_ERRORS, InvalidCursor),
+    summary="All API keys, newest first",
+)
+async def list_api_keys(query: Annotated[ApiKeysQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
+    page = open_page(query, resources.settings, "api_keys", user.user_id, str)
+    found = await api_keys.list_keys(query.user_id, before_id=page.position, limit=page.limit_and_one)
+    now = utc_now()
+    return page_of(found, page, lambda key: key.id, lambda key: api_key_view(key, now))
+
+
+@router.get(
+    "/api-keys/{key_id}",
+    response_model=ApiKeyView,
+    responses=problem_responses(*_ERRORS, NotFound),
+    summary="One API key",
+)
+async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
+    return _shape(await api_keys.get_key(key_id))
+
+
+@router.post(
+    "/api-keys/{key_id}/rotate",
+    response_model=IssuedKeyView,
+    responses=problem_responses(*_CHANGING, ApiKeyEnded),
+    summary="Give an API key another secret, shown once",
+    description="The one before ends at once, or after `overlap_s`; one before that ends at once.",
+)
+async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, resources: OpenResources) -> Response:
+    overlap = timedelta(seconds=body.overlap_s)
+    issued = await api_keys.rotate_key(resources.databases.client, user, key_id, overlap, correlation_id.get())
+    return _show_secret(issued, 200)
+
+
+@router.delete(
+    "/api-keys/{key_id}",
+    response_model=ApiKeyView,
+    responses=problem_responses(*_ERRORS, NotFound, Unavailable),
+    summary="Revoke an API key, at once and for good",
+    description="What is revoked already stays so, and answers 200.",
+)
+async def revoke_api_key(
+    key_id: _KeyId, query: Annotated[RevocationQuery, Query()], user: _Admin, resources: OpenResources
+) -> Response:
+    client = resources.databases.client
+    return _shape(await api_keys.revoke_key(client, user, key_id, query.reason, correlation_id.get()))
+
+
+def _shape(key: ApiKey) -> Response:
+    return Response(orjson.dumps(api_key_view(key, utc_now())), media_type="application/json")
+
+
+def _show_secret(issued: IssuedKey, status_code: int) -> Response:
+    body = api_key_view(issued.key, utc_now()) | {"secret": issued.text}
+    return Response(orjson.dumps(body), status_code, headers=_NOT_CACHED, media_type="application/json")

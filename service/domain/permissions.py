@@ -1,0 +1,84 @@
+"""Permissions: what a caller may do, by role. Each route declares the one that it takes."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+
+# Nobody has more than these three, in an order or two.
+_REMEMBERED_ROLES = 64
+
+
+class Permission(StrEnum):
+    """`read` and `write` are about what is one's own, `admin` and `any` about everybody's."""
+
+    PROFILE_READ = "profile:read"
+    PROFILE_WRITE = "profile:write"
+    WALLETS_READ = "wallets:read"
+    WALLETS_WRITE = "wallets:write"
+    PAYMENTS_READ = "payments:read"
+    PAYMENTS_WRITE = "payments:write"
+    HOLDS_READ = "holds:read"
+    HOLDS_WRITE = "holds:write"
+    REWARDS_READ = "rewards:read"
+    REWARDS_WRITE = "rewards:write"
+    # Of a service: its own adjustments, and holds that others have with each other.
+    ADJUSTMENTS_READ = "adjustments:read"
+    ADJUSTMENTS_WRITE = "adjustments:write"
+    HOLDS_ANY = "holds:any"
+    ADJUSTMENTS_ADMIN = "adjustments:admin"
+    WALLETS_ADMIN = "wallets:admin"
+    USERS_ADMIN = "users:admin"
+    API_KEYS_ADMIN = "api-keys:admin"
+    LEDGER_ADMIN = "ledger:admin"
+    AUDIT_READ = "audit:read"
+    CATALOGUE_ADMIN = "catalogue:admin"
+
+
+_OWN_MONEY = frozenset(
+    {
+        Permission.WALLETS_READ,
+        Permission.WALLETS_WRITE,
+        Permission.PAYMENTS_READ,
+        Permission.PAYMENTS_WRITE,
+        Permission.HOLDS_READ,
+        Permission.HOLDS_WRITE,
+        Permission.REWARDS_READ,
+        Permission.REWARDS_WRITE,
+    }
+)
+_OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
+_SERVICES = frozenset({Permission.ADJUSTMENTS_READ, Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
+
+# A service has no profile: passwords and authenticator apps are people's, who have the role user besides.
+ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
+    {
+        "user": _OWN_MONEY | _OWN_PROFILE,
+        "service": _OWN_MONEY | _SERVICES,
+        "admin": frozenset(Permission),
+    }
+)
+
+# What a key of a service may be limited to.
+KEY_PERMISSIONS = ROLE_PERMISSIONS["service"]
+# What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
+# Reading what is one's own goes on until the token expires.
+LIVE_PERMISSIONS = frozenset(
+    {
+        Permission.PROFILE_WRITE,
+        Permission.ADJUSTMENTS_READ,
+        Permission.ADJUSTMENTS_ADMIN,
+        Permission.WALLETS_ADMIN,
+        Permission.USERS_ADMIN,
+        Permission.API_KEYS_ADMIN,
+        Permission.LEDGER_ADMIN,
+        Permission.AUDIT_READ,
+        Permission.CATALOGUE_ADMIN,
+    }
+)
+
+
+@lru_cache(maxsize=_REMEMBERED_ROLES)
+def permissions_of(roles: tuple[str, ...]) -> frozenset[Permission]:
+    """All that these roles may do together. A role that is not known may do nothing."""
+    return frozenset().union(*(ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))
