@@ -29,7 +29,7 @@ _SECRET_FIELDS = re.compile(rf"(?!.*_(?:ids?|version|masked|prefix)$).*(?:{_SECR
 _SECRET_TEXTS = re.compile(
     rf"""
     # A name and its value, as in JSON, in what Python prints and in pydantic's errors.
-    (?P<name>(?i:{_SECRET_NAMES}|input_value)\w{{0,20}}["']?\s?[=:]\s?)
+    (?P<name>(?i:{_SECRET_NAMES}|input_value)\w{{0,20}}["']?\s?[=:]\s?(?:(?i:bearer|basic)\s)?)
         (?:b?"[^"\n]{{0,4096}}"|b?'[^'\n]{{0,4096}}'|[^\s"',;)}}\]]{{1,4096}})
     # The password in a server's address.
     | (?P<address>://[^\s/@:]{{0,256}}:)[^\s/@]{{1,512}}(?=@)
@@ -43,7 +43,7 @@ _SECRET_TEXTS = re.compile(
     | (?<![\w-])[A-Z2-7]{{4}}(?:-[A-Z2-7]{{4}}){{3}}(?![\w-])
     | (?<![\w-])[0-9]{{4}}(?:[ -][0-9]{{4}}){{2,4}}(?![\w-])
     # Numbers of accounts, in one piece, and IBANs (ISO 13616).
-    | (?<![\w.-])[0-9]{{9,34}}(?![\w.-])
+    | (?<![\w-])(?<![0-9]\.)[0-9]{{9,34}}(?![\w-]|\.[0-9])
     | \b[A-Z]{{2}}[0-9]{{2}}(?:\s?[0-9A-Z]{{4}}){{2,7}}(?:\s?[0-9A-Z]{{1,3}})?\b
     """,
     re.VERBOSE,

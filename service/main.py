@@ -79,8 +79,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    # Known before anything is open: middleware and requests go by them.
-    app.state.settings = settings
     # Routes are tried in order: what is called most comes first.
     for router in (
         withdrawals.router,

@@ -189,8 +189,6 @@ class Settings(BaseSettings):
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
-    # For a whole body; lists of orders get three times as long.
-    body_timeout_s: float = Field(10.0, gt=0)
 
     log_json: bool | None = None
 
@@ -206,13 +204,13 @@ class Settings(BaseSettings):
     @property
     def root_key(self) -> bytes:
         """The current encryption key's 32 bytes."""
-        return _key_bytes(self.encryption_key)
+        return key_bytes(self.encryption_key)
 
     @property
     def root_keys(self) -> tuple[bytes, ...]:
         """Of the encryption keys 32 bytes each, the current one first."""
         keys = (self.encryption_key, self.encryption_key_previous)
-        return tuple(_key_bytes(key) for key in keys if key is not None)
+        return tuple(key_bytes(key) for key in keys if key is not None)
 
     @property
     def jwt_secrets(self) -> tuple[str, ...]:
@@ -233,13 +231,13 @@ class Settings(BaseSettings):
     @field_validator("encryption_key", "encryption_key_previous", "checkpoint_signing_key")
     @classmethod
     def _refuse_a_short_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if key is not None and len(_key_bytes(key)) != _KEY_BYTES:
+        if key is not None and len(key_bytes(key)) != _KEY_BYTES:
             raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
 
     @property
     def checkpoint_seed(self) -> bytes:
-        return _key_bytes(self.checkpoint_signing_key)
+        return key_bytes(self.checkpoint_signing_key)
 
     def _secrets(self) -> dict[str, str]:
         """All of them that are set, by field: whatever is a SecretStr and not an address."""
@@ -284,7 +282,7 @@ def _refuse_weak_secrets(secrets: dict[str, str]) -> None:
         if secret in _DEVELOPMENT_SECRETS:
             raise ValueError(f"{name} has to be set in production: everybody knows the one of development")
         # Of base64 the bytes count, or two spellings would pass for two secrets.
-        plain = _key_bytes(SecretStr(secret.removeprefix("whsec_"))) or secret.encode()
+        plain = key_bytes(SecretStr(secret.removeprefix("whsec_"))) or secret.encode()
         if len(plain) < _WEAKEST_BYTES or len(set(plain)) < _FEWEST_DIFFERENT_BYTES:
             raise ValueError(f"{name} is too weak for production: at least 24 random bytes")
         other = seen.setdefault(plain.hex(), name)
@@ -292,8 +290,8 @@ def _refuse_weak_secrets(secrets: dict[str, str]) -> None:
             raise ValueError(f"{name} and {other} have to be two different secrets")
 
 
-def _key_bytes(key: SecretStr) -> bytes:
-    """Nothing where the text is not base64."""
+def key_bytes(key: SecretStr) -> bytes:
+    """What a key is of that is given in base64. Nothing where the text is not base64."""
     try:
         return base64.b64decode(key.get_secret_value(), validate=True)
     except (binascii.Error, ValueError):

@@ -10,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import HeadersTooLarge, Malformed, RequestTimeout, WalletServiceError, problem_body
 
+# From its first byte to its last: on a telephone's line far more than LARGE_BODY_LIMIT_BYTES.
+BODY_TIMEOUT_S = 30.0
 # From the connection, or from the first byte of a later request, to the end of the headers.
 HEAD_TIMEOUT_S = 10.0
 # What is not complete by then is not listened to any longer. One packet from the socket may come on top.
@@ -19,10 +21,14 @@ LINGER_S = 5.0
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
-    """A head that comes in one piece, as nearly all do, costs no timer."""
+    """What comes in one piece, as nearly all requests do, costs no timer.
+
+    A body that is too slow looks to the application as if the client had gone.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
     _in_head = False
+    _in_body = False
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -35,13 +41,17 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._refuse(HeadersTooLarge())
-        elif self._deadline is None:
-            self._set_deadline(HEAD_TIMEOUT_S)
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._refuse(HeadersTooLarge())
+            elif self._deadline is None:
+                self._set_deadline(HEAD_TIMEOUT_S)
+        elif self._in_body and self._deadline is None:
+            # For all of it: whoever sends a byte now and then does not begin anew with each.
+            self._set_deadline(BODY_TIMEOUT_S)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -50,17 +60,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._in_body = True
         self._drop_deadline()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._in_body = False
         self._drop_deadline()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        is_unread = self.cycle.response_complete and self.cycle.more_body
         super().on_response_complete()
-        if is_unread and not self.transport.is_closing():
+        if self._in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._set_deadline(LINGER_S)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 uvicorn's own words
@@ -79,10 +90,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self._is_answering:
+        if self._is_answering and not self.cycle.more_body:
             # The request before this one takes its time, and then nothing is read meanwhile.
             self._set_deadline(HEAD_TIMEOUT_S)
-        elif self._in_head:
+        elif self._is_answering or self._in_head:
             self._refuse(RequestTimeout())
         else:
             self.transport.close()

@@ -20,7 +20,6 @@ from service.errors import (
     Malformed,
     MethodNotAllowed,
     NotFound,
-    RequestTimeout,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -35,7 +34,6 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
     401: Unauthenticated,
     404: NotFound,
     405: MethodNotAllowed,
-    408: RequestTimeout,
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }

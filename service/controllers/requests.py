@@ -1,6 +1,5 @@
 """Reading requests strictly: JSON without duplicate keys or strange numbers, bodies within a limit."""
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -16,7 +15,6 @@ BODY_LIMIT_BYTES = 64 * 1024
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
 # Ours have four levels at most. Deep ones cost more to look at than to send.
 _DEPTH_LIMIT = 32
-_TIMEOUT = 408
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -32,32 +30,21 @@ class StrictRequest(Request):
     """A request whose body is read up to a limit and parsed without leniency."""
 
     body_limit_bytes = BODY_LIMIT_BYTES
-    # Times WALLET_BODY_TIMEOUT_S.
-    body_patience = 1
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             declared = self.headers.get("content-length")
             if declared is not None and declared.isdecimal() and int(declared) > self.body_limit_bytes:
                 raise HTTPException(_TOO_LARGE)
-            timeout_s = self.app.state.settings.body_timeout_s * self.body_patience
-            try:
-                # For all of it: whoever sends a byte now and then does not begin anew with each.
-                async with asyncio.timeout(timeout_s):
-                    self._body = await self._read_body()
-            except TimeoutError:
-                raise HTTPException(_TIMEOUT, headers={"Connection": "close"}) from None
+            chunks = []
+            size = 0
+            async for chunk in self.stream():
+                size += len(chunk)
+                if size > self.body_limit_bytes:
+                    raise HTTPException(_TOO_LARGE)
+                chunks.append(chunk)
+            self._body = b"".join(chunks)
         return self._body
-
-    async def _read_body(self) -> bytes:
-        chunks = []
-        size = 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > self.body_limit_bytes:
-                raise HTTPException(_TOO_LARGE)
-            chunks.append(chunk)
-        return b"".join(chunks)
 
     async def json(self) -> Any:  # noqa: ANN401 starlette's own signature
         if not hasattr(self, "_json"):
@@ -69,7 +56,6 @@ class LargeBodyRequest(StrictRequest):
     """For lists of orders."""
 
     body_limit_bytes = LARGE_BODY_LIMIT_BYTES
-    body_patience = 3
 
 
 class StrictRoute(APIRoute):

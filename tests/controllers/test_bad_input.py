@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from service.database import Databases
 from tests.person import Person
@@ -263,6 +264,27 @@ class TestHeaders:
             assert response.headers["X-Request-ID"] != sent
         response = await api.get("/livez", headers={"X-Request-ID": "sane-request-1"})
         assert response.headers["X-Request-ID"] == "sane-request-1"
+
+
+class TestAKeyThatOutlivesTheEncryptionKey:
+    async def test_gets_its_first_answer_again(self, app: FastAPI, person: Person) -> None:
+        resources = app.state.resources
+        first_key, second_key = uuid4().hex, uuid4().hex
+        first = await person.deposit(7, key=first_key)
+        other = {"encryption_key": SecretStr("A" * 43 + "=")}
+        between = other | {"encryption_key_previous": resources.settings.encryption_key}
+        try:
+            app.state.resources = resources._replace(settings=resources.settings.model_copy(update=between))
+            again = await person.deposit(7, key=first_key)
+            assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+            _assert_problem(await person.deposit(8, key=first_key), 422, "idempotency_key_reused")
+            second = await person.deposit(7, key=second_key)
+            app.state.resources = resources._replace(settings=resources.settings.model_copy(update=other))
+            assert (await person.deposit(7, key=second_key)).content == second.content
+            # What was kept under a key that is gone is nobody's any more, and above all not done twice.
+            _assert_problem(await person.deposit(7, key=first_key), 422, "idempotency_key_reused")
+        finally:
+            app.state.resources = resources
 
 
 class TestOtherPeoples:

@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from scripts.embedded import free_port
 from scripts.service_stack import HTTP_PROTOCOL
 from service.controllers import http_protocol
-from service.settings import Settings
 
 # Patience of the tests, not of the service.
 _SOON_S = 20.0
@@ -90,6 +89,7 @@ async def connected(port: int) -> AsyncIterator[Wire]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http_protocol, "BODY_TIMEOUT_S", 0.2)
     monkeypatch.setattr(http_protocol, "LINGER_S", 0.2)
 
 
@@ -123,20 +123,25 @@ class TestSlowClients:
             async with wire.trickling():
                 assert await wire.is_closed()
 
-    async def test_whose_body_trickles_are_told_and_hung_up_on(
-        self, port: int, app: FastAPI, settings: Settings
-    ) -> None:
-        app.state.settings = settings.model_copy(update={"body_timeout_s": 0.2})
-        try:
-            async with connected(port) as wire:
-                await wire.send(_HEAD + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
-                async with wire.trickling():
-                    status, headers, body = await wire.answer()
-        finally:
-            app.state.settings = settings
-        assert (status, headers["connection"]) == (408, "close")
-        assert b"request_timeout" in body
-        assert headers["x-request-id"]
+    @pytest.mark.parametrize("length", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+    async def test_whose_body_trickles_are_told_and_hung_up_on(self, port: int, length: bytes) -> None:
+        async with connected(port) as wire:
+            await wire.send(_HEAD + b"Content-Type: application/json\r\n" + length + b"\r\n\r\n")
+            if b"chunked" in length:
+                await wire.send(b"3e8\r\n")
+            async with wire.trickling():
+                status, headers, body = await wire.answer()
+            assert (status, headers["connection"]) == (408, "close")
+            assert b"request_timeout" in body
+            assert await wire.is_closed()
+
+    async def test_whose_body_comes_in_pieces_but_in_time_are_served(self, port: int) -> None:
+        async with connected(port) as wire:
+            for _ in range(2):
+                await wire.send(_HEAD + b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+                await wire.send(b"[")
+                await wire.send(b"]")
+                assert (await wire.answer())[0] == 401
 
     async def test_others_keep_their_connection(self, port: int) -> None:
         async with connected(port) as wire:
