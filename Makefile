@@ -109,17 +109,26 @@ test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for
 test-nightly: install ## Play 2,000 sequences of the ledger's state machine (8 min), from a new seed each time
 	@TEST_NIGHTLY=1 $(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS)
 
+.PHONY: fuzz
+fuzz: install ## Fuzz the whole API with schemathesis on a stack of its own; ARGS="--seed 7 --cases 50", ARGS="--help"
+	@$(BIN)/python -m scripts.fuzz $(ARGS)
+
+.PHONY: openapi
+openapi: install ## Write docs/openapi.json anew from the routes; `make check` fails where it differs
+	@$(BIN)/python -m scripts.export_openapi
+
 .PHONY: lint
 lint: install ## Fix and format what ruff can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: check
-check: install ## What has to be clean before a commit: ruff, mypy, import-linter, hadolint
+check: install ## What has to be clean before a commit: ruff, mypy, import-linter, OpenAPI, hadolint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.export_openapi --check
 	@$(BIN)/hadolint Dockerfile && echo "hadolint: Dockerfile is clean"
 
 ##### Installing

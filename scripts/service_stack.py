@@ -167,6 +167,8 @@ class Stack:
             "--no-access-log",
             "--ws", "none",
             "--no-server-header",
+            # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
+            "--no-proxy-headers",
             "--timeout-graceful-shutdown", str(GRACEFUL_STOP_S),
         ]
         # fmt: on

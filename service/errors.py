@@ -60,6 +60,7 @@ WalletServiceError
 ├── WrongPassword                  422 wrong_password
 ├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
+├── RateLimitExceeded              429 rate_limit_exceeded
 ├── StatementTooLong               422 statement_too_long
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
@@ -190,9 +191,9 @@ class AccountDeactivated(WalletServiceError):
 
 
 class Forbidden(WalletServiceError):
-    """The token is good, but its roles do not reach this far."""
+    """The token or the key is good, but does not reach this far."""
 
-    code, http_status, title = "forbidden", 403, "This takes a role that you do not have"
+    code, http_status, title = "forbidden", 403, "This takes a permission that you do not have"
     is_kept_under_key = False
 
 
@@ -405,6 +406,13 @@ class TooManyAttempts(WalletServiceError):
     """Whether this try would have been right is not looked at."""
 
     code, http_status, title = "too_many_attempts", 429, "Too many wrong codes or passwords; wait before the next try"
+    is_kept_under_key = False
+
+
+class RateLimitExceeded(WalletServiceError):
+    """Nothing was looked at or done: the same request may be sent again, under the same key."""
+
+    code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
     is_kept_under_key = False
 
 

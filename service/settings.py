@@ -4,11 +4,12 @@ import base64
 import binascii
 from enum import StrEnum
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
@@ -181,9 +182,19 @@ class Settings(BaseSettings):
     checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
     checkpoint_interval_s: int = Field(3600, ge=1)
 
+    # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
     rate_limit_global: int = Field(1000, ge=0)
     rate_limit_balance: int = Field(10, ge=0)
     rate_limit_transactions: int = Field(20, ge=0)
+    # A third of the global one: no single person can take it from all others.
+    rate_limit_user: int = Field(300, ge=0)
+    rate_limit_address: int = Field(100, ge=0)
+    # What is under /auth/, by address: a minute of it costs about a second of hashing.
+    rate_limit_login: int = Field(60, ge=0)
+    # Failures of one account from one address, from which on the next try has to wait; 0 turns all waiting off.
+    login_tries: int = Field(5, ge=0)
+    # Networks whose X-Forwarded-For is believed, separated by commas.
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
 
     # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
@@ -227,6 +238,11 @@ class Settings(BaseSettings):
     def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
         # Compose hands on what is not set as empty text.
         return key or None
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, networks: object) -> object:
+        return [one.strip() for one in networks.split(",") if one.strip()] if isinstance(networks, str) else networks
 
     @field_validator("encryption_key", "encryption_key_previous", "checkpoint_signing_key")
     @classmethod

@@ -19,11 +19,14 @@ from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.quick_redis import QuickRedis
+from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
+from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
 
@@ -42,6 +45,8 @@ class Resources(NamedTuple):
     passwords: Passwords
     mailbox: Mailbox
     rates: Rates
+    rate_limits: RateLimits
+    login_guard: LoginGuard
     key_uses: KeyUses
     audit_trail: AuditTrail
 
@@ -99,6 +104,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
     audit_trail = AuditTrail()
+    redis = QuickRedis(settings)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     key_uses = KeyUses()
     try:
@@ -111,6 +117,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             Passwords(hashing),
             FileMailbox(settings),
             rates,
+            RateLimits(redis),
+            LoginGuard(redis, settings),
             key_uses,
             audit_trail,
         )
@@ -120,6 +128,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
+        await redis.close()
         await databases.client.close()
 
 

@@ -19,6 +19,18 @@ _SERVICE_PASSWORD = "wallet-service-password"
 _CACHE_GB = 0.25
 
 
+# Every test asks from one address, as often as it needs to.
+NO_RATE_LIMITS = {
+    "rate_limit_global": 0,
+    "rate_limit_balance": 0,
+    "rate_limit_transactions": 0,
+    "rate_limit_user": 0,
+    "rate_limit_address": 0,
+    "rate_limit_login": 0,
+    "login_tries": 0,
+}
+
+
 class Servers(NamedTuple):
     mongo: MongoServer
     redis: RedisServer
@@ -48,6 +60,7 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "bank_success_rate": 1.0,
         "bank_timeout_rate": 0.0,
         "bank_error_rate": 0.0,
+        **NO_RATE_LIMITS,
         "earning_rules": (
             EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000, points=1),
         ),

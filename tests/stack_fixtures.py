@@ -9,6 +9,7 @@ import pytest
 from scripts.service_stack import Stack
 from service.database import Databases, connect
 from service.settings import Settings
+from tests.servers import NO_RATE_LIMITS
 
 QUICK_BANK = {
     "WALLET_ENV": "development",
@@ -26,9 +27,7 @@ QUICK_BANK = {
     "WALLET_EARNING_RULES": json.dumps(
         [{"name": "deposits", "on": "deposit", "currency": "INR", "per_amount": 10_000, "category": "saving"}]
     ),
-    "WALLET_RATE_LIMIT_GLOBAL": "0",
-    "WALLET_RATE_LIMIT_BALANCE": "0",
-    "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
+    **{f"WALLET_{name.upper()}": str(value) for name, value in NO_RATE_LIMITS.items()},
 }
 
 

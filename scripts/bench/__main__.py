@@ -43,6 +43,10 @@ SETTINGS: Final = {
     "WALLET_RATE_LIMIT_GLOBAL": "0",
     "WALLET_RATE_LIMIT_BALANCE": "0",
     "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
+    "WALLET_RATE_LIMIT_USER": "0",
+    "WALLET_RATE_LIMIT_ADDRESS": "0",
+    "WALLET_RATE_LIMIT_LOGIN": "0",
+    "WALLET_LOGIN_TRIES": "0",
     # Tokens are made once, before the first row.
     "WALLET_ACCESS_TOKEN_LIFETIME_S": "86400",
 }

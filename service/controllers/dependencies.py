@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Header, Request, Security, params
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.http import HTTPBase
 
+from service.controllers.rate_limits import remember_api_key
 from service.controllers.schemas import problem_responses
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
@@ -69,6 +70,7 @@ class _Gate(HTTPBase):
             if sent is not None:
                 raise Unauthenticated("Send an access token or an API key, not both")
             caller = await api_keys.authenticate(key, resources.key_uses)
+            remember_api_key(key, resources.settings, resources.rate_limits)
         else:
             scheme, _, token = (sent or "").partition(" ")
             if scheme.lower() != "bearer" or not token:

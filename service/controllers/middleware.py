@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from service.controllers.problems import problem_response
+from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
 from service.errors import HeadersTooLarge, InternalError, Malformed, UriTooLong, WalletServiceError
 from service.settings import Environment, Settings
 
@@ -55,6 +56,8 @@ _PREFLIGHT_HOLDS_S = 600
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
     """What is added later is further out."""
+    if has_rate_limits(settings):
+        app.add_middleware(RateLimiting, settings=settings)
     app.add_middleware(RequestLimits, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestLog)
     if settings.cors_origins:
@@ -158,7 +161,9 @@ class RequestLog:
             log.exception("request.crashed", method=scope["method"], path=scope["path"])
             if status:
                 raise
-            await problem_response(InternalError())(scope, receive, send_and_note)
+            answer = problem_response(InternalError())
+            answer.raw_headers.extend(scope.get(SCOPE_HEADERS, ()))
+            await answer(scope, receive, send_and_note)
         if scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request.finished",

@@ -57,6 +57,12 @@ def _in_range(moment: datetime) -> datetime:
 
 
 QueryTime = Annotated[AwareDatetime, BeforeValidator(_has_date_and_time), AfterValidator(_in_range)]
+# What lists are narrowed by under the same names everywhere.
+CreatedFrom = Annotated[QueryTime | None, Field(description="At this time or later", examples=["2026-01-01T00:00:00Z"])]
+CreatedTo = Annotated[QueryTime | None, Field(description="Before this time", examples=["2026-02-01T00:00:00Z"])]
+CategoryFilter = Annotated[
+    str | None, Field(min_length=1, max_length=64, description="Only those of this category", examples=["rent"])
+]
 
 
 class Query(BaseModel):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import Email, NewPassword, Password, TokensView, answer_tokens
+from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
@@ -18,6 +19,7 @@ from service.errors import (
     InvalidFields,
     InvalidResetToken,
     Malformed,
+    TooManyAttempts,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -90,11 +92,14 @@ async def change_password(
     "/auth/password-reset",
     status_code=202,
     response_model=PasswordResetView,
-    responses=problem_responses(*_ASKING),
+    responses=problem_responses(*_ASKING, TooManyAttempts),
     summary="Ask for a reset token by mail",
 )
-async def request_password_reset(body: PasswordResetRequest, resources: OpenResources) -> Response:
+async def request_password_reset(
+    body: PasswordResetRequest, resources: OpenResources, address: ClientAddress
+) -> Response:
     """The answer is the same whoever it is. Who asks too often within an hour gets no more mails."""
+    await resources.login_guard.reset_request(body.email, address)
     await password_changes.request_reset(resources.jobs, body.email, correlation_id.get())
     return Response(orjson.dumps({"message": _MAIL_IS_COMING}), 202, media_type="application/json")
 

@@ -1,13 +1,18 @@
-"""Reading requests strictly: JSON without duplicate keys or strange numbers, bodies within a limit."""
+"""Reading requests strictly: JSON without duplicate keys or strange numbers, limits, known parameters."""
 
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NoReturn, get_origin
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+
+from service.errors import Malformed
 
 # Far above any real order; what is larger is a mistake or an attack.
 BODY_LIMIT_BYTES = 64 * 1024
@@ -15,6 +20,8 @@ BODY_LIMIT_BYTES = 64 * 1024
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
 # Ours have four levels at most. Deep ones cost more to look at than to send.
 _DEPTH_LIMIT = 32
+# Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
+_PARAMETERS_LIMIT = 100
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -66,18 +73,62 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        may_repeat = dict(self._query_parameters())
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
+            if query := request.scope["query_string"]:
+                _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):
                 raise HTTPException(_WRONG_MEDIA_TYPE)
             return await handle(strict)
 
         return handle_strictly
 
+    def _query_parameters(self) -> Iterator[tuple[str, bool]]:
+        """Name by name what the route takes, and whether it may be given several times."""
+        for parameter in (self.openapi_extra or {}).get("parameters", ()):
+            if parameter["in"] == "query":
+                yield parameter["name"], False
+        yield from self._parameters_of(self.dependant)
+
+    def _parameters_of(self, dependant: Dependant) -> Iterator[tuple[str, bool]]:
+        for field in dependant.query_params:
+            model = field.field_info.annotation
+            if not isinstance(model, type) or not issubclass(model, BaseModel):
+                raise TypeError(f"{self.path}: take query parameters by a model, as other routes do")
+            for name, info in model.model_fields.items():
+                yield info.alias or name, get_origin(info.annotation) in (tuple, list)
+        for dependency in dependant.dependencies:
+            yield from self._parameters_of(dependency)
+
 
 class LargeBodyRoute(StrictRoute):
     request_class = LargeBodyRequest
+
+
+def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> None:
+    """Raises for what two readers could read differently, and for what the route would not look at."""
+    try:
+        names = [
+            name
+            for name, _ in parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS_LIMIT
+            )
+        ]
+    except ValueError as error:
+        # UnicodeDecodeError is one too: what is percent-encoded is no UTF-8.
+        raise Malformed("The query string has to be percent-encoded UTF-8, with 100 parameters at most") from error
+    found = [("extra_forbidden", "Not a parameter of this route", name) for name in names if name not in may_repeat]
+    found += [
+        ("repeated", "Send it once only", name)
+        for name, repeats in may_repeat.items()
+        if not repeats and names.count(name) > 1
+    ]
+    if found:
+        raise RequestValidationError(
+            [{"type": code, "loc": ("query", name), "msg": message} for code, message, name in found]
+        )
 
 
 def _is_json(request: Request) -> bool:

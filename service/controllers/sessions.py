@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
+from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
@@ -21,6 +22,7 @@ from service.errors import (
     InvalidRefreshToken,
     Malformed,
     NotFound,
+    TooManyAttempts,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -59,17 +61,24 @@ class SessionView(View):
     "/auth/refresh",
     response_model=TokensView,
     responses=problem_responses(
-        Malformed, BodyTooLarge, UnsupportedMediaType, InvalidRefreshToken, InvalidFields, Unavailable
+        Malformed,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidRefreshToken,
+        InvalidFields,
+        TooManyAttempts,
+        Unavailable,
     ),
     summary="Get new tokens for the refresh token",
 )
-async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
+async def refresh(body: RefreshRequest, resources: OpenResources, address: ClientAddress) -> Response:
     """The refresh token is used up. Where the answer was lost, it may be sent once more within ten seconds, and brings
     the same refresh token again. Any other use of one that is used up ends its session: it was copied.
     """
-    tokens = await refresh_tokens.refresh(
-        resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
-    )
+    async with resources.login_guard.refresh_try(address):
+        tokens = await refresh_tokens.refresh(
+            resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
+        )
     return answer_tokens(tokens)
 
 
@@ -106,6 +115,7 @@ async def log_out_everywhere(
     response_model=PageView[SessionView],
     responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
     summary="One's sessions that are not over, newest first",
+    description="Each is a login on one device; end one of them where it is not known.",
 )
 async def list_sessions(
     query: Annotated[PageQuery, Query()],

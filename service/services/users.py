@@ -216,6 +216,14 @@ async def _find_by_email(email: str) -> User | None:
         return None
 
 
+def account_name(email: str) -> str:
+    """One for an account, however its e-mail is spelt; what nobody could register with is its own."""
+    try:
+        return normal_email(email)
+    except InvalidFields:
+        return email.casefold()
+
+
 def normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:

@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.database import Databases
-from service.domain.permissions import Permission, permissions_of
+from service.domain.permissions import KEY_PERMISSIONS, Permission, permissions_of
 from service.settings import Settings
 from tests.api_routes import ApiRoute, routes_of
 from tests.factories import bearer, make_user
@@ -89,7 +89,7 @@ class TestThePermissionsOfRoles:
     def test_those_of_an_admin_are_all(self) -> None:
         assert permissions_of(("admin",)) == frozenset(Permission)
 
-    def test_a_service_has_no_profile_and_administers_nothing(self) -> None:
-        for permission in permissions_of(("service",)):
-            assert not permission.startswith("profile:")
-            assert not permission.endswith(":admin")
+    def test_a_service_administers_nothing_and_its_keys_have_no_profile_either(self) -> None:
+        assert not [permission for permission in permissions_of(("service",)) if permission.endswith(":admin")]
+        keys_lack = permissions_of(("service",)) - KEY_PERMISSIONS
+        assert keys_lack == {Permission.PROFILE_READ, Permission.PROFILE_WRITE}

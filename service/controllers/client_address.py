@@ -1,0 +1,90 @@
+"""Where a request comes from, as far as somebody can be counted by it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.types import Scope
+
+_Address = IPv4Address | IPv6Address
+_Network = IPv4Network | IPv6Network
+
+# Longer than any address with its zone and port.
+_LENGTH_LIMIT = 64
+# More proxies than anybody has in a row; the rest of the header is not read.
+_HOPS_LIMIT = 16
+# One customer's IPv6 network has 2^64 addresses at the least (RFC 6177): to count by address would be to count nobody.
+_HOST_BITS = 64
+_REMEMBERED = 4096
+_UNKNOWN = "unknown"
+
+
+def client_address(scope: Scope, trusted: Sequence[_Network]) -> str:
+    """An IPv4 address, an IPv6 network of 64 bits, or `unknown`.
+
+    X-Forwarded-For is read from its end for as long as those who wrote it are trusted: what stands further in front may
+    be made up. Who comes by a Unix socket is on this machine, and trusted where anybody is.
+    """
+    client = scope.get("client")
+    peer = client[0] if client else ""
+    if not trusted:
+        return _place(peer)
+    address = _parse(peer)
+    if address is None or _is_trusted(address, trusted):
+        for text in _hops(scope):
+            hop = _parse(text)
+            if hop is None:
+                # Whoever wrote it, who passed it on is the last that is known.
+                break
+            address = hop
+            if not _is_trusted(hop, trusted):
+                break
+    return _UNKNOWN if address is None else _shown(address)
+
+
+async def _address_of(request: Request) -> str:
+    return client_address(request.scope, request.app.state.resources.settings.trusted_proxies)
+
+
+ClientAddress = Annotated[str, Depends(_address_of)]
+
+
+def _hops(scope: Scope) -> list[str]:
+    """The nearest first."""
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return ",".join(lines).rsplit(",", _HOPS_LIMIT)[: -_HOPS_LIMIT - 1 : -1]
+
+
+def _is_trusted(address: _Address, trusted: Sequence[_Network]) -> bool:
+    return any(address in network for network in trusted)
+
+
+@lru_cache(_REMEMBERED)
+def _place(text: str) -> str:
+    address = _parse(text)
+    return _UNKNOWN if address is None else _shown(address)
+
+
+def _shown(address: _Address) -> str:
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((int(address) >> _HOST_BITS << _HOST_BITS, _HOST_BITS)))
+
+
+def _parse(text: str) -> _Address | None:
+    """None where it is no address. Some proxies add the port."""
+    text = text.strip()
+    if len(text) > _LENGTH_LIMIT:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # An IPv4 client of a socket that takes both.
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

@@ -1,0 +1,208 @@
+"""Rate limits over HTTP: which ones a request falls under, whose they are, and what its client is told of them.
+
+Pure ASGI, inside the request's log line and id: what is refused costs no routing, and is logged like anything else.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from time import time
+from typing import Any
+
+from fastapi import FastAPI
+from limits import RateLimitItem, RateLimitItemPerMinute
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.controllers.client_address import client_address
+from service.controllers.problems import problem_response
+from service.domain.keys import KeyPurpose, derive_key
+from service.errors import PROBLEM_MEDIA_TYPE, RateLimitExceeded, Unauthenticated, problem_document
+from service.gateways.rate_limits import Claim, RateLimits, Standing, claim
+from service.services.access_tokens import verify_access_token
+from service.settings import Settings
+
+# Who asks whether we live, and the bank: neither must ever be turned away.
+EXEMPT_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics", "/webhooks/bank-callback"})
+LOGIN_PATHS = "/api/v1/auth/"
+BALANCE_PATHS = ("/api/v1/users/{user_id}/balance",)
+TRANSACTIONS_PATHS = ("/api/v1/users/{user_id}/transactions", "/api/v1/wallets/{wallet_id}/transactions")
+
+# Where the middleware leaves the headers for an answer that does not pass it, such as that to a crash.
+SCOPE_HEADERS = "rate_limit_headers"
+
+_HEADERS = {
+    "X-RateLimit-Limit": "Requests per minute, of the limit that is nearest to being reached",
+    "X-RateLimit-Remaining": "How many of them are left",
+    "X-RateLimit-Reset": "When there will be more, in Unix seconds",
+}
+_EXAMPLES = {"X-RateLimit-Limit": 300, "X-RateLimit-Remaining": 299, "X-RateLimit-Reset": 1_800_000_000}
+_API_KEY_LENGTH_LIMIT = 256
+_REMEMBERED_KEYS = 10_000
+
+
+class RateLimiting:
+    """Asks before anything else is done; the answer's headers tell of the limit that is nearest to being reached."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._everybody = _per_minute("everybody", settings.rate_limit_global)
+        self._caller = _per_minute("caller", settings.rate_limit_user)
+        self._address = _per_minute("address", settings.rate_limit_address)
+        self._login = _per_minute("login", settings.rate_limit_login)
+        # By the very expressions that routing goes by: there must be no spelling that only one of the two knows.
+        self._of_paths = [
+            (compile_path(path)[0], limit)
+            for name, amount, paths in (
+                ("balance", settings.rate_limit_balance, BALANCE_PATHS),
+                ("transactions", settings.rate_limit_transactions, TRANSACTIONS_PATHS),
+            )
+            if (limit := _per_minute(name, amount)) is not None
+            for path in paths
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in EXEMPT_PATHS:
+            await self._app(scope, receive, send)
+            return
+        limits: RateLimits = scope["app"].state.resources.rate_limits
+        claims = self._claims(scope, limits)
+        if not claims:
+            await self._app(scope, receive, send)
+            return
+        standing = await limits.take(claims)
+        headers = _headers_of(standing)
+        scope[SCOPE_HEADERS] = headers
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        if standing.is_granted:
+            await self._app(scope, receive, send_with_headers)
+        else:
+            wait_s = math.floor(standing.reset_in_s) + 1
+            await problem_response(RateLimitExceeded(retry_after_s=wait_s))(scope, receive, send_with_headers)
+
+    def _claims(self, scope: Scope, limits: RateLimits) -> list[Claim]:
+        path, claims = scope["path"], []
+        caller = self._identify(scope, limits)
+        address = None
+        if path.startswith(LOGIN_PATHS) and self._login is not None:
+            address = client_address(scope, self._settings.trusted_proxies)
+            claims.append(claim(self._login, address))
+        if caller is not None:
+            if scope["method"] == "GET":
+                claims += [claim(limit, caller) for expression, limit in self._of_paths if expression.match(path)]
+            if self._caller is not None:
+                claims.append(claim(self._caller, caller))
+        elif self._address is not None:
+            claims.append(claim(self._address, address or client_address(scope, self._settings.trusted_proxies)))
+        if self._everybody is not None:
+            claims.append(claim(self._everybody, "all"))
+        return claims
+
+    def _identify(self, scope: Scope, limits: RateLimits) -> str | None:
+        """The user of a token that holds, or an API key that has held before; anybody can make up others."""
+        token = api_key = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                scheme, _, rest = value.decode("latin-1").partition(" ")
+                token = rest if scheme.lower() == "bearer" else None
+            elif name == b"x-api-key":
+                api_key = value
+        if token:
+            try:
+                return verify_access_token(token, self._settings).user_id
+            except Unauthenticated:
+                pass
+        if api_key is not None and len(api_key) <= _API_KEY_LENGTH_LIMIT:
+            digest = _digest(api_key, self._settings.root_key)
+            return digest if limits.knows(digest) else None
+        return None
+
+
+def remember_api_key(api_key: str, settings: Settings, limits: RateLimits) -> None:
+    """To be called once the key has been verified: from then on it is counted by itself, not by its address."""
+    limits.remember(_digest(api_key.encode("latin-1", "replace"), settings.root_key))
+
+
+@lru_cache(_REMEMBERED_KEYS)
+def _digest(api_key: bytes, root_key: bytes) -> str:
+    """What stands for the key in Redis, from where nobody can get it back."""
+    secret = derive_key(root_key, KeyPurpose.REDIS_KEYS)
+    return "key-" + hashlib.blake2b(api_key, key=secret, digest_size=16).hexdigest()
+
+
+def _per_minute(name: str, amount: int) -> RateLimitItem | None:
+    """None where it is turned off."""
+    return RateLimitItemPerMinute(amount, namespace=name) if amount else None
+
+
+def _headers_of(standing: Standing) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"x-ratelimit-limit", b"%d" % standing.amount),
+        (b"x-ratelimit-remaining", b"%d" % standing.left),
+        (b"x-ratelimit-reset", b"%d" % math.ceil(time() + standing.reset_in_s)),
+    ]
+
+
+def has_rate_limits(settings: Settings) -> bool:
+    return any(
+        (
+            settings.rate_limit_global,
+            settings.rate_limit_user,
+            settings.rate_limit_address,
+            settings.rate_limit_login,
+            settings.rate_limit_balance,
+            settings.rate_limit_transactions,
+        )
+    )
+
+
+def declare_rate_limits(app: FastAPI) -> None:
+    """Completes the OpenAPI document."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        add_rate_limits(document)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
+
+
+def add_rate_limits(document: dict[str, Any]) -> None:
+    """Puts the refusal, and the headers of every answer, into each limited operation; once more changes nothing."""
+    components = document.setdefault("components", {}).setdefault("headers", {})
+    for name, description in _HEADERS.items():
+        schema = {"type": "integer", "minimum": 0}
+        components[name] = {"description": description, "schema": schema, "example": _EXAMPLES[name]}
+    references = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+    for operation in _limited_operations(document):
+        responses = operation["responses"]
+        refusal = responses.setdefault("429", {"description": ""})
+        if RateLimitExceeded.title not in refusal["description"]:
+            refusal["description"] = ", or: ".join(filter(None, (refusal["description"], RateLimitExceeded.title)))
+        content = refusal.setdefault("content", {}).setdefault(PROBLEM_MEDIA_TYPE, {})
+        content.setdefault("schema", {"$ref": "#/components/schemas/Problem"})
+        content.setdefault("examples", {})[RateLimitExceeded.code] = {
+            "summary": RateLimitExceeded.title,
+            "value": problem_document(RateLimitExceeded(retry_after_s=12), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a"),
+        }
+        refusal.setdefault("headers", {}).setdefault(
+            "Retry-After", {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
+        )
+        for response in responses.values():
+            response.setdefault("headers", {}).update(references)
+
+
+def _limited_operations(document: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for path, item in document["paths"].items():
+        if path not in EXEMPT_PATHS:
+            yield from (
+                operation for operation in item.values() if isinstance(operation, dict) and "responses" in operation
+            )

@@ -1,0 +1,242 @@
+"""Rate limits: `limits`' sliding window counter, in Redis for all processes together, in memory while Redis is away.
+
+The library asks Redis once for each limit of each request, and once more for what is left. Here what waits is asked
+about together, by one script over the library's own keys: a request's limits are all charged or none is, and what a
+request costs is a fraction of a round trip.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from limits import RateLimitItem
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from service.gateways.quick_redis import QuickRedis, RedisAwayError
+
+WINDOW_S = 60
+# About a millisecond of Redis' time, in which it answers nobody else.
+_BATCH_LIMIT = 256
+_REMEMBERED_KEYS = 10_000
+
+# As limits' acquire_sliding_window.lua keeps and moves the two windows of a limit, but for many requests in one go.
+# KEYS: the running and the last window of each limit. ARGV: the window in ms, the amount of each limit, then for each
+# request the number of its limits and their places. Returns four numbers for each limit (counts and times to live of
+# its last and its running window), then for each request the place of the limit that refuses it, or 0.
+_TAKE = """
+local window_ms = tonumber(ARGV[1])
+local limits = #KEYS / 2
+local last, last_ttl, running, running_ttl, taken = {}, {}, {}, {}, {}
+for i = 1, limits do
+  local running_key, last_key = KEYS[2 * i - 1], KEYS[2 * i]
+  local ttl = redis.call('pttl', running_key)
+  if ttl > 0 and ttl < window_ms then
+    redis.call('rename', running_key, last_key)
+    redis.call('set', running_key, 0, 'px', ttl + window_ms)
+    ttl = ttl + window_ms
+  end
+  local counts = redis.call('mget', last_key, running_key)
+  last[i], running[i], taken[i] = tonumber(counts[1]) or 0, tonumber(counts[2]) or 0, 0
+  last_ttl[i] = last[i] > 0 and math.max(redis.call('pttl', last_key), 0) or 0
+  running_ttl[i] = math.max(ttl, 0)
+end
+local verdicts = {}
+local at = limits + 2
+while ARGV[at] do
+  local past = at + tonumber(ARGV[at])
+  local refused_by = 0
+  for j = at + 1, past do
+    local i = tonumber(ARGV[j])
+    local used = math.floor(last[i] * last_ttl[i] / window_ms) + running[i] + taken[i]
+    if used + 1 > tonumber(ARGV[1 + i]) then
+      refused_by = i
+      break
+    end
+  end
+  if refused_by == 0 then
+    for j = at + 1, past do
+      local i = tonumber(ARGV[j])
+      taken[i] = taken[i] + 1
+    end
+  end
+  verdicts[#verdicts + 1] = refused_by
+  at = past + 1
+end
+local answer = {}
+for i = 1, limits do
+  if taken[i] > 0 then
+    if running_ttl[i] > 0 then
+      redis.call('incrby', KEYS[2 * i - 1], taken[i])
+    else
+      running_ttl[i] = 2 * window_ms
+      redis.call('set', KEYS[2 * i - 1], taken[i], 'px', running_ttl[i])
+    end
+  end
+  answer[#answer + 1] = last[i]
+  answer[#answer + 1] = last_ttl[i]
+  answer[#answer + 1] = running[i] + taken[i]
+  answer[#answer + 1] = running_ttl[i]
+end
+for i = 1, #verdicts do
+  answer[#answer + 1] = verdicts[i]
+end
+return answer
+"""
+
+
+class Claim(NamedTuple):
+    """One limit that a request falls under, and whose count it is there."""
+
+    limit: RateLimitItem
+    who: str
+    key: str
+
+
+class Window(NamedTuple):
+    """The counts of a limit, as `limits` keeps them: the running one lives for twice its time, and becomes the last."""
+
+    last: int
+    last_ttl_s: float
+    running: int
+    running_ttl_s: float
+
+    def left_of(self, amount: int) -> int:
+        return max(0, amount - math.floor(self.last * self.last_ttl_s / WINDOW_S) - self.running)
+
+    def next_in_s(self, amount: int) -> float:
+        """Until one more would pass, if nobody else comes; for one that is exhausted."""
+        running_s = max(0.0, self.running_ttl_s - WINDOW_S)
+        if self.running >= amount or not self.last:
+            return running_s
+        # What the last window weighs falls evenly, to nothing at the end of the running one.
+        return max(0.0, self.last_ttl_s - (amount - self.running) * WINDOW_S / self.last)
+
+
+class Standing(NamedTuple):
+    """How a request stands after its limits were looked at: by the one that refuses it, or that is nearest to it."""
+
+    is_granted: bool
+    amount: int
+    left: int
+    # Until there is more of it: the end of the running window, or, where nothing is left, until one more would pass.
+    reset_in_s: float
+
+
+def claim(limit: RateLimitItem, who: str) -> Claim:
+    return Claim(limit, who, limit.key_for(who))
+
+
+class RateLimits:
+    """Counts requests. Those that come while Redis is being asked are asked about together, next."""
+
+    def __init__(self, redis: QuickRedis) -> None:
+        self._redis = redis
+        self._take = redis.script(_TAKE)
+        self._memory = MemoryStorage()
+        self._limiter = SlidingWindowCounterRateLimiter(self._memory)
+        self._waiting: list[tuple[Sequence[Claim], asyncio.Future[Standing]]] = []
+        self._asking: asyncio.Task[None] | None = None
+        # Digests of API keys that have held, oldest first.
+        self._known: dict[str, None] = {}
+
+    def remember(self, digest: str) -> None:
+        self._known.pop(digest, None)
+        self._known[digest] = None
+        if len(self._known) > _REMEMBERED_KEYS:
+            del self._known[next(iter(self._known))]
+
+    def knows(self, digest: str) -> bool:
+        return digest in self._known
+
+    async def take(self, claims: Sequence[Claim]) -> Standing:
+        """Charges all of the limits, or none where one refuses. Answers within 0.2 s, Redis or not."""
+        if self._redis.is_away:
+            return await self._take_locally(claims)
+        answer: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        self._waiting.append((claims, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="rate-limits")
+        return await answer
+
+    async def _ask(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_BATCH_LIMIT], self._waiting[_BATCH_LIMIT:]
+                await self._answer(batch)
+        finally:
+            self._asking = None
+
+    async def _answer(self, batch: Sequence[tuple[Sequence[Claim], asyncio.Future[Standing]]]) -> None:
+        try:
+            try:
+                standings = await self._take_from_redis([claims for claims, _ in batch])
+            except RedisAwayError:
+                standings = [await self._take_locally(claims) for claims, _ in batch]
+        except Exception as error:
+            # Whoever waits would wait for ever.
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+            raise
+        for (_, answer), standing in zip(batch, standings, strict=True):
+            # Done already: its client has hung up.
+            if not answer.done():
+                answer.set_result(standing)
+
+    async def _take_from_redis(self, requests: Sequence[Sequence[Claim]]) -> list[Standing]:
+        places: dict[str, int] = {}
+        amounts: list[int] = []
+        asked: list[int] = []
+        for claims in requests:
+            asked.append(len(claims))
+            for limit, _, key in claims:
+                place = places.get(key)
+                if place is None:
+                    place = places[key] = len(places) + 1
+                    amounts.append(limit.amount)
+                asked.append(place)
+        keys: list[str] = []
+        for key in places:
+            # As RedisStorage names them: in braces, so that a cluster keeps both windows of a limit together.
+            running = f"{self._redis.prefix}:{{{key}}}"
+            keys += (running, running + "/-1")
+        found = await self._redis.run(self._take, keys, [WINDOW_S * 1000, *amounts, *asked])
+        windows = {
+            key: Window(found[at], found[at + 1] / 1000, found[at + 2], found[at + 3] / 1000)
+            for key, at in zip(places, range(0, 4 * len(places), 4), strict=True)
+        }
+        by_place = [None, *places]
+        verdicts = found[4 * len(places) :]
+        return [
+            _standing(claims, by_place[refused_by], windows)
+            for claims, refused_by in zip(requests, verdicts, strict=True)
+        ]
+
+    async def _take_locally(self, claims: Sequence[Claim]) -> Standing:
+        """Nothing here ever waits, so that nobody else comes in between."""
+        refused_by = None
+        for limit, who, key in claims:
+            if not await self._limiter.test(limit, who):
+                refused_by = key
+                break
+        else:
+            for limit, who, _ in claims:
+                await self._limiter.hit(limit, who)
+        windows = {key: Window(*await self._memory.get_sliding_window(key, WINDOW_S)) for _, _, key in claims}
+        return _standing(claims, refused_by, windows)
+
+
+def _standing(claims: Sequence[Claim], refused_by: str | None, windows: Mapping[str, Window]) -> Standing:
+    nearest, fewest = claims[0], -1
+    for one in claims:
+        if refused_by == one.key:
+            nearest, fewest = one, 0
+            break
+        left = windows[one.key].left_of(one.limit.amount)
+        if fewest < 0 or left < fewest:
+            nearest, fewest = one, left
+    amount, window = nearest.limit.amount, windows[nearest.key]
+    reset_in_s = max(0.0, window.running_ttl_s - WINDOW_S) if fewest else window.next_in_s(amount)
+    return Standing(refused_by is None, amount, fewest, reset_in_s)

@@ -1,0 +1,111 @@
+"""Who guesses waits, ever longer; who has logged in from a place before is never made to wait by strangers elsewhere.
+
+Failures count under three names. By account and address together, strictly: that is somebody who tries passwords. By
+address, for all accounts: somebody who tries one password on many. By account, for all addresses, softly: many who try
+together; there a wait is short, because who has lost their place has to get in beside them. At an address from where
+the account was logged in to before, only the first counts, so that nobody is locked out by what others do elsewhere.
+
+Nothing here depends on whether there is an account.
+"""
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from service.domain.keys import KeyPurpose, derive_key
+from service.errors import TooManyAttempts, Unauthenticated
+from service.gateways.attempts import Attempt, Attempts, Count
+from service.gateways.quick_redis import QuickRedis
+from service.services.users import account_name
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+_LONGEST_DELAY_S = 60
+_LONGEST_DELAY_OF_ACCOUNT_S = 10
+# Behind one address there may be an office, and behind one account a botnet.
+_ADDRESS_FACTOR = 4
+_ACCOUNT_FACTOR = 10
+_LIVES_S = 15 * 60
+_KNOWN_FOR_S = 90 * 24 * 3600
+
+# Each request is a mail: three are more than anybody needs in a quarter of an hour.
+_RESETS = 3
+_RESETS_OF_ADDRESS = 20
+_LONGEST_DELAY_OF_RESET_S = 15 * 60
+_RESETS_LIVE_S = 3600
+
+
+class LoginGuard:
+    """Asked before any hashing. WALLET_LOGIN_TRIES says from which failure on one waits; 0 turns it all off."""
+
+    def __init__(self, redis: QuickRedis, settings: Settings) -> None:
+        self._attempts = Attempts(redis)
+        self._tries = settings.login_tries
+        self._key = derive_key(settings.root_key, KeyPurpose.REDIS_KEYS)
+
+    @asynccontextmanager
+    async def password_try(self, email: str, address: str) -> AsyncIterator[None]:
+        """Around what looks at a password: Unauthenticated, passing through, is a failure. Raises TooManyAttempts."""
+        account = self._digest(account_name(email))
+        counts = (
+            self._count(f"login:{account}:{address}", 1, _LONGEST_DELAY_S),
+            self._count(f"login-address:{address}", _ADDRESS_FACTOR, _LONGEST_DELAY_S),
+            self._count(f"login-account:{account}", _ACCOUNT_FACTOR, _LONGEST_DELAY_OF_ACCOUNT_S),
+        )
+        async with self._try(f"login-known:{account}:{address}", counts, known_for_s=_KNOWN_FOR_S):
+            yield
+
+    @asynccontextmanager
+    async def refresh_try(self, address: str) -> AsyncIterator[None]:
+        """Around whatever looks at a refresh token; those cannot be guessed, so it is only about the noise."""
+        counts = (self._count(f"refresh-address:{address}", _ADDRESS_FACTOR, _LONGEST_DELAY_S),)
+        async with self._try("refresh", counts, known_for_s=0):
+            yield
+
+    async def reset_request(self, email: str, address: str) -> None:
+        """Before a mail is sent, or is not: nobody's mailbox is filled by strangers. Raises TooManyAttempts."""
+        account = self._digest(account_name(email))
+        await self._begin(
+            "reset",
+            (
+                Count(f"reset-account:{account}", _RESETS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S),
+                Count(f"reset-address:{address}", _RESETS_OF_ADDRESS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S),
+            ),
+        )
+
+    def _count(self, key: str, factor: int, longest_delay_s: int) -> Count:
+        return Count(key, self._tries * factor, longest_delay_s, _LIVES_S)
+
+    @asynccontextmanager
+    async def _try(self, place: str, counts: Sequence[Count], *, known_for_s: int) -> AsyncIterator[None]:
+        attempt = await self._begin(place, counts)
+        try:
+            yield
+        except Unauthenticated:
+            raise
+        except Exception:
+            # It never came to look at what was sent.
+            await self._give_back(attempt)
+            raise
+        # The account's and the address's other failures stay: who guesses may have an account of their own.
+        await self._give_back(attempt, forgotten=1 if known_for_s else 0, known_for_s=known_for_s)
+
+    async def _begin(self, place: str, counts: Sequence[Count]) -> Attempt | None:
+        if not self._tries:
+            return None
+        attempt = await self._attempts.begin(place, counts, at_known_place=1)
+        if attempt.wait_s > 0:
+            log.warning("login.held_off", wait_s=round(attempt.wait_s, 1))
+            raise TooManyAttempts(retry_after_s=math.ceil(attempt.wait_s))
+        return attempt
+
+    async def _give_back(self, attempt: Attempt | None, *, forgotten: int = 0, known_for_s: int = 0) -> None:
+        if attempt is not None:
+            await self._attempts.give_back(attempt, forgotten=forgotten, known_for_s=known_for_s)
+
+    def _digest(self, account: str) -> str:
+        return hashlib.blake2b(account.encode("utf-8", "replace"), key=self._key, digest_size=16).hexdigest()
