@@ -22,8 +22,11 @@ _ALWAYS = {
     "cache-control": "no-store",
 }
 
+_NO_RATE_LIMITS = {name: 0 for name in Settings.model_fields if name.startswith("rate_limit_")}
+
 
 def small_app(settings: Settings) -> FastAPI:
+    """Without rate limits, which need Redis."""
     app = FastAPI()
 
     @app.get("/own")
@@ -37,7 +40,7 @@ def small_app(settings: Settings) -> FastAPI:
         raise RuntimeError("a defect")
 
     add_problem_handlers(app)
-    add_middleware(app, settings)
+    add_middleware(app, settings.model_copy(update=_NO_RATE_LIMITS))
     return app
 
 
