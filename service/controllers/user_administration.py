@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Reason
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, UserView, problem_responses
 from service.controllers.users import user_view
@@ -80,9 +80,9 @@ class UsersQuery(PageQuery):
         str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
     ] = None
     role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
-    is_active: bool | None = None
-    created_from: Annotated[QueryTime | None, Field(description="At this time or later")] = None
-    created_to: Annotated[QueryTime | None, Field(description="Before this time")] = None
+    is_active: Annotated[bool | None, Field(description="false: who was shut out")] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> UserFilter:
@@ -109,6 +109,7 @@ _CHANGE: dict[str, Any] = {
     response_model=PageView[AdministeredUserView],
     responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All users, newest first",
+    description="Filters narrow together; an e-mail may be spelt in any capitals.",
 )
 async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "users", user.user_id, str)
@@ -121,6 +122,7 @@ async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resour
     response_model=AdministeredUserView,
     responses=problem_responses(*_ERRORS, NotFound),
     summary="One user",
+    description="Active or not, with the roles that they have now.",
 )
 async def get_user(user_id: _UserId, _user: _Admin) -> Response:
     return _shape(await user_administration.get_user(user_id))
