@@ -53,10 +53,11 @@ class Identity(NamedTuple):
     peers: tuple[str, ...] = ()
 
 
-# Who gets what they transfer.
-_RECIPIENT: Final = "bo"
+# Who gets what they transfer: none of the peers, who would be right to see it.
+_RECIPIENT: Final = "dina"
 _TIMEOUT_S: Final = 30
-IDENTITIES: Final = (Identity("asha", ("asha", "bo")), Identity("ines"))
+# Not Asha: her password is the one of the document's examples, and one of them changes it.
+IDENTITIES: Final = (Identity("bo", ("bo", "chen")), Identity("ines"))
 
 
 class Run(NamedTuple):
@@ -115,9 +116,12 @@ def fuzz(
 def _ids(base_url: str, identity: Identity) -> dict[str, str]:
     """What is there, by the names that parameters and fields have."""
     with httpx.Client(base_url=f"{base_url}/api/v1", timeout=_TIMEOUT_S) as api:
-        own, other = _me_and_wallet(api, identity.name), _me_and_wallet(api, _RECIPIENT)
+        own, other = _account(api, identity.name), _account(api, _RECIPIENT)
         return {
+            "email": own.email,
+            "password": own.password,
             "user_id": own.user_id,
+            "other_user_id": other.user_id,
             "wallet_id": own.wallet_id,
             "from_wallet_id": own.wallet_id,
             "to_wallet_id": other.wallet_id,
@@ -125,16 +129,19 @@ def _ids(base_url: str, identity: Identity) -> dict[str, str]:
 
 
 class _Account(NamedTuple):
+    email: str
+    password: str
     user_id: str
     wallet_id: str
 
 
-def _me_and_wallet(api: httpx.Client, name: str) -> _Account:
+def _account(api: httpx.Client, name: str) -> _Account:
     (user,) = [user.registration for user in DEMO_USERS if user.registration.email.startswith(f"{name}@")]
     login = api.post("/auth/login", json={"email": user.email, "password": user.password}).raise_for_status().json()
     headers = {"Authorization": f"Bearer {login['access_token']}"}
     wallets = api.get("/wallets", headers=headers).raise_for_status().json()["data"]
-    return _Account(login["user"]["id"], next(one["id"] for one in wallets if one["currency"] == "INR"))
+    wallet_id = next(one["id"] for one in wallets if one["currency"] == "INR")
+    return _Account(user.email, user.password, login["user"]["id"], wallet_id)
 
 
 def _auth_section(identity: Identity, folder: Path) -> str:

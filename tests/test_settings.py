@@ -31,6 +31,18 @@ class TestProduction:
             with pytest.raises(ValidationError, match=f"WALLET_{missing.upper()} has to be set in production"):
                 Settings(_env_file=None, env=Environment.PRODUCTION, **others)
 
+    def test_refuses_the_secret_of_development_as_the_previous_one_too(self) -> None:
+        with pytest.raises(ValidationError, match="WALLET_JWT_SECRET_PREVIOUS"):
+            Settings(
+                _env_file=None,
+                env=Environment.PRODUCTION,
+                jwt_secret=_SECRET,
+                jwt_secret_previous=Settings(_env_file=None).jwt_secret,
+                bank_webhook_secret=_WEBHOOK_SECRET,
+                encryption_key=_ENCRYPTION_KEY,
+                checkpoint_signing_key=_SIGNING_KEY,
+            )
+
     def test_takes_its_own(self) -> None:
         settings = Settings(
             _env_file=None,
@@ -76,6 +88,11 @@ class TestSense:
         [
             {"bank_delay_min_s": 3.0, "bank_delay_max_s": 2.0},
             {"jwt_secret": SecretStr("short")},
+            {"jwt_secret_previous": SecretStr("short")},
+            {"refresh_token_lifetime_s": 0},
+            {"refresh_token_lifetime_s": 5, "session_lifetime_s": 4},
+            {"password_reset_lifetime_s": 3601},
+            {"password_reset_mails_per_hour": 0},
             {"encryption_key": SecretStr("eHh4" * 8)},
             {"encryption_key": SecretStr("x" * 44)},
             {"encryption_key": SecretStr("not base64, though 32 bytes long")},
@@ -97,6 +114,17 @@ class TestSense:
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             Settings(_env_file=None, **wrong)
+
+
+class TestSigningKeys:
+    def test_are_one_unless_another_is_on_its_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WALLET_JWT_SECRET", "x" * 40)
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40,)
+        # As Docker Compose hands on what is not set.
+        monkeypatch.setenv("WALLET_JWT_SECRET_PREVIOUS", "")
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40,)
+        monkeypatch.setenv("WALLET_JWT_SECRET_PREVIOUS", "y" * 40)
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40, "y" * 40)
 
 
 class TestEarningRules:

@@ -85,7 +85,7 @@ TAGS: Final = (
     ("Adjustments", "Credits and debits by services and admins, with four eyes above a set amount."),
     ("Reversals", "Taking a transfer or an adjustment back, once."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
-    ("User administration", "Looking people up, shutting them out, and their roles."),
+    ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
     ("API keys", "For services: made, rotated and revoked by admins."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),

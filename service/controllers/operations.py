@@ -89,7 +89,7 @@ AnyCurrency = Annotated[
     str,
     AfterValidator(_known_currency_or_points),
     Field(description="ISO 4217, or PTS for points", examples=["INR"]),
-    InSchema(format="iso-4217", minLength=3, maxLength=3),
+    InSchema(format="iso-4217-or-pts", minLength=3, maxLength=3),
 ]
 Account = Annotated[
     str,

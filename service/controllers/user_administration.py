@@ -80,7 +80,7 @@ class UsersQuery(PageQuery):
         str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
     ] = None
     role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
-    is_active: Annotated[bool | None, Field(description="false: who was shut out")] = None
+    is_active: Annotated[bool | None, Field(description="false: who is deactivated")] = None
     created_from: CreatedFrom = None
     created_to: CreatedTo = None
 
@@ -109,7 +109,7 @@ _CHANGE: dict[str, Any] = {
     response_model=PageView[AdministeredUserView],
     responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All users, newest first",
-    description="Filters narrow together; an e-mail may be spelt in any capitals.",
+    description="By e-mail, role, whether they are active, and the time of their registration.",
 )
 async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "users", user.user_id, str)
@@ -122,7 +122,7 @@ async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resour
     response_model=AdministeredUserView,
     responses=problem_responses(*_ERRORS, NotFound),
     summary="One user",
-    description="Active or not, with the roles that they have now.",
+    description="As the account is now.",
 )
 async def get_user(user_id: _UserId, _user: _Admin) -> Response:
     return _shape(await user_administration.get_user(user_id))

@@ -16,14 +16,12 @@ from scripts.service_stack import Stack
 
 # What there is to try of these, without what is random and without the rest: that is for the long run.
 _OPTIONS = {
-    "asha": ["--include-tag", "Wallets", "--include-tag", "Transfers", "--include-tag", "Webhooks"],
-    "ines": ["--include-tag", "Admin", "--include-tag", "Adjustments"],
+    "bo": ["--include-tag", "Wallets", "--include-tag", "Transfers", "--include-tag", "Webhooks"],
+    "ines": ["--include-tag", "Adjustments"],
 }
 _FEWEST_CASES = 250
 
-_TEXT_ONLY = {"application/json": {"schema": {"type": "string"}}}
-_ONE_MORE = {"X-Missing": {"required": True, "schema": {"type": "string"}}}
-_UNKNOWN = {"name": "X-Even", "in": "header", "required": True, "schema": {"type": "integer", "multipleOf": 2}}
+_EVEN = {"type": "integer", "multipleOf": 2}
 
 Fuzz = Callable[..., Run]
 
@@ -48,34 +46,26 @@ class TestTheApi:
 
 
 class TestTheFuzzer:
-    """It would find what is wrong: the same API against documents that promise something else."""
+    def test_notices_what_is_not_as_declared(self, fuzz_stack: Fuzz, stack: Stack, tmp_path: Path) -> None:
+        """The same API against a document that promises something else."""
+        document = httpx.get(f"{stack.base_url}/openapi.json").json()
+        wallet = document["paths"]["/api/v1/wallets/{wallet_id}"]["get"]
+        del wallet["responses"]["404"]
+        wallet["responses"]["200"]["headers"]["X-Missing"] = {"required": True, "schema": {"type": "string"}}
+        limits = document["paths"]["/api/v1/wallets/{wallet_id}/limits"]["get"]
+        limits["responses"]["200"]["content"]["application/json"]["schema"] = {"type": "string"}
+        limits["parameters"].append({"name": "X-Unknown", "in": "header", "required": True, "schema": _EVEN})
+        path = tmp_path / "openapi.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
 
-    @pytest.fixture
-    def document(self, stack: Stack, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
-        def changed(change: Callable[[dict[str, Any]], None]) -> Path:
-            document = httpx.get(f"{stack.base_url}/openapi.json").json()
-            change(document)
-            path = tmp_path / "openapi.json"
-            path.write_text(json.dumps(document), encoding="utf-8")
-            return path
+        options = ["--include-operation-id", wallet["operationId"], "--include-operation-id", limits["operationId"]]
+        run = fuzz_stack(IDENTITIES[0], cases=1, document=path, options=["--phases", "examples,coverage", *options])
 
-        return changed
-
-    @pytest.mark.parametrize(
-        ("found", "change"),
-        [
-            ("Undocumented HTTP status code", lambda get: get["responses"].pop("404")),
-            ("Response violates schema", lambda get: get["responses"]["200"]["content"].update(_TEXT_ONLY)),
-            ("Missing required headers", lambda get: get["responses"]["200"]["headers"].update(_ONE_MORE)),
-            ("Schema-violating request accepted", lambda get: get["parameters"].append(_UNKNOWN)),
-        ],
-        ids=["a status", "a body", "a header", "a parameter"],
-    )  # fmt: skip
-    def test_notices_what_is_not_as_declared(
-        self, fuzz_stack: Fuzz, document: Any, found: str, change: Callable[[dict[str, Any]], None]
-    ) -> None:
-        path = document(lambda whole: change(whole["paths"]["/api/v1/wallets/{wallet_id}"]["get"]))
-        options = ["--include-path", "/api/v1/wallets/{wallet_id}", "--phases", "examples,coverage"]
-        run = fuzz_stack(IDENTITIES[0], cases=1, document=path, options=options)
         assert not run.is_clean
-        assert found in run.output, run.output
+        for finding in (
+            "Undocumented status code",
+            "Missing required response headers",
+            "Response violates schema",
+            "Schema-violating request accepted",
+        ):
+            assert finding in run.output, run.output
