@@ -3,6 +3,7 @@
 Nobody is meant to log one. These are the nets below: by a field's name, by what a text calls it, and by its looks.
 """
 
+import json
 import logging
 import logging.config
 import re
@@ -135,12 +136,13 @@ def set_up_logging(settings: Settings) -> None:
         ]
     else:
         finish = [
+            _show_what_is_invisible,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stdout.isatty(),
                 sort_keys=False,
                 # The richer formatters show local variables: passwords and account numbers among them.
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
     structlog.configure(
         processors=[*shared, *finish],
@@ -166,5 +168,30 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+# Control and format characters and separators: a viewer may take them for a new line, a terminal for a command, and
+# some turn text around. Line ends are the renderers' own business.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0001-\U000e007f]"
+)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]
+
+
+def _show_what_is_invisible(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For a terminal; the renderer itself looks after what it takes for white space, and after all that is no text."""
+    for field, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[field] = _INVISIBLE.sub(_escape, value)
+    return event
+
+
 def _dumps_text(event: MutableMapping[str, Any], **_options: Any) -> str:  # noqa: ANN401 structlog's own signature
-    return orjson.dumps(event, default=str).decode()
+    line = orjson.dumps(event, default=str).decode()
+    # Nearly all lines are plain ASCII, where JSON itself has escaped what there was but one.
+    if line.isascii() and "\x7f" not in line:
+        return line
+    return _INVISIBLE.sub(_escape, line)
