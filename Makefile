@@ -88,6 +88,10 @@ checkpoint: install ## Seal and sign all wallets' heads now; the worker does it 
 verify-proof: install ## Check a proof offline: ARGS="wallet --key keys.json proof.json"; ARGS="--help" tells more
 	@$(BIN)/python -m scripts.verify_proof $(ARGS)
 
+.PHONY: rotate-keys
+rotate-keys: install ## Seal what is kept encrypted under the current key; ARGS="--check" or ARGS="--dry-run"
+	@$(IN_STACK) $(BIN)/python -m scripts.rotate_keys $(ARGS)
+
 .PHONY: shell
 shell: install ## A Python with await, and the stack's settings in its environment
 	@$(IN_STACK) $(BIN)/python -m asyncio
