@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
 import orjson
 from redis.asyncio import Redis
 
@@ -49,8 +48,8 @@ async def attack(target: Target) -> list[Finding]:
             for route in target.routes:
                 if str(route) not in SIGNED:
                     person = await target.world.caller(target.world.lowest_role(route), "careless")
-                    async for answer in _carelessly(target, route, person, canaries):
-                        answers.append(answer.content + repr(answer.headers).encode())
+                    told = [answer async for answer in _carelessly(target, route, person, canaries)]
+                    answers += [answer.content + repr(answer.headers).encode() for answer in told]
         log = written.getvalue().encode()
         findings += canaries.found_in("the log", log) + _settings_in(target, "the log", log)
     findings += canaries.found_in("an answer", b"\n".join(answers)) + _settings_in(target, "answers", b"".join(answers))
@@ -123,5 +122,3 @@ async def _collection(target: Target, name: str) -> bytes:
     """As BSON has it: texts as they are."""
     batches = target.world.databases.wallet[name].find_raw_batches()
     return b"".join([batch async for batch in batches])
-
-
