@@ -10,6 +10,7 @@ WalletServiceError
 ├── InvalidFields                  422 invalid_fields
 ├── Unauthenticated                401 unauthenticated
 │   ├── InvalidCredentials         401 invalid_credentials
+│   ├── InvalidRefreshToken        401 invalid_refresh_token
 │   └── InvalidSignature           401 invalid_signature
 ├── AccountDeactivated             403 account_deactivated
 ├── Forbidden                      403 forbidden
@@ -54,6 +55,7 @@ WalletServiceError
 ├── VoucherStockTooLow             422 voucher_stock_too_low
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
+├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
 ├── StatementTooLong               422 statement_too_long
@@ -154,6 +156,12 @@ class InvalidCredentials(Unauthenticated):
     """Said alike for an unknown e-mail, a wrong password and a deactivated account."""
 
     code, title = "invalid_credentials", "The e-mail or the password is wrong"
+
+
+class InvalidRefreshToken(Unauthenticated):
+    """Said alike for one that is none, was used, has expired, or whose session or account is over."""
+
+    code, title = "invalid_refresh_token", "The refresh token is not valid, or no longer"
 
 
 class InvalidSignature(Unauthenticated):
@@ -367,6 +375,13 @@ class WrongPassword(WalletServiceError):
     """Somebody who is logged in was asked for their password again."""
 
     code, http_status, title = "wrong_password", 422, "The password is wrong"
+    is_kept_under_key = False
+
+
+class InvalidResetToken(WalletServiceError):
+    """Said alike for one that is none, was used, has expired, or whose account is deactivated."""
+
+    code, http_status, title = "invalid_reset_token", 422, "The reset token is wrong, was used or has expired"
     is_kept_under_key = False
 
 

@@ -79,7 +79,16 @@ class Settings(BaseSettings):
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
 
     jwt_secret: SecretStr = SecretStr(_DEVELOPMENT_JWT_SECRET)
+    # What was the secret before: what it signed still holds, and nothing more is signed by it.
+    jwt_secret_previous: SecretStr | None = None
     access_token_lifetime_s: int = Field(900, ge=1)
+    # Without a refresh for so long, or that long after the login whatever happens, one logs in anew.
+    refresh_token_lifetime_s: int = Field(30 * 24 * 3600, ge=1)
+    session_lifetime_s: int = Field(90 * 24 * 3600, ge=1)
+    # No longer than the hour in which mails are counted (domain/password_resets.py).
+    password_reset_lifetime_s: int = Field(1800, ge=1, le=3600)
+    # To one person: more than one asks for, less than a nuisance.
+    password_reset_mails_per_hour: int = Field(3, ge=1, le=20)
     # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
     encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
     # Where mails go while there is no mail server; in the data directory unless it is set.
@@ -187,8 +196,20 @@ class Settings(BaseSettings):
         return _key_bytes(self.encryption_key)
 
     @property
+    def jwt_secrets(self) -> tuple[str, ...]:
+        """The one that signs, then the one whose signatures still hold, if there is one."""
+        secrets = (self.jwt_secret, self.jwt_secret_previous)
+        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+
+    @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
+
+    @field_validator("jwt_secret_previous")
+    @classmethod
+    def _nothing_is_no_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Docker Compose hands on an empty text for what is not set."""
+        return secret if secret is not None and secret.get_secret_value() else None
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
@@ -214,6 +235,8 @@ class Settings(BaseSettings):
             raise ValueError("WALLET_BANK_RECHECK_S has to be above WALLET_BANK_TIMEOUT_S: a visit ends with its claim")
         if self.hold_lifetime_s > self.hold_lifetime_max_s:
             raise ValueError("WALLET_HOLD_LIFETIME_S is above WALLET_HOLD_LIFETIME_MAX_S")
+        if self.refresh_token_lifetime_s > self.session_lifetime_s:
+            raise ValueError("WALLET_REFRESH_TOKEN_LIFETIME_S is above WALLET_SESSION_LIFETIME_S")
         if len({rule.name for rule in self.earning_rules}) < len(self.earning_rules):
             raise ValueError("WALLET_EARNING_RULES has two rules of one name")
         return self
@@ -223,14 +246,16 @@ class Settings(BaseSettings):
         if self.env is Environment.PRODUCTION:
             if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
                 raise ValueError("WALLET_JWT_SECRET has to be set in production")
+            if _DEVELOPMENT_JWT_SECRET in self.jwt_secrets:
+                raise ValueError("WALLET_JWT_SECRET_PREVIOUS must not be the development's in production")
             if self.bank_webhook_secret.get_secret_value() == _DEVELOPMENT_WEBHOOK_SECRET:
                 raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
             if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
                 raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
             if self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY:
                 raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
-        if len(self.jwt_secret.get_secret_value().encode()) < 32:  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
-            raise ValueError("WALLET_JWT_SECRET needs at least 32 bytes (RFC 7518, section 3.2)")
+        if any(len(secret.encode()) < 32 for secret in self.jwt_secrets):  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
+            raise ValueError("WALLET_JWT_SECRET and _PREVIOUS need at least 32 bytes (RFC 7518, section 3.2)")
         return self
 
 

@@ -25,6 +25,7 @@ from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
+from service.services.audit_events import AuditTrail
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -47,6 +48,7 @@ class Resources(NamedTuple):
     rate_limits: RateLimits
     login_guard: LoginGuard
     key_uses: KeyUses
+    audit_trail: AuditTrail
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -98,6 +100,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("bank.is_simulated")
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
+    audit_trail = AuditTrail()
     redis = QuickRedis(settings)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
     key_uses = KeyUses()
@@ -114,8 +117,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             RateLimits(redis),
             LoginGuard(redis, settings),
             key_uses,
+            audit_trail,
         )
     finally:
+        await audit_trail.close()
         await ledger.close()
         await key_uses.close()
         hashing.shutdown(wait=False, cancel_futures=True)

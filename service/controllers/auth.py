@@ -1,9 +1,10 @@
 """Registering and logging in over HTTP."""
 
 import unicodedata
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
+from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -17,11 +18,13 @@ from service.domain.wallets import wallet_view
 from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
 from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
+from service.services.refresh_tokens import Tokens
 
 router = APIRouter(route_class=StrictRoute, tags=["Authentication"])
 
 # Tokens must not stay in a cache on the way (RFC 6749, section 5.1).
 _NOT_CACHED = {"Cache-Control": "no-store"}
+REFRESH_TOKEN_EXAMPLE = "wrt_" + "Zm9ydHktZWlnaHQgYnl0ZXM" * 2 + "aW4gYWxsIGhlcmUuLi"
 _NAME_LENGTH_LIMIT = 100
 _EMAIL_LENGTH_LIMIT = 254
 # Control, format, surrogate, private and unassigned characters, line and paragraph separators: they forge log
@@ -83,10 +86,17 @@ class RegistrationView(View):
     wallet: WalletView
 
 
-class LoginView(View):
+class TokensView(View):
+    """The refresh token is good once: for the next two tokens."""
+
     access_token: str
     token_type: Literal["bearer"]
     expires_in: int = Field(description="Seconds", examples=[900])
+    refresh_token: str = Field(description="For `POST /api/v1/auth/refresh`", examples=[REFRESH_TOKEN_EXAMPLE])
+    refresh_expires_in: int = Field(description="Seconds", examples=[2_592_000])
+
+
+class LoginView(TokensView):
     user: UserView
 
 
@@ -94,17 +104,23 @@ class LoginView(View):
     "/auth/login",
     response_model=LoginView,
     responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
-    summary="Get an access token",
+    summary="Get an access token, and a refresh token for the next one",
 )
 async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAddress) -> Response:
     async with resources.login_guard.password_try(body.email, address):
-        user, access_token = await users.log_in(resources.passwords, resources.settings, body.email, body.password)
-    answer = {
-        "access_token": access_token,
-        "token_type": "bearer",
-        "expires_in": resources.settings.access_token_lifetime_s,
-        "user": user_view(user),
-    }
+        user, tokens = await users.log_in(
+            resources.databases.client,
+            resources.passwords,
+            resources.settings,
+            resources.audit_trail,
+            users.Credentials(body.email, body.password),
+            correlation_id.get(),
+        )
+    return answer_tokens(tokens, user=user_view(user))
+
+
+def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 whatever JSON can say
+    answer = {**tokens._asdict(), "token_type": "bearer", **more}
     return Response(orjson.dumps(answer), headers=_NOT_CACHED, media_type="application/json")
 
 

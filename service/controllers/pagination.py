@@ -64,11 +64,14 @@ class PageQuery(Query):
 
 
 class Page(NamedTuple, Generic[_Position]):
-    """Which rows are wanted: those after `position`, or the first ones where it is None."""
+    """Which rows are wanted: those after `position`, or the first ones where it is None.
+
+    The first of the keys seals; what another has sealed is a cursor still.
+    """
 
     limit: int
     position: _Position | None
-    key: bytes
+    keys: tuple[bytes, ...]
     list_id: bytes
 
     @property
@@ -86,9 +89,9 @@ def open_page(
     """
     filters = query.model_dump(mode="json", exclude={"limit", "cursor"})
     list_id = orjson.dumps(["cursor", list_name, owner, filters])
-    key = settings.jwt_secret.get_secret_value().encode()
-    position = None if query.cursor is None else _read_cursor(query.cursor, key, list_id, position_type)
-    return Page(query.limit, position, key, list_id)
+    keys = tuple(secret.encode() for secret in settings.jwt_secrets)
+    position = None if query.cursor is None else _read_cursor(query.cursor, keys, list_id, position_type)
+    return Page(query.limit, position, keys, list_id)
 
 
 def page_of(
@@ -111,16 +114,16 @@ def page_of(
 def make_cursor(position: _Position, page: Page[_Position]) -> str:
     """Leads to the rows after `position`, in the list that the page is of."""
     said = orjson.dumps(position)
-    return urlsafe_b64encode(_seal(said, page.key, page.list_id) + said).rstrip(b"=").decode()
+    return urlsafe_b64encode(_seal(said, page.keys[0], page.list_id) + said).rstrip(b"=").decode()
 
 
-def _read_cursor(cursor: str, key: bytes, list_id: bytes, position_type: type[_Position]) -> _Position:
+def _read_cursor(cursor: str, keys: Sequence[bytes], list_id: bytes, position_type: type[_Position]) -> _Position:
     try:
         decoded = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
     except (UnicodeEncodeError, Base64Error) as error:
         raise InvalidCursor from error
     seal, said = decoded[:_SEAL_BYTES], decoded[_SEAL_BYTES:]
-    if not hmac.compare_digest(seal, _seal(said, key, list_id)):
+    if not any(hmac.compare_digest(seal, _seal(said, key, list_id)) for key in keys):
         raise InvalidCursor
     position = orjson.loads(said)
     assert isinstance(position, position_type), "a list keeps its kind of position"  # noqa: S101 it has our seal

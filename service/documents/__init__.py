@@ -12,9 +12,11 @@ from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
+from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
+from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
@@ -37,10 +39,12 @@ __all__ = [
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
+    "PasswordReset",
     "QuoteDocument",
     "RedemptionDocument",
     "ReversalDocument",
     "RewardDocument",
+    "SessionDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -76,5 +80,7 @@ WALLET_DOCUMENTS = [
     VoucherDocument,
     VoucherUseDocument,
     RedemptionDocument,
+    SessionDocument,
+    PasswordReset,
 ]
 BANK_DOCUMENTS = [BankOrder]

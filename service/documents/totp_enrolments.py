@@ -25,6 +25,7 @@ class TotpEnrolment(Document):
     created_at: datetime
     updated_at: datetime
     activated_at: datetime | None
+    last_use: str = ""
 
     class Settings:
         name = "totp_enrolments"

@@ -25,6 +25,14 @@ class AuditAction(StrEnum):
     USER_DEACTIVATED = "user.deactivated"
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"
+    USER_LOGGED_IN = "user.logged_in"
+    USER_LOGIN_REFUSED = "user.login_refused"
+    USER_LOGGED_OUT = "user.logged_out"
+    USER_LOGGED_OUT_EVERYWHERE = "user.logged_out_everywhere"
+    SESSION_REVOKED_BY_REUSE = "session.revoked_by_reuse"
+    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 a name
+    USER_PASSWORD_RESET_REQUESTED = "user.password_reset_requested"  # noqa: S105 a name
+    USER_PASSWORD_RESET = "user.password_reset"  # noqa: S105 a name
 
 
 class AuditEvent(NamedTuple):

@@ -30,6 +30,8 @@ class Prefix(StrEnum):
     VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
     API_KEY = "key"
+    SESSION = "ses"
+    PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
 

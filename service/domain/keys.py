@@ -19,6 +19,8 @@ class KeyPurpose(StrEnum):
     STEP_UP_HASHES = "wallet step-up hashes 1"
     TOTP_SECRETS = "wallet totp secrets 1"
     RECOVERY_CODES = "wallet recovery codes 1"
+    REFRESH_TOKENS = "wallet refresh tokens 1"
+    PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
     REDIS_KEYS = "wallet redis keys 1"
 
 

@@ -14,6 +14,10 @@ class OutboxTopic(StrEnum):
     EXPIRY = "expiry"
     # A settled operation that may earn points.
     REWARD = "reward"
+    # A token for a new password, asked for by whoever: whether there is such a person is found out here.
+    PASSWORD_RESET = "password_reset"  # noqa: S105 a name
+    # Somebody's password was changed, and they are told.
+    PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
 
 
 class OutboxRow(NamedTuple):

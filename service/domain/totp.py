@@ -40,7 +40,10 @@ class TotpStatus(StrEnum):
 
 
 class Enrolment(NamedTuple):
-    """One user's. `last_step` is the time step of the last code taken: codes of it and before it are used up."""
+    """One user's. `last_step` is the time step of the last code taken: codes of it and before it are used up.
+
+    `last_use` names the request that has used one up: repeated, it finds its code good still.
+    """
 
     user_id: str
     status: TotpStatus
@@ -50,6 +53,7 @@ class Enrolment(NamedTuple):
     tries: int
     tries_until: datetime
     activated_at: datetime | None
+    last_use: str = ""
 
 
 class Proof(NamedTuple):

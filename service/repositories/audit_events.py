@@ -1,13 +1,17 @@
 """Queries on `audit_events`. What money is concerned with, the ledger inserts with its other records."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import BulkWriteError
 
 from service.documents import AuditEventDocument
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.repositories.records import from_row, to_row
+
+_DUPLICATE_KEY = 11000
 
 
 class AuditFilter(NamedTuple):
@@ -37,3 +41,13 @@ async def find_newest(wanted: AuditFilter, *, before_id: str | None, limit: int)
 async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> None:
     """In the transaction of the deed, or by itself where nothing else changes: a login that was refused."""
     await AuditEventDocument.get_pymongo_collection().insert_one(to_row(event), session=session)
+
+
+async def ensure_many(events: Sequence[AuditEvent]) -> None:
+    """By themselves; those that an attempt before has inserted stay as they are."""
+    rows = [to_row(event) for event in events]
+    try:
+        await AuditEventDocument.get_pymongo_collection().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
+            raise

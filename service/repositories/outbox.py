@@ -30,7 +30,8 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
     )
 
 
-async def insert_many(rows: Sequence[OutboxRow], *, session: AsyncClientSession) -> None:
+async def insert_many(rows: Sequence[OutboxRow], *, session: AsyncClientSession | None) -> None:
+    """In the transaction that calls for them, or by themselves where nothing else changes."""
     await OutboxDocument.get_pymongo_collection().insert_many([_to_row(row) for row in rows], session=session)
 
 

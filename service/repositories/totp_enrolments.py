@@ -86,18 +86,24 @@ async def activate(enrolment: Enrolment, step: int, recovery_hashes: Sequence[st
     )
 
 
-async def use_up(enrolment: Enrolment, proof: Proof, now: datetime) -> bool:
+async def use_up(enrolment: Enrolment, proof: Proof, use: str, now: datetime) -> bool:
     """False where the code is used already."""
     if proof.recovery_hash is None:
-        return await _change(_unused(enrolment, proof), {"last_step": proof.step}, now)
-    return await _change(_unused(enrolment, proof), {}, now, pull={"recovery_hashes": proof.recovery_hash})
+        return await _change(_unused(enrolment, proof), {"last_step": proof.step, "last_use": use}, now)
+    pull = {"recovery_hashes": proof.recovery_hash}
+    return await _change(_unused(enrolment, proof), {"last_use": use}, now, pull=pull)
+
+
+async def is_last_use(enrolment: Enrolment, use: str, now: datetime) -> bool:
+    """Whether it was this very request that used the last code up; then its try was a right one."""
+    return await _change(_unchanged(enrolment, TotpStatus.ACTIVE) | {"last_use": use}, {}, now)
 
 
 async def use_up_for_new_recovery_codes(
     enrolment: Enrolment, proof: Proof, recovery_hashes: Sequence[str], now: datetime
 ) -> bool:
     """False where the code is used already; then the recovery codes are as they were."""
-    changes: dict[str, Any] = {"recovery_hashes": list(recovery_hashes)}
+    changes: dict[str, Any] = {"recovery_hashes": list(recovery_hashes), "last_use": ""}
     if proof.step is not None:
         changes["last_step"] = proof.step
     return await _change(_unused(enrolment, proof), changes, now)
@@ -110,6 +116,7 @@ async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime) 
         "sealed_secret": b"",
         "recovery_hashes": [],
         "activated_at": None,
+        "last_use": "",
     }
     return await _change(_unused(enrolment, proof), nothing, now)
 
@@ -147,4 +154,5 @@ def _enrolment(row: dict[str, Any]) -> Enrolment:
         tries=row["tries"],
         tries_until=row["tries_until"],
         activated_at=row["activated_at"],
+        last_use=row.get("last_use", ""),
     )

@@ -1,6 +1,7 @@
 """Queries on `users`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -54,6 +55,29 @@ async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> 
     fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
     row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
     return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
+
+
+async def set_password(
+    user_id: str, token_version: int, password_hash: str, now: datetime, *, session: AsyncClientSession
+) -> bool:
+    """Tokens that there are hold no more. False where the version is another one, or the user may not act."""
+    return await _raise_token_version(user_id, token_version, {"password_hash": password_hash}, now, session=session)
+
+
+async def raise_token_version(user_id: str, token_version: int, now: datetime, *, session: AsyncClientSession) -> bool:
+    """As set_password, without a password."""
+    return await _raise_token_version(user_id, token_version, {}, now, session=session)
+
+
+async def _raise_token_version(
+    user_id: str, token_version: int, changes: dict[str, str], now: datetime, *, session: AsyncClientSession
+) -> bool:
+    done = await User.get_pymongo_collection().update_one(
+        {"_id": user_id, "token_version": token_version, "is_active": True},
+        {"$set": {**changes, "updated_at": now}, "$inc": {"token_version": 1}},
+        session=session,
+    )
+    return done.matched_count == 1
 
 
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:

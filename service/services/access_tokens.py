@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from functools import lru_cache
+from hashlib import sha256
 from time import time
 from typing import NamedTuple
 from uuid import uuid4
@@ -19,8 +20,10 @@ _ALGORITHM = "HS256"
 _ISSUER = "wallet-service"
 _AUDIENCE = "wallet-api"
 _TYPE = "access"
-# Ours have about 450 characters. A longer one is not worth parsing, and parsing comes before the signature.
+# Ours have about 550 characters. A longer one is not worth parsing, and parsing comes before the signature.
 _LENGTH_LIMIT = 2048
+# Two keys are live at most: enough to tell them apart.
+_KEY_ID_DIGITS = 8
 # Clocks of our machines may differ by this much.
 _LEEWAY_S = 5
 # A client sends its token with each request, and verifying it is a tenth of a request's work. About 10 MB when full.
@@ -36,6 +39,8 @@ class AccessToken(NamedTuple):
     user_id: str
     roles: tuple[str, ...]
     token_version: int
+    # The session that it was given out for; empty where there is none, as for tokens of tests.
+    session_id: str = ""
     # Of an API key, which may do less than its user; None: whatever the roles allow.
     scopes: frozenset[Permission] | None = None
 
@@ -47,7 +52,7 @@ class AccessToken(NamedTuple):
         return Requester(self.user_id, self.token_version)
 
 
-def issue_access_token(user: User, settings: Settings, now: datetime) -> str:
+def issue_access_token(user: User, settings: Settings, now: datetime, session_id: str = "") -> str:
     issued_s = int(now.timestamp())
     claims = {
         "iss": _ISSUER,
@@ -59,24 +64,37 @@ def issue_access_token(user: User, settings: Settings, now: datetime) -> str:
         "typ": _TYPE,
         "roles": user.roles,
         "ver": user.token_version,
+        "sid": session_id,
     }
-    return _JWT.encode(claims, settings.jwt_secret.get_secret_value(), _ALGORITHM)
+    secret = settings.jwt_secret.get_secret_value()
+    return _JWT.encode(claims, secret, _ALGORITHM, headers={"kid": key_id(secret)})
 
 
 def verify_access_token(token: str, settings: Settings) -> AccessToken:
     """Raises Unauthenticated, whatever is wrong with the token."""
     if len(token) > _LENGTH_LIMIT:
         raise Unauthenticated("The access token is not valid")
-    verified, expires_s = _verify(token, settings.jwt_secret.get_secret_value())
+    verified, expires_s = _verify(token, settings.jwt_secrets)
     if expires_s + _LEEWAY_S <= time():
         raise Unauthenticated("The access token has expired")
     return verified
 
 
+@lru_cache(maxsize=8)
+def key_id(secret: str) -> str:
+    """A header's `kid`: says which key it is, and nothing about the key."""
+    return sha256(b"wallet jwt key id\0" + secret.encode()).hexdigest()[:_KEY_ID_DIGITS]
+
+
 @lru_cache(maxsize=_REMEMBERED)
-def _verify(token: str, secret: str) -> tuple[AccessToken, int]:
-    """Who asks, and until when. Remembered by the whole token and the secret; what is refused is not remembered."""
+def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
+    """Who asks, and until when. Remembered by the whole token and the secrets; what is refused is not remembered."""
     try:
+        # Before the signature is looked at: it only chooses among our own keys.
+        named = jwt.get_unverified_header(token).get("kid")
+        secret = next((secret for secret in secrets if key_id(secret) == named), None)
+        if secret is None:
+            raise Unauthenticated("The access token is not valid")
         claims = _JWT.decode(
             token, secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, issuer=_ISSUER, leeway=_LEEWAY_S
         )
@@ -85,7 +103,12 @@ def _verify(token: str, secret: str) -> tuple[AccessToken, int]:
     # A header that is nested a thousand deep ends in the latter two before its signature can be looked at.
     except (jwt.PyJWTError, RecursionError, UnicodeError) as error:
         raise Unauthenticated("The access token is not valid") from error
-    roles, token_version = claims.get("roles"), claims.get("ver")
-    if claims.get("typ") != _TYPE or not isinstance(roles, list) or not isinstance(token_version, int):
+    roles, token_version, session_id = claims.get("roles"), claims.get("ver"), claims.get("sid")
+    if (
+        claims.get("typ") != _TYPE
+        or not isinstance(roles, list)
+        or not isinstance(token_version, int)
+        or not isinstance(session_id, str)
+    ):
         raise Unauthenticated("The access token is not valid")
-    return AccessToken(claims["sub"], tuple(roles), token_version), int(claims["exp"])
+    return AccessToken(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])

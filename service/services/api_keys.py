@@ -98,7 +98,7 @@ async def authenticate(text: str, uses: KeyUses) -> AccessToken:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
-    return AccessToken(key.user_id, user.roles, user.token_version, key.scopes)
+    return AccessToken(key.user_id, user.roles, user.token_version, scopes=key.scopes)
 
 
 async def create_key(client: Client, admin: AccessToken, order: KeyOrder, request_id: str | None) -> IssuedKey:

@@ -1,5 +1,6 @@
 """The approval of payments above a settable amount: sending the code, confirming with it, canceling, lapsing."""
 
+from hashlib import sha256
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from service.domain.operations import Operation, OperationStatus, mask_account
 from service.domain.outbox import OutboxRow
 from service.domain.totp import TotpStatus
 from service.domain.transfers import Transfer
-from service.errors import NotFound
+from service.errors import AccountDeactivated, NotFound, Unauthenticated
 from service.gateways.mailbox import Mailbox
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.committer import Ledger
@@ -78,7 +79,8 @@ async def confirm_payment(
     # A payment that waits for nothing uses no code up, nor does a request that was answered before.
     is_waiting = payment.status is OperationStatus.REQUIRES_APPROVAL
     if is_waiting and not await idempotency_repository.is_answered(claim.id):
-        consumed = await consume_factor(user.user_id, code, settings)
+        await _require_requester(user)
+        consumed = await consume_factor(user.user_id, code, settings, _name_of(claim))
     decided = await ledger.execute(
         ConfirmPayment(
             **_about(payment),
@@ -95,6 +97,20 @@ async def confirm_payment(
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     log.info("payment.confirmed", payment_id=payment.id, status=decided.answer.status_code)
     return decided.answer
+
+
+async def _require_requester(user: Requester) -> None:
+    """As the ledger does once more: nobody who is out uses a code up. Raises AccountDeactivated, Unauthenticated."""
+    found = await user_repository.find(user.user_id)
+    if found is None or not found.is_active:
+        raise AccountDeactivated
+    if user.token_version not in (None, found.token_version):
+        raise Unauthenticated("The access token is no longer valid")
+
+
+def _name_of(claim: IdempotencyClaim) -> str:
+    """Of the request, to the letter: the same key, payment and code."""
+    return sha256(f"{claim.id}\0{claim.fingerprint}".encode()).hexdigest()
 
 
 async def lapse_payment(row: OutboxRow, ledger: Ledger) -> None:

@@ -11,6 +11,7 @@ from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
+from service.services.password_changes import send_notice, send_reset_token
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
@@ -35,6 +36,12 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
             await _end_in_time(row, desk)
         case OutboxTopic.REWARD:
             await earn_points(row, desk.ledger, desk.client)
+        case OutboxTopic.PASSWORD_RESET:
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await send_reset_token(row, desk.client, desk.mailbox, desk.settings)
+        case OutboxTopic.PASSWORD_NOTICE:
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 

@@ -76,18 +76,23 @@ def _normal(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
-def refuse_weak_password(password: str, email: str, names: Iterable[str]) -> None:
-    """Raises InvalidFields where the password is too short, too long, or one that others would guess early."""
+def refuse_weak_password(password: str, email: str, names: Iterable[str], pointer: str = "/password") -> None:
+    """Raises InvalidFields where the password is too short, too long, or one that others would guess early.
+
+    `pointer` is where it stands in the request.
+    """
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-        raise _refusal("password_length", f"Choose {MIN_LENGTH} to {MAX_LENGTH} characters")
+        raise _refusal(pointer, "password_length", f"Choose {MIN_LENGTH} to {MAX_LENGTH} characters")
     own_words = {word.casefold() for text in (email, email.partition("@")[0], *names) for word in (text, *text.split())}
     if _is_common(password, own_words):
-        raise _refusal("password_common", "The password is too easy to guess; a few unrelated words are better")
+        raise _refusal(
+            pointer, "password_common", "The password is too easy to guess; a few unrelated words are better"
+        )
 
 
 def _is_common(password: str, own_words: Iterable[str]) -> bool:
     return int(zxcvbn(password[:_JUDGED_LENGTH], list(own_words)).score) < _LOWEST_SCORE
 
 
-def _refusal(code: str, message: str) -> InvalidFields:
-    return InvalidFields(fields=(FieldError("/password", code, message),))
+def _refusal(pointer: str, code: str, message: str) -> InvalidFields:
+    return InvalidFields(fields=(FieldError(pointer, code, message),))

@@ -71,9 +71,10 @@ class _NewRecoveryCodes(NamedTuple):
     hashes: list[str]
 
 
-async def consume_factor(user_id: str, code: str, settings: Settings) -> Consumed:
+async def consume_factor(user_id: str, code: str, settings: Settings, use: str) -> Consumed:
     """Uses the code up where it fits: the same code again, or at the same time, is WRONG.
 
+    Unless it is the same request again, which `use` names: one that was not answered must not cost a code.
     NOT_ENROLLED where no app is active; a pending one does not count. Raises TooManyAttempts.
     """
     now = utc_now()
@@ -81,13 +82,15 @@ async def consume_factor(user_id: str, code: str, settings: Settings) -> Consume
     if enrolment is None:
         return Consumed.NOT_ENROLLED
     proof = _proof(enrolment, code, settings, now)
-    if proof is None or not await enrolment_repository.use_up(enrolment, proof, now):
+    if proof is None:
         _log_refusal(enrolment, "code")
         return Consumed.WRONG
-    if proof.recovery_hash is None:
-        return Consumed.TOTP
-    log.info("totp.recovery_code_used", user_id=user_id, left=len(enrolment.recovery_hashes) - 1)
-    return Consumed.RECOVERY
+    if await enrolment_repository.use_up(enrolment, proof, use, now):
+        _log_recovery_code(enrolment, proof)
+    elif not await enrolment_repository.is_last_use(enrolment, use, now):
+        _log_refusal(enrolment, "code")
+        return Consumed.WRONG
+    return Consumed.TOTP if proof.recovery_hash is None else Consumed.RECOVERY
 
 
 async def find_enrolment(user_id: str) -> Enrolment | None:

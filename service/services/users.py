@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from service.database import Client, run_in_transaction
 from service.documents import User
+from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.permissions import Permission
@@ -23,10 +24,14 @@ from service.errors import (
     InvalidFields,
     Unauthenticated,
 )
+from service.repositories import audit_events as audit_repository
+from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
-from service.services.access_tokens import AccessToken, issue_access_token
+from service.services.access_tokens import AccessToken
+from service.services.audit_events import ANYBODY, AuditTrail, new_audit_event
 from service.services.passwords import Passwords, refuse_weak_password
+from service.services.refresh_tokens import Tokens, open_session
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -39,9 +44,14 @@ class Registration(NamedTuple):
     password: str
 
 
+class Credentials(NamedTuple):
+    email: str
+    password: str
+
+
 class LoggedIn(NamedTuple):
     user: User
-    access_token: str
+    tokens: Tokens
 
 
 async def register_user(
@@ -51,7 +61,7 @@ async def register_user(
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
-    email = _normal_email(order.email)
+    email = normal_email(order.email)
     refuse_weak_password(order.password, email, (order.first_name, order.last_name))
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
@@ -120,21 +130,50 @@ def _new_user(
     )
 
 
-async def log_in(passwords: Passwords, settings: Settings, email: str, password: str) -> LoggedIn:
-    """Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password and a
-    deactivated account, and Unavailable where too many are waiting.
+async def log_in(
+    client: Client,
+    passwords: Passwords,
+    settings: Settings,
+    audit_trail: AuditTrail,
+    credentials: Credentials,
+    request_id: str | None,
+) -> LoggedIn:
+    """A new session. Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password
+    and a deactivated account, and Unavailable where too many are waiting.
     """
-    user = await _find_by_email(email)
-    is_right = await passwords.verify(password, None if user is None else user.password_hash)
+    user = await _find_by_email(credentials.email)
+    is_right = await passwords.verify(credentials.password, None if user is None else user.password_hash)
     if user is None:
         log.warning("user.login_refused", reason="unknown_email")
         raise InvalidCredentials
     if not is_right or not user.is_active:
         reason = "deactivated" if is_right else "wrong_secret"
         log.warning("user.login_refused", reason=reason, user_id=user.id)
+        # Later: a write of its own would tell by its time that there is such an account.
+        audit_trail.note(_refused_login(user, reason, request_id))
         raise InvalidCredentials
-    log.info("user.logged_in", user_id=user.id)
-    return LoggedIn(user, issue_access_token(user, settings, utc_now()))
+    opened = open_session(user, settings, utc_now())
+    event = new_audit_event(
+        AuditAction.USER_LOGGED_IN,
+        actor_id=user.id,
+        subject_id=user.id,
+        request_id=request_id,
+        session_id=opened.session.id,
+    )
+
+    async def insert_both(session: AsyncClientSession) -> None:
+        await session_repository.insert(opened.session, session=session)
+        await audit_repository.insert(event, session=session)
+
+    await run_in_transaction(client, insert_both)
+    log.info("user.logged_in", user_id=user.id, session_id=opened.session.id)
+    return LoggedIn(user, opened.tokens)
+
+
+def _refused_login(user: User, reason: str, request_id: str | None) -> AuditEvent:
+    return new_audit_event(
+        AuditAction.USER_LOGIN_REFUSED, actor_id=ANYBODY, subject_id=user.id, request_id=request_id, cause=reason
+    )
 
 
 async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
@@ -142,7 +181,7 @@ async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
     normal: dict[str, str] = {}
     for email in emails:
         try:
-            normal[email] = _normal_email(email)
+            normal[email] = normal_email(email)
         except InvalidFields:
             continue
     ids = await user_repository.find_active_ids(list(normal.values()))
@@ -171,7 +210,7 @@ async def may_now(token: AccessToken, permission: Permission) -> bool:
 
 async def _find_by_email(email: str) -> User | None:
     try:
-        return await user_repository.find_by_email(_normal_email(email))
+        return await user_repository.find_by_email(normal_email(email))
     except InvalidFields:
         # Nobody could register with it, so nobody has it; saying more than that would be of no use here.
         return None
@@ -180,12 +219,12 @@ async def _find_by_email(email: str) -> User | None:
 def account_name(email: str) -> str:
     """One for an account, however its e-mail is spelt; what nobody could register with is its own."""
     try:
-        return _normal_email(email)
+        return normal_email(email)
     except InvalidFields:
         return email.casefold()
 
 
-def _normal_email(email: str) -> str:
+def normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:
         # Special domains (.test, .local) are left to the mail server: an address there does nobody harm.

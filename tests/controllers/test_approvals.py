@@ -14,11 +14,14 @@ from service.controllers.operations import WithdrawalView
 from service.controllers.transfers import TransferReceipt
 from service.database import Databases, session_in_transaction
 from service.domain.clock import utc_now
+from service.domain.idempotency import Answer
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
 from service.domain.step_up import CODE_TRIES
 from service.domain.totp import TRIES
 from service.domain.wallets import Freeze, WalletStatus
+from service.errors import LedgerBusy
+from service.ledger.committer import Ledger
 from service.repositories import outbox as outbox_repository
 from service.services.outbox import pursue_row
 from service.services.settlement import Desk
@@ -526,6 +529,32 @@ class TestWithAnApp:
         codes = [refusal(await waiting.confirm("not a code"))[1] for _ in range(5)]
         assert codes == ["invalid_code"] * 4 + ["too_many_tries"]
         await waiting.assert_given_back("too_many_tries")
+
+    @pytest.mark.parametrize("kind", ["code", "recovery code"])
+    async def test_a_code_that_met_with_an_outage_is_good_for_the_same_request_again(
+        self, waiting: Waiting, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        code, recovery_codes = await enrol(waiting.payer.api, waiting.payer.headers)
+        sent, key = (code if kind == "code" else recovery_codes[0]), uuid4().hex
+        with monkeypatch.context() as broken:
+            broken.setattr(Ledger, "execute", _refuse_for_now)
+            assert refusal(await waiting.confirm(sent, key)) == (503, "ledger_busy")
+        assert refusal(await waiting.confirm(sent)) == (422, "invalid_code")
+        assert (await waiting.confirm(sent, key)).is_success
+
+    async def test_who_is_out_uses_no_code_up(self, waiting: Waiting) -> None:
+        code, _ = await enrol(waiting.payer.api, waiting.payer.headers)
+        users, user_id = waiting.databases.wallet["users"], waiting.payer.account.user.id
+        await users.update_one({"_id": user_id}, {"$inc": {"token_version": 1}})
+        assert refusal(await waiting.confirm(code)) == (401, "unauthenticated")
+        await users.update_one({"_id": user_id}, {"$inc": {"token_version": -1}, "$set": {"is_active": False}})
+        assert refusal(await waiting.confirm(code)) == (403, "account_deactivated")
+        await users.update_one({"_id": user_id}, {"$set": {"is_active": True}})
+        assert (await waiting.confirm(code)).is_success
+
+
+async def _refuse_for_now(*_anything: object) -> Answer:
+    raise LedgerBusy(retry_after_s=1)
 
 
 class TestRaces:

@@ -138,7 +138,9 @@ class TestLoggingIn:
         assert answer.headers["cache-control"] == "no-store"
         body = answer.json()
         assert (body["token_type"], body["expires_in"], body["user"]["id"]) == ("bearer", 900, user.id)
-        assert verify_access_token(body["access_token"], settings)[:3] == (user.id, ("user", "admin"), 3)
+        token = verify_access_token(body["access_token"], settings)
+        assert (token.user_id, token.roles, token.token_version) == (user.id, ("user", "admin"), 3)
+        assert token.session_id.startswith("ses_")
 
     async def test_takes_the_e_mail_in_other_capitals(self, api: httpx.AsyncClient, databases: Databases) -> None:
         user = await make_user(databases)

@@ -15,6 +15,9 @@ from tests.staff import refusal
 _PUBLIC = {
     ("POST", "/api/v1/auth/register"),
     ("POST", "/api/v1/auth/login"),
+    ("POST", "/api/v1/auth/refresh"),
+    ("POST", "/api/v1/auth/password-reset"),
+    ("POST", "/api/v1/auth/password-reset/confirm"),
     ("GET", "/api/v1/checkpoints/keys"),
     ("POST", "/webhooks/bank-callback"),
     ("GET", "/livez"),

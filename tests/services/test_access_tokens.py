@@ -7,14 +7,17 @@ from typing import Any
 
 import jwt
 import pytest
+from pydantic import SecretStr
 
 from service.domain.clock import utc_now
 from service.errors import Unauthenticated
-from service.services.access_tokens import AccessToken, issue_access_token, verify_access_token
+from service.services.access_tokens import AccessToken, issue_access_token, key_id, verify_access_token
 from service.settings import Settings
 
 _SETTINGS = Settings(_env_file=None)
 _SECRET = _SETTINGS.jwt_secret.get_secret_value()
+_KEY_ID = key_id(_SECRET)
+_OTHER_SECRET = "another-secret-that-is-long-enough-0123456789"
 
 
 class _Somebody:
@@ -29,13 +32,17 @@ def issue(**settings: Any) -> str:
     return issue_access_token(_Somebody(), Settings(_env_file=None, **settings), utc_now())  # type: ignore[arg-type]  # see above
 
 
+def with_keys(current: str, previous: str) -> Settings:
+    return Settings(_env_file=None, jwt_secret=SecretStr(current), jwt_secret_previous=SecretStr(previous))
+
+
 def claims_of(token: str) -> dict[str, Any]:
     claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     return claims
 
 
-def signed(claims: dict[str, Any], secret: str = _SECRET, algorithm: str = "HS256") -> str:
-    return jwt.encode(claims, secret, algorithm)
+def signed(claims: dict[str, Any], secret: str = _SECRET, algorithm: str = "HS256", kid: Any = _KEY_ID) -> str:
+    return jwt.encode(claims, secret, algorithm, headers={} if kid is None else {"kid": kid})
 
 
 def encoded(part: Any) -> str:
@@ -56,9 +63,15 @@ class TestIssuing:
     def test_no_two_have_the_same_id(self) -> None:
         assert claims_of(issue())["jti"] != claims_of(issue())["jti"]
 
+    def test_the_header_names_the_key_and_says_nothing_of_it(self) -> None:
+        header = jwt.get_unverified_header(issue())
+        assert header == {"alg": "HS256", "typ": "JWT", "kid": key_id(_SECRET)}
+        assert len(header["kid"]) == 8
+        assert header["kid"] != key_id(_OTHER_SECRET)
+
 
 class TestVerifying:
-    @pytest.mark.parametrize("claim", ["exp", "iat", "aud", "iss", "sub", "jti", "typ", "roles", "ver"])
+    @pytest.mark.parametrize("claim", ["exp", "iat", "aud", "iss", "sub", "jti", "typ", "roles", "ver", "sid"])
     def test_refuses_a_token_without(self, claim: str) -> None:
         claims = claims_of(issue())
         assert verify_access_token(signed(claims), _SETTINGS)
@@ -75,6 +88,7 @@ class TestVerifying:
             {"sub": 7},
             {"roles": "admin"},
             {"ver": "7"},
+            {"sid": 7},
             {"exp": "soon"},
             {"iat": 4_000_000_000},
             {"nbf": 4_000_000_000},
@@ -92,7 +106,7 @@ class TestVerifying:
             verify_access_token(token, _SETTINGS)
 
     def test_refuses_another_secret(self) -> None:
-        token = issue(jwt_secret="another-secret-that-is-long-enough-0123456789")
+        token = issue(jwt_secret=_OTHER_SECRET)
         with pytest.raises(Unauthenticated):
             verify_access_token(token, _SETTINGS)
 
@@ -101,12 +115,23 @@ class TestVerifying:
         secret = _SECRET * 2  # long enough for each of them
         settings = Settings(_env_file=None, jwt_secret=secret)
         with pytest.raises(Unauthenticated):
-            verify_access_token(signed(claims_of(issue()), secret, algorithm), settings)
+            verify_access_token(signed(claims_of(issue()), secret, algorithm, key_id(secret)), settings)
+
+    @pytest.mark.parametrize("kid", [None, "", "00000000", key_id(_OTHER_SECRET), key_id(_SECRET).upper(), "../key"])
+    def test_refuses_a_key_that_is_not_named_or_not_known(self, kid: str | None) -> None:
+        with pytest.raises(Unauthenticated):
+            verify_access_token(signed(claims_of(issue()), kid=kid), _SETTINGS)
+
+    def test_refuses_a_key_that_is_not_the_one_that_is_named(self) -> None:
+        settings = with_keys(_SECRET, _OTHER_SECRET)
+        for secret, other in ((_SECRET, _OTHER_SECRET), (_OTHER_SECRET, _SECRET)):
+            with pytest.raises(Unauthenticated):
+                verify_access_token(signed(claims_of(issue()), secret, kid=key_id(other)), settings)
 
     def test_refuses_a_token_without_a_signature(self) -> None:
         _, payload, signature = issue().split(".")
         for name in ("none", "None", "NONE"):
-            header = encoded({"alg": name, "typ": "JWT"})
+            header = encoded({"alg": name, "typ": "JWT", "kid": key_id(_SECRET)})
             for forged in (f"{header}.{payload}.", f"{header}.{payload}.{signature}"):
                 with pytest.raises(Unauthenticated):
                     verify_access_token(forged, _SETTINGS)
@@ -133,6 +158,7 @@ class TestVerifying:
             encoded(b"[" * 100_000) + ".e30.e30",
             encoded(b"[" * 1_400) + ".e30.e30",
             encoded({"alg": {}}) + ".e30.e30",
+            encoded({"alg": "HS256", "kid": []}) + ".e30.e30",
             encoded({"alg": "HS256", "crit": ["x"]}) + ".e30.e30",
             encoded({"alg": "HS256", "b64": False, "crit": ["b64"]}) + ".e30.e30",
             encoded(b'{"alg":' + b"1" * 1_000 + b"}") + ".e30.e30",
@@ -145,3 +171,29 @@ class TestVerifying:
         with pytest.raises(Unauthenticated) as refused:
             verify_access_token(token, _SETTINGS)
         assert refused.value.message == "The access token is not valid"
+
+
+class TestRotatingTheKey:
+    def test_what_either_key_has_signed_holds_and_the_new_one_signs(self) -> None:
+        before = issue(jwt_secret=_SECRET)
+        during = with_keys(_OTHER_SECRET, _SECRET)
+        fresh = issue_access_token(_Somebody(), during, utc_now())  # type: ignore[arg-type]  # see _Somebody
+        assert jwt.get_unverified_header(fresh)["kid"] == key_id(_OTHER_SECRET)
+        assert verify_access_token(before, during).user_id == verify_access_token(fresh, during).user_id == "usr_1"
+        after = Settings(_env_file=None, jwt_secret=SecretStr(_OTHER_SECRET))
+        assert verify_access_token(fresh, after)
+        with pytest.raises(Unauthenticated):
+            verify_access_token(before, after)
+
+    def test_a_key_can_be_made_known_before_it_signs(self) -> None:
+        """So that processes may be restarted one after the other: those that sign anew find all others ready."""
+        fresh = issue(jwt_secret=_OTHER_SECRET)
+        assert verify_access_token(fresh, with_keys(_SECRET, _OTHER_SECRET))
+        with pytest.raises(Unauthenticated):
+            verify_access_token(fresh, _SETTINGS)
+
+    def test_what_the_previous_key_has_signed_expires_when_it_says(self) -> None:
+        past = utc_now() - timedelta(seconds=906)
+        token = issue_access_token(_Somebody(), _SETTINGS, past)  # type: ignore[arg-type]  # see _Somebody
+        with pytest.raises(Unauthenticated, match="expired"):
+            verify_access_token(token, with_keys(_OTHER_SECRET, _SECRET))

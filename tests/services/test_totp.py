@@ -3,6 +3,7 @@
 import asyncio
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pyotp
 import pytest
@@ -25,7 +26,8 @@ from service.errors import (
 from service.repositories import totp_enrolments as enrolment_repository
 from service.services import totp
 from service.services.access_tokens import AccessToken
-from service.services.totp import Consumed, consume_factor
+from service.services.totp import Consumed
+from service.settings import Settings
 from service.startup import Resources
 from tests.factories import PASSWORD, make_user
 
@@ -81,6 +83,11 @@ async def enrol(resources: Resources, clock: Clock) -> Enrolled:
     codes = await totp.activate(resources.settings, token_of(user), app.at(clock.now))
     clock.go_on(_STEP)
     return Enrolled(user, token_of(user), app, codes)
+
+
+async def consume_factor(user_id: str, code: str, settings: Settings, use: str | None = None) -> Consumed:
+    """For a request of its own, unless it says which."""
+    return await totp.consume_factor(user_id, code, settings, use or uuid4().hex)
 
 
 async def kept(databases: Databases, user: User) -> dict[str, Any]:
@@ -429,3 +436,44 @@ class TestTheKey:
         await enrolments.update_one({"_id": person.user.id}, {"$set": {"sealed_secret": stolen}})
         with pytest.raises(InternalError):
             await consume_factor(person.user.id, thief.code(clock.now), resources.settings)
+
+
+class TestTheSameRequestAgain:
+    """One that was not answered must not cost a code."""
+
+    async def test_finds_its_code_good_still(self, resources: Resources, clock: Clock) -> None:
+        person = await enrol(resources, clock)
+        user_id, settings = person.user.id, resources.settings
+        code = person.code(clock.now)
+        for _ in range(2 * TRIES):
+            assert await consume_factor(user_id, code, settings, "this request") is Consumed.TOTP
+        assert await consume_factor(user_id, code, settings, "another") is Consumed.WRONG
+        for _ in range(2):
+            assert await consume_factor(user_id, person.recovery_codes[0], settings, "a third") is Consumed.RECOVERY
+        assert await consume_factor(user_id, person.recovery_codes[0], settings, "another") is Consumed.WRONG
+        assert len((await kept(resources.databases, person.user))["recovery_hashes"]) == 9
+
+    async def test_does_not_once_another_code_was_used(self, resources: Resources, clock: Clock) -> None:
+        person = await enrol(resources, clock)
+        code = person.code(clock.now)
+        assert await consume_factor(person.user.id, code, resources.settings, "this request") is Consumed.TOTP
+        assert await consume_factor(person.user.id, person.recovery_codes[0], resources.settings) is Consumed.RECOVERY
+        assert await consume_factor(person.user.id, code, resources.settings, "this request") is Consumed.WRONG
+
+    async def test_does_not_with_recovery_codes_that_were_replaced_since(
+        self, resources: Resources, clock: Clock
+    ) -> None:
+        person = await enrol(resources, clock)
+        old = person.recovery_codes[0]
+        assert await consume_factor(person.user.id, old, resources.settings, "this request") is Consumed.RECOVERY
+        await totp.renew_recovery_codes(resources.settings, person.token, person.code(clock.now))
+        assert await consume_factor(person.user.id, old, resources.settings, "this request") is Consumed.WRONG
+
+    async def test_does_not_after_the_codes_time_or_with_another_code(self, resources: Resources, clock: Clock) -> None:
+        person = await enrol(resources, clock)
+        code = person.code(clock.now)
+        assert await consume_factor(person.user.id, code, resources.settings, "this request") is Consumed.TOTP
+        wrong = person.wrong_code(clock.now)
+        assert await consume_factor(person.user.id, wrong, resources.settings, "this request") is Consumed.WRONG
+        clock.go_on(3 * _STEP)
+        assert await consume_factor(person.user.id, code, resources.settings, "this request") is Consumed.WRONG

@@ -1,0 +1,140 @@
+"""Sessions over HTTP: the next tokens, logging out, and looking at one's sessions."""
+
+from typing import Annotated
+
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
+from service.controllers.client_address import ClientAddress
+from service.controllers.dependencies import OpenResources, require
+from service.controllers.pagination import PageQuery, open_page, page_of
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.permissions import Permission
+from service.domain.sessions import session_view
+from service.errors import (
+    AccountDeactivated,
+    BodyTooLarge,
+    InvalidCursor,
+    InvalidFields,
+    InvalidRefreshToken,
+    Malformed,
+    NotFound,
+    TooManyAttempts,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from service.services import refresh_tokens, sessions
+from service.services.access_tokens import AccessToken
+
+router = APIRouter(route_class=StrictRoute, tags=["Sessions"])
+
+# Ours have 68 characters; what is longer is none.
+_TOKEN_LENGTH_LIMIT = 256
+_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+
+_SessionId = Annotated[str, Path(max_length=64, examples=["ses_0198c0ffee0070008000000000000001"])]
+
+
+class RefreshRequest(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": REFRESH_TOKEN_EXAMPLE}]})
+
+    refresh_token: str = Field(
+        max_length=_TOKEN_LENGTH_LIMIT, description="The last one that was given out", examples=[REFRESH_TOKEN_EXAMPLE]
+    )
+
+
+class SessionView(View):
+    """A login, with all refreshes that came of it."""
+
+    id: str = Field(examples=["ses_0198c0ffee0070008000000000000001"])
+    created_at: str = _TIME
+    last_used_at: str = _TIME
+    expires_at: str = _TIME
+    is_current: bool = Field(description="Whether this request came with a token of it")
+
+
+@router.post(
+    "/auth/refresh",
+    response_model=TokensView,
+    responses=problem_responses(
+        Malformed,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        InvalidRefreshToken,
+        InvalidFields,
+        TooManyAttempts,
+        Unavailable,
+    ),
+    summary="Get new tokens for the refresh token",
+)
+async def refresh(body: RefreshRequest, resources: OpenResources, address: ClientAddress) -> Response:
+    """The refresh token is used up. Where the answer was lost, it may be sent once more within ten seconds, and brings
+    the same refresh token again. Any other use of one that is used up ends its session: it was copied.
+    """
+    async with resources.login_guard.refresh_try(address):
+        tokens = await refresh_tokens.refresh(
+            resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
+        )
+    return answer_tokens(tokens)
+
+
+@router.post(
+    "/auth/logout",
+    status_code=204,
+    responses=problem_responses(Unauthenticated, Unavailable),
+    summary="End this session",
+)
+async def log_out(
+    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
+    """Its refresh token is good for nothing afterwards; the access token expires by itself within minutes."""
+    await sessions.log_out(resources.databases.client, user, correlation_id.get())
+    return Response(status_code=204)
+
+
+@router.post(
+    "/auth/logout-all",
+    status_code=204,
+    responses=problem_responses(Unauthenticated, AccountDeactivated, Unavailable),
+    summary="End all sessions, on every device",
+)
+async def log_out_everywhere(
+    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
+    """No access token moves money afterwards either, this request's own included."""
+    await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
+    return Response(status_code=204)
+
+
+@router.get(
+    "/me/sessions",
+    response_model=PageView[SessionView],
+    responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
+    summary="One's sessions that are not over, newest first",
+)
+async def list_sessions(
+    query: Annotated[PageQuery, Query()],
+    user: Annotated[AccessToken, require(Permission.PROFILE_READ)],
+    resources: OpenResources,
+) -> Response:
+    page = open_page(query, resources.settings, "sessions", user.user_id, str)
+    rows = await sessions.list_sessions(user, before_id=page.position, limit=page.limit_and_one)
+    return page_of(rows, page, lambda session: session.id, lambda session: session_view(session, user.session_id))
+
+
+@router.delete(
+    "/me/sessions/{session_id}",
+    status_code=204,
+    responses=problem_responses(Unauthenticated, AccountDeactivated, NotFound, InvalidFields, Unavailable),
+    summary="End one of one's sessions",
+)
+async def end_session(
+    session_id: _SessionId, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
+    """Its refresh token is good for nothing afterwards; its access token expires by itself within minutes."""
+    await sessions.end_session(resources.databases.client, user, session_id, correlation_id.get())
+    return Response(status_code=204)

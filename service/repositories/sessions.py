@@ -1,0 +1,74 @@
+"""Queries on `sessions`. Every change is one compare-and-set: of two who use one token, one finds no match."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.documents import SessionDocument
+from service.domain.sessions import Ending, Session
+from service.repositories.records import from_row, to_row
+
+
+async def insert(login: Session, *, session: AsyncClientSession) -> None:
+    await SessionDocument.get_pymongo_collection().insert_one(to_row(login), session=session)
+
+
+async def find_by_handle(handle_hash: str) -> Session | None:
+    return _session(await SessionDocument.get_pymongo_collection().find_one({"handle_hash": handle_hash}))
+
+
+async def find_live(user_id: str, now: datetime, *, before_id: str | None, limit: int) -> list[Session]:
+    """Newest first; `before_id` is the last one of the page before."""
+    condition: dict[str, Any] = {"user_id": user_id, "revoked_at": None, "expires_at": {"$gt": now}}
+    if before_id is not None:
+        condition["_id"] = {"$lt": before_id}
+    found = SessionDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
+    return [from_row(Session, row) for row in await found.to_list()]
+
+
+async def rotate(before: Session, after: Session) -> bool:
+    """False where its token was used, or the session ended, since `before` was read."""
+    changed = ("secret_hash", "previous_hash", "nonce", "is_retried", "last_used_at", "expires_at")
+    row = to_row(after)
+    return await _change(before, {name: row[name] for name in changed})
+
+
+async def note_retry(before: Session) -> bool:
+    """False where the retry was taken, or the session changed, since `before` was read."""
+    return await _change(before, {"is_retried": True})
+
+
+async def _change(before: Session, changes: Mapping[str, Any]) -> bool:
+    very = {
+        "_id": before.id,
+        "secret_hash": before.secret_hash,
+        "is_retried": before.is_retried,
+        "revoked_at": None,
+    }
+    done = await SessionDocument.get_pymongo_collection().update_one(very, {"$set": changes})
+    return done.matched_count == 1
+
+
+async def revoke(session_id: str, user_id: str, ending: Ending, now: datetime, *, session: AsyncClientSession) -> bool:
+    """False where the user has no such session, or it is over."""
+    live = {"_id": session_id, "user_id": user_id, "revoked_at": None, "expires_at": {"$gt": now}}
+    done = await SessionDocument.get_pymongo_collection().update_one(live, _ended(ending, now), session=session)
+    return done.matched_count == 1
+
+
+async def revoke_all(user_id: str, ending: Ending, now: datetime, *, session: AsyncClientSession) -> int:
+    """How many that were."""
+    live = {"user_id": user_id, "revoked_at": None}
+    done = await SessionDocument.get_pymongo_collection().update_many(live, _ended(ending, now), session=session)
+    return done.modified_count
+
+
+def _ended(ending: Ending, now: datetime) -> dict[str, Any]:
+    return {"$set": {"revoked_at": now, "revoked_for": ending, "expires_at": now}}
+
+
+def _session(row: dict[str, Any] | None) -> Session | None:
+    found: Session | None = None if row is None else from_row(Session, row)
+    return found
