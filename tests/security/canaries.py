@@ -48,8 +48,8 @@ async def attack(target: Target) -> list[Finding]:
             for route in target.routes:
                 if str(route) not in SIGNED:
                     person = await target.world.caller(target.world.lowest_role(route), "careless")
-                    told = [answer async for answer in _carelessly(target, route, person, canaries)]
-                    answers += [answer.content + repr(answer.headers).encode() for answer in told]
+                    sent = _carelessly(target, route, person, canaries)
+                    answers += [one.content + repr(one.headers).encode() async for one in sent]
         log = written.getvalue().encode()
         findings += canaries.found_in("the log", log) + _settings_in(target, "the log", log)
     findings += canaries.found_in("an answer", b"\n".join(answers)) + _settings_in(target, "answers", b"".join(answers))
