@@ -4,7 +4,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from service.controllers import (
     adjustments,
@@ -22,6 +22,7 @@ from service.controllers import (
     password_changes,
     proofs,
     quotes,
+    reference,
     reversals,
     rewards,
     sessions,
@@ -29,6 +30,7 @@ from service.controllers import (
     statements,
     totp,
     transfers,
+    user_administration,
     users,
     vouchers,
     wallet_life,
@@ -38,9 +40,9 @@ from service.controllers import (
 )
 from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
-from service.controllers.problems import add_problem_handlers
+from service.controllers.openapi import complete_openapi, metadata, operation_id
+from service.controllers.problems import add_problem_handlers, note_methods
 from service.controllers.rate_limits import declare_rate_limits
-from service.controllers.schemas import declare_problems
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -59,6 +61,11 @@ def _spare_the_garbage_collector() -> None:
     gc.set_threshold(100_000, 50, 1000)
 
 
+def _include(app: FastAPI, router: APIRouter, prefix: str) -> None:
+    app.include_router(router, prefix=prefix)
+    note_methods(app, router, prefix)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Reads the environment unless it is handed settings."""
     settings = settings or get_settings()
@@ -72,11 +79,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="Wallet service",
-        version="0.2.0",
-        description="Wallets whose balances are exact, fast under contention and provable afterwards.",
+        **metadata(),
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
         redirect_slashes=False,
+        # Ours need nothing from elsewhere.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -107,17 +117,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         wallet_life.router,
         audit_events.router,
         api_keys.router,
+        user_administration.router,
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
     ):
-        app.include_router(router, prefix=API_PREFIX)
-    for router in (webhooks.router, health.router):
-        app.include_router(router)
+        _include(app, router, API_PREFIX)
+    for router in (webhooks.router, health.router, reference.router):
+        _include(app, router, "")
     add_problem_handlers(app)
-    declare_problems(app)
     declare_permissions(app)
-    # Last: each answer of an operation has the headers, whoever declared it.
     declare_rate_limits(app)
+    # Last: what holds for all answers holds for those that were declared above, too.
+    complete_openapi(app)
     add_middleware(app, settings)
     return app

@@ -27,6 +27,7 @@ from service.ledger.committer import Ledger
 from service.ledger.orders import RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
+from service.services.orders import Order
 from service.services.passwords import Passwords
 from service.settings import Settings
 
@@ -153,7 +154,7 @@ class LoadUsers:
         try:
             currency = self._settings.default_currency
             deposits = await asyncio.gather(
-                *(ledger.change(_deposit(user, currency), Operation) for user in self._users)
+                *(ledger.change(_deposit(user, currency, self._settings), Operation) for user in self._users)
             )
             payments = [_paid_order(deposit) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
@@ -202,26 +203,23 @@ def _user(number: int, password_hash: str) -> User:
     )
 
 
-def _deposit(user: User, currency: str) -> RequestDeposit:
+def _deposit(user: User, currency: str, settings: Settings) -> RequestDeposit:
+    deposit_id = new_id(Prefix.DEPOSIT)
+    order = Order(_FUNDS_MINOR, currency, _ACCOUNT, None, None, {})
     return RequestDeposit(
         now=utc_now(),
         transaction_id=new_id(Prefix.TRANSACTION),
-        operation_id=new_id(Prefix.DEPOSIT),
+        operation_id=deposit_id,
         user_id=user.id,
         token_version=None,
-        amount=_FUNDS_MINOR,
-        currency=currency,
-        account=_ACCOUNT,
-        category=None,
-        description=None,
-        metadata={},
+        **order.sealed_for(deposit_id, settings),
     )
 
 
 def _paid_order(deposit: Operation) -> dict[str, Any]:
     """As the bank's journal shows an order that it has executed and reported."""
     now = utc_now()
-    order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, deposit.account)
+    order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, _ACCOUNT)
     row = journal_row(order, Behaviour.SUCCESS, now, 0.0)
     del row["due_at"]
     payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}

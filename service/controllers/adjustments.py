@@ -230,6 +230,7 @@ async def approve_adjustment(
         Unavailable,
     ),
     summary="Reject an adjustment, one's own too (admin)",
+    description="Nothing moves; the reason stays with it.",
 )
 async def reject_adjustment(
     body: RejectionRequest,
@@ -248,6 +249,7 @@ async def reject_adjustment(
     response_model=AdjustmentView,
     responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One adjustment; services see those that they asked for",
+    description="Admins see all of them.",
 )
 async def get_adjustment(
     adjustment_id: _AdjustmentId, user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_READ)]
@@ -261,6 +263,7 @@ async def get_adjustment(
     response_model=PageView[AdjustmentView],
     responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="All adjustments, newest first (admin)",
+    description="With `status=requires_approval`, what waits for a second admin.",
 )
 async def list_adjustments(
     query: Annotated[AdjustmentsQuery, Query()],

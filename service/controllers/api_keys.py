@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason, printable
+from service.controllers.operations import PrintableAndVisible, Reason
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
@@ -97,7 +97,7 @@ class ApiKeyRequest(StrictModel):
     user_id: Annotated[
         str, Field(max_length=64, description="Who has the role service", examples=[_EXAMPLE["user_id"]])
     ]
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S"), AfterValidator(printable)]
+    name: Annotated[str, Field(min_length=1, max_length=100, examples=["Shop, till 4"]), *PrintableAndVisible]
     permissions: Annotated[
         list[_KeyPermission],
         Field(min_length=1, max_length=len(KEY_PERMISSIONS), json_schema_extra={"uniqueItems": True}),
@@ -130,7 +130,9 @@ class ApiKeysQuery(PageQuery):
 
 
 class RevocationQuery(StrictQuery):
-    reason: Reason | None = None
+    reason: Annotated[
+        Reason | None, Field(description="Why: it stays in the audit events", examples=["The till was stolen"])
+    ] = None
 
 
 class ApiKeyView(View):
@@ -171,6 +173,7 @@ _CHANGING = (*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, 
     response_model=IssuedKeyView,
     responses=problem_responses(*_CHANGING, UserIsNoService),
     summary="Make an API key for a service; its secret is shown once",
+    description="It acts as the user that it names, who needs the role `service`, and may do what it lists.",
 )
 async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResources) -> Response:
     issued = await api_keys.create_key(resources.databases.client, user, body.order, correlation_id.get())
@@ -182,6 +185,7 @@ async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResou
     response_model=PageView[ApiKeyView],
     responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All API keys, newest first",
+    description="Revoked and expired ones too; with `user_id`, those of one service.",
 )
 async def list_api_keys(query: Annotated[ApiKeysQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "api_keys", user.user_id, str)
@@ -195,6 +199,7 @@ async def list_api_keys(query: Annotated[ApiKeysQuery, Query()], user: _Admin, r
     response_model=ApiKeyView,
     responses=problem_responses(*_ERRORS, NotFound),
     summary="One API key",
+    description="What it may do, until when, and when it was last used; never its secret.",
 )
 async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
     return _shape(await api_keys.get_key(key_id))

@@ -111,6 +111,7 @@ async def cancel_withdrawal(
     response_model=TransferReceipt,
     responses=_CANCEL_PROBLEMS,
     summary="Cancel a transfer that requires approval",
+    description="Until it is confirmed. What was held is available again.",
 )
 async def cancel_transfer(
     transfer_id: _TransferId,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.audit_events import AuditAction, audit_event_view
@@ -49,11 +49,11 @@ _Id = Annotated[str | None, Field(max_length=64)]
 
 
 class AuditEventsQuery(PageQuery):
-    action: AuditAction | None = None
+    action: Annotated[AuditAction | None, Field(description="What was done")] = None
     subject_id: _Id = None
     actor_id: _Id = None
-    created_from: Annotated[QueryTime | None, Field(description="At this time or later")] = None
-    created_to: Annotated[QueryTime | None, Field(description="Before this time")] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> AuditFilter:
@@ -65,6 +65,7 @@ class AuditEventsQuery(PageQuery):
     response_model=PageView[AuditEventView],
     responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="What admins and services did, newest first",
+    description="By action, subject, actor and time. They can be added to, never changed.",
 )
 async def list_audit_events(
     query: Annotated[AuditEventsQuery, Query()],

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import UserView, View, WalletView, problem_responses
+from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
 from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
@@ -49,7 +49,15 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=_NAME_LENGTH_LIMIT), AfterValidator(_name)]
+# _name() as a pattern.
+_IN_NAMES = r"(?:[^\p{C}\u2028\u2029]|[\u200C\u200D])"
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=_NAME_LENGTH_LIMIT),
+    AfterValidator(_name),
+    InSchema(pattern=rf"^{_IN_NAMES}*[^\p{{C}}\p{{Z}}]{_IN_NAMES}*$"),
+]
+_WithoutNul = InSchema(pattern=r"^[^\u0000]*$")
 Email = Annotated[
     str,
     Field(max_length=_EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
@@ -63,9 +71,13 @@ NewPassword = Annotated[
         description="Not one that others would guess early",
     ),
     AfterValidator(_without_nul),
+    _WithoutNul,
 ]
 Password = Annotated[
-    str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"}), AfterValidator(_without_nul)
+    str,
+    Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"}),
+    AfterValidator(_without_nul),
+    _WithoutNul,
 ]
 
 
@@ -89,7 +101,7 @@ class RegistrationView(View):
 class TokensView(View):
     """The refresh token is good once: for the next two tokens."""
 
-    access_token: str
+    access_token: str = Field(description="A JWT", examples=["eyJhbGciOiJIUzI1NiIs…"])
     token_type: Literal["bearer"]
     expires_in: int = Field(description="Seconds", examples=[900])
     refresh_token: str = Field(description="For `POST /api/v1/auth/refresh`", examples=[REFRESH_TOKEN_EXAMPLE])
@@ -105,6 +117,8 @@ class LoginView(TokensView):
     response_model=LoginView,
     responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
     summary="Get an access token, and a refresh token for the next one",
+    description="With e-mail and password. An unknown address, a wrong password and a deactivated account are "
+    "answered alike.",
 )
 async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAddress) -> Response:
     async with resources.login_guard.password_try(body.email, address):
@@ -130,6 +144,7 @@ def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 what
     response_model=RegistrationView,
     responses=problem_responses(Malformed, EmailTaken, InvalidFields, Unavailable),
     summary="Register; a wallet in the default currency comes with it",
+    description="The password is refused if others would guess it early. Register with each address once.",
 )
 async def register(body: RegistrationRequest, resources: OpenResources) -> Response:
     user, wallet = await users.register_user(

@@ -22,6 +22,8 @@ router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
 # As high as JSON counts exactly.
 LARGEST_NUMBER = MAX_AMOUNT_MINOR
 
+_Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="They are counted from 1", examples=[17])]
+
 _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
@@ -48,7 +50,12 @@ class KeysView(View):
     keys: list[KeyView]
 
 
-@router.get("/checkpoints/keys", response_model=KeysView, summary="The public key that checkpoints are signed with")
+@router.get(
+    "/checkpoints/keys",
+    operation_id="get_checkpoint_keys",
+    response_model=KeysView,
+    summary="The public key that checkpoints are signed with",
+)
 async def get_keys(resources: OpenResources) -> Response:
     """Without a token: keep it from the day you begin to trust it, and check that it stays the same."""
     key = checkpoints.signing_key(resources.settings).public_key()
@@ -60,9 +67,10 @@ async def get_keys(resources: OpenResources) -> Response:
     response_model=CheckpointView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
+    description="Each names the hash of the one before, so that none can be taken out.",
 )
 async def get_checkpoint(
-    number: Annotated[int, Path(ge=1, le=LARGEST_NUMBER)],
+    number: _Number,
     _user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
 ) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
@@ -74,6 +82,7 @@ async def get_checkpoint(
     response_model=PageView[CheckpointView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="All checkpoints, newest first",
+    description="The same ones for everybody: compare yours with somebody else's.",
 )
 async def list_checkpoints(
     query: Annotated[PageQuery, Query()],

@@ -133,6 +133,7 @@ async def convert(
     response_model=ConversionView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One conversion",
+    description="One's own, as it was done.",
 )
 async def get_conversion(
     conversion_id: _ConversionId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]

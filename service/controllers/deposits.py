@@ -38,6 +38,7 @@ class DepositRequest(OrderRequest):
     response_model=DepositView,
     responses=ORDER_PROBLEMS,
     summary="Deposit money from an account at the bank",
+    description="Answered with 202; credited when the bank has paid. Until then nothing of it can be spent.",
 )
 async def request_deposit(
     body: DepositRequest,
@@ -47,7 +48,9 @@ async def request_deposit(
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /deposits", body.model_dump())
     order = Order(body.amount, body.currency, body.source, body.category, body.description, body.metadata)
-    answer = await deposits.request_deposit(resources.ledger, user.requester, order, claim, correlation_id.get())
+    answer = await deposits.request_deposit(
+        resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings
+    )
     return respond(answer)
 
 
@@ -56,6 +59,7 @@ async def request_deposit(
     response_model=DepositView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One deposit",
+    description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_deposit(
     deposit_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
@@ -68,6 +72,7 @@ async def get_deposit(
     response_model=PageView[DepositView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's deposits, newest first",
+    description="By status, currency, category and time of the request.",
 )
 async def list_deposits(
     query: Annotated[OperationsQuery, Query()],

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, Amount, Currency, OrderRequest, respond
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.holds import HoldStatus, hold_view
@@ -111,9 +111,9 @@ class HoldsQuery(PageQuery):
     role: Annotated[HoldRole, Field(description="Holds that one pays, or is to be paid by")] = HoldRole.PAYER
     status: HoldStatus | None = None
     currency: Currency | None = None
-    category: Annotated[str | None, Field(max_length=64)] = None
-    created_from: QueryTime | None = None
-    created_to: QueryTime | None = None
+    category: CategoryFilter = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> RecordFilter:
@@ -132,6 +132,7 @@ _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (Wall
     response_model=HoldReceipt,
     responses=problem_responses(*ORDER_ERRORS, NotFound, *_RECIPIENT_ERRORS, HoldAboveStepUp),
     summary="Set money aside for somebody, for a time",
+    description="The money stays in the wallet but cannot be spent, until the hold is captured, released or expires.",
 )
 async def request_hold(
     body: HoldRequest,
@@ -195,6 +196,7 @@ async def release_hold(
     response_model=HoldView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One hold that one pays or is to be paid by",
+    description="For its payer and its recipient; what a third person asks for is 404.",
 )
 async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permission.HOLDS_READ)]) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
@@ -206,6 +208,7 @@ async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permis
     response_model=PageView[HoldView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's holds, newest first",
+    description="Those that one pays or, with `role`, is to be paid by; by status, currency, category and time.",
 )
 async def list_holds(
     query: Annotated[HoldsQuery, Query()],

@@ -73,7 +73,9 @@ class LimitsRequest(StrictModel):
 
 
 class ResetQuery(StrictQuery):
-    reason: Reason | None = None
+    reason: Annotated[
+        Reason | None, Field(description="Why: it stays in the audit events", examples=["The car is bought"])
+    ] = None
 
 
 class LimitView(View):
@@ -114,9 +116,12 @@ class LimitsView(View):
 
 @router.get(
     "/wallets/{wallet_id}/limits",
+    operation_id="get_wallet_limits",
     response_model=LimitsView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What may still leave a wallet; one's own, or as an admin anybody's",
+    description="Each limit with what of it is used, left, and when it starts anew. Windows are those of the "
+    "calendar in UTC.",
 )
 async def get_limits(
     wallet_id: _WalletId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], resources: OpenResources
@@ -162,6 +167,7 @@ async def override_limits(
     response_model=LimitsView,
     responses=problem_responses(*_ERRORS),
     summary="Go back to the usual limits (admin)",
+    description="What was used stays used.",
 )
 async def reset_limits(
     user_id: _UserId,

@@ -8,9 +8,9 @@ from fastapi import Response
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import InSchema, View, problem_responses
 from service.domain.idempotency import Answer
 from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR, is_currency
 from service.domain.operations import Operation, OperationStatus, OperationType, operation_view
@@ -68,18 +68,28 @@ def _known_currency_or_points(code: str) -> str:
 
 def printable(text: str) -> str:
     if not text.isprintable():
-        raise PydanticCustomError("notprintable", "Control characters are not allowed")
+        raise PydanticCustomError("not_printable", "Control characters are not allowed")
     return text
 
 
 Amount = Annotated[
     int,
+    # Before the validator that it is wrapped in: after it, the limits would not stand in the document.
+    Field(ge=1, le=MAX_AMOUNT_MINOR),
     BeforeValidator(_refuse_other_than_integer),
-    Field(ge=1, le=MAX_AMOUNT_MINOR, description="Minor units: 10050 is 100.50 INR", examples=[10000]),
+    Field(description="Minor units: 10050 is 100.50 INR", examples=[10000]),
 ]
-Currency = Annotated[str, AfterValidator(_known_currency), Field(description="ISO 4217", examples=["INR"])]
+Currency = Annotated[
+    str,
+    AfterValidator(_known_currency),
+    Field(description="ISO 4217", examples=["INR"]),
+    InSchema(format="iso-4217", minLength=3, maxLength=3),
+]
 AnyCurrency = Annotated[
-    str, AfterValidator(_known_currency_or_points), Field(description="ISO 4217, or PTS for points", examples=["INR"])
+    str,
+    AfterValidator(_known_currency_or_points),
+    Field(description="ISO 4217, or PTS for points", examples=["INR"]),
+    InSchema(format="iso-4217-or-pts", minLength=3, maxLength=3),
 ]
 Account = Annotated[
     str,
@@ -98,13 +108,31 @@ def _no_operator(key: str) -> str:
     return key
 
 
-_Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
+# What isprintable() takes, as a pattern: of the separators only the plain space.
+_PRINTABLE = r"[^\p{C}\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000]"
+_VISIBLE = r"[^\p{C}\p{Z}]"
+Printable = (AfterValidator(printable), InSchema(pattern=f"^{_PRINTABLE}*$"))
+
+_Label = Annotated[str, Field(min_length=1, max_length=64), *Printable]
 _Key = Annotated[_Label, AfterValidator(_no_operator)]
-_Text = Annotated[str, Field(max_length=256), AfterValidator(printable)]
+_Text = Annotated[str, Field(max_length=256), *Printable]
+_Metadata = Annotated[
+    dict[_Key, _Text],
+    Field(max_length=_METADATA_LIMIT),
+    InSchema(
+        propertyNames={"minLength": 1, "maxLength": 64, "pattern": f"^(?!\\$){_PRINTABLE}*$"},
+        additionalProperties={"type": "string", "maxLength": 256, "pattern": f"^{_PRINTABLE}*$"},
+    ),
+]
+PrintableAndVisible = (
+    Field(pattern=r"\S"),
+    AfterValidator(printable),
+    InSchema(pattern=f"^{_PRINTABLE}*{_VISIBLE}{_PRINTABLE}*$"),
+)
 Reason = Annotated[
     str,
-    Field(min_length=1, max_length=256, pattern=r"\S", description="Why: it stays in the audit events"),
-    AfterValidator(printable),
+    Field(min_length=1, max_length=256, description="Why: it stays in the audit events"),
+    *PrintableAndVisible,
 ]
 
 
@@ -113,7 +141,7 @@ class NotedRequest(StrictModel):
 
     category: Annotated[_Label | None, Field(examples=["rent"])] = None
     description: Annotated[_Text | None, Field(examples=["October"])] = None
-    metadata: Annotated[dict[_Key, _Text], Field(max_length=_METADATA_LIMIT, default_factory=dict)]
+    metadata: Annotated[_Metadata, Field(default_factory=dict)]
 
 
 class OrderRequest(NotedRequest):
@@ -151,9 +179,9 @@ class WithdrawalView(OperationView):
 class OperationsQuery(PageQuery):
     status: OperationStatus | None = None
     currency: Currency | None = None
-    category: Annotated[str | None, Field(max_length=64)] = None
-    created_from: QueryTime | None = None
-    created_to: QueryTime | None = None
+    category: CategoryFilter = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
 
     @property
     def wanted(self) -> RecordFilter:

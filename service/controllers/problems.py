@@ -5,9 +5,11 @@ from typing import Any
 
 import structlog
 from asgi_correlation_id import correlation_id
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from service.database import OUTAGES
 from service.errors import (
@@ -73,7 +75,7 @@ async def _on_outage(_request: Request, error: Exception) -> Response:
     return problem_response(Unavailable(retry_after_s=_RETRY_AFTER_S))
 
 
-async def _on_http_error(_request: Request, error: Exception) -> Response:
+async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 registered for this class
     kind = _BY_STATUS.get(error.status_code)
     if kind is None:
@@ -82,7 +84,30 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
     response = problem_response(kind())
     if error.headers:
         response.headers.update(error.headers)
+    if kind is MethodNotAllowed:
+        # The router names those of the first route that fits the path; there are others beside it.
+        response.headers["Allow"] = ", ".join(_allowed_methods(request))
     return response
+
+
+def note_methods(app: FastAPI, router: APIRouter, prefix: str) -> None:
+    """Keeps by path which methods there are, for answers that say so."""
+    if not hasattr(app.state, "methods_by_path"):
+        app.state.methods_by_path = {}
+    paths: dict[str, set[str]] = app.state.methods_by_path
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            paths.setdefault(prefix + route.path, set()).update(route.methods or ())
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """RFC 9110, section 15.5.6: a 405 tells what may be asked instead."""
+    paths: dict[str, set[str]] = request.app.state.methods_by_path
+    asked = request.scope["path"]
+    if asked in paths:
+        return sorted(paths[asked])
+    # Only here, where somebody errs, so that it may take its time.
+    return sorted(set().union(*(paths[path] for path in paths if compile_path(path)[0].match(asked))))
 
 
 async def _on_validation_error(_request: Request, error: Exception) -> Response:

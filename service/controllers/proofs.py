@@ -96,9 +96,12 @@ class EntryProofView(View):
 
 @router.get(
     "/wallets/{wallet_id}/proof",
+    operation_id="get_wallet_proof",
     response_model=WalletProofView,
     responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
     summary="Proof of a wallet's head",
+    description="A signed checkpoint, the wallet's place in it, and all entries since: enough to check the balance "
+    "without us.",
 )
 async def prove_wallet(
     wallet_id: WalletId,
@@ -127,9 +130,11 @@ async def prove_wallet(
 
 @router.get(
     "/wallets/{wallet_id}/transactions/{entry_id}/proof",
+    operation_id="get_entry_proof",
     response_model=EntryProofView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="Proof of an entry",
+    description="The entry, and what leads from it to the next checkpoint.",
 )
 async def prove_entry(
     wallet_id: WalletId,

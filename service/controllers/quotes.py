@@ -66,7 +66,7 @@ class QuoteView(View):
         examples=["149.5"],
     )
     rate_source: str = Field(examples=["table"])
-    rate_as_of: str
+    rate_as_of: str = Field(json_schema_extra={"format": "date-time"})
     margin_bp: int = Field(ge=0, description="What the house keeps, in hundredths of a per cent", examples=[50])
     conversion_id: str | None = Field(description="That of the conversion that used it", examples=[None])
     expires_at: str
@@ -89,6 +89,7 @@ class QuoteView(View):
         Unavailable,
     ),
     summary="Ask what an amount brings in another currency",
+    description="Good for one conversion until `expires_at`. Nothing moves, so no key is needed.",
 )
 async def make_quote(
     body: QuoteRequest, user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
@@ -109,6 +110,7 @@ async def make_quote(
     response_model=QuoteView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One quote; one that was not used is forgotten after a day",
+    description="One's own: used, expired or still good.",
 )
 async def get_quote(quote_id: _QuoteId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]) -> Response:
     return _shape(await quotes.get_quote(quote_id, user.user_id))

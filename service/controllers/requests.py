@@ -1,20 +1,30 @@
-"""Reading requests strictly: JSON without duplicate keys or strange numbers, bodies within a limit."""
+"""Reading requests strictly: JSON without duplicate keys or strange numbers, limits, known parameters."""
 
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NoReturn, get_origin
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+
+from service.errors import Malformed
 
 # Far above any real order; what is larger is a mistake or an attack.
 BODY_LIMIT_BYTES = 64 * 1024
 # 500 transfers with all that each may carry are within it, as long as their texts are ASCII.
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
+# Ours have four levels at most. Deep ones cost more to look at than to send.
+_DEPTH_LIMIT = 32
+# Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
+_PARAMETERS_LIMIT = 100
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 class StrictModel(BaseModel):
@@ -63,29 +73,80 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         has_body = self.body_field is not None
+        may_repeat = dict(self._query_parameters())
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
+            if query := request.scope["query_string"]:
+                _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):
                 raise HTTPException(_WRONG_MEDIA_TYPE)
             return await handle(strict)
 
         return handle_strictly
 
+    def _query_parameters(self) -> Iterator[tuple[str, bool]]:
+        """Name by name what the route takes, and whether it may be given several times."""
+        for parameter in (self.openapi_extra or {}).get("parameters", ()):
+            if parameter["in"] == "query":
+                yield parameter["name"], False
+        yield from self._parameters_of(self.dependant)
+
+    def _parameters_of(self, dependant: Dependant) -> Iterator[tuple[str, bool]]:
+        for field in dependant.query_params:
+            model = field.field_info.annotation
+            if not isinstance(model, type) or not issubclass(model, BaseModel):
+                raise TypeError(f"{self.path}: take query parameters by a model, as other routes do")
+            for name, info in model.model_fields.items():
+                yield info.alias or name, get_origin(info.annotation) in (tuple, list)
+        for dependency in dependant.dependencies:
+            yield from self._parameters_of(dependency)
+
 
 class LargeBodyRoute(StrictRoute):
     request_class = LargeBodyRequest
 
 
+def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> None:
+    """Raises for what two readers could read differently, and for what the route would not look at."""
+    try:
+        names = [
+            name
+            for name, _ in parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS_LIMIT
+            )
+        ]
+    except ValueError as error:
+        # UnicodeDecodeError is one too: what is percent-encoded is no UTF-8.
+        raise Malformed("The query string has to be percent-encoded UTF-8, with 100 parameters at most") from error
+    found = [("extra_forbidden", "Not a parameter of this route", name) for name in names if name not in may_repeat]
+    found += [
+        ("repeated", "Send it once only", name)
+        for name, repeats in may_repeat.items()
+        if not repeats and names.count(name) > 1
+    ]
+    if found:
+        raise RequestValidationError(
+            [{"type": code, "loc": ("query", name), "msg": message} for code, message, name in found]
+        )
+
+
 def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json"
+    """As it is and in UTF-8, which JSON always is (RFC 8259, section 8.1): nothing is unpacked or converted."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return False
+    media_type, *parameters = request.headers.get("content-type", "").lower().split(";")
+    if media_type.strip() != "application/json":
+        return False
+    charsets = [value for name, _, value in (p.strip().partition("=") for p in parameters) if name == "charset"]
+    return all(charset.strip('"') in _CHARSETS for charset in charsets)
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     """Parses RFC 8259 JSON; raises json.JSONDecodeError for whatever two readers could read differently.
 
-    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting.
+    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting
+    beyond 32 levels.
     """
     try:
         text = body.decode("utf-8")
@@ -93,6 +154,9 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
         if "\\u" in text:
             # An escaped lone surrogate is no text: nothing after this point could store or show it.
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        # Whatever has few brackets cannot be deep, and is nearly everything.
+        if text.count("[") + text.count("{") > _DEPTH_LIMIT:
+            _refuse_depth(parsed)
     except json.JSONDecodeError:
         raise
     except UnicodeError:
@@ -102,6 +166,17 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from None
     return parsed
+
+
+def _refuse_depth(parsed: Any) -> None:  # noqa: ANN401 JSON can be anything
+    """Level by level, without a call for each."""
+    level = [parsed]
+    for _ in range(_DEPTH_LIMIT + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for children in inner for child in children]
+        if not inner:
+            return
+    raise ValueError("nested too deeply")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -166,6 +166,7 @@ async def reverse_adjustment(
     response_model=ReversalView,
     responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One reversal (admin)",
+    description="What was taken back, and what the house had to bear.",
 )
 async def get_reversal(
     reversal_id: _ReversalId, _user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)]

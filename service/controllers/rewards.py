@@ -36,6 +36,7 @@ class RewardView(View):
     response_model=PageView[RewardView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The points that one has earned, newest operation first",
+    description="By operation: how many points, and which rules gave them.",
 )
 async def list_rewards(
     query: Annotated[PageQuery, Query()],

@@ -3,16 +3,27 @@
 from collections import defaultdict
 from typing import Any, Generic, TypeVar
 
-from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from service.domain.entries import Direction, EntryType
 from service.domain.wallets import Freeze, WalletStatus
-from service.errors import PROBLEM_MEDIA_TYPE, Unauthenticated, WalletServiceError, problem_document
+from service.errors import PROBLEM_MEDIA_TYPE, WalletServiceError, problem_document
 
 _Row = TypeVar("_Row")
 _TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
-_PROBLEM = "Problem"
+# The name of the schema that all errors refer to.
+PROBLEM = "Problem"
+
+
+class InSchema:
+    """Keywords for the JSON schema of a type whose own validator pydantic cannot look into."""
+
+    def __init__(self, **keywords: str | int | dict[str, Any]) -> None:
+        self._keywords = keywords
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(core_schema) | self._keywords
 
 
 class View(BaseModel):
@@ -157,28 +168,7 @@ def _response(errors: list[type[WalletServiceError]]) -> dict[str, Any]:
         error.code: {"summary": error.title, "value": problem_document(error(), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
         for error in errors
     }
-    response: dict[str, Any] = {
+    return {
         "description": ", or: ".join(error.title for error in errors),
-        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{_PROBLEM}"}, "examples": examples}},
+        "content": {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{PROBLEM}"}, "examples": examples}},
     }
-    if any(issubclass(error, Unauthenticated) for error in errors):
-        response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-    return response
-
-
-def declare_problems(app: FastAPI) -> None:
-    """Puts the schema that problem_responses points to into the document.
-
-    FastAPI would do it for a response's `model`, but under application/json, which problems are not.
-    """
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs"))
-        schemas[_PROBLEM] = schema
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives

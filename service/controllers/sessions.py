@@ -115,6 +115,7 @@ async def log_out_everywhere(
     response_model=PageView[SessionView],
     responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
     summary="One's sessions that are not over, newest first",
+    description="Each is a login on one device; end one of them where it is not known.",
 )
 async def list_sessions(
     query: Annotated[PageQuery, Query()],

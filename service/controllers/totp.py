@@ -108,6 +108,7 @@ class RecoveryCodesView(View):
     response_model=TotpView,
     responses=problem_responses(Unauthenticated),
     summary="Whether one has an authenticator app, and how many recovery codes are left",
+    description="`pending` until a code of the app was sent, `none` without one.",
 )
 async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
@@ -115,10 +116,13 @@ async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)
 
 @router.post(
     "/me/totp",
+    operation_id="begin_totp",
     status_code=201,
     response_model=TotpSecretView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
+    description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
+    "count yet.",
 )
 async def begin_enrolment(
     body: PasswordAgain, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
@@ -129,9 +133,12 @@ async def begin_enrolment(
 
 @router.post(
     "/me/totp/confirm",
+    operation_id="confirm_totp",
     response_model=RecoveryCodesView,
     responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
+    description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
+    "codes: they are shown once.",
 )
 async def activate(
     body: ActivationRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
@@ -144,6 +151,7 @@ async def activate(
     response_model=RecoveryCodesView,
     responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Ten new recovery codes; the old ones hold no more",
+    description="With a code of the app or one of the old recovery codes.",
 )
 async def renew_recovery_codes(
     body: CodeRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
@@ -154,9 +162,11 @@ async def renew_recovery_codes(
 # Not DELETE: its body means nothing (RFC 9110, section 9.3.5), proxies may drop it, and a password belongs in no URL.
 @router.post(
     "/me/totp/disable",
+    operation_id="disable_totp",
     response_model=TotpView,
     responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
     summary="Give the app up, with the password and a code",
+    description="Codes for large payments are mailed again.",
 )
 async def disable(
     body: DisablingRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources

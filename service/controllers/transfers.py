@@ -116,7 +116,7 @@ class TransferResult(View):
 
 
 class TransferBatchView(View):
-    id: str
+    id: str = Field(examples=["bat_0198c0ffee0070008000000000000001"])
     mode: BatchMode
     accepted: int
     refused: int
@@ -144,6 +144,8 @@ _PROBLEMS = problem_responses(
         202: {"model": TransferReceipt, "description": "Above the step-up amount: held until it is confirmed"},
     },
     summary="Transfer money to another wallet or to a person",
+    description="From a wallet of one's own, to `to_wallet_id` or to whom `to_email` belongs, in one currency and "
+    "at once. Above the step-up amount it answers 202 and waits for a code.",
 )
 async def request_transfer(
     body: TransferRequest,
@@ -191,6 +193,7 @@ async def request_transfers(
     response_model=TransferView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One transfer that one sent or got",
+    description="For both sides; what a third person asks for is 404.",
 )
 async def get_transfer(
     transfer_id: _TransferId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
@@ -203,6 +206,7 @@ async def get_transfer(
     response_model=PageView[TransferView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The transfers that one sent, newest first",
+    description="By status, currency, category and time. What one received is among the wallet's transactions.",
 )
 async def list_transfers(
     query: Annotated[OperationsQuery, Query()],

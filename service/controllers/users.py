@@ -38,6 +38,7 @@ _AT_PARAMETER = {
     "in": "query",
     "required": False,
     "schema": AtQuery.model_json_schema()["properties"]["at"],
+    "description": AtQuery.model_fields["at"].description,
 }
 
 
@@ -84,9 +85,11 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
 
 @router.get(
     "/users/{user_id}/transactions",
+    operation_id="list_user_transactions",
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="The entries of all of one's wallets, newest first",
+    description="As of one wallet, and by `currency` too. `user_id` has to be one's own.",
 )
 async def list_transactions(
     user_id: UserId,
@@ -107,6 +110,7 @@ async def list_transactions(
     response_model=UserView,
     responses=problem_responses(Unauthenticated, AccountDeactivated),
     summary="Oneself",
+    description="As the account is now: roles in a token may be older.",
 )
 async def get_me(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
     return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")

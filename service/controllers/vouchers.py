@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, OptionalIdempotencyKey, claim_key, require
-from service.controllers.operations import Amount, printable, respond
+from service.controllers.operations import Amount, Printable, respond
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
@@ -51,8 +51,8 @@ admin_router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"
 _STOCK_LIMIT: Final = 1_000_000_000
 
 _VoucherId = Annotated[str, Path(max_length=64, examples=["vch_0198c0ffee0070008000000000000001"])]
-_Title = Annotated[str, Field(min_length=1, max_length=100, examples=["A cup of coffee"]), AfterValidator(printable)]
-_Description = Annotated[str, Field(max_length=1000), AfterValidator(printable)]
+_Title = Annotated[str, Field(min_length=1, max_length=100, examples=["A cup of coffee"]), *Printable]
+_Description = Annotated[str, Field(max_length=1000), *Printable]
 _PerUserLimit = Annotated[int, Field(ge=1, le=_STOCK_LIMIT, description="How often one person may redeem it")]
 
 
@@ -197,6 +197,7 @@ _KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *
         InsufficientFunds,
     ),
     summary="Redeem points for a voucher's code",
+    description="At once, and once for each key. The code is in the answer and among one's redemptions.",
 )
 async def redeem_voucher(
     voucher_id: _VoucherId,
@@ -205,7 +206,9 @@ async def redeem_voucher(
     resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /vouchers/redeem", {"voucher_id": voucher_id})
-    answer = await vouchers.redeem_voucher(resources.ledger, user.requester, voucher_id, claim, correlation_id.get())
+    answer = await vouchers.redeem_voucher(
+        resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
+    )
     return _uncached(respond(answer))
 
 
@@ -214,6 +217,7 @@ async def redeem_voucher(
     response_model=PageView[VoucherView],
     responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="What can be redeemed now, newest first",
+    description="Active, within their time and in stock.",
 )
 async def list_redeemable_vouchers(
     query: Annotated[PageQuery, Query()],
@@ -230,6 +234,7 @@ async def list_redeemable_vouchers(
     response_model=VoucherView,
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One voucher, redeemable or not",
+    description="With how many are left.",
 )
 async def get_voucher(
     voucher_id: _VoucherId, _user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
@@ -242,6 +247,7 @@ async def get_voucher(
     response_model=PageView[RedemptionView],
     responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="The vouchers that one has redeemed, newest first",
+    description="With their codes.",
 )
 async def list_redemptions(
     query: Annotated[PageQuery, Query()],
@@ -249,8 +255,10 @@ async def list_redemptions(
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
-    found = await vouchers.list_redemptions(user.user_id, before_id=page.position, limit=page.limit_and_one)
-    return _uncached(page_of(found, page, lambda redemption: redemption.id, redemption_view))
+    found = await vouchers.list_redemptions(
+        user.user_id, resources.settings, before_id=page.position, limit=page.limit_and_one
+    )
+    return _uncached(page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown)))
 
 
 @router.get(
@@ -258,11 +266,15 @@ async def list_redemptions(
     response_model=RedemptionView,
     responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One redemption with its code, for its owner",
+    description="Somebody else's is 404.",
 )
 async def get_redemption(
-    redemption_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
+    redemption_id: Annotated[str, Path(max_length=64)],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
 ) -> Response:
-    return _uncached(_json(redemption_view(await vouchers.get_redemption(redemption_id, user.user_id))))
+    shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
+    return _uncached(_json(redemption_view(*shown)))
 
 
 @admin_router.post(
@@ -271,6 +283,7 @@ async def get_redemption(
     response_model=KeptVoucherView,
     responses=problem_responses(*_KEEPING_PROBLEMS),
     summary="Put a voucher into the catalogue",
+    description="A key is not needed; with one, a repetition does not make a second voucher.",
 )
 async def create_voucher(
     body: VoucherRequest,
@@ -288,6 +301,8 @@ async def create_voucher(
     response_model=KeptVoucherView,
     responses=problem_responses(NotFound, VoucherStockTooLow, *_KEEPING_PROBLEMS),
     summary="Change a voucher; its stock by so many more or fewer",
+    description="Only what is sent changes. Stock is counted up or down by `add_stock`, so that what is being "
+    "redeemed meanwhile counts.",
 )
 async def update_voucher(
     voucher_id: _VoucherId,
@@ -309,6 +324,7 @@ async def update_voucher(
     response_model=PageView[KeptVoucherView],
     responses=problem_responses(InvalidCursor, Forbidden, *_READING_PROBLEMS),
     summary="All vouchers, newest first",
+    description="Inactive, sold out and past ones too.",
 )
 async def list_vouchers(
     query: Annotated[PageQuery, Query()],

@@ -10,7 +10,15 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import AnyCurrency
-from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
+from service.controllers.pagination import (
+    CategoryFilter,
+    CreatedFrom,
+    CreatedTo,
+    PageQuery,
+    QueryTime,
+    open_page,
+    page_of,
+)
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import EntryView, PageView, WalletAtView, WalletView, problem_responses
@@ -51,7 +59,7 @@ def _refuse_other_than_digits(text: Any) -> Any:  # noqa: ANN401 anything may co
 
 
 _Text = Annotated[str, Field(min_length=1, max_length=64)]
-_QueryAmount = Annotated[int, BeforeValidator(_refuse_other_than_digits), Field(ge=1, le=MAX_AMOUNT_MINOR)]
+_QueryAmount = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MINOR), BeforeValidator(_refuse_other_than_digits)]
 
 
 class EntriesQuery(PageQuery):
@@ -60,17 +68,13 @@ class EntriesQuery(PageQuery):
     type: Annotated[
         tuple[EntryType, ...], Field(max_length=len(EntryType), description="One of these", examples=[["WITHDRAWAL"]])
     ] = ()
-    category: Annotated[_Text | None, Field(examples=["rent"])] = None
-    direction: Direction | None = None
+    category: CategoryFilter = None
+    direction: Annotated[Direction | None, Field(description="`credit` came in, `debit` went out")] = None
     status: Annotated[
         _Text | None, Field(description="What the operation had come to by this entry", examples=["success"])
     ] = None
-    created_from: Annotated[
-        QueryTime | None, Field(description="At this time or later", examples=["2026-01-01T00:00:00Z"])
-    ] = None
-    created_to: Annotated[
-        QueryTime | None, Field(description="Before this time", examples=["2026-02-01T00:00:00Z"])
-    ] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
     reference: Annotated[
         _Text | None, Field(description="The operation", examples=["wdr_0198c0ffee0070008000000000000001"])
     ] = None
@@ -133,9 +137,12 @@ async def get_wallet(
 
 @router.get(
     "/wallets/{wallet_id}/transactions",
+    operation_id="list_wallet_transactions",
     response_model=PageView[EntryView],
     responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
     summary="A wallet's entries, newest first",
+    description="Each movement with the balance before and after it. Rare matches over a long time may be refused "
+    "with `search_too_long`: take a shorter range.",
 )
 async def list_transactions(
     wallet_id: WalletId,
@@ -155,6 +162,7 @@ async def list_transactions(
     response_model=PageView[WalletView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's wallets, newest first",
+    description="One for each currency that one has opened, closed ones too.",
 )
 async def list_wallets(
     query: Annotated[PageQuery, Query()],
@@ -174,6 +182,7 @@ async def list_wallets(
         Malformed, Unauthenticated, AccountDeactivated, WalletExists, InvalidFields, Unavailable
     ),
     summary="Open a wallet in another currency",
+    description="Empty, and one for each currency. The first one came with the account.",
 )
 async def open_wallet(
     body: WalletRequest, user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)], resources: OpenResources

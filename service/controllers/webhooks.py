@@ -1,37 +1,72 @@
 """Where the bank reports to."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Header, Request
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictRoute, parse_json
-from service.errors import FieldError, InvalidFields, Malformed
+from service.controllers.schemas import View, problem_responses
+from service.errors import FieldError, InvalidFields, InvalidSignature, Malformed
 from service.services.bank_callbacks import CallbackPayload, receive_callback, verify_signature
 
 router = APIRouter(route_class=StrictRoute, tags=["Webhooks"])
 
+_EXAMPLE: Final[dict[str, Any]] = {
+    "type": "payment.settled",
+    "reference": "wdr_0198c0ffee0070008000000000000001",
+    "status": "success",
+    "amount": 10000,
+    "currency": "INR",
+    "bank_reference": "bank_5f0c3e1b9a7d4c2e",
+}
+
+
+class ReceivedView(View):
+    received: Literal[True] = Field(description="It is kept, and will be applied")
+
 
 @router.post(
     "/webhooks/bank-callback",
+    operation_id="receive_bank_callback",
+    response_model=ReceivedView,
+    responses=problem_responses(InvalidSignature),
     summary="The bank reports the outcome of an order",
     description="Signed as in Standard Webhooks 1.0.0. Kept once for each `webhook-id`, answered, then applied.",
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": CallbackPayload.model_json_schema()}},
-        }
+            "content": {"application/json": {"schema": CallbackPayload.model_json_schema(), "example": _EXAMPLE}},
+        },
+        "security": [{"bankSignature": []}],
     },
 )
 async def bank_callback(
     request: Request,
     resources: OpenResources,
-    webhook_id: Annotated[str | None, Header(alias="webhook-id")] = None,
-    webhook_timestamp: Annotated[str | None, Header(alias="webhook-timestamp")] = None,
-    webhook_signature: Annotated[str | None, Header(alias="webhook-signature")] = None,
+    webhook_id: Annotated[
+        str | None,
+        Header(alias="webhook-id", max_length=255, description="Of the message, the same each time that it is sent"),
+    ] = None,
+    webhook_timestamp: Annotated[
+        str | None,
+        Header(
+            alias="webhook-timestamp",
+            max_length=32,
+            description="Unix seconds; more than five minutes off is refused",
+        ),
+    ] = None,
+    webhook_signature: Annotated[
+        str | None,
+        Header(
+            alias="webhook-signature",
+            max_length=1024,
+            description="One or more, with spaces between: `v1,` and base64 of HMAC-SHA256 over id, time and body",
+        ),
+    ] = None,
 ) -> dict[str, Any]:
     body = await request.body()
     headers = {

@@ -38,6 +38,9 @@ class WithdrawalRequest(OrderRequest):
     response_model=WithdrawalView,
     responses=ORDER_PROBLEMS,
     summary="Withdraw money to an account at the bank",
+    description="The amount is held at once and answered with 202; the bank is asked afterwards. On success it "
+    "leaves, on failure it is available again. Above the step-up amount the withdrawal `requires_approval`: confirm "
+    "it with the code that was sent.",
 )
 async def request_withdrawal(
     body: WithdrawalRequest,
@@ -58,6 +61,7 @@ async def request_withdrawal(
     response_model=WithdrawalView,
     responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One withdrawal",
+    description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_withdrawal(
     withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
@@ -70,6 +74,7 @@ async def get_withdrawal(
     response_model=PageView[WithdrawalView],
     responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's withdrawals, newest first",
+    description="By status, currency, category and time of the request.",
 )
 async def list_withdrawals(
     query: Annotated[OperationsQuery, Query()],

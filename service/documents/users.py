@@ -20,10 +20,16 @@ class User(Document):
     token_version: int
     created_at: datetime
     updated_at: datetime
+    # What this admin did to other users: a guard that two who demote each other at once both write.
+    admin_deeds: int = 0
 
     class Settings:
         name = "users"
-        indexes: ClassVar = [IndexModel("email", name="email", unique=True)]
+        indexes: ClassVar = [
+            IndexModel("email", name="email", unique=True),
+            IndexModel([("roles", 1), ("_id", -1)], name="role_newest"),
+            IndexModel([("is_active", 1), ("_id", -1)], name="active_newest"),
+        ]
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",
             "required": ["_id", "email", "password_hash", "roles", "is_active", "token_version"],

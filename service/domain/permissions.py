@@ -35,6 +35,14 @@ class Permission(StrEnum):
     CATALOGUE_ADMIN = "catalogue:admin"
 
 
+class Role(StrEnum):
+    """A user has any of them together."""
+
+    USER = "user"
+    SERVICE = "service"
+    ADMIN = "admin"
+
+
 _OWN_MONEY = frozenset(
     {
         Permission.WALLETS_READ,
@@ -50,17 +58,16 @@ _OWN_MONEY = frozenset(
 _OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
 _SERVICES = frozenset({Permission.ADJUSTMENTS_READ, Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
 
-# A service has no profile: passwords and authenticator apps are people's, who have the role user besides.
 ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {
-        "user": _OWN_MONEY | _OWN_PROFILE,
-        "service": _OWN_MONEY | _SERVICES,
-        "admin": frozenset(Permission),
+        Role.USER: _OWN_MONEY | _OWN_PROFILE,
+        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _SERVICES,
+        Role.ADMIN: frozenset(Permission),
     }
 )
 
-# What a key of a service may be limited to.
-KEY_PERMISSIONS = ROLE_PERMISSIONS["service"]
+# What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in.
+KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE
 # What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
 # Reading what is one's own goes on until the token expires.
 LIVE_PERMISSIONS = frozenset(

@@ -5,10 +5,11 @@ from typing import Any
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from service.documents import ApiKeyDocument
+from service.documents import ApiKeyDocument, User
 from service.domain.api_keys import LAST_USE_PRECISION, ApiKey
 from service.domain.permissions import Permission
 from service.repositories.records import from_row, to_row
+from service.repositories.users import STANDING_FIELDS, Standing, standing_of
 
 
 async def insert(key: ApiKey, *, session: AsyncClientSession) -> None:
@@ -20,8 +21,27 @@ async def find(key_id: str, *, session: AsyncClientSession | None) -> ApiKey | N
     return _key(await ApiKeyDocument.get_pymongo_collection().find_one({"_id": key_id}, session=session))
 
 
-async def find_by_prefix(prefix: str) -> ApiKey | None:
-    return _key(await ApiKeyDocument.get_pymongo_collection().find_one({"prefix": prefix}))
+async def find_with_user(prefix: str) -> tuple[ApiKey, Standing | None] | None:
+    """The key and how its user stands, in one round trip: whoever comes with a key waits for it each time."""
+    found = await ApiKeyDocument.get_pymongo_collection().aggregate(
+        [
+            {"$match": {"prefix": prefix}},
+            {
+                "$lookup": {
+                    "from": User.Settings.name,
+                    "localField": "user_id",
+                    "foreignField": "_id",
+                    "pipeline": [{"$project": STANDING_FIELDS}],
+                    "as": "users",
+                }
+            },
+        ]
+    )
+    for row in await found.to_list():
+        users = row.pop("users")
+        key: ApiKey = from_row(ApiKey, row)
+        return key._replace(permissions=_permissions(row)), standing_of(users[0]) if users else None
+    return None
 
 
 async def find_newest(user_id: str | None, *, before_id: str | None, limit: int) -> list[ApiKey]:

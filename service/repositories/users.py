@@ -1,15 +1,33 @@
 """Queries on `users`."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import User
+from service.domain.identifiers import Prefix, first_id_at
+from service.domain.permissions import Role
 
 # Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
 _ONE_BATCH = 4096
+
+
+# From the moment that a user is made of to the making of their id; what is in between takes milliseconds.
+_ID_DELAY = timedelta(minutes=1)
+# Of a Standing, for those who look a user up beside something else.
+STANDING_FIELDS = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
+
+
+class UserFilter(NamedTuple):
+    """What the list is narrowed to; times are from (inclusive) and to (exclusive)."""
+
+    email: str | None = None
+    role: Role | None = None
+    is_active: bool | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
 
 
 class Standing(NamedTuple):
@@ -51,10 +69,13 @@ async def find(user_id: str) -> User | None:
     return await User.get(user_id)
 
 
-async def find_standing(user_id: str, *, session: AsyncClientSession | None) -> Standing | None:
-    fields = {"_id": 0, "roles": 1, "is_active": 1, "token_version": 1}
-    row = await User.get_pymongo_collection().find_one({"_id": user_id}, fields, session=session)
-    return None if row is None else Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
+async def find_standing(user_id: str, *, session: AsyncClientSession) -> Standing | None:
+    row = await User.get_pymongo_collection().find_one({"_id": user_id}, STANDING_FIELDS, session=session)
+    return None if row is None else standing_of(row)
+
+
+def standing_of(row: Mapping[str, Any]) -> Standing:
+    return Standing(tuple(row["roles"]), row["is_active"], row["token_version"])
 
 
 async def set_password(
@@ -89,3 +110,46 @@ async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -
         batch_size=_ONE_BATCH,
     )
     return {row["_id"]: row["token_version"] for row in await found.to_list()}
+
+
+async def find_in(user_id: str, *, session: AsyncClientSession) -> User | None:
+    return await User.get(user_id, session=session)
+
+
+async def find_newest(wanted: UserFilter, *, before_id: str | None, limit: int) -> list[User]:
+    """Newest first; `before_id` is the last one of the page before."""
+    equal = {"email": wanted.email, "roles": wanted.role, "is_active": wanted.is_active}
+    condition: dict[str, Any] = {name: value for name, value in equal.items() if value is not None}
+    ids: dict[str, str] = {}
+    times: dict[str, datetime] = {}
+    # Ids sort by time, so that the list's own index goes to where the range begins; the times themselves decide.
+    if wanted.created_from is not None:
+        ids["$gte"], times["$gte"] = first_id_at(Prefix.USER, wanted.created_from), wanted.created_from
+    if wanted.created_to is not None:
+        ids["$lt"], times["$lt"] = first_id_at(Prefix.USER, wanted.created_to + _ID_DELAY), wanted.created_to
+    if before_id is not None:
+        ids["$lt"] = min(before_id, ids.get("$lt", before_id))
+    if ids:
+        condition["_id"] = ids
+    if times:
+        condition["created_at"] = times
+    return await User.find(condition).sort("-_id").limit(limit).to_list()
+
+
+async def count_deed(admin_id: str, token_version: int, *, session: AsyncClientSession) -> bool:
+    """Writes the admin's document, so that nobody can change it in between; False where they are none any more."""
+    counted = await User.get_pymongo_collection().update_one(
+        {"_id": admin_id, "is_active": True, "roles": Role.ADMIN, "token_version": token_version},
+        {"$inc": {"admin_deeds": 1}},
+        session=session,
+    )
+    return counted.matched_count == 1
+
+
+async def change(user_id: str, changes: Mapping[str, Any], *, ends_tokens: bool, session: AsyncClientSession) -> User:
+    """The user afterwards, who was found in the same transaction."""
+    update = {"$set": dict(changes), "$inc": {"token_version": int(ends_tokens)}}
+    await User.get_pymongo_collection().update_one({"_id": user_id}, update, session=session)
+    changed = await User.get(user_id, session=session)
+    assert changed is not None, "a transaction sees what it found"  # noqa: S101 a snapshot is one moment
+    return changed

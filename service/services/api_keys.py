@@ -26,7 +26,7 @@ from service.domain.api_keys import (
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.permissions import Permission
+from service.domain.permissions import Permission, Role
 from service.errors import ApiKeyEnded, FieldError, InvalidFields, NotFound, Unauthenticated, UserIsNoService
 from service.repositories import api_keys as key_repository
 from service.repositories import audit_events as audit_repository
@@ -36,7 +36,6 @@ from service.services.audit_events import new_audit_event
 
 log = structlog.get_logger()
 
-SERVICE_ROLE = "service"
 # With 40 bits of prefix even the second try is one in a million among a million keys.
 _PREFIX_TRIES = 3
 
@@ -85,16 +84,16 @@ async def authenticate(text: str, uses: KeyUses) -> AccessToken:
     presented = read_key_text(text)
     if presented is None:
         raise Unauthenticated("The API key is not valid")
-    key, now = await key_repository.find_by_prefix(presented.prefix), utc_now()
-    if key is None or not key.fits(presented.secret_hash, now):
-        log.warning("api_key.refused", prefix=presented.prefix, reason="unknown" if key is None else "wrong_secret")
+    found, now = await key_repository.find_with_user(presented.prefix), utc_now()
+    if found is None or not found[0].fits(presented.secret_hash, now):
+        log.warning("api_key.refused", prefix=presented.prefix, reason="unknown" if found is None else "wrong_secret")
         raise Unauthenticated("The API key is not valid")
+    key, user = found
     status = key.status(now)
     if status is not KeyStatus.ACTIVE:
         log.warning("api_key.refused", api_key_id=key.id, reason=status)
         raise Unauthenticated(f"The API key is {status}")
-    user = await user_repository.find_standing(key.user_id, session=None)
-    if user is None or not user.is_active or SERVICE_ROLE not in user.roles:
+    if user is None or not user.is_active or Role.SERVICE not in user.roles:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
@@ -135,7 +134,7 @@ async def _insert(client: Client, key: ApiKey, request_id: str | None) -> None:
         user = await user_repository.find_standing(key.user_id, session=session)
         if user is None:
             raise NotFound(f"There is no user {key.user_id}")
-        if SERVICE_ROLE not in user.roles:
+        if Role.SERVICE not in user.roles:
             raise UserIsNoService(user_id=key.user_id)
         await key_repository.insert(key, session=session)
         await audit_repository.insert(event, session=session)

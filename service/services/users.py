@@ -76,7 +76,7 @@ async def register_user(
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
-    email = normal_email(order.email)
+    email = _normal_email(order.email)
     refuse_weak_password(order.password, email, (order.first_name, order.last_name))
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
@@ -197,11 +197,16 @@ async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
     normal: dict[str, str] = {}
     for email in emails:
         try:
-            normal[email] = normal_email(email)
+            normal[email] = _normal_email(email)
         except InvalidFields:
             continue
     ids = await user_repository.find_active_ids(list(normal.values()))
     return {email: ids[one] for email, one in normal.items() if one in ids}
+
+
+def address_of(email: str) -> str:
+    """As it is kept. Raises InvalidFields for what nobody could register with."""
+    return _normal_email(email)
 
 
 async def get_user(token: AccessToken) -> User:
@@ -226,7 +231,7 @@ async def may_now(token: AccessToken, permission: Permission) -> bool:
 
 async def _find_by_email(email: str) -> User | None:
     try:
-        return await user_repository.find_by_email(normal_email(email))
+        return await user_repository.find_by_email(_normal_email(email))
     except InvalidFields:
         # Nobody could register with it, so nobody has it; saying more than that would be of no use here.
         return None
@@ -235,12 +240,12 @@ async def _find_by_email(email: str) -> User | None:
 def account_name(email: str) -> str:
     """One for an account, however its e-mail is spelt; what nobody could register with is its own."""
     try:
-        return normal_email(email)
+        return _normal_email(email)
     except InvalidFields:
         return email.casefold()
 
 
-def normal_email(email: str) -> str:
+def _normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:
         # Special domains (.test, .local) are left to the mail server: an address there does nobody harm.

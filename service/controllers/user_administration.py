@@ -1,0 +1,172 @@
+"""Other people's accounts over HTTP, for admins."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from service.controllers.dependencies import OpenResources, require
+from service.controllers.operations import Reason
+from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import PageView, UserView, problem_responses
+from service.controllers.users import user_view
+from service.documents import User
+from service.domain.clock import to_rfc3339
+from service.domain.permissions import Permission, Role
+from service.errors import (
+    BodyTooLarge,
+    Forbidden,
+    InvalidCursor,
+    InvalidFields,
+    Malformed,
+    NotFound,
+    OwnAccount,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from service.services import user_administration
+from service.services.access_tokens import AccessToken
+from service.services.user_administration import UserFilter
+
+router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["User administration"])
+
+_UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]
+_Admin = Annotated[AccessToken, require(Permission.USERS_ADMIN)]
+_EMAIL_LENGTH_LIMIT = 254
+_REPEATABLE = "What is so already stays so, and answers 200 with the user. Nobody does it to their own account."
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "usr_0198c0ffee0070008000000000000001",
+    "email": "asha@example.com",
+    "first_name": "Asha",
+    "last_name": "Rao",
+    "roles": ["user"],
+    "is_active": False,
+    "created_at": "2026-02-24T12:34:56.789Z",
+    "updated_at": "2026-02-25T09:00:00.000Z",
+}
+
+
+def _each_once(roles: list[Role]) -> list[Role]:
+    if len(set(roles)) != len(roles):
+        raise PydanticCustomError("repeated", "Send each role once")
+    return roles
+
+
+class StandingChange(StrictModel):
+    reason: Annotated[Reason, Field(examples=["Asked for it on the telephone"])]
+
+
+class RolesRequest(StrictModel):
+    """In place of the roles before."""
+
+    roles: Annotated[
+        list[Annotated[Role, Field(strict=False)]],
+        Field(
+            min_length=1, max_length=len(Role), json_schema_extra={"uniqueItems": True}, examples=[["user", "service"]]
+        ),
+        AfterValidator(_each_once),
+    ]
+    reason: Annotated[Reason, Field(examples=["Integrates the shop"])]
+
+
+class UsersQuery(PageQuery):
+    email: Annotated[
+        str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
+    ] = None
+    role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
+    is_active: Annotated[bool | None, Field(description="false: who is deactivated")] = None
+    created_from: CreatedFrom = None
+    created_to: CreatedTo = None
+
+    @property
+    def wanted(self) -> UserFilter:
+        return UserFilter(self.email, self.role, self.is_active, self.created_from, self.created_to)
+
+
+class AdministeredUserView(UserView):
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    updated_at: str = Field(json_schema_extra={"format": "date-time"})
+
+
+_ERRORS = (Unauthenticated, Forbidden, InvalidFields)
+_CHANGE: dict[str, Any] = {
+    "response_model": AdministeredUserView,
+    "responses": problem_responses(
+        *_ERRORS, OwnAccount, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, Unavailable
+    ),
+}
+
+
+@router.get(
+    "/users",
+    response_model=PageView[AdministeredUserView],
+    responses=problem_responses(*_ERRORS, InvalidCursor),
+    summary="All users, newest first",
+    description="By e-mail, role, whether they are active, and the time of their registration.",
+)
+async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resources: OpenResources) -> Response:
+    page = open_page(query, resources.settings, "users", user.user_id, str)
+    found = await user_administration.list_users(query.wanted, before_id=page.position, limit=page.limit_and_one)
+    return page_of(found, page, lambda one: one.id, _view)
+
+
+@router.get(
+    "/users/{user_id}",
+    response_model=AdministeredUserView,
+    responses=problem_responses(*_ERRORS, NotFound),
+    summary="One user",
+    description="As the account is now.",
+)
+async def get_user(user_id: _UserId, _user: _Admin) -> Response:
+    return _shape(await user_administration.get_user(user_id))
+
+
+@router.post(
+    "/users/{user_id}/deactivate",
+    **_CHANGE,
+    summary="Shut somebody out",
+    description="Their tokens and API keys end at once. They can neither log in nor begin anything; what is under way "
+    f"ends as it would, and what comes back goes into their wallet. {_REPEATABLE}",
+)
+async def deactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
+    client = resources.databases.client
+    return _shape(await user_administration.deactivate_user(client, user, user_id, body.reason, correlation_id.get()))
+
+
+@router.post(
+    "/users/{user_id}/reactivate",
+    **_CHANGE,
+    summary="Let somebody in again",
+    description=f"They have to log in anew; API keys that were not revoked work again. {_REPEATABLE}",
+)
+async def reactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
+    client = resources.databases.client
+    return _shape(await user_administration.reactivate_user(client, user, user_id, body.reason, correlation_id.get()))
+
+
+@router.put(
+    "/users/{user_id}/roles",
+    **_CHANGE,
+    summary="Say which roles somebody has",
+    description=f"Where one is taken away, their tokens end at once; a new one is in the next token. {_REPEATABLE}",
+)
+async def set_roles(body: RolesRequest, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
+    client = resources.databases.client
+    return _shape(
+        await user_administration.set_roles(client, user, user_id, body.roles, body.reason, correlation_id.get())
+    )
+
+
+def _view(user: User) -> dict[str, Any]:
+    return user_view(user) | {"updated_at": to_rfc3339(user.updated_at)}
+
+
+def _shape(user: User) -> Response:
+    return Response(orjson.dumps(_view(user)), media_type="application/json")

@@ -1,0 +1,139 @@
+"""What admins do with other people's accounts."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.database import Client, run_in_transaction
+from service.documents import User
+from service.domain.audit_events import AuditAction
+from service.domain.clock import utc_now
+from service.domain.permissions import Role
+from service.errors import NotFound, OwnAccount, Unauthenticated
+from service.repositories import audit_events as audit_repository
+from service.repositories import users as user_repository
+from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
+from service.services.access_tokens import AccessToken
+from service.services.audit_events import new_audit_event
+from service.services.users import account_name
+
+log = structlog.get_logger()
+
+
+class _Deed(NamedTuple):
+    """What to set, what to account for, and whether it takes something away that tokens still say."""
+
+    action: AuditAction
+    changes: dict[str, Any]
+    details: dict[str, str]
+    ends_tokens: bool
+
+
+async def list_users(wanted: UserFilter, *, before_id: str | None, limit: int) -> list[User]:
+    """Newest first; `email` may be spelt in any way."""
+    if wanted.email is not None:
+        wanted = wanted._replace(email=account_name(wanted.email))
+    return await user_repository.find_newest(wanted, before_id=before_id, limit=limit)
+
+
+async def get_user(user_id: str) -> User:
+    """Raises NotFound."""
+    user = await user_repository.find(user_id)
+    if user is None:
+        raise NotFound(f"There is no user {user_id}")
+    return user
+
+
+async def deactivate_user(
+    client: Client, admin: AccessToken, user_id: str, reason: str, request_id: str | None
+) -> User:
+    """They can neither log in nor begin anything; what is under way ends as it would. Repeating it is harmless.
+
+    Raises OwnAccount, NotFound, Unauthenticated where the admin was demoted at the same time, Unavailable.
+    """
+    return await _turn(client, admin, user_id, False, reason, request_id)
+
+
+async def reactivate_user(
+    client: Client, admin: AccessToken, user_id: str, reason: str, request_id: str | None
+) -> User:
+    """Tokens from before stay ended. Repeating it is harmless. Raises what deactivate_user raises."""
+    return await _turn(client, admin, user_id, True, reason, request_id)
+
+
+async def set_roles(
+    client: Client, admin: AccessToken, user_id: str, roles: Sequence[Role], reason: str, request_id: str | None
+) -> User:
+    """In place of the roles before. Repeating it is harmless. Raises what deactivate_user raises."""
+
+    def decide(user: User) -> _Deed | None:
+        after = [role.value for role in Role if role in roles]
+        if set(after) == set(user.roles):
+            return None
+        details = {"roles": ",".join(after), "was_roles": ",".join(user.roles)}
+        taken_away = set(user.roles) - set(after)
+        return _Deed(AuditAction.USER_ROLES_CHANGED, {"roles": after}, details, bool(taken_away))
+
+    return await _administer(client, admin, user_id, decide, reason, request_id)
+
+
+async def _turn(
+    client: Client, admin: AccessToken, user_id: str, is_active: bool, reason: str, request_id: str | None
+) -> User:
+    def decide(user: User) -> _Deed | None:
+        if user.is_active == is_active:
+            return None
+        action = AuditAction.USER_REACTIVATED if is_active else AuditAction.USER_DEACTIVATED
+        return _Deed(action, {"is_active": is_active}, {}, not is_active)
+
+    return await _administer(client, admin, user_id, decide, reason, request_id)
+
+
+async def _administer(
+    client: Client,
+    admin: AccessToken,
+    user_id: str,
+    decide: Callable[[User], _Deed | None],
+    reason: str,
+    request_id: str | None,
+) -> User:
+    """The user as they stand afterwards.
+
+    Whoever does it is an admin still when it is done, so that there is one left always: nobody does it to themself,
+    and the admin's own document is written too. Of two who demote each other at once, one finds it changed.
+    """
+    if user_id == admin.user_id:
+        raise OwnAccount
+    now = utc_now()
+
+    async def do(session: AsyncClientSession) -> tuple[User, _Deed | None]:
+        user = await user_repository.find_in(user_id, session=session)
+        if user is None:
+            raise NotFound(f"There is no user {user_id}")
+        deed = decide(user)
+        if deed is None:
+            return user, None
+        if not await user_repository.count_deed(admin.user_id, admin.token_version, session=session):
+            raise Unauthenticated("The access token is no longer valid")
+        changed = await user_repository.change(
+            user_id, deed.changes | {"updated_at": now}, ends_tokens=deed.ends_tokens, session=session
+        )
+        event = new_audit_event(
+            deed.action,
+            actor_id=admin.user_id,
+            subject_id=user_id,
+            request_id=request_id,
+            reason=reason,
+            **deed.details,
+        )
+        await audit_repository.insert(event, session=session)
+        return changed, deed
+
+    user, deed = await run_in_transaction(client, do)
+    if deed is None:
+        log.info("user.unchanged", user_id=user_id)
+    else:
+        log.info(deed.action, user_id=user_id, by=admin.user_id)
+    return user
