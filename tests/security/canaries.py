@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
 import orjson
 from redis.asyncio import Redis
 
@@ -123,5 +122,3 @@ async def _collection(target: Target, name: str) -> bytes:
     """As BSON has it: texts as they are."""
     batches = target.world.databases.wallet[name].find_raw_batches()
     return b"".join([batch async for batch in batches])
-
-
