@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NEWMAN := scripts/postman/newman
 IN_STACK := $(BIN)/python -m scripts.stack exec --
 LOCK_COMMAND := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
 	--custom-compile-command "make lock" --quiet --output-file requirements.lock
@@ -87,6 +88,10 @@ checkpoint: install ## Seal and sign all wallets' heads now; the worker does it 
 verify-proof: install ## Check a proof offline: ARGS="wallet --key keys.json proof.json"; ARGS="--help" tells more
 	@$(BIN)/python -m scripts.verify_proof $(ARGS)
 
+.PHONY: rotate-keys
+rotate-keys: install ## Seal what is kept encrypted under the current key; ARGS="--check" or ARGS="--dry-run"
+	@$(IN_STACK) $(BIN)/python -m scripts.rotate_keys $(ARGS)
+
 .PHONY: shell
 shell: install ## A Python with await, and the stack's settings in its environment
 	@$(IN_STACK) $(BIN)/python -m asyncio
@@ -94,6 +99,10 @@ shell: install ## A Python with await, and the stack's settings in its environme
 .PHONY: bench
 bench: install ## Measure throughput against the plain design; ARGS="--help" tells more
 	@$(BIN)/python -m scripts.bench $(ARGS)
+
+.PHONY: postman
+postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman collection with Newman (needs Node.js); BASE_URL=... where it is not the stack here
+	@$(BIN)/python -m scripts.run_postman $(ARGS)
 
 ##### Checking
 
@@ -126,6 +135,11 @@ check: install ## What has to be clean before a commit: ruff, mypy, import-linte
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.export_openapi --check
 	@$(BIN)/hadolint Dockerfile && echo "hadolint: Dockerfile is clean"
+	@$(BIN)/python -m scripts.export_postman --check && echo "docs: the Postman collection is up to date"
+
+.PHONY: export-postman
+export-postman: install ## Write docs/wallet.postman_collection.json and its environment anew
+	@$(BIN)/python -m scripts.export_postman
 
 ##### Installing
 
@@ -147,8 +161,8 @@ lock: $(BIN)/uv ## Bring requirements.lock up to date with pyproject.toml; ARGS=
 	@$(LOCK_COMMAND) $(ARGS)
 
 .PHONY: clean
-clean: ## Remove .venv and the tools' caches; the stack's data stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache htmlcov .coverage
+clean: ## Remove .venv, Newman and the tools' caches; the stack's data stay
+	rm -rf $(VENV) $(NEWMAN)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache htmlcov .coverage
 
 # A quick second start: nothing is done until the lock changes.
 $(STAMP): requirements.lock $(BIN)/uv
@@ -173,6 +187,14 @@ $(BIN)/uv:
 	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(BIN)/python"; fi; \
 		$$pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
 	@[ -x $@ ]
+
+# npm writes this file when all is installed. The lock has hashes and no addresses: any registry may serve it.
+$(NEWMAN)/node_modules/.package-lock.json: $(NEWMAN)/package.json $(NEWMAN)/package-lock.json
+	@command -v npm >/dev/null || { echo "Newman needs Node.js 16 or newer with npm, and there is no npm here." \
+		"Install it (https://nodejs.org; on Debian and Ubuntu: apt install nodejs npm), then: make postman" >&2; exit 1; }
+	@echo "Installing Newman into $(NEWMAN)/node_modules"
+	@cd $(NEWMAN) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .env:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed to make .env; or copy .env.example by hand" >&2; exit 1; }

@@ -48,6 +48,8 @@ ADMIN_URL: Final = "WALLET_MONGO_ADMIN_URL"
 API: Final = "api"
 WORKER: Final = "worker"
 API_FACTORY: Final = "service.main:create_app"
+# uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
+HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"
 
 # uvicorn's own patience with open requests; what stops the API has to wait a little longer.
 GRACEFUL_STOP_S: Final = 10
@@ -161,8 +163,9 @@ class Stack:
             "--host", LOOPBACK,
             "--port", str(self.api_port),
             "--loop", "uvloop",
-            "--http", "httptools",
+            "--http", HTTP_PROTOCOL,
             "--no-access-log",
+            "--ws", "none",
             "--no-server-header",
             # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
             "--no-proxy-headers",

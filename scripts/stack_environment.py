@@ -93,7 +93,10 @@ def own_secrets(data_dir: Path) -> dict[str, str]:
     def make_key() -> str:
         return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
+    previous = folder / "jwt-secret-previous"
     return {
+        # There only while the key is rotated: see the README.
+        **({"WALLET_JWT_SECRET_PREVIOUS": previous.read_text().strip()} if previous.exists() else {}),
         "WALLET_JWT_SECRET": private_value(folder / "jwt-secret", lambda: secrets.token_urlsafe(JWT_SECRET_BYTES)),
         "WALLET_BANK_WEBHOOK_SECRET": private_value(folder / "bank-webhook-secret", make_webhook_secret),
         "WALLET_ENCRYPTION_KEY": private_value(folder / "encryption-key", make_key),

@@ -50,7 +50,7 @@ async def seed_demo_users(resources: Resources) -> list[Seeded]:
             await _ensure_wallet(user_id, currency, resources)
         wanted = demo_user.balances.items()
         balances = [StartingBalance(user_id, amount, currency) for currency, amount in wanted if amount]
-        await deposit_once(balances, resources.ledger)
+        await deposit_once(balances, resources.ledger, resources.settings)
         seeded.append(Seeded(demo_user, is_new))
     return seeded
 

@@ -19,6 +19,7 @@ from service.repositories import records as record_repository
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
 from service.services.settlement import apply_report
+from service.settings import Settings
 
 # The simulated bank never declines an account that ends like this.
 SOURCE: Final = "seed-account-success"
@@ -39,13 +40,13 @@ class StartingBalance(NamedTuple):
     currency: str
 
 
-async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger) -> int:
+async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger, settings: Settings) -> int:
     """Pays each balance in, once for each user and currency however often it is asked for; ready when all is settled.
 
     Side by side, so that they share the ledger's transactions. A run goes on where an earlier one was stopped,
     and a worker beside it may be faster at any step. Returns how many users keep another balance of an earlier run.
     """
-    requested = await asyncio.gather(*(_request(balance, ledger) for balance in balances))
+    requested = await asyncio.gather(*(_request(balance, ledger, settings) for balance in balances))
     ids = [operation_id for operation_id in requested if operation_id is not None]
     unpaid = [operation for operation in await _deposits(ids) if operation.status is not OperationStatus.SUCCESS]
     if unpaid:
@@ -59,13 +60,13 @@ async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger) -> i
     return len(balances) - len(ids)
 
 
-async def _request(balance: StartingBalance, ledger: Ledger) -> str | None:
+async def _request(balance: StartingBalance, ledger: Ledger, settings: Settings) -> str | None:
     """The id of the deposit, new or of an earlier run; None where that run paid in another amount."""
     order = Order(balance.amount, balance.currency, SOURCE, "seed", "Starting balance", {})
     fingerprint = sha256(json.dumps(order).encode()).hexdigest()
     claim = IdempotencyClaim(f"{balance.user_id}:seed-{balance.currency}", fingerprint, NEVER)
     try:
-        answer = await request_deposit(ledger, Requester(balance.user_id, None), order, claim, None)
+        answer = await request_deposit(ledger, Requester(balance.user_id, None), order, claim, None, settings)
     except IdempotencyKeyReused:
         return None
     body = json.loads(answer.body)
@@ -96,7 +97,7 @@ async def _pay(operations: Sequence[Operation]) -> dict[str, dict[str, Any]]:
 
 def _paid_order(operation: Operation) -> dict[str, Any]:
     now = utc_now()
-    order = BankOrder(operation.id, OrderKind.COLLECTION, operation.amount, operation.currency, operation.account)
+    order = BankOrder(operation.id, OrderKind.COLLECTION, operation.amount, operation.currency, SOURCE)
     row = journal_row(order, Behaviour.SUCCESS, now, 0)
     # Nothing to report later: the caller tells the ledger.
     del row["due_at"]

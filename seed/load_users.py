@@ -36,7 +36,7 @@ async def seed_load_users(
             names = {load_email(number): ("Load", f"User {number}") for number in numbers}
             user_ids = await ensure_users(resources.databases.client, names, password_hash, currency)
             balances = [StartingBalance(user_id, amount, currency) for user_id in user_ids]
-            kept = await deposit_once(balances, resources.ledger)
+            kept = await deposit_once(balances, resources.ledger, resources.settings)
         on_progress(len(numbers))
         return kept
 

@@ -182,13 +182,25 @@ async def set_up(settings: Settings) -> list[str]:
 
 
 async def _refuse_old_data(databases: Databases) -> None:
-    """Counters that are missing could not be made up for: what they should have counted is not known any more."""
+    """Counters that are missing could not be made up for: what they should have counted is not known any more.
+
+    And accounts that lie in clear, here and in every backup, are not made secret by sealing them late.
+    """
     if await databases.wallet["wallets"].find_one({"open_operations": {"$exists": False}}, {"_id": 1}) is not None:
         raise OldData(
             f"The database {databases.wallet.name} was written by version 0.1, whose wallets lack their counters. "
             "There is no way on from there: choose another WALLET_DATABASE, or for the embedded stack another "
             "WALLET_DATA_DIR, or remove the old data."
         )
+    for name in ("deposits", "withdrawals"):
+        # Ids are in the order of time, so that the oldest is the first.
+        oldest = await databases.wallet[name].find_one({}, {"account": 1}, sort=[("_id", 1)])
+        if oldest is not None and "account" in oldest:
+            raise OldData(
+                f"The database {databases.wallet.name} was written by version 0.2, which kept accounts at the bank in "
+                "clear. This version reads sealed ones only: choose another WALLET_DATABASE, or for the embedded "
+                "stack another WALLET_DATA_DIR, or remove the old data."
+            )
 
 
 async def _set_up_collection(database: Database, document: type[Document]) -> str:

@@ -4,6 +4,9 @@ WalletServiceError
 ├── Malformed                      400 malformed_request
 │   ├── BodyTooLarge               413 body_too_large
 │   ├── UnsupportedMediaType       415 unsupported_media_type
+│   ├── RequestTimeout             408 request_timeout
+│   ├── UriTooLong                 414 uri_too_long
+│   ├── HeadersTooLarge            431 headers_too_large
 │   ├── IdempotencyKeyMissing      400 idempotency_key_missing
 │   ├── IdempotencyKeyInvalid      400 idempotency_key_invalid
 │   └── InvalidCursor              400 invalid_cursor
@@ -127,6 +130,20 @@ class BodyTooLarge(Malformed):
 
 class UnsupportedMediaType(Malformed):
     code, http_status, title = "unsupported_media_type", 415, "The body has to be application/json"
+
+
+class RequestTimeout(Malformed):
+    """It came too slowly; the connection is closed after it."""
+
+    code, http_status, title = "request_timeout", 408, "The request took too long to arrive"
+
+
+class UriTooLong(Malformed):
+    code, http_status, title = "uri_too_long", 414, "The path and query are too long"
+
+
+class HeadersTooLarge(Malformed):
+    code, http_status, title = "headers_too_large", 431, "The headers are too many or too large"
 
 
 class IdempotencyKeyMissing(Malformed):

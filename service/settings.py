@@ -5,7 +5,8 @@ import binascii
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +15,20 @@ _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # 
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 _DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
 _DEVELOPMENT_CHECKPOINT_KEY = "ZGV2ZWxvcG1lbnQtb25seS1jaGVja3BvaW50LWtleSE="
+_DEVELOPMENT_SECRETS = frozenset(
+    {
+        _DEVELOPMENT_JWT_SECRET,
+        _DEVELOPMENT_WEBHOOK_SECRET,
+        _DEVELOPMENT_ENCRYPTION_KEY,
+        _DEVELOPMENT_CHECKPOINT_KEY,
+    }
+)
+# What production asks of each: as long as Standard Webhooks' shortest, and not made of a few bytes over and over. Of
+# 24 random ones hardly any two are the same.
+_WEAKEST_BYTES = 24
+_FEWEST_DIFFERENT_BYTES = 9
+# Where servers are. Their passwords are the servers' matter.
+ADDRESSES = ("mongo_url", "mongo_admin_url", "redis_url")
 # AES-256, and the seed of Ed25519.
 _KEY_BYTES = 32
 
@@ -91,6 +106,8 @@ class Settings(BaseSettings):
     password_reset_mails_per_hour: int = Field(3, ge=1, le=20)
     # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
     encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
+    # While keys are changed: the other one, which opens and does not seal.
+    encryption_key_previous: SecretStr | None = None
     # Where mails go while there is no mail server; in the data directory unless it is set.
     mailbox_file: str | None = None
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
@@ -179,6 +196,11 @@ class Settings(BaseSettings):
     # Networks whose X-Forwarded-For is believed, separated by commas.
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
 
+    # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
+    # Names that the service is called by, without a port; probes are answered under any. None: all names.
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
+
     log_json: bool | None = None
 
     @property
@@ -192,8 +214,14 @@ class Settings(BaseSettings):
 
     @property
     def root_key(self) -> bytes:
-        """The encryption key's 32 bytes."""
-        return _key_bytes(self.encryption_key)
+        """The current encryption key's 32 bytes."""
+        return key_bytes(self.encryption_key)
+
+    @property
+    def root_keys(self) -> tuple[bytes, ...]:
+        """Of the encryption keys 32 bytes each, the current one first."""
+        keys = (self.encryption_key, self.encryption_key_previous)
+        return tuple(key_bytes(key) for key in keys if key is not None)
 
     @property
     def jwt_secrets(self) -> tuple[str, ...]:
@@ -205,27 +233,39 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("jwt_secret_previous")
+    @field_validator("jwt_secret_previous", "encryption_key_previous", mode="before")
     @classmethod
-    def _nothing_is_no_secret(cls, secret: SecretStr | None) -> SecretStr | None:
-        """Docker Compose hands on an empty text for what is not set."""
-        return secret if secret is not None and secret.get_secret_value() else None
+    def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
+        # Compose hands on what is not set as empty text.
+        return key or None
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _split_networks(cls, networks: object) -> object:
         return [one.strip() for one in networks.split(",") if one.strip()] if isinstance(networks, str) else networks
 
-    @field_validator("encryption_key", "checkpoint_signing_key")
+    @field_validator("encryption_key", "encryption_key_previous", "checkpoint_signing_key")
     @classmethod
-    def _refuse_a_short_key(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
-        if len(_key_bytes(key)) != _KEY_BYTES:
+    def _refuse_a_short_key(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if key is not None and len(key_bytes(key)) != _KEY_BYTES:
             raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
 
     @property
     def checkpoint_seed(self) -> bytes:
-        return _key_bytes(self.checkpoint_signing_key)
+        return key_bytes(self.checkpoint_signing_key)
+
+    def _secrets(self) -> dict[str, str]:
+        """All of them that are set, by field: whatever is a SecretStr and not an address."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ADDRESSES}
+        return {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
+
+    @property
+    def addresses_without_password(self) -> list[str]:
+        """Servers that anybody on the network may use, by setting."""
+        given = {name: getattr(self, name) for name in ADDRESSES}
+        urls = {name: urlsplit(value.get_secret_value()) for name, value in given.items() if value is not None}
+        return [f"WALLET_{name.upper()}" for name, url in urls.items() if not url.password]
 
     @model_validator(mode="after")
     def _refuse_what_does_not_go_together(self) -> Self:
@@ -244,23 +284,30 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.env is Environment.PRODUCTION:
-            if self.jwt_secret.get_secret_value() == _DEVELOPMENT_JWT_SECRET:
-                raise ValueError("WALLET_JWT_SECRET has to be set in production")
-            if _DEVELOPMENT_JWT_SECRET in self.jwt_secrets:
-                raise ValueError("WALLET_JWT_SECRET_PREVIOUS must not be the development's in production")
-            if self.bank_webhook_secret.get_secret_value() == _DEVELOPMENT_WEBHOOK_SECRET:
-                raise ValueError("WALLET_BANK_WEBHOOK_SECRET has to be set in production")
-            if self.encryption_key.get_secret_value() == _DEVELOPMENT_ENCRYPTION_KEY:
-                raise ValueError("WALLET_ENCRYPTION_KEY has to be set in production")
-            if self.checkpoint_signing_key.get_secret_value() == _DEVELOPMENT_CHECKPOINT_KEY:
-                raise ValueError("WALLET_CHECKPOINT_SIGNING_KEY has to be set in production")
+            _refuse_weak_secrets(self._secrets())
         if any(len(secret.encode()) < 32 for secret in self.jwt_secrets):  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET and _PREVIOUS need at least 32 bytes (RFC 7518, section 3.2)")
         return self
 
 
-def _key_bytes(key: SecretStr) -> bytes:
-    """Nothing where the text is not base64."""
+def _refuse_weak_secrets(secrets: dict[str, str]) -> None:
+    """Those of development, which everybody can read; short and simple ones; and one that serves for two things."""
+    seen: dict[str, str] = {}
+    for field, secret in secrets.items():
+        name = f"WALLET_{field.upper()}"
+        if secret in _DEVELOPMENT_SECRETS:
+            raise ValueError(f"{name} has to be set in production: everybody knows the one of development")
+        # Of base64 the bytes count, or two spellings would pass for two secrets.
+        plain = key_bytes(SecretStr(secret.removeprefix("whsec_"))) or secret.encode()
+        if len(plain) < _WEAKEST_BYTES or len(set(plain)) < _FEWEST_DIFFERENT_BYTES:
+            raise ValueError(f"{name} is too weak for production: at least 24 random bytes")
+        other = seen.setdefault(plain.hex(), name)
+        if other != name:
+            raise ValueError(f"{name} and {other} have to be two different secrets")
+
+
+def key_bytes(key: SecretStr) -> bytes:
+    """What a key is of that is given in base64. Nothing where the text is not base64."""
     try:
         return base64.b64decode(key.get_secret_value(), validate=True)
     except (binascii.Error, ValueError):

@@ -19,6 +19,7 @@ from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, Rate
 from service.domain.rewards import EarningEvent, EarningRule, Settled
+from service.domain.sealed import SealedField
 from service.domain.step_up import CODE_TRIES, Challenge
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher
@@ -39,12 +40,15 @@ from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.sealing import seal
 from service.services.users import ensure_users
 from service.settings import Settings
 
 _Change = TypeVar("_Change", bound=OnOperation)
 
 PASSWORD = "violet-kettle-harbour-41"
+# Those of development, as the tests' stacks have them.
+_KEYS = Settings(_env_file=None)
 
 # A point for each minor unit that comes in.
 GENEROUS = Policy(earning_rules=(EarningRule("tests", EarningEvent.DEPOSIT, "INR", 1, 1, 1_000_000),))
@@ -152,12 +156,21 @@ async def fund_wallet(databases: Databases, wallet: Wallet, amount: int = 10_000
 
 
 def deposit_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestDeposit:
-    return RequestDeposit(**({"operation_id": new_id(Prefix.DEPOSIT)} | _order(wallet, amount) | overrides))
+    operation_id = new_id(Prefix.DEPOSIT)
+    account = sealed_account(operation_id)
+    return RequestDeposit(**({"operation_id": operation_id} | account | _order(wallet, amount) | overrides))
 
 
 def withdrawal_of(wallet: Wallet, amount: int = 1_000, **overrides: Any) -> RequestWithdrawal:
-    ids = {"operation_id": new_id(Prefix.WITHDRAWAL), "entry_id": new_id(Prefix.ENTRY)}
-    return RequestWithdrawal(**(ids | _order(wallet, amount) | overrides))
+    operation_id = new_id(Prefix.WITHDRAWAL)
+    ids = {"operation_id": operation_id, "entry_id": new_id(Prefix.ENTRY)}
+    return RequestWithdrawal(**(ids | sealed_account(operation_id) | _order(wallet, amount) | overrides))
+
+
+def sealed_account(operation_id: str) -> dict[str, Any]:
+    """An account at the bank as commands and records have it, under the key of development."""
+    sealed = seal(_KEYS, "bank-account-0001", SealedField.ACCOUNT, operation_id)
+    return {"account_sealed": sealed, "account_masked": "•••• 0001"}
 
 
 def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
@@ -172,7 +185,6 @@ def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
         "token_version": None,
         "amount": amount,
         "currency": wallet.currency,
-        "account": "bank-account-0001",
         "category": None,
         "description": None,
         "metadata": {},
@@ -182,7 +194,6 @@ def _order(wallet: Wallet, amount: int) -> dict[str, Any]:
 def transfer_of(sender: Wallet, recipient: Wallet | None, amount: int = 1_000, **overrides: Any) -> RequestTransfer:
     """To the recipient's wallet; to nobody, unless the overrides say to whom, where there is none."""
     order = _order(sender, amount)
-    del order["account"]
     fields = {
         "transfer_id": new_id(Prefix.TRANSFER),
         "wallet_id": sender.id,
@@ -460,6 +471,7 @@ async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
 
 def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:
     """With a key of its own."""
+    redemption_id = new_id(Prefix.REDEMPTION)
     now = utc_now()
     key = new_id(Prefix.TRANSACTION)
     fields: dict[str, Any] = {
@@ -469,8 +481,8 @@ def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemV
         "user_id": saver.user.id,
         "token_version": None,
         "voucher_id": voucher.id,
-        "redemption_id": new_id(Prefix.REDEMPTION),
+        "redemption_id": redemption_id,
         "entry_id": new_id(Prefix.ENTRY),
-        "code": f"CODE-{key}",
+        "code_sealed": seal(_KEYS, f"CODE-{key}", SealedField.VOUCHER_CODE, redemption_id),
     }
     return RedeemVoucher(**(fields | overrides))

@@ -9,6 +9,7 @@ import pyotp
 
 from service.database import Databases
 from service.domain.clock import utc_now
+from service.domain.step_up import Challenge
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.services.step_up import code_for
 from service.settings import Settings
@@ -92,7 +93,7 @@ async def payment_row(databases: Databases, payment: dict[str, Any]) -> dict[str
 async def right_code(databases: Databases, settings: Settings, payment: dict[str, Any]) -> str:
     """What the mail says, or would."""
     row = await payment_row(databases, payment)
-    return code_for(settings, payment["id"], row["challenge"]["nonce"])
+    return code_for(settings, payment["id"], Challenge(**row["challenge"]))
 
 
 def wrong_code(right: str) -> str:

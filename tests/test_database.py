@@ -38,6 +38,15 @@ class TestSetUp:
             await set_up(settings)
         assert admin[settings.database].list_collection_names() == ["wallets"]
 
+    async def test_refuses_accounts_in_clear(self, servers: Servers, admin: Admin) -> None:
+        settings = make_settings(servers)
+        admin[settings.database]["withdrawals"].insert_one(
+            {"_id": "wdr_of_version_0_2", "account": "bank-account-0001"}
+        )
+        with pytest.raises(OldData, match=r"version 0\.2"):
+            await set_up(settings)
+        assert admin[settings.database].list_collection_names() == ["withdrawals"]
+
     def test_makes_every_collection_with_its_indexes(self, settings: Settings, admin: Admin) -> None:
         for database, documents in ((settings.database, WALLET_DOCUMENTS), (settings.bank_database, BANK_DOCUMENTS)):
             for document in documents:

@@ -1,7 +1,9 @@
 """Settings: what production refuses, and what makes no sense anywhere."""
 
 import json
-from typing import Any
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any, get_args
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -9,49 +11,92 @@ from pydantic_settings import SettingsError
 
 from service.domain.limits import Limits
 from service.domain.rewards import EarningEvent, EarningRule
-from service.settings import EarningRuleSettings, Environment, Settings
+from service.settings import ADDRESSES, EarningRuleSettings, Environment, Settings
 from service.startup import policy_of
 
-_SECRET = SecretStr("x" * 40)
-_WEBHOOK_SECRET = SecretStr("whsec_" + "eA==" * 8)
-_ENCRYPTION_KEY = SecretStr("eHh4" * 10 + "eHg=")
-_SIGNING_KEY = SecretStr("A" * 43 + "=")
+
+def _key(number: int) -> str:
+    """32 bytes in base64, as random as tests need."""
+    return b64encode(sha256(b"%d" % number).digest()).decode()
+
+
+# What production takes; a new secret needs its own here.
+PRODUCTION: dict[str, Any] = {
+    "jwt_secret": SecretStr(sha256(b"jwt").hexdigest()),
+    "bank_webhook_secret": SecretStr("whsec_" + _key(1)),
+    "encryption_key": SecretStr(_key(2)),
+    "checkpoint_signing_key": SecretStr(_key(3)),
+}
+# What may be left out, but is looked at like the others where it is set.
+_OPTIONAL: dict[str, Any] = {
+    "encryption_key_previous": SecretStr(_key(4)),
+    "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
+}
+_SECRETS = PRODUCTION | _OPTIONAL
+
+
+def in_production(**changes: Any) -> Settings:
+    return Settings(_env_file=None, env=Environment.PRODUCTION, **(_SECRETS | changes))
 
 
 class TestProduction:
-    def test_refuses_the_secrets_of_development(self) -> None:
-        own = {
-            "jwt_secret": _SECRET,
-            "bank_webhook_secret": _WEBHOOK_SECRET,
-            "encryption_key": _ENCRYPTION_KEY,
-            "checkpoint_signing_key": _SIGNING_KEY,
-        }
-        for missing in own:
-            others: dict[str, Any] = {name: value for name, value in own.items() if name != missing}
-            with pytest.raises(ValidationError, match=f"WALLET_{missing.upper()} has to be set in production"):
-                Settings(_env_file=None, env=Environment.PRODUCTION, **others)
-
-    def test_takes_its_own(self) -> None:
-        settings = Settings(
-            _env_file=None,
-            env=Environment.PRODUCTION,
-            jwt_secret=_SECRET,
-            bank_webhook_secret=_WEBHOOK_SECRET,
-            encryption_key=_ENCRYPTION_KEY,
-            checkpoint_signing_key=_SIGNING_KEY,
-        )
+    def test_takes_its_own_secrets_and_all_of_them_are_known_here(self) -> None:
+        settings = in_production()
         assert settings.logs_as_json
+        found = {
+            name
+            for name, field in Settings.model_fields.items()
+            if field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+        }
+        # A server's address has its password in it: what is enough for one is for the server to say.
+        assert found - set(ADDRESSES) == set(_SECRETS)
+
+    @pytest.mark.parametrize("name", _SECRETS)
+    def test_refuses_the_secrets_of_development(self, name: str) -> None:
+        known = Settings.model_fields[name].default or Settings.model_fields["encryption_key"].default
+        with pytest.raises(ValidationError, match=f"WALLET_{name.upper()} has to be set in production"):
+            in_production(**{name: known})
+        without = {other: value for other, value in _SECRETS.items() if other != name}
+        if name in PRODUCTION:
+            with pytest.raises(ValidationError, match=f"WALLET_{name.upper()} has to be set in production"):
+                Settings(_env_file=None, env=Environment.PRODUCTION, **without)
+        else:
+            Settings(_env_file=None, env=Environment.PRODUCTION, **without)
+
+    @pytest.mark.parametrize("name", _SECRETS)
+    @pytest.mark.parametrize("weak", [b"", b"\0" * 32, b"changeme" * 4, b"ab" * 16], ids=repr)
+    def test_refuses_weak_ones(self, name: str, weak: bytes) -> None:
+        spelled = {"jwt_secret": weak.decode(), "bank_webhook_secret": "whsec_" + b64encode(weak).decode()}
+        if name in _OPTIONAL and not weak:
+            return
+        with pytest.raises(ValidationError, match=f"WALLET_{name.upper()}"):
+            in_production(**{name: SecretStr(spelled.get(name, b64encode(weak).decode()))})
+
+    def test_refuses_one_secret_for_two_things_however_it_is_written(self) -> None:
+        for name in ("checkpoint_signing_key", "encryption_key_previous", "jwt_secret"):
+            with pytest.raises(ValidationError, match="two different secrets"):
+                in_production(**{name: _SECRETS["encryption_key"]})
+        with pytest.raises(ValidationError, match="two different secrets"):
+            in_production(bank_webhook_secret=SecretStr("whsec_" + _key(2)))
+
+    def test_knows_servers_without_a_password(self) -> None:
+        addresses: dict[str, Any] = {
+            "mongo_url": SecretStr("mongodb://wallet:word@a:1,b:2/?replicaSet=rs0"),
+            "redis_url": SecretStr("redis://:word@a:1/0"),
+        }
+        assert in_production(**addresses).addresses_without_password == []
+        assert in_production().addresses_without_password == ["WALLET_MONGO_URL", "WALLET_REDIS_URL"]
 
     def test_shows_no_secret_when_printed(self) -> None:
-        settings = Settings(
-            _env_file=None,
-            jwt_secret=_SECRET,
-            encryption_key=_ENCRYPTION_KEY,
-            checkpoint_signing_key=_SIGNING_KEY,
-        )
+        settings = in_production()
         printed = repr(settings) + str(settings) + settings.model_dump_json()
-        for secret in ("x" * 40, _ENCRYPTION_KEY.get_secret_value(), _SIGNING_KEY.get_secret_value()):
-            assert secret not in printed
+        for secret in _SECRETS.values():
+            assert secret.get_secret_value() not in printed
+
+    def test_names_no_secret_in_what_it_refuses(self) -> None:
+        with pytest.raises(ValidationError) as refused:
+            in_production(jwt_secret=SecretStr("canary-" * 6))
+        assert "canary" not in str(refused.value)
 
 
 class TestLimits:
@@ -76,6 +121,11 @@ class TestSense:
         [
             {"bank_delay_min_s": 3.0, "bank_delay_max_s": 2.0},
             {"jwt_secret": SecretStr("short")},
+            {"jwt_secret_previous": SecretStr("short")},
+            {"refresh_token_lifetime_s": 0},
+            {"refresh_token_lifetime_s": 5, "session_lifetime_s": 4},
+            {"password_reset_lifetime_s": 3601},
+            {"password_reset_mails_per_hour": 0},
             {"encryption_key": SecretStr("eHh4" * 8)},
             {"encryption_key": SecretStr("x" * 44)},
             {"encryption_key": SecretStr("not base64, though 32 bytes long")},
@@ -97,6 +147,17 @@ class TestSense:
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             Settings(_env_file=None, **wrong)
+
+
+class TestSigningKeys:
+    def test_are_one_unless_another_is_on_its_way_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WALLET_JWT_SECRET", "x" * 40)
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40,)
+        # As Docker Compose hands on what is not set.
+        monkeypatch.setenv("WALLET_JWT_SECRET_PREVIOUS", "")
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40,)
+        monkeypatch.setenv("WALLET_JWT_SECRET_PREVIOUS", "y" * 40)
+        assert Settings(_env_file=None).jwt_secrets == ("x" * 40, "y" * 40)
 
 
 class TestEarningRules:

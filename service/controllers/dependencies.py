@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
-from hashlib import sha256
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -21,6 +20,7 @@ from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS, Permis
 from service.errors import PROBLEM_MEDIA_TYPE, AccountDeactivated, Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services import api_keys, users
 from service.services.access_tokens import AccessToken, verify_access_token
+from service.services.sealing import keyring_of
 from service.startup import Resources
 
 _KEY_HEADER = "Idempotency-Key"
@@ -177,4 +177,5 @@ def claim_key(resources: Resources, user_id: str, key: str, route: str, body: Ma
     """The key as this user's, for this very request: method, route and body in canonical form."""
     canonical = orjson.dumps([route, body], option=orjson.OPT_SORT_KEYS)
     expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)
-    return IdempotencyClaim(f"{user_id}:{key}", sha256(canonical).hexdigest(), expires_at)
+    fingerprint, *earlier = keyring_of(resources.settings).fingerprints(canonical)
+    return IdempotencyClaim(f"{user_id}:{key}", fingerprint, expires_at, tuple(earlier))

@@ -48,7 +48,9 @@ async def request_deposit(
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /deposits", body.model_dump())
     order = Order(body.amount, body.currency, body.source, body.category, body.description, body.metadata)
-    answer = await deposits.request_deposit(resources.ledger, user.requester, order, claim, correlation_id.get())
+    answer = await deposits.request_deposit(
+        resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings
+    )
     return respond(answer)
 
 

@@ -1,33 +1,76 @@
-"""What wraps every request: its id, one log line, and a plain 500 where the code has a defect.
+"""What wraps every request: its id, security headers, limits, one log line, a plain 500 where the code has a defect.
 
 Pure ASGI: one BaseHTTPMiddleware would halve the throughput.
 """
 
 import re
+from collections.abc import Collection
 from time import perf_counter
 
 import structlog
 from asgi_correlation_id import CorrelationIdMiddleware, correlation_id
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from service.controllers.problems import problem_response
 from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
-from service.errors import InternalError
-from service.settings import Settings
+from service.errors import HeadersTooLarge, InternalError, Malformed, UriTooLong, WalletServiceError
+from service.settings import Environment, Settings
 
 log = structlog.get_logger()
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
 _QUIET_PATHS = frozenset({"/health", "/livez", "/readyz"})
+# Ours need a few hundred bytes; proxies on the way refuse much more anyway.
+URI_LIMIT_BYTES = 8 * 1024
+HEADERS_LIMIT = 100
+
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # Answers are data: nothing in them is to be loaded, run or framed, whatever somebody makes a browser do with one.
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# Two years, as browsers' preload lists ask for.
+_HTTPS_ONLY = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID", "traceparent")
+_SHOWN_HEADERS = (
+    "X-Request-ID",
+    "Idempotent-Replayed",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "Content-Disposition",
+    "WWW-Authenticate",
+)
+_PREFLIGHT_HOLDS_S = 600
 
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What is added later is further out."""
     if has_rate_limits(settings):
         app.add_middleware(RateLimiting, settings=settings)
+    app.add_middleware(RequestLimits, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestLog)
-    # Added last, so outermost: everything inside knows the request's id.
+    if settings.cors_origins:
+        # No credentials: nobody is logged in here by a cookie.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=_METHODS,
+            allow_headers=_SENT_HEADERS,
+            expose_headers=_SHOWN_HEADERS,
+            max_age=_PREFLIGHT_HOLDS_S,
+        )
+    # Everything inside knows the request's id.
     app.add_middleware(
         CorrelationIdMiddleware,
         header_name="X-Request-ID",
@@ -35,6 +78,60 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
         validator=lambda sent: _SANE_REQUEST_ID.fullmatch(sent) is not None,
         transformer=None,
     )
+    app.add_middleware(SecurityHeaders, is_https_only=settings.env is Environment.PRODUCTION)
+
+
+class SecurityHeaders:
+    """Adds to every answer what it has not set itself."""
+
+    def __init__(self, app: ASGIApp, *, is_https_only: bool) -> None:
+        self._app = app
+        headers = _SECURITY_HEADERS | (_HTTPS_ONLY if is_https_only else {})
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        self._names = frozenset(name for name, _ in self._headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                sent = message.setdefault("headers", [])
+                own = self._names.intersection([name for name, _ in sent])
+                # Nearly no answer has one of its own.
+                added = [header for header in self._headers if header[0] not in own] if own else self._headers
+                message["headers"] = [*sent, *added]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class RequestLimits:
+    """Refuses what no client of ours sends, before anything looks at it: long addresses, many headers, other hosts."""
+
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Collection[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(host.encode() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem_response(refusal)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> WalletServiceError | None:
+        if len(scope["raw_path"]) + len(scope["query_string"]) > URI_LIMIT_BYTES:
+            return UriTooLong()
+        if len(scope["headers"]) > HEADERS_LIMIT:
+            return HeadersTooLarge()
+        if self._hosts and scope["path"] not in _QUIET_PATHS:
+            # Probes come by whatever address the machine has; everybody else knows a name.
+            named = [value.lower().partition(b":")[0] for name, value in scope["headers"] if name == b"host"]
+            if len(named) != 1 or named[0] not in self._hosts:
+                return Malformed("The Host header names another host")
+        return None
 
 
 class RequestLog:

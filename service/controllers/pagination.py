@@ -5,6 +5,7 @@ name, owner and filters. So a cursor cannot be made up, nor carried over to anot
 """
 
 import hmac
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Sequence
@@ -13,7 +14,16 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import orjson
 from fastapi import Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from service.errors import InvalidCursor
@@ -28,6 +38,7 @@ _LARGEST_LIMIT = 100
 _CURSOR_LENGTH_LIMIT = 256
 # Half of SHA-256 is beyond guessing, and keeps the cursor short.
 _SEAL_BYTES = 16
+_PLAIN_DIGITS = re.compile(r"-?[0-9]{1,19}")
 # What the service can have anything of, and far from where datetime overflows when time zones are taken off.
 _FIRST_YEAR, _LAST_YEAR = 1970, 2200
 
@@ -55,9 +66,20 @@ CategoryFilter = Annotated[
 
 
 class Query(BaseModel):
-    """Base of a route's query parameters: text is converted, but what is not known is refused."""
+    """Base of a route's query parameters: text is converted, but what is not known is refused.
+
+    Numbers are plain digits: pydantic alone would also take `+5`, ` 5`, `5.0` and `1_000`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_strange_digits(cls, sent: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 anything may come
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(sent, str) and kind in (int, int | None) and _PLAIN_DIGITS.fullmatch(sent) is None:
+            raise PydanticCustomError("int_parsing", "Send a whole number in plain digits")
+        return sent
 
 
 class PageQuery(Query):

@@ -70,7 +70,7 @@ class PasswordResetConfirmation(StrictModel):
 @router.post(
     "/me/password",
     response_model=TokensView,
-    responses=problem_responses(*_ASKING, Unauthenticated, AccountDeactivated, WrongPassword),
+    responses=problem_responses(*_ASKING, Unauthenticated, AccountDeactivated, WrongPassword, TooManyAttempts),
     summary="Change the password, and end all other sessions",
 )
 async def change_password(
@@ -82,9 +82,10 @@ async def change_password(
 
     A mail tells of it.
     """
-    tokens = await password_changes.change_password(
-        _locksmith(resources), user, body.current_password, body.new_password, correlation_id.get()
-    )
+    async with resources.login_guard.password_again(user.user_id):
+        tokens = await password_changes.change_password(
+            _locksmith(resources), user, body.current_password, body.new_password, correlation_id.get()
+        )
     return answer_tokens(tokens)
 
 

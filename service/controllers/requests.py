@@ -18,10 +18,13 @@ from service.errors import Malformed
 BODY_LIMIT_BYTES = 64 * 1024
 # 500 transfers with all that each may carry are within it, as long as their texts are ASCII.
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
+# Ours have four levels at most. Deep ones cost more to look at than to send.
+_DEPTH_LIMIT = 32
 # Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
 _PARAMETERS_LIMIT = 100
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 class StrictModel(BaseModel):
@@ -129,14 +132,21 @@ def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> Non
 
 
 def _is_json(request: Request) -> bool:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return media_type == "application/json"
+    """As it is and in UTF-8, which JSON always is (RFC 8259, section 8.1): nothing is unpacked or converted."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return False
+    media_type, *parameters = request.headers.get("content-type", "").lower().split(";")
+    if media_type.strip() != "application/json":
+        return False
+    charsets = [value for name, _, value in (p.strip().partition("=") for p in parameters) if name == "charset"]
+    return all(charset.strip('"') in _CHARSETS for charset in charsets)
 
 
 def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     """Parses RFC 8259 JSON; raises json.JSONDecodeError for whatever two readers could read differently.
 
-    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting.
+    That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting
+    beyond 32 levels.
     """
     try:
         text = body.decode("utf-8")
@@ -144,6 +154,9 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
         if "\\u" in text:
             # An escaped lone surrogate is no text: nothing after this point could store or show it.
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        # Whatever has few brackets cannot be deep, and is nearly everything.
+        if text.count("[") + text.count("{") > _DEPTH_LIMIT:
+            _refuse_depth(parsed)
     except json.JSONDecodeError:
         raise
     except UnicodeError:
@@ -153,6 +166,17 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from None
     return parsed
+
+
+def _refuse_depth(parsed: Any) -> None:  # noqa: ANN401 JSON can be anything
+    """Level by level, without a call for each."""
+    level = [parsed]
+    for _ in range(_DEPTH_LIMIT + 1):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [child for children in inner for child in children]
+        if not inner:
+            return
+    raise ValueError("nested too deeply")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -206,7 +206,9 @@ async def redeem_voucher(
     resources: OpenResources,
 ) -> Response:
     claim = claim_key(resources, user.user_id, key, "POST /vouchers/redeem", {"voucher_id": voucher_id})
-    answer = await vouchers.redeem_voucher(resources.ledger, user.requester, voucher_id, claim, correlation_id.get())
+    answer = await vouchers.redeem_voucher(
+        resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
+    )
     return _uncached(respond(answer))
 
 
@@ -253,8 +255,10 @@ async def list_redemptions(
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
-    found = await vouchers.list_redemptions(user.user_id, before_id=page.position, limit=page.limit_and_one)
-    return _uncached(page_of(found, page, lambda redemption: redemption.id, redemption_view))
+    found = await vouchers.list_redemptions(
+        user.user_id, resources.settings, before_id=page.position, limit=page.limit_and_one
+    )
+    return _uncached(page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown)))
 
 
 @router.get(
@@ -265,9 +269,12 @@ async def list_redemptions(
     description="Somebody else's is 404.",
 )
 async def get_redemption(
-    redemption_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
+    redemption_id: Annotated[str, Path(max_length=64)],
+    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    resources: OpenResources,
 ) -> Response:
-    return _uncached(_json(redemption_view(await vouchers.get_redemption(redemption_id, user.user_id))))
+    shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
+    return _uncached(_json(redemption_view(*shown)))
 
 
 @admin_router.post(

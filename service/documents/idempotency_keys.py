@@ -10,7 +10,7 @@ from service.documents.validation import TEXT, TIME
 
 
 class IdempotencyKey(Document):
-    """`_id` is the user's id and the key; `fingerprint` is a hash of method, route and canonical body."""
+    """`_id` is the user's id and the key; `fingerprint` is a keyed hash of method, route and canonical body."""
 
     id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId
     fingerprint: str

@@ -11,7 +11,7 @@ from service.domain.transfers import Transfer
 
 # Newest first for its owner: ids are UUIDv7, so that their order is that of creation.
 USER_NEWEST = IndexModel([("user_id", 1), ("_id", -1)], name="user_newest")
-_OPERATION: dict[str, Any] = validator_of(Operation, account=TEXT)
+_OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
 class Deposit(Document):

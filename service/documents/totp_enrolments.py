@@ -6,18 +6,20 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import COUNT, HASH, TEXT, TIME
+from service.documents.validation import COUNT, HASH, TEXT, TIME, validator_part
+from service.domain.sealed import Sealed
 
 
 class TotpEnrolment(Document):
-    """`sealed_secret` is AES-256-GCM bound to the user, empty without an enrolment; `recovery_hashes` are keyed hashes.
+    """`sealed_secret` opens for this user only, null without an enrolment; `recovery_hashes` are keyed hashes.
 
     The document outlives the enrolment: the tries counted until `tries_until` must not start anew with it.
     """
 
     id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; this is the user's id
     status: str
-    sealed_secret: bytes
+    secret_id: str
+    sealed_secret: dict[str, Any] | None
     last_step: int
     recovery_hashes: list[str]
     tries: int
@@ -32,11 +34,21 @@ class TotpEnrolment(Document):
         indexes: ClassVar[list[IndexModel]] = []
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",
-            "required": ["_id", "status", "sealed_secret", "last_step", "recovery_hashes", "tries", "tries_until"],
+            "required": [
+                "_id",
+                "status",
+                "secret_id",
+                "sealed_secret",
+                "last_step",
+                "recovery_hashes",
+                "tries",
+                "tries_until",
+            ],
             "properties": {
                 "_id": TEXT,
                 "status": {"enum": ["none", "pending", "active"]},
-                "sealed_secret": {"bsonType": "binData"},
+                "secret_id": {"bsonType": "string"},
+                "sealed_secret": {"anyOf": [validator_part(Sealed), {"bsonType": "null"}]},
                 "last_step": COUNT,
                 "recovery_hashes": {"bsonType": "array", "items": HASH},
                 "tries": COUNT,

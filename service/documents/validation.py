@@ -49,6 +49,7 @@ _SCALARS: dict[Any, dict[str, Any]] = {
     bool: {"bsonType": "bool"},
     int: AMOUNT,
     str: {"bsonType": "string"},
+    bytes: {"bsonType": "binData"},
     datetime: TIME,
 }
 

@@ -30,4 +30,4 @@ class RedemptionDocument(Document):
     class Settings:
         name = "redemptions"
         indexes: ClassVar = [USER_NEWEST, IndexModel("voucher_id", name="voucher")]
-        validator: ClassVar[dict[str, Any]] = validator_of(Redemption, cost=POSITIVE_AMOUNT, code=TEXT)
+        validator: ClassVar[dict[str, Any]] = validator_of(Redemption, cost=POSITIVE_AMOUNT)

@@ -5,11 +5,18 @@ from typing import NamedTuple
 
 
 class IdempotencyClaim(NamedTuple):
-    """`id` is user and key; `fingerprint` tells one request from another under the same key."""
+    """`id` is user and key; `fingerprint` tells one request from another under the same key.
+
+    `earlier_fingerprints` are what it was called under encryption keys before the current one.
+    """
 
     id: str
     fingerprint: str
     expires_at: datetime
+    earlier_fingerprints: tuple[str, ...] = ()
+
+    def is_of(self, fingerprint: str) -> bool:
+        return fingerprint == self.fingerprint or fingerprint in self.earlier_fingerprints
 
 
 class Answer(NamedTuple):

@@ -17,8 +17,11 @@ class KeyPurpose(StrEnum):
 
     STEP_UP_CODES = "wallet step-up codes 1"
     STEP_UP_HASHES = "wallet step-up hashes 1"
-    TOTP_SECRETS = "wallet totp secrets 1"
-    RECOVERY_CODES = "wallet recovery codes 1"
+    # From the user's own TOTP secret, not from the root key: that may change without taking the codes with it.
+    RECOVERY_CODES = "wallet recovery codes 2"
+    SEALED_FIELDS = "wallet sealed fields 1"
+    FINGERPRINTS = "wallet request fingerprints 1"
+    KEY_IDS = "wallet key ids 1"
     REFRESH_TOKENS = "wallet refresh tokens 1"
     PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
     REDIS_KEYS = "wallet redis keys 1"

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
 
 
@@ -50,7 +51,10 @@ OPEN_STATUSES = frozenset(OperationStatus) - FINAL_STATUSES
 
 
 class Operation(NamedTuple):
-    """A deposit or a withdrawal. `account` is the other side at the bank: its source or its destination."""
+    """A deposit or a withdrawal. `account` is the other side at the bank: its source or its destination.
+
+    What opens `account_sealed` is in the service; whatever shows an account shows `account_masked`.
+    """
 
     id: str
     type: OperationType
@@ -59,7 +63,8 @@ class Operation(NamedTuple):
     amount: int
     currency: str
     status: OperationStatus
-    account: str
+    account_sealed: Sealed
+    account_masked: str
     category: str | None
     description: str | None
     metadata: Mapping[str, str]
@@ -92,7 +97,7 @@ def operation_view(operation: Operation) -> dict[str, Any]:
         "amount": operation.amount,
         "currency": operation.currency,
         "wallet_id": operation.wallet_id,
-        account_field: mask_account(operation.account),
+        account_field: operation.account_masked,
         "category": operation.category,
         "description": operation.description,
         "metadata": operation.metadata,

@@ -9,9 +9,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import pyotp
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pyotp.exceptions import OTPVerificationError
+
+from service.domain.keys import KeyPurpose, derive_key
+from service.domain.sealed import Sealed
 
 ISSUER = "Wallet service"
 # 30 s before and after: a phone's clock, and the time that typing takes (RFC 6238, section 5.2).
@@ -25,9 +26,6 @@ _GROUP = 4
 # A million codes of which three fit at a time: five tries in 15 minutes make one in seven hundred a day.
 TRIES = 5
 TRIES_WINDOW = timedelta(minutes=15)
-
-# AES-GCM's own (NIST SP 800-38D, section 8.2). Random, and each key seals far fewer than 2^32 secrets.
-SEAL_NONCE_BYTES = 12
 
 _TOTP_CODE = re.compile(r"[0-9]{6}")
 
@@ -47,7 +45,9 @@ class Enrolment(NamedTuple):
 
     user_id: str
     status: TotpStatus
-    sealed_secret: bytes
+    # Another one for each secret: an earlier enrolment's code must not count for a later one.
+    secret_id: str
+    sealed_secret: Sealed | None
     last_step: int
     recovery_hashes: tuple[str, ...]
     tries: int
@@ -61,10 +61,6 @@ class Proof(NamedTuple):
 
     step: int | None = None
     recovery_hash: str | None = None
-
-
-class Unreadable(Exception):
-    """A sealed secret that the key does not open: another key, another user, or damage."""
 
 
 def otpauth_uri(secret: str, email: str) -> str:
@@ -92,27 +88,15 @@ def recovery_code(random_bytes: bytes) -> str:
     return "-".join(text[start : start + _GROUP] for start in range(0, len(text), _GROUP))
 
 
-def hash_recovery_code(key: bytes, user_id: str, code: str) -> str:
+def hash_recovery_code(secret: str, user_id: str, code: str) -> str:
     """Hyphens, white space and capitals do not matter.
 
     One HMAC and no argon2id: slow hashes are for passwords, which people choose and others guess. These are 80 random
-    bits, more than can be tried even by who has the key; and without it there is nothing to try against.
+    bits, more than can be tried even by who has the key; and without it there is nothing to try against. The key comes
+    from the app's secret, which is kept sealed: so a change of the encryption key takes no recovery codes with it.
     """
+    key = derive_key(secret.encode(), KeyPurpose.RECOVERY_CODES)
     return hmac.digest(key, f"{user_id}\0{_bare(code).upper()}".encode(), sha256).hex()
-
-
-def seal_secret(key: bytes, user_id: str, secret: str, nonce: bytes) -> bytes:
-    """Nonce and AES-256-GCM ciphertext, bound to the user: in somebody else's enrolment it does not open."""
-    return nonce + AESGCM(key).encrypt(nonce, secret.encode(), user_id.encode())
-
-
-def open_secret(key: bytes, user_id: str, sealed: bytes) -> str:
-    """Raises Unreadable."""
-    nonce, ciphertext = sealed[:SEAL_NONCE_BYTES], sealed[SEAL_NONCE_BYTES:]
-    try:
-        return AESGCM(key).decrypt(nonce, ciphertext, user_id.encode()).decode()
-    except (InvalidTag, ValueError) as error:
-        raise Unreadable(f"the secret of {user_id} does not open with this key") from error
 
 
 def _bare(code: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
 from service.domain.identifiers import Prefix
+from service.domain.sealed import Sealed
 from service.domain.transfers import balance_view
 from service.domain.wallets import Wallet
 
@@ -81,7 +82,7 @@ class Redemption(NamedTuple):
     voucher_id: str
     title: str
     cost: int
-    code: str
+    code_sealed: Sealed
     transaction_id: str
     request_id: str | None
     created_at: datetime
@@ -135,14 +136,14 @@ def kept_voucher_view(voucher: Voucher) -> dict[str, Any]:
     }
 
 
-def redemption_view(redemption: Redemption) -> dict[str, Any]:
-    """With the code: for its owner only."""
+def redemption_view(redemption: Redemption, code: str | None) -> dict[str, Any]:
+    """With the code: for its owner only. None where it is to be filled in later."""
     return {
         "id": redemption.id,
         "voucher_id": redemption.voucher_id,
         "title": redemption.title,
         "cost": redemption.cost,
-        "code": redemption.code,
+        "code": code,
         "wallet_id": redemption.wallet_id,
         "transaction_id": redemption.transaction_id,
         "redeemed_at": to_rfc3339(redemption.created_at),
@@ -150,5 +151,5 @@ def redemption_view(redemption: Redemption) -> dict[str, Any]:
 
 
 def redemption_receipt(redemption: Redemption, wallet: Wallet | None) -> dict[str, Any]:
-    """The answer to a redemption: with what is left."""
-    return redemption_view(redemption) | ({} if wallet is None else {"balance": balance_view(wallet)})
+    """The answer to a redemption: with what is left, and without the code, since it is kept with the key."""
+    return redemption_view(redemption, code=None) | ({} if wallet is None else {"balance": balance_view(wallet)})

@@ -170,7 +170,7 @@ class Batch:
         claim = command.claim
         known = None if claim is None else self._answers.get(claim.id)
         if claim is not None and known is not None:
-            if known.fingerprint != claim.fingerprint:
+            if not claim.is_of(known.fingerprint):
                 return Decided(None, None, IdempotencyKeyReused(), refused=True)
             return Decided(None, known.answer._replace(replayed=True), None, refused=False)
         outcome = _decide(command, self._state.on_top())

@@ -14,6 +14,7 @@ from service.domain.operations import (
     operation_view,
 )
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import (
@@ -46,7 +47,8 @@ class RequestOperation(PersonalCommand):
     operation_id: str
     amount: int
     currency: str
-    account: str
+    account_sealed: Sealed
+    account_masked: str
     category: str | None
     description: str | None
     metadata: Mapping[str, str]
@@ -296,7 +298,8 @@ def _new_operation(
         amount=command.amount,
         currency=command.currency,
         status=status,
-        account=command.account,
+        account_sealed=command.account_sealed,
+        account_masked=command.account_masked,
         category=command.category,
         description=command.description,
         metadata=command.metadata,

@@ -1,12 +1,13 @@
 """Vouchers: the catalogue that admins keep, and redeeming, which takes points and stock in one breath."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
 from service.domain.money import POINTS
+from service.domain.sealed import Sealed
 from service.domain.vouchers import (
     Availability,
     Redemption,
@@ -85,8 +86,7 @@ class RedeemVoucher(PersonalCommand):
     voucher_id: str
     redemption_id: str
     entry_id: str
-    # It is worth what the voucher is: not even an error's text may show it.
-    code: str = field(repr=False)
+    code_sealed: Sealed
 
     @property
     def needs(self) -> Needs:
@@ -146,7 +146,7 @@ class RedeemVoucher(PersonalCommand):
             voucher_id=voucher.id,
             title=voucher.title,
             cost=voucher.cost,
-            code=self.code,
+            code_sealed=self.code_sealed,
             transaction_id=self.transaction_id,
             request_id=self.request_id,
             created_at=time_of(self.now, wallet),

@@ -8,6 +8,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import TotpEnrolment
+from service.domain.sealed import Sealed
 from service.domain.totp import TRIES, TRIES_WINDOW, Enrolment, Proof, TotpStatus
 
 
@@ -23,7 +24,8 @@ async def ensure(user_id: str, now: datetime) -> None:
             {
                 "_id": user_id,
                 "status": TotpStatus.NONE,
-                "sealed_secret": b"",
+                "secret_id": "",
+                "sealed_secret": None,
                 "last_step": 0,
                 "recovery_hashes": [],
                 "tries": 0,
@@ -63,11 +65,17 @@ async def take_try(user_id: str, statuses: Collection[TotpStatus], now: datetime
     return None if row is None else _enrolment(row)
 
 
-async def start(user_id: str, sealed_secret: bytes, now: datetime) -> bool:
+async def start(user_id: str, secret_id: str, sealed_secret: Sealed, now: datetime) -> bool:
     """A new secret that waits for its first code. False where one is active."""
     return await _change(
         {"_id": user_id, "status": {"$ne": TotpStatus.ACTIVE}},
-        {"status": TotpStatus.PENDING, "sealed_secret": sealed_secret, "last_step": 0, "recovery_hashes": []},
+        {
+            "status": TotpStatus.PENDING,
+            "secret_id": secret_id,
+            "sealed_secret": sealed_secret._asdict(),
+            "last_step": 0,
+            "recovery_hashes": [],
+        },
         now,
     )
 
@@ -113,7 +121,8 @@ async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime) 
     """False where the code is used already; then the enrolment is as it was."""
     nothing: dict[str, Any] = {
         "status": TotpStatus.NONE,
-        "sealed_secret": b"",
+        "secret_id": "",
+        "sealed_secret": None,
         "recovery_hashes": [],
         "activated_at": None,
         "last_use": "",
@@ -122,8 +131,8 @@ async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime) 
 
 
 def _unchanged(enrolment: Enrolment, status: TotpStatus) -> dict[str, Any]:
-    """The very enrolment: a later one has another secret, and a sealed secret is never the same twice."""
-    return {"_id": enrolment.user_id, "status": status, "sealed_secret": enrolment.sealed_secret}
+    """The very enrolment: a later one has another secret. What that is sealed as may change while keys do."""
+    return {"_id": enrolment.user_id, "status": status, "secret_id": enrolment.secret_id}
 
 
 def _unused(enrolment: Enrolment, proof: Proof) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def _enrolment(row: dict[str, Any]) -> Enrolment:
     return Enrolment(
         user_id=row["_id"],
         status=TotpStatus(row["status"]),
-        sealed_secret=bytes(row["sealed_secret"]),
+        secret_id=row["secret_id"],
+        sealed_secret=None if row["sealed_secret"] is None else Sealed(**row["sealed_secret"]),
         last_step=row["last_step"],
         recovery_hashes=tuple(row["recovery_hashes"]),
         tries=row["tries"],

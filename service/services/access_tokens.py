@@ -4,7 +4,7 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from time import time
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from uuid import uuid4
 
 import jwt
@@ -106,9 +106,13 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
     roles, token_version, session_id = claims.get("roles"), claims.get("ver"), claims.get("sid")
     if (
         claims.get("typ") != _TYPE
-        or not isinstance(roles, list)
+        or not _are_texts(roles)
         or not isinstance(token_version, int)
         or not isinstance(session_id, str)
     ):
         raise Unauthenticated("The access token is not valid")
     return AccessToken(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])
+
+
+def _are_texts(roles: object) -> TypeGuard[list[str]]:
+    return isinstance(roles, list) and all(isinstance(role, str) for role in roles)

@@ -8,7 +8,7 @@ import structlog
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
-from service.domain.operations import Operation, OperationStatus, mask_account
+from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxRow
 from service.domain.totp import TotpStatus
 from service.domain.transfers import Transfer
@@ -49,7 +49,7 @@ async def send_code(row: OutboxRow, mailbox: Mailbox, settings: Settings) -> Non
                     amount=payment.amount,
                     currency=payment.currency,
                     nonce=nonce,
-                    code=code_for(settings, payment.id, nonce),
+                    code=code_for(settings, payment.id, payment.challenge),
                 )
             )
     await outbox_repository.delete(row.id)
@@ -58,7 +58,7 @@ async def send_code(row: OutboxRow, mailbox: Mailbox, settings: Settings) -> Non
 def _purpose(payment: Payment) -> str:
     if isinstance(payment, Transfer):
         return f"transfer to {payment.to_wallet_id}"
-    return f"withdrawal to {mask_account(payment.account)}"
+    return f"withdrawal to {payment.account_masked}"
 
 
 async def confirm_payment(
@@ -88,7 +88,9 @@ async def confirm_payment(
             claim=claim,
             request_id=request_id,
             # With an app there is no mailed code, so whatever does not fit the app is wrong.
-            code_hash=hash_sent_code(settings, payment.id, code) if consumed is Consumed.NOT_ENROLLED else "",
+            code_hash=hash_sent_code(settings, payment.id, code, payment.challenge)
+            if consumed is Consumed.NOT_ENROLLED
+            else "",
             is_verified=consumed in (Consumed.TOTP, Consumed.RECOVERY),
             out_entry_id=new_id(Prefix.ENTRY),
             in_entry_id=new_id(Prefix.ENTRY),

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from service.domain.keys import KeyPurpose, derive_key
-from service.errors import TooManyAttempts, Unauthenticated
+from service.errors import TooManyAttempts, Unauthenticated, WrongPassword
 from service.gateways.attempts import Attempt, Attempts, Count
 from service.gateways.quick_redis import QuickRedis
 from service.services.users import account_name
@@ -66,6 +66,16 @@ class LoginGuard:
         async with self._try("refresh", counts, known_for_s=0):
             yield
 
+    @asynccontextmanager
+    async def password_again(self, user_id: str) -> AsyncIterator[None]:
+        """Around what asks somebody who is in for their password: WrongPassword is a failure. Raises TooManyAttempts.
+
+        By user and nothing else: who guesses here has a stolen token, and can use it anywhere.
+        """
+        counts = (self._count(f"password-again:{user_id}", 1, _LONGEST_DELAY_S),)
+        async with self._try("password-again", counts, known_for_s=0):
+            yield
+
     async def reset_request(self, email: str, address: str) -> None:
         """Before a mail is sent, or is not: nobody's mailbox is filled by strangers. Raises TooManyAttempts."""
         account = self._digest(account_name(email))
@@ -85,7 +95,7 @@ class LoginGuard:
         attempt = await self._begin(place, counts)
         try:
             yield
-        except Unauthenticated:
+        except (Unauthenticated, WrongPassword):
             raise
         except Exception:
             # It never came to look at what was sent.

@@ -30,7 +30,7 @@ from service.services.access_tokens import AccessToken
 from service.services.audit_events import ANYBODY, new_audit_event
 from service.services.passwords import Passwords, refuse_weak_password
 from service.services.refresh_tokens import Tokens, open_session
-from service.services.users import get_user, normal_email
+from service.services.users import address_of, get_user
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ async def request_reset(jobs: JobQueue, email: str, request_id: str | None) -> N
 
     Raises InvalidFields for what is no address.
     """
-    address = normal_email(email)
+    address = address_of(email)
     row = outbox_row(OutboxTopic.PASSWORD_RESET, address, request_id, utc_now())
     # By an id of its own, since an address may be waiting already: that would be something else to do.
     request = outbox_id(OutboxTopic.PASSWORD_RESET, new_id(Prefix.PASSWORD_RESET))

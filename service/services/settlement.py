@@ -13,6 +13,7 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxRow
+from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
 from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
 from service.gateways.mailbox import Mailbox
@@ -20,6 +21,7 @@ from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, Settle
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.services.sealing import open_sealed
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -95,6 +97,7 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         known = await _from_bank(desk.bank.find(operation.id), desk)
         if known is not None:
             return known
+    account = _open_account(operation, desk.settings)
     await desk.ledger.change(BeginProcessing(**_about(operation)), Operation)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
@@ -102,9 +105,18 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         kind=_ORDER_KINDS[operation.type],
         amount=operation.amount,
         currency=operation.currency,
-        account=operation.account,
+        account=account,
     )
     return await _from_bank(desk.bank.submit(order), desk)
+
+
+def _open_account(operation: Operation, settings: Settings) -> str:
+    """The only place where it is read. Without its key nobody can be paid, and nothing is known to have failed."""
+    try:
+        return open_sealed(settings, operation.account_sealed, SealedField.ACCOUNT, operation.id)
+    except Unreadable as error:
+        log.critical("operation.account_unreadable", operation_id=operation.id, key_id=operation.account_sealed.key_id)
+        raise BankOutcomeUnknown("the account cannot be read, so the bank was not asked") from error
 
 
 async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:

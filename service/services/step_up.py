@@ -15,17 +15,31 @@ _NONCE_BYTES = 16
 def new_challenge(settings: Settings, operation_id: str, now: datetime) -> Challenge:
     """A new code for the operation, in nobody's hands yet: code_for makes it again for the mail."""
     nonce = secrets.token_hex(_NONCE_BYTES)
-    code_hash = hash_sent_code(settings, operation_id, code_for(settings, operation_id, nonce))
+    root_key = settings.root_keys[0]
+    code_hash = _hash(root_key, operation_id, _code(root_key, operation_id, nonce))
     return Challenge(nonce, code_hash, now + CODE_LIFETIME, CODE_TRIES)
 
 
-def code_for(settings: Settings, operation_id: str, nonce: str) -> str:
-    return derive_code(derive_key(settings.root_key, KeyPurpose.STEP_UP_CODES), operation_id, nonce)
+def code_for(settings: Settings, operation_id: str, challenge: Challenge) -> str:
+    """The code that answers the challenge, under whichever key that was made."""
+    codes = [(key, _code(key, operation_id, challenge.nonce)) for key in settings.root_keys]
+    fitting = (code for key, code in codes if _hash(key, operation_id, code) == challenge.code_hash)
+    return next(fitting, codes[0][1])
 
 
-def hash_sent_code(settings: Settings, operation_id: str, code: str) -> str:
+def hash_sent_code(settings: Settings, operation_id: str, code: str, challenge: Challenge | None) -> str:
     """For check_code: what somebody sent, in the form in which the challenge keeps what is right."""
-    return hash_code(derive_key(settings.root_key, KeyPurpose.STEP_UP_HASHES), operation_id, code)
+    hashes = [_hash(root_key, operation_id, code) for root_key in settings.root_keys]
+    # While keys are changed, the challenge may be older than the current one.
+    return challenge.code_hash if challenge is not None and challenge.code_hash in hashes else hashes[0]
+
+
+def _code(root_key: bytes, operation_id: str, nonce: str) -> str:
+    return derive_code(derive_key(root_key, KeyPurpose.STEP_UP_CODES), operation_id, nonce)
+
+
+def _hash(root_key: bytes, operation_id: str, code: str) -> str:
+    return hash_code(derive_key(root_key, KeyPurpose.STEP_UP_HASHES), operation_id, code)
 
 
 def compose_code_mail(

@@ -10,28 +10,25 @@ from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+from uuid import uuid4
 
 import pyotp
 import structlog
 
 from service.domain.clock import utc_now
-from service.domain.keys import KeyPurpose, derive_key
+from service.domain.sealed import SealedField, Unreadable
 from service.domain.totp import (
     RECOVERY_CODE_BYTES,
     RECOVERY_CODES,
-    SEAL_NONCE_BYTES,
     TRIES,
     Enrolment,
     Proof,
     TotpStatus,
-    Unreadable,
     hash_recovery_code,
     looks_like_totp,
     matching_step,
-    open_secret,
     otpauth_uri,
     recovery_code,
-    seal_secret,
 )
 from service.errors import (
     InternalError,
@@ -44,6 +41,7 @@ from service.errors import (
 from service.repositories import totp_enrolments as enrolment_repository
 from service.services.access_tokens import AccessToken
 from service.services.passwords import Passwords
+from service.services.sealing import open_sealed, seal
 from service.services.users import get_user
 from service.settings import Settings
 
@@ -110,9 +108,8 @@ async def begin_enrolment(passwords: Passwords, settings: Settings, token: Acces
         raise TotpAlreadyActive
     await _check_password(passwords, enrolment, password, user.password_hash)
     secret = pyotp.random_base32()
-    key = derive_key(settings.root_key, KeyPurpose.TOTP_SECRETS)
-    sealed = seal_secret(key, user.id, secret, secrets.token_bytes(SEAL_NONCE_BYTES))
-    if not await enrolment_repository.start(user.id, sealed, now):
+    sealed = seal(settings, secret, SealedField.TOTP_SECRET, user.id)
+    if not await enrolment_repository.start(user.id, uuid4().hex, sealed, now):
         raise TotpAlreadyActive
     log.info("totp.enrolled", user_id=user.id)
     return Begun(secret, otpauth_uri(secret, user.email))
@@ -130,10 +127,11 @@ async def activate(settings: Settings, token: AccessToken, code: str) -> list[st
         found = await enrolment_repository.find(user.id)
         is_active = found is not None and found.status is TotpStatus.ACTIVE
         raise TotpAlreadyActive if is_active else TotpNotEnrolled
-    step = matching_step(_secret_of(enrolment, settings), code, now)
+    secret = _secret_of(enrolment, settings)
+    step = matching_step(secret, code, now)
     if step is None:
         raise _invalid_code(enrolment)
-    fresh = _new_recovery_codes(settings, user.id)
+    fresh = _new_recovery_codes(secret, user.id)
     if not await enrolment_repository.activate(enrolment, step, fresh.hashes, now):
         raise _invalid_code(enrolment)
     log.info("totp.activated", user_id=user.id)
@@ -148,7 +146,7 @@ async def renew_recovery_codes(settings: Settings, token: AccessToken, code: str
     now = utc_now()
     enrolment = await _active(user.id, now)
     proof = _proof(enrolment, code, settings, now)
-    fresh = _new_recovery_codes(settings, user.id)
+    fresh = _new_recovery_codes(_secret_of(enrolment, settings), user.id)
     if proof is None or not await enrolment_repository.use_up_for_new_recovery_codes(
         enrolment, proof, fresh.hashes, now
     ):
@@ -203,27 +201,26 @@ async def _check_password(passwords: Passwords, enrolment: Enrolment, password: 
 
 def _proof(enrolment: Enrolment, code: str, settings: Settings, now: datetime) -> Proof | None:
     """What the code would prove. Whether it is used up already is for the database to say, while it uses it up."""
+    secret = _secret_of(enrolment, settings)
     if looks_like_totp(code):
-        step = matching_step(_secret_of(enrolment, settings), code, now)
+        step = matching_step(secret, code, now)
         return None if step is None else Proof(step=step)
-    key = derive_key(settings.root_key, KeyPurpose.RECOVERY_CODES)
-    return Proof(recovery_hash=hash_recovery_code(key, enrolment.user_id, code))
+    return Proof(recovery_hash=hash_recovery_code(secret, enrolment.user_id, code))
 
 
 def _secret_of(enrolment: Enrolment, settings: Settings) -> str:
-    key = derive_key(settings.root_key, KeyPurpose.TOTP_SECRETS)
+    assert enrolment.sealed_secret is not None, "pending and active ones have a secret"  # noqa: S101 a defect of ours
     try:
-        return open_secret(key, enrolment.user_id, enrolment.sealed_secret)
+        return open_sealed(settings, enrolment.sealed_secret, SealedField.TOTP_SECRET, enrolment.user_id)
     except Unreadable as error:
         # Another WALLET_ENCRYPTION_KEY than the one it was sealed with, or somebody has moved it between users.
         log.critical("totp.secret_unreadable", user_id=enrolment.user_id)
         raise InternalError from error
 
 
-def _new_recovery_codes(settings: Settings, user_id: str) -> _NewRecoveryCodes:
-    key = derive_key(settings.root_key, KeyPurpose.RECOVERY_CODES)
+def _new_recovery_codes(secret: str, user_id: str) -> _NewRecoveryCodes:
     shown = [recovery_code(secrets.token_bytes(RECOVERY_CODE_BYTES)) for _ in range(RECOVERY_CODES)]
-    return _NewRecoveryCodes(shown, [hash_recovery_code(key, user_id, code) for code in shown])
+    return _NewRecoveryCodes(shown, [hash_recovery_code(secret, user_id, code) for code in shown])
 
 
 def _invalid_code(enrolment: Enrolment) -> InvalidCode:

@@ -1,8 +1,8 @@
 """People: registering, logging in, and who somebody is."""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime
-from typing import NamedTuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import structlog
 from email_validator import EmailNotValidError, validate_email
@@ -37,6 +37,21 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 
+# Has the shape of somebody.
+_NOBODY: dict[str, Any] = {
+    "_id": "usr_" + 32 * "0",
+    "first_name": "Nobody",
+    "last_name": "Nowhere",
+    "email": "nobody@example.com",
+    "password_hash": 97 * "-",
+    "roles": ["user"],
+    "is_active": False,
+    "token_version": 0,
+    "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "updated_at": datetime(2026, 1, 1, tzinfo=UTC),
+}
+
+
 class Registration(NamedTuple):
     first_name: str
     last_name: str
@@ -61,7 +76,7 @@ async def register_user(
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
-    email = normal_email(order.email)
+    email = _normal_email(order.email)
     refuse_weak_password(order.password, email, (order.first_name, order.last_name))
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
@@ -141,16 +156,17 @@ async def log_in(
     """A new session. Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password
     and a deactivated account, and Unavailable where too many are waiting.
     """
-    user = await _find_by_email(credentials.email)
-    is_right = await passwords.verify(credentials.password, None if user is None else user.password_hash)
-    if user is None:
-        log.warning("user.login_refused", reason="unknown_email")
-        raise InvalidCredentials
-    if not is_right or not user.is_active:
-        reason = "deactivated" if is_right else "wrong_secret"
-        log.warning("user.login_refused", reason=reason, user_id=user.id)
-        # Later: a write of its own would tell by its time that there is such an account.
-        audit_trail.note(_refused_login(user, reason, request_id))
+    found = await _find_by_email(credentials.email)
+    # Who is not there is gone through like anybody: each step that only the others took could be told by its time.
+    user = found or User.model_validate(_NOBODY)
+    is_right = await passwords.verify(credentials.password, None if found is None else found.password_hash)
+    if found is None or not is_right or not user.is_active:
+        reason = "unknown_email" if found is None else "deactivated" if is_right else "wrong_secret"
+        log.warning("user.login_refused", reason=reason, user_id=None if found is None else user.id)
+        refused = _refused_login(user, reason, request_id)
+        if found is not None:
+            # Later: a write of its own would tell by its time that there is such an account.
+            audit_trail.note(refused)
         raise InvalidCredentials
     opened = open_session(user, settings, utc_now())
     event = new_audit_event(
@@ -181,11 +197,16 @@ async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
     normal: dict[str, str] = {}
     for email in emails:
         try:
-            normal[email] = normal_email(email)
+            normal[email] = _normal_email(email)
         except InvalidFields:
             continue
     ids = await user_repository.find_active_ids(list(normal.values()))
     return {email: ids[one] for email, one in normal.items() if one in ids}
+
+
+def address_of(email: str) -> str:
+    """As it is kept. Raises InvalidFields for what nobody could register with."""
+    return _normal_email(email)
 
 
 async def get_user(token: AccessToken) -> User:
@@ -210,7 +231,7 @@ async def may_now(token: AccessToken, permission: Permission) -> bool:
 
 async def _find_by_email(email: str) -> User | None:
     try:
-        return await user_repository.find_by_email(normal_email(email))
+        return await user_repository.find_by_email(_normal_email(email))
     except InvalidFields:
         # Nobody could register with it, so nobody has it; saying more than that would be of no use here.
         return None
@@ -219,12 +240,12 @@ async def _find_by_email(email: str) -> User | None:
 def account_name(email: str) -> str:
     """One for an account, however its e-mail is spelt; what nobody could register with is its own."""
     try:
-        return normal_email(email)
+        return _normal_email(email)
     except InvalidFields:
         return email.casefold()
 
 
-def normal_email(email: str) -> str:
+def _normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:
         # Special domains (.test, .local) are left to the mail server: an address there does nobody harm.

@@ -5,21 +5,34 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
 import structlog
 
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
+from service.domain.sealed import SealedField, Unreadable
 from service.domain.vouchers import CODE_BITS, Redemption, Voucher, redemption_code
-from service.errors import NotFound
+from service.errors import InternalError, NotFound
 from service.ledger.committer import Ledger
 from service.ledger.vouchers import CreateVoucher, RedeemVoucher, UpdateVoucher
 from service.repositories import records as record_repository
 from service.repositories import vouchers as voucher_repository
 from service.repositories.records import RecordFilter
 from service.services.orders import Requester
+from service.services.sealing import open_sealed, seal
+from service.settings import Settings
 
 log = structlog.get_logger()
+
+_FIRST_ERROR_STATUS = 400
+
+
+class ShownRedemption(NamedTuple):
+    """With the code in clear, for its owner."""
+
+    redemption: Redemption
+    code: str
 
 
 class VoucherOrder(NamedTuple):
@@ -98,9 +111,16 @@ async def update_voucher(
 
 
 async def redeem_voucher(
-    ledger: Ledger, user: Requester, voucher_id: str, claim: IdempotencyClaim, request_id: str | None
+    ledger: Ledger,
+    user: Requester,
+    voucher_id: str,
+    claim: IdempotencyClaim,
+    request_id: str | None,
+    settings: Settings,
 ) -> Answer:
     """Points for a code, all of it or nothing; the same code for the same key. The code is in no log."""
+    redemption_id = new_id(Prefix.REDEMPTION)
+    code = redemption_code(secrets.randbits(CODE_BITS))
     decided = await ledger.execute(
         RedeemVoucher(
             now=utc_now(),
@@ -109,15 +129,24 @@ async def redeem_voucher(
             claim=claim,
             **user._asdict(),
             voucher_id=voucher_id,
-            redemption_id=new_id(Prefix.REDEMPTION),
+            redemption_id=redemption_id,
             entry_id=new_id(Prefix.ENTRY),
-            code=redemption_code(secrets.randbits(CODE_BITS)),
+            code_sealed=seal(settings, code, SealedField.VOUCHER_CODE, redemption_id),
         )
     )
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.record is not None:
         log.info("voucher.redeemed", voucher_id=voucher_id, redemption_id=decided.record.id, user_id=user.user_id)
-    return decided.answer
+    return await _with_code(decided.answer, user.user_id, settings)
+
+
+async def _with_code(answer: Answer, user_id: str, settings: Settings) -> Answer:
+    """The receipt as its owner gets it, to the byte the same each time: kept with the key, it has no code."""
+    if answer.status_code >= _FIRST_ERROR_STATUS:
+        return answer
+    receipt = orjson.loads(answer.body)
+    shown = await get_redemption(receipt["id"], user_id, settings)
+    return answer._replace(body=orjson.dumps(receipt | {"code": shown.code}))
 
 
 async def get_voucher(voucher_id: str) -> Voucher:
@@ -138,16 +167,29 @@ async def list_vouchers(*, before_id: str | None, limit: int) -> list[Voucher]:
     return await voucher_repository.find_all(before_id=before_id, limit=limit)
 
 
-async def get_redemption(redemption_id: str, user_id: str) -> Redemption:
+async def get_redemption(redemption_id: str, user_id: str, settings: Settings) -> ShownRedemption:
     """Raises NotFound where there is none or it is somebody else's."""
     redemption = await record_repository.find_owned(redemption_id, Redemption, user_id)
     if redemption is None:
         raise NotFound(f"There is no redemption {redemption_id}")
-    return redemption
+    return _show(redemption, settings)
 
 
-async def list_redemptions(user_id: str, *, before_id: str | None, limit: int) -> list[Redemption]:
+async def list_redemptions(
+    user_id: str, settings: Settings, *, before_id: str | None, limit: int
+) -> list[ShownRedemption]:
     """Those of a user, newest first."""
-    return await record_repository.find_of_user(
+    found = await record_repository.find_of_user(
         Prefix.REDEMPTION, Redemption, user_id, RecordFilter(), before_id=before_id, limit=limit
     )
+    return [_show(redemption, settings) for redemption in found]
+
+
+def _show(redemption: Redemption, settings: Settings) -> ShownRedemption:
+    try:
+        code = open_sealed(settings, redemption.code_sealed, SealedField.VOUCHER_CODE, redemption.id)
+    except Unreadable as error:
+        # Without its key nobody can be shown it, and it isn't lost either.
+        log.critical("voucher.code_unreadable", redemption_id=redemption.id, key_id=redemption.code_sealed.key_id)
+        raise InternalError from error
+    return ShownRedemption(redemption, code)

@@ -41,7 +41,7 @@ async def request_withdrawal(
             entry_id=new_id(Prefix.ENTRY),
             user_id=user.user_id,
             token_version=user.token_version,
-            **order._asdict(),
+            **order.sealed_for(withdrawal_id, settings),
             challenge=new_challenge(settings, withdrawal_id, now) if needs_code else None,
         )
     )

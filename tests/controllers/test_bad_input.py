@@ -1,5 +1,6 @@
 """Bad input to the money routes: the right 4xx as a problem document, nothing written, never a 500."""
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from service.database import Databases
 from tests.person import Person
@@ -81,8 +83,10 @@ class TestBodies:
             b'{"amount": 1, "amount": 2, "currency": "INR", "destination": "bank-account-0001"}',
             b'{"amount": 1, "currency": "INR", "destination": "bank-account-0001", "description": "\\ud800"}',
             b"[" * 50_000,
+            b"[" * 33 + b"]" * 33,
+            b'{"a":' * 33 + b"1" + b"}" * 33,
         ],
-        ids=["broken", "empty", "not UTF-8", "duplicate key", "lone surrogate", "deep"],
+        ids=["broken", "empty", "not UTF-8", "duplicate key", "lone surrogate", "deep", "33 lists", "33 objects"],
     )
     async def test_what_cannot_be_read_in_one_way_is_refused(
         self, person: Person, databases: Databases, body: bytes
@@ -124,6 +128,12 @@ class TestBodies:
         _assert_problem(response, 422, "invalid_fields")
         assert await _count(databases) == before
 
+    async def test_what_is_not_quite_too_deep_is_looked_at(self, person: Person) -> None:
+        body = b'{"metadata":' + b"[" * 31 + b"]" * 31 + b"}"
+        _assert_problem(await _send(person, body), 422, "invalid_fields")
+        beside = json.dumps({**_GOOD, "metadata": {str(n): [[]] for n in range(20)}}).encode()
+        _assert_problem(await _send(person, beside), 422, "invalid_fields")
+
     @pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null"])
     async def test_a_body_that_is_no_object_is_refused(self, person: Person, body: bytes) -> None:
         _assert_problem(await _send(person, body), 422, "invalid_fields")
@@ -144,14 +154,44 @@ class TestBodies:
         )
         _assert_problem(response, 413, "body_too_large")
 
-    @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
+    @pytest.mark.parametrize(
+        "media_type",
+        [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/jsonp",
+            "",
+            "application/json; charset=latin-1",
+            "application/json;x=1;charset=utf-16",
+        ],
+    )
     async def test_another_media_type_is_refused(self, person: Person, media_type: str) -> None:
         response = await _send(person, json.dumps(_GOOD).encode(), **{"Content-Type": media_type})
         _assert_problem(response, 415, "unsupported_media_type")
 
+    @pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x"])
+    async def test_a_packed_body_is_refused(self, person: Person, encoding: str) -> None:
+        response = await _send(person, gzip.compress(json.dumps(_GOOD).encode()), **{"Content-Encoding": encoding})
+        _assert_problem(response, 415, "unsupported_media_type")
+
+    @pytest.mark.parametrize("media_type", ["application/json;charset=UTF-8", 'Application/JSON ; charset="utf-8"'])
+    async def test_utf_8_may_be_named(self, person: Person, media_type: str) -> None:
+        response = await _send(person, b"[]", **{"Content-Type": media_type})
+        _assert_problem(response, 422, "invalid_fields")
+
     async def test_a_currency_without_a_wallet_is_refused(self, person: Person) -> None:
         response = await _send(person, json.dumps(_GOOD | {"currency": "JPY"}).encode())
         _assert_problem(response, 422, "no_wallet_in_currency")
+
+
+class TestQueries:
+    @pytest.mark.parametrize(
+        "digits", ["\uff11\uff12", "+5", "%2B5", "%205", "5%0A", "5.0", "1_000", "0x5", "5e0", "", "9" * 5000]
+    )
+    async def test_what_is_no_plain_number_is_refused(self, person: Person, digits: str) -> None:
+        response = await person.get(f"/deposits?limit={digits}")
+        (error,) = _assert_problem(response, 422, "invalid_fields")["errors"]
+        assert error["pointer"] == "/query/limit"
 
 
 class TestHeaders:
@@ -224,6 +264,27 @@ class TestHeaders:
             assert response.headers["X-Request-ID"] != sent
         response = await api.get("/livez", headers={"X-Request-ID": "sane-request-1"})
         assert response.headers["X-Request-ID"] == "sane-request-1"
+
+
+class TestAKeyThatOutlivesTheEncryptionKey:
+    async def test_gets_its_first_answer_again(self, app: FastAPI, person: Person) -> None:
+        resources = app.state.resources
+        first_key, second_key = uuid4().hex, uuid4().hex
+        first = await person.deposit(7, key=first_key)
+        other = {"encryption_key": SecretStr("A" * 43 + "=")}
+        between = other | {"encryption_key_previous": resources.settings.encryption_key}
+        try:
+            app.state.resources = resources._replace(settings=resources.settings.model_copy(update=between))
+            again = await person.deposit(7, key=first_key)
+            assert (again.content, again.headers["Idempotent-Replayed"]) == (first.content, "true")
+            _assert_problem(await person.deposit(8, key=first_key), 422, "idempotency_key_reused")
+            second = await person.deposit(7, key=second_key)
+            app.state.resources = resources._replace(settings=resources.settings.model_copy(update=other))
+            assert (await person.deposit(7, key=second_key)).content == second.content
+            # What was kept under a key that is gone is nobody's any more, and above all not done twice.
+            _assert_problem(await person.deposit(7, key=first_key), 422, "idempotency_key_reused")
+        finally:
+            app.state.resources = resources
 
 
 class TestOtherPeoples:

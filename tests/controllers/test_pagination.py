@@ -86,6 +86,15 @@ class TestCursors:
         with pytest.raises(InvalidCursor):
             opened(cursor, **elsewhere)
 
+    def test_lead_on_while_the_signing_key_is_rotated_and_no_longer(self) -> None:
+        cursor, new = cursor_of(), SecretStr("another-secret-" * 3)
+        during = _SETTINGS.model_copy(update={"jwt_secret": new, "jwt_secret_previous": _SETTINGS.jwt_secret})
+        after = _SETTINGS.model_copy(update={"jwt_secret": new})
+        assert opened(cursor, settings=during).position == 8
+        assert opened(cursor_of(settings=during), settings=after).position == 8
+        with pytest.raises(InvalidCursor):
+            opened(cursor, settings=after)
+
     def test_lead_on_under_the_same_filter(self) -> None:
         assert opened(cursor_of(status="failed"), status="failed").position == 8
 

@@ -7,6 +7,7 @@ import pytest
 
 from service.domain.operations import Operation, OperationStatus, OperationType
 from service.domain.rewards import EarningEvent, EarningRule, earned_points, reward_id
+from service.domain.sealed import Sealed
 
 _NOW = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
 _RULE = EarningRule(
@@ -23,7 +24,8 @@ def make_withdrawal(**overrides: Any) -> Operation:
         "amount": 250,
         "currency": "INR",
         "status": OperationStatus.SUCCESS,
-        "account": "bank-account-0001",
+        "account_sealed": Sealed("00000000", b"sealed"),
+        "account_masked": "•••• 0001",
         "category": None,
         "description": None,
         "metadata": {},

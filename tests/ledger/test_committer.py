@@ -82,7 +82,7 @@ class TestNeighbours:
     ) -> None:
         wallet = await make_funded_wallet(databases, 100)
         # The collection's validator wants an account; HTTP would never let this through.
-        poisoned = withdrawal_of(wallet, 1, account="")
+        poisoned = withdrawal_of(wallet, 1, account_masked="")
         commands = [withdrawal_of(wallet, 1) for _ in range(9)]
         commands.insert(4, poisoned)
         outcomes = await asyncio.gather(

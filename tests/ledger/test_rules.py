@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxTopic, outbox_id
+from service.domain.sealed import Sealed
 from service.domain.wallets import WalletStatus, new_wallet
 from service.ledger.commands import Command
 from service.ledger.orders import (
@@ -112,7 +113,8 @@ def _request(kind: str, user: str, currency: str, amount: int) -> RequestDeposit
         "token_version": 0,
         "amount": amount,
         "currency": currency,
-        "account": "bank-account-0001",
+        "account_sealed": Sealed("00000000", b"sealed"),
+        "account_masked": "•••• 0001",
         "category": None,
         "description": None,
         "metadata": {},

@@ -147,10 +147,6 @@ class TestRedeeming:
         assert again.answer == first.answer._replace(replayed=True)
         assert (await current(saver.wallet)).available == 150
 
-    async def test_shows_its_code_to_no_log(self, databases: Databases) -> None:
-        saver, voucher = await make_saver(databases), await make_voucher(databases)
-        assert "SECRET" not in repr(redemption_of(saver, voucher, code="SECRET"))
-
 
 class TestTheStock:
     async def test_is_counted_up_and_down_beside_redemptions(self, databases: Databases) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from service.domain.identifiers import Prefix, new_id
+from service.domain.sealed import Sealed
 from service.domain.step_up import CODE_LIFETIME, Challenge
 from service.ledger.orders import BeginProcessing, Fail, FlagForReview, RequestDeposit, RequestWithdrawal, Settle
 from tests.machine.base import (
@@ -24,7 +25,10 @@ from tests.machine.base import (
 from tests.model.books import MOST
 from tests.model.orders import TRIES, Order
 
-_DETAILS: dict[str, Any] = {"account": "bank-account-0001", "category": None, "description": None, "metadata": {}}
+_DETAILS: dict[str, Any] = {
+    "account_sealed": Sealed("00000000", b"sealed"), "account_masked": "•••• 0001",
+    "category": None, "description": None, "metadata": {},
+}  # fmt: skip
 _LARGE = st.one_of(AMOUNTS, AMOUNTS, AMOUNTS, st.sampled_from((MOST, MOST - OPENING)))
 # What the bank says that it moved, beside what was asked for.
 _OFF_BY = st.sampled_from((0, 0, 0, 0, 1, 0, 0, 0, 0))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import POINTS
 from service.domain.rewards import reward_id
+from service.domain.sealed import Sealed
 from service.domain.vouchers import Voucher as VoucherRecord
 from service.domain.vouchers import voucher_use_id
 from service.ledger.rewards import EarnPoints
@@ -100,8 +101,8 @@ class RewardRules(AdjustmentRules):
         use = voucher_use_id(voucher, asker)
         self.say(
             lambda common: RedeemVoucher(
-                voucher_id=voucher, redemption_id=name, entry_id=new_id(Prefix.ENTRY), code="A-CODE", user_id=asker,
-                token_version=token, **common,
+                voucher_id=voucher, redemption_id=name, entry_id=new_id(Prefix.ENTRY), user_id=asker,
+                code_sealed=Sealed("00000000", b"sealed"), token_version=token, **common,
             ),
             lambda: self.paper.redeem(name, use, voucher, asker, token),
             name,

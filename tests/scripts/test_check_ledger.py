@@ -128,14 +128,15 @@ async def _live(resources: Resources) -> None:
     for user in (first, second):
         await make_wallet(resources.databases, user)
     await make_wallet(resources.databases, first, currency="USD")
-    await deposit_once([StartingBalance(user.id, 10_000, "INR") for user in (first, second)], resources.ledger)
+    balances = [StartingBalance(user.id, 10_000, "INR") for user in (first, second)]
+    await deposit_once(balances, resources.ledger, resources.settings)
 
     async def ask(operation: str, ending: str, amount: int) -> str:
         order = Order(amount, "INR", f"account-{ending}", None, None, {})
         claim = IdempotencyClaim(f"{first.id}:{operation}-{ending}-{amount}", "f" * 64, utc_now() + timedelta(days=1))
         asker = Requester(first.id, None)
         if operation == "deposit":
-            answer = await request_deposit(resources.ledger, asker, order, claim, None)
+            answer = await request_deposit(resources.ledger, asker, order, claim, None, resources.settings)
         else:
             answer = await request_withdrawal(resources.ledger, asker, order, claim, None, resources.settings)
         assert answer.status_code == 202

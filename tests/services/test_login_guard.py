@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from service.errors import InvalidCredentials, TooManyAttempts, Unavailable
+from service.domain.identifiers import Prefix, new_id
+from service.errors import (
+    InvalidCredentials,
+    InvalidFields,
+    TooManyAttempts,
+    Unavailable,
+    WalletServiceError,
+    WrongPassword,
+)
 from service.gateways.quick_redis import QuickRedis
 from service.services.login_guard import LoginGuard
 from tests.factories import make_email
@@ -163,6 +171,29 @@ class TestOtherDoors:
                 await refresh(is_right=False)
         with pytest.raises(TooManyAttempts):
             await refresh(is_right=True)
+
+    async def test_asking_for_the_password_again_waits_by_user_whatever_is_right_in_between(
+        self, guard: LoginGuard
+    ) -> None:
+        async def again(user_id: str, error: type[WalletServiceError] | None) -> str:
+            try:
+                async with guard.password_again(user_id):
+                    if error is not None:
+                        raise error
+            except WrongPassword:
+                return "wrong"
+            except TooManyAttempts as refused:
+                return str(refused.retry_after_s)
+            except InvalidFields:
+                return "weak"
+            return "in"
+
+        one, other = new_id(Prefix.USER), new_id(Prefix.USER)
+        for _ in range(6):
+            assert await again(one, InvalidFields) == "weak"
+        sent = [WrongPassword] * 4 + [None, WrongPassword, WrongPassword, None]
+        assert [await again(one, error) for error in sent] == ["wrong"] * 4 + ["in", "wrong", "1", "1"]
+        assert await again(other, WrongPassword) == "wrong"
 
     async def test_it_can_be_turned_off(self, servers: Servers) -> None:
         settings = make_settings(servers, login_tries=0)

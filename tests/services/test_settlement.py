@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.clock import utc_now
@@ -117,6 +119,22 @@ class TestFirstVisit:
         assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
         assert [order.reference for order in bank.submitted] == [scene.operation.id]
         assert await scene.balance() == (4_000, 1_000)
+
+    async def test_tells_the_bank_the_account_that_is_sealed(self, scene: Scene) -> None:
+        bank = ScriptedBank([report_on(scene.operation, BankState.ACCEPTED)])
+        await scene.visit(bank)
+        assert [order.account for order in bank.submitted] == ["bank-account-0001"]
+
+    async def test_an_account_that_no_key_opens_is_asked_about_nowhere_and_fails_nothing(
+        self, scene: Scene, settings: Settings
+    ) -> None:
+        scene.settings = settings.model_copy(update={"encryption_key": SecretStr("A" * 43 + "=")})
+        bank = ScriptedBank()
+        with capture_logs() as logs:
+            operation = await scene.visit(bank)
+        assert (bank.submitted, operation.status, operation.attempts) == ([], OperationStatus.PENDING, 0)
+        assert await scene.balance() == (4_000, 1_000)
+        assert ("critical", "operation.account_unreadable") in {(line["log_level"], line["event"]) for line in logs}
 
     async def test_a_refused_order_gives_the_money_back_when_the_bank_does_not_have_it(self, scene: Scene) -> None:
         bank = ScriptedBank([BankRejected("invalid_account", "no such account")], [None])

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.sealed import Sealed
 from service.domain.totp import TRIES, TRIES_WINDOW
 from service.errors import (
     InternalError,
@@ -151,7 +152,7 @@ class TestEnrolling:
         self, resources: Resources, clock: Clock
     ) -> None:
         person = await enrol(resources, clock)
-        assert not await enrolment_repository.start(person.user.id, b"another secret", clock.now)
+        assert not await enrolment_repository.start(person.user.id, "another", Sealed("00000000", b""), clock.now)
         assert await consume_factor(person.user.id, person.code(clock.now), resources.settings) is Consumed.TOTP
 
     async def test_activated_many_times_at_once_gives_recovery_codes_once_and_they_hold(
@@ -411,7 +412,7 @@ class TestDisabling:
         person = await enrol(resources, clock)
         await totp.disable(resources.passwords, resources.settings, person.token, PASSWORD, person.recovery_codes[9])
         row = await kept(resources.databases, person.user)
-        assert (row["status"], row["sealed_secret"], row["recovery_hashes"]) == ("none", b"", [])
+        assert (row["status"], row["sealed_secret"], row["recovery_hashes"]) == ("none", None, [])
         with pytest.raises(TotpNotEnrolled):
             await totp.disable(resources.passwords, resources.settings, person.token, PASSWORD, "123456")
         app = await begin(resources, person.user)
@@ -427,7 +428,18 @@ class TestTheKey:
         with capture_logs() as logs, pytest.raises(InternalError):
             await consume_factor(person.user.id, person.code(clock.now), other)
         assert [line["event"] for line in logs] == ["totp.secret_unreadable"]
-        assert await consume_factor(person.user.id, person.recovery_codes[0], other) is Consumed.WRONG
+        with pytest.raises(InternalError):
+            await consume_factor(person.user.id, person.recovery_codes[0], other)
+
+    async def test_may_change_while_apps_and_recovery_codes_stay(self, resources: Resources, clock: Clock) -> None:
+        person = await enrol(resources, clock)
+        keys = {
+            "encryption_key": SecretStr("eHh4" * 10 + "eHg="),
+            "encryption_key_previous": resources.settings.encryption_key,
+        }
+        changing = resources.settings.model_copy(update=keys)
+        assert await consume_factor(person.user.id, person.code(clock.now), changing) is Consumed.TOTP
+        assert await consume_factor(person.user.id, person.recovery_codes[0], changing) is Consumed.RECOVERY
 
     async def test_a_secret_moved_to_another_user_does_not_open(self, resources: Resources, clock: Clock) -> None:
         person, thief = await enrol(resources, clock), await enrol(resources, clock)

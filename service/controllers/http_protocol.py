@@ -1,0 +1,122 @@
+"""The HTTP/1.1 server's side of a connection: uvicorn's, with a bound on how slowly and how much one may send.
+
+Started as `uvicorn --http service.controllers.http_protocol:GuardedHttpProtocol`. Without it a connection that says
+nothing, or one byte a minute, is kept for ever; a proxy in front would see to the same, but need not be there.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import HeadersTooLarge, Malformed, RequestTimeout, WalletServiceError, problem_body
+
+# From its first byte to its last: on a telephone's line far more than LARGE_BODY_LIMIT_BYTES.
+BODY_TIMEOUT_S = 30.0
+# From the connection, or from the first byte of a later request, to the end of the headers.
+HEAD_TIMEOUT_S = 10.0
+# What is not complete by then is not listened to any longer. One packet from the socket may come on top.
+HEAD_LIMIT_BYTES = 32 * 1024
+# For the rest of a body that nobody has waited for, e.g. behind a 404.
+LINGER_S = 5.0
+
+
+class GuardedHttpProtocol(HttpToolsProtocol):
+    """What comes in one piece, as nearly all requests do, costs no timer.
+
+    A body that is too slow looks to the application as if the client had gone.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _in_head = False
+    _in_body = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._set_deadline(HEAD_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._refuse(HeadersTooLarge())
+            elif self._deadline is None:
+                self._set_deadline(HEAD_TIMEOUT_S)
+        elif self._in_body and self._deadline is None:
+            # For all of it: whoever sends a byte now and then does not begin anew with each.
+            self._set_deadline(BODY_TIMEOUT_S)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._in_body = True
+        self._drop_deadline()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        self._drop_deadline()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete and not self.transport.is_closing():
+            self._set_deadline(LINGER_S)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 uvicorn's own words
+        self._refuse(Malformed("This is not HTTP"))
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._drop_deadline()
+        self._deadline = self.loop.call_later(seconds, self._on_deadline)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self._is_answering and not self.cycle.more_body:
+            # The request before this one takes its time, and then nothing is read meanwhile.
+            self._set_deadline(HEAD_TIMEOUT_S)
+        elif self._is_answering or self._in_head:
+            self._refuse(RequestTimeout())
+        else:
+            self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, error: WalletServiceError) -> None:
+        """For the application there is no request yet, or half of one. Nor may this get between two answers."""
+        if self._is_answering and (self.cycle.response_started or not self.cycle.more_body):
+            # A whole request came before: its answer is the last one.
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        body = problem_body(error, None)
+        head = (
+            b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n"
+            b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n\r\n" % len(body)
+        )
+        self.transport.write(STATUS_LINE[error.http_status] + head + body)
+        if self._is_answering:
+            # Whoever still waits for the body is told that nobody is there any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()

@@ -1,0 +1,43 @@
+"""Whether anything in the database has changed while attacks were refused."""
+
+from collections.abc import Collection
+from typing import Self
+
+from tests.security.findings import Finding
+from tests.security.world import World
+
+# What a refusal may well leave behind.
+_EVENTS = frozenset({"audit_events"})
+
+
+class Watch:
+    """Of all collections' sizes, and of what the world's people have."""
+
+    def __init__(
+        self, world: World, counts: dict[str, int], states: dict[str, dict[str, str]], ignored: Collection[str]
+    ) -> None:
+        self._world, self._counts, self._states, self._ignored = world, counts, states, ignored
+
+    @classmethod
+    async def begin(cls, world: World, *, ignored: Collection[str] = _EVENTS) -> Self:
+        """What people own has to be made before."""
+        return cls(world, await world.counts(), await _states(world), ignored)
+
+    async def end(self, attack: str) -> list[Finding]:
+        counts, states = await self._world.counts(), await _states(self._world)
+        grown = [
+            f"{name} had {self._counts[name]}, has {count}"
+            for name, count in counts.items()
+            if name not in self._ignored and count != self._counts[name]
+        ]
+        changed = [
+            f"{who}'s documents in {name} changed"
+            for who, state in self._states.items()
+            for name, digest in state.items()
+            if name not in self._ignored and digest != states[who][name]
+        ]
+        return [Finding("(all routes)", attack, what) for what in (*grown, *changed)]
+
+
+async def _states(world: World) -> dict[str, dict[str, str]]:
+    return {who: await person.state() for who, person in world.known_people().items()}
