@@ -42,7 +42,6 @@ from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.openapi import complete_openapi, metadata, operation_id
 from service.controllers.problems import add_problem_handlers, note_methods
-from service.controllers.rate_limits import declare_rate_limits
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources
@@ -127,7 +126,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         _include(app, router, "")
     add_problem_handlers(app)
     declare_permissions(app)
-    declare_rate_limits(app)
     # Last: what holds for all answers holds for those that were declared above, too.
     complete_openapi(app)
     add_middleware(app, settings)

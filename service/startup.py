@@ -27,7 +27,7 @@ from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.login_guard import LoginGuard
-from service.services.passwords import Passwords
+from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("mailbox.is_a_file")
     audit_trail = AuditTrail()
     redis = QuickRedis(settings)
-    hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2")
+    hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
     try:
         yield Resources(

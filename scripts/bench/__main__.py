@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.bench.app import OPEN_REQUESTS_PATH, PING_PATH, PLAIN_PATH
+from scripts.bench.face import OFF, Face, FaceBench, table_of_face
 from scripts.bench.load_users import LoadUsers
 from scripts.bench.report import CELLS, Cell, Ratio, Row, Run, Traffic, ratios, table_of_ratios, table_of_rows
 from scripts.bench.wrk import Target, WrkError, find_wrk, run_wrk
@@ -40,13 +41,7 @@ _TRANSFERS_PATH: Final = "/api/v1/transfers"
 SETTINGS: Final = {
     "WALLET_ENV": "production",
     "WALLET_LOG_JSON": "true",
-    "WALLET_RATE_LIMIT_GLOBAL": "0",
-    "WALLET_RATE_LIMIT_BALANCE": "0",
-    "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
-    "WALLET_RATE_LIMIT_USER": "0",
-    "WALLET_RATE_LIMIT_ADDRESS": "0",
-    "WALLET_RATE_LIMIT_LOGIN": "0",
-    "WALLET_LOGIN_TRIES": "0",
+    **OFF,
     # Tokens are made once, before the first row.
     "WALLET_ACCESS_TOKEN_LIFETIME_S": "86400",
 }
@@ -66,6 +61,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Every row is measured so many times; figures are medians.", min=1)] = 2,
     users: Annotated[int, typer.Option(help="How many wallets 'many' are.", min=1)] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    only_face: Annotated[bool, typer.Option("--only-face", help="Only what limits and logins cost.")] = False,
     strict: Annotated[bool, typer.Option(help="A missed ratio fails the bench too.")] = False,
 ) -> None:
     """Measure throughput and latency; ends with 1 where a request failed or the ledger is not sound."""
@@ -79,12 +75,13 @@ def main(
         ):
             bench = Bench(stack, seconds=seconds, warm_up_s=warm_up, user_count=users)
             bench.start()
-            rows = _measure_all(bench, rounds)
+            rows = [] if only_face else _measure_all(bench, rounds)
+            face = _measure_face(bench, rounds)
     except (EmbeddedServerError, WrkError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
-    found = ratios({row.cell: row.per_second for row in rows})
-    _show(rows, found)
+    found = ratios({row.cell: row.per_second for row in rows}) if rows else []
+    _show(rows, found, face)
     if json_file is not None:
         facts: dict[str, Any] = {
             "machine": {
@@ -95,9 +92,10 @@ def main(
             "options": {"seconds": seconds, "warm_up": warm_up, "rounds": rounds, "users": users},
             "rows": [row.facts() for row in rows],
             "ratios": [{**ratio._asdict(), "is_met": ratio.is_met} for ratio in found],
+            "face": face.facts(),
         }
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
-    if has_failed(rows, found, is_strict=strict):
+    if has_failed(rows, found, is_strict=strict) or face.errors or (strict and not face.is_met):
         raise typer.Exit(1)
 
 
@@ -121,7 +119,13 @@ class Bench:
         self._settings = settings_of(self._stack)
         self._load_users = asyncio.run(LoadUsers.make(self._settings, self._user_count))
         self._requests = self._load_users.write_requests(self._stack.data_dir)
+        self._start_api()
+
+    def _start_api(self) -> None:
         self._stack.start_api(factory=_APP_FACTORY)
+
+    def face(self) -> FaceBench:
+        return FaceBench(self._stack, self._load_users, self._start_api, self.measure, self._seconds)
 
     def measure(self, cell: Cell) -> Run:
         if cell.traffic.moves_money:
@@ -208,10 +212,19 @@ def _measure_all(bench: Bench, rounds: int) -> list[Row]:
     return list(rows.values())
 
 
-def _show(rows: list[Row], found: list[Ratio]) -> None:
+def _measure_face(bench: Bench, rounds: int) -> Face:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("limits on and off, logins"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=FaceBench.steps(rounds))
+        return bench.face().run(rounds, lambda: progress.advance(task))
+
+
+def _show(rows: list[Row], found: list[Ratio], face: Face) -> None:
     wide = Console(width=max(console.width, _WIDTH))
-    wide.print(table_of_rows(rows))
-    wide.print(table_of_ratios(found))
+    if rows:
+        wide.print(table_of_rows(rows))
+        wide.print(table_of_ratios(found))
+    wide.print(table_of_face(face))
     for row in rows:
         for breach in row.breaches[:_LONGEST_LIST]:
             console.print(f"[red]BREACH[/red] {row.cell}: {escape(str(breach))}", soft_wrap=True)

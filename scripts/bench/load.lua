@@ -1,5 +1,6 @@
 -- wrk's script: requests of a random user each and, where there is a body, with an idempotency key of their own.
--- Arguments behind `--`: method, run id, file of requests (token, tab, body; one a line), seed of the choice.
+-- Arguments behind `--`: method, run id, file of requests (one a line: token, body and, where it is not the target's,
+-- path, with tabs between), seed of the choice.
 -- Prints one line of JSON behind the word BENCH.
 
 local threads = {}
@@ -18,13 +19,13 @@ function init(arguments)
    -- What does not change from request to request is put together once.
    heads, bodies = {}, {}
    for line in io.lines(requests_path) do
-      local token, body = line:match("^([^\t]*)\t(.*)$")
+      local token, body, path = line:match("^([^\t]*)\t([^\t]*)\t?(.*)$")
       local about_body = ""
       if body ~= "" then
          about_body = "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n"
       end
       bodies[#bodies + 1] = body
-      heads[#heads + 1] = method .. " " .. wrk.path .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
+      heads[#heads + 1] = method .. " " .. (path ~= "" and path or wrk.path) .. " HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port
          .. "\r\nAuthorization: Bearer " .. token .. "\r\n" .. about_body
    end
 end

@@ -6,7 +6,9 @@ comes in by the ledger and stands in the bank's journal, so that check-ledger ca
 
 import asyncio
 import json
+import secrets
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from service.ledger.orders import RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
 from service.services.orders import Order
+from service.services.passwords import Passwords
 from service.settings import Settings
 
 _FUNDS_MINOR = 10**9
@@ -54,7 +57,8 @@ class LoadUsers:
         databases = connect(settings.mongo_url.get_secret_value(), settings)
         try:
             await bind_documents(databases)
-            return cls(settings, [_user(number) for number in range(count + 1)])
+            password_hash = await _hash_of_nobodys_password()
+            return cls(settings, [_user(number, password_hash) for number in range(count + 1)])
         finally:
             await databases.client.close()
 
@@ -89,6 +93,25 @@ class LoadUsers:
             files[traffic] = folder / traffic.name.lower()
             text = "".join(f"{token}\t{'' if body is None else json.dumps(body)}\n" for token, body in lines)
             files[traffic].write_text(text)
+        return files
+
+    def known_emails(self, count: int) -> list[str]:
+        return [user.email for user in self._users[:count]]
+
+    def write_face_requests(self, folder: Path) -> dict[str, Path]:
+        """Balances, withdrawals and logins that fail: token, body and path on each line."""
+        now = utc_now()
+        tokens = {user.id: issue_access_token(user, self._settings, now) for user in self._users}
+        withdrawal = json.dumps({"amount": 1, "currency": self._settings.default_currency, "destination": _ACCOUNT})
+        wrong = [json.dumps({"email": user.email, "password": "not-the-password-41"}) for user in self._users]
+        lines = {
+            "balances": [f"{token}\t\t/api/v1/users/{user_id}/balance" for user_id, token in tokens.items()],
+            "withdrawals": [f"{token}\t{withdrawal}\t/api/v1/withdrawals" for token in tokens.values()],
+            "logins": [f"\t{body}\t/api/v1/auth/login" for body in wrong],
+        }
+        files = {name: folder / f"face_{name}" for name in lines}
+        for name, path in files.items():
+            path.write_text("".join(line + "\n" for line in lines[name]))
         return files
 
     def _batch(self, wallet_id: str, to_wallet_ids: Sequence[str]) -> dict[str, Any]:
@@ -158,14 +181,20 @@ async def _drop_databases(settings: Settings) -> None:
         await databases.client.close()
 
 
-def _user(number: int) -> User:
+async def _hash_of_nobodys_password() -> str:
+    """Their tokens are issued here; whoever logs in for them gets it wrong, after as much work as anywhere."""
+    with ThreadPoolExecutor(1) as executor:
+        return await Passwords(executor).hash(secrets.token_urlsafe())
+
+
+def _user(number: int, password_hash: str) -> User:
     now = utc_now()
     return User(
         id=new_id(Prefix.USER),
         first_name="Load",
         last_name=str(number),
         email=f"load-{number}@example.com",
-        password_hash="!",  # noqa: S106 no password: their tokens are issued here
+        password_hash=password_hash,
         roles=["user"],
         is_active=True,
         token_version=1,

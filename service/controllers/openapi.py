@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
+from service.controllers.rate_limits import add_rate_limits
 from service.controllers.schemas import PROBLEM, Problem, problem_responses
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -221,6 +222,8 @@ def _complete(document: dict[str, Any]) -> None:
     for _, path, operation in operations_of(document):
         _complete_parameters(operation)
         _complete_errors(path, operation)
+    add_rate_limits(document)
+    for _, _, operation in operations_of(document):
         _complete_bodies(operation, schemas)
         _complete_headers(operation)
     for name in ("HTTPValidationError", "ValidationError"):

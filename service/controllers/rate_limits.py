@@ -10,7 +10,6 @@ from functools import lru_cache
 from time import time
 from typing import Any
 
-from fastapi import FastAPI
 from limits import RateLimitItem, RateLimitItemPerMinute
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -161,18 +160,6 @@ def has_rate_limits(settings: Settings) -> bool:
             settings.rate_limit_transactions,
         )
     )
-
-
-def declare_rate_limits(app: FastAPI) -> None:
-    """Completes the OpenAPI document."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        add_rate_limits(document)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
 
 
 def add_rate_limits(document: dict[str, Any]) -> None:

@@ -1,10 +1,14 @@
 """Passwords: which ones are taken, and their hashing off the event loop in a bounded pool."""
 
 import asyncio
+import os
 import secrets
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from passlib.hash import argon2  # type: ignore[import-untyped]  # libpass ships no types
@@ -28,7 +32,22 @@ _LOWEST_SCORE = 2
 # So many characters cost at most about what one hash costs; the rest can only make a good password better.
 _JUDGED_LENGTH = 20
 
+# A tenth of what others get of a processor that all want (sched(7)); with the least there is, nobody could log in
+# while the service is busy.
+_NICENESS = 10
+
 _Result = TypeVar("_Result")
+
+
+def give_way() -> None:
+    """For each hashing thread, at its start: whatever else wants the processor comes first.
+
+    Otherwise two threads that hash all the time take most of two processors, and every other request waits for one.
+    """
+    # Elsewhere a thread has no niceness of its own.
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class Passwords:

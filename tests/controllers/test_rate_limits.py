@@ -273,9 +273,10 @@ class TestTheDocument:
                     )
                 refusal = operation["responses"]["429"]
                 examples = refusal["content"]["application/problem+json"]["examples"]
-                assert examples["rate_limit_exceeded"]["value"]["retry_after"] == 12
+                assert examples["rate_limit_exceeded"] == {"$ref": "#/components/examples/rate_limit_exceeded"}
                 assert "Retry-After" in refusal["headers"]
         assert seen > 40
+        assert document["components"]["examples"]["rate_limit_exceeded"]["value"]["retry_after"] == 12
 
     def test_keeps_what_a_route_says_about_its_own_refusals(self, app: FastAPI) -> None:
         refusal = app.openapi()["paths"][LOGIN]["post"]["responses"]["429"]

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from scripts.bench.__main__ import has_failed
+from scripts.bench.face import CONNECTIONS, Face, Flood, Timing, Turn, table_of_face
 from scripts.bench.report import CELLS, Cell, Row, Run, Traffic, ratios, table_of_ratios, table_of_rows
 from scripts.bench.wrk import Measurement, Target, WrkError, find_wrk, parse, run_wrk
 from scripts.ledger_rules import Breach
@@ -148,6 +149,23 @@ class TestRows:
         assert re.search(r"one wallet / many wallets, 32 connections +1\.00 +≥ 0\.9 +ok", shown)
         assert re.search(r"one wallet / plain, 32 connections +1\.00 +none *$", shown, re.MULTILINE)
         assert re.search(r"one wallet / plain, 128 connections +1\.00 +≥ 40 +missed", shown)
+
+
+class TestTheFace:
+    @pytest.mark.parametrize(
+        ("on", "flooded_ms", "p_value", "is_met"),
+        [(800.0, 30.0, 0.5, True), (799.0, 30.0, 0.5, False), (800.0, 30.1, 0.5, False), (800.0, 30.0, 0.01, False)],
+    )
+    def test_holds_its_cost_its_calm_under_a_flood_and_what_time_tells(
+        self, on: float, flooded_ms: float, p_value: float, is_met: bool
+    ) -> None:
+        per_second = {Turn(c, is_on): on if is_on else 1000.0 for c in CONNECTIONS for is_on in (True, False)}
+        face = Face(per_second, (Flood("GET balance", 10.0, flooded_ms, 90.0),), Timing(20.1, 20.0, p_value), 0)
+        assert face.is_met is is_met
+        console = Console(width=140)
+        with console.capture() as capture:
+            console.print(table_of_face(face))
+        assert ("missed" not in capture.get()) is is_met
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
