@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from scripts.embedded import RedisServer, free_port, start_redis
 from service.gateways import quick_redis
-from service.gateways.quick_redis import QuickRedis
+from service.gateways.quick_redis import QuickRedis, RedisAwayError
 from service.gateways.rate_limits import Claim, RateLimits, Window, claim
 from tests.servers import Servers, make_settings
 
@@ -200,9 +200,14 @@ class TestWithoutRedis:
         own_redis.process.send_signal(signal.SIGSTOP)
         try:
             with capture_logs() as logs:
-                for _ in range(20):
+                async with asyncio.timeout(20):
+                    assert (await own_limits.take(claims)).is_granted
+                monkeypatch.setattr(QuickRedis, "_in_time", _never)
+                for _ in range(19):
                     assert (await own_limits.take(claims)).is_granted
                 assert not (await own_limits.take(claims)).is_granted
+                with pytest.raises(RedisAwayError):
+                    await own_limits._redis.run(own_limits._take, [], [])
             assert [line["event"] for line in logs] == ["redis.lost"]
         finally:
             own_redis.process.send_signal(signal.SIGCONT)
@@ -214,6 +219,10 @@ class TestWithoutRedis:
         with capture_logs() as logs:
             assert (await own_limits.take(claims)).left == 18
         assert not logs
+
+
+async def _never(*_: Any) -> None:
+    raise AssertionError("Redis was asked again")
 
 
 async def until_back(limits: RateLimits) -> None:

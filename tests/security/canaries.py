@@ -42,16 +42,15 @@ class Canaries:
 async def attack(target: Target) -> list[Finding]:
     canaries = Canaries()
     answers: list[bytes] = []
-    findings = []
-    for as_json in (True, False):
-        with captured_log(target.world.settings, as_json=as_json) as written:
-            for route in target.routes:
-                if str(route) not in SIGNED:
-                    person = await target.world.caller(target.world.lowest_role(route), "careless")
-                    told = [answer async for answer in _carelessly(target, route, person, canaries)]
-                    answers += [answer.content + repr(answer.headers).encode() for answer in told]
-        log = written.getvalue().encode()
-        findings += canaries.found_in("the log", log) + _settings_in(target, "the log", log)
+    # The other form gets the same events, with the same secrets taken out.
+    with captured_log(target.world.settings, as_json=True) as written:
+        for route in target.routes:
+            if str(route) not in SIGNED:
+                person = await target.world.caller(target.world.lowest_role(route), "careless")
+                sent = _carelessly(target, route, person, canaries)
+                answers += [one.content + repr(one.headers).encode() async for one in sent]
+    log = written.getvalue().encode()
+    findings = canaries.found_in("the log", log) + _settings_in(target, "the log", log)
     findings += canaries.found_in("an answer", b"\n".join(answers)) + _settings_in(target, "answers", b"".join(answers))
     findings += canaries.found_in("Redis", await _redis(target))
     for name in COLLECTIONS:

@@ -42,7 +42,8 @@ async def attack(target: Target) -> list[Finding]:
     findings = []
     for as_json in (True, False):
         with captured_log(target.world.settings, as_json=as_json) as written:
-            for route in target.routes:
+            # The renderers differ, the routes' part in it does not: a third of them is enough for a terminal.
+            for route in target.routes if as_json else target.routes[::3]:
                 if str(route) in SIGNED:
                     await _in_callbacks(target)
                     continue

@@ -13,31 +13,24 @@ _EVENTS = frozenset({"audit_events"})
 class Watch:
     """Of all collections' sizes, and of what the world's people have."""
 
-    def __init__(
-        self, world: World, counts: dict[str, int], states: dict[str, dict[str, str]], ignored: Collection[str]
-    ) -> None:
-        self._world, self._counts, self._states, self._ignored = world, counts, states, ignored
+    def __init__(self, world: World, counts: dict[str, int], state: dict[str, str], ignored: Collection[str]) -> None:
+        self._world, self._counts, self._state, self._ignored = world, counts, state, ignored
 
     @classmethod
     async def begin(cls, world: World, *, ignored: Collection[str] = _EVENTS) -> Self:
         """What people own has to be made before."""
-        return cls(world, await world.counts(), await _states(world), ignored)
+        return cls(world, await world.counts(), await world.state(), ignored)
 
     async def end(self, attack: str) -> list[Finding]:
-        counts, states = await self._world.counts(), await _states(self._world)
+        counts, state = await self._world.counts(), await self._world.state()
         grown = [
             f"{name} had {self._counts[name]}, has {count}"
             for name, count in counts.items()
             if name not in self._ignored and count != self._counts[name]
         ]
         changed = [
-            f"{who}'s documents in {name} changed"
-            for who, state in self._states.items()
-            for name, digest in state.items()
-            if name not in self._ignored and digest != states[who][name]
+            f"somebody's documents in {name} changed"
+            for name, digest in self._state.items()
+            if name not in self._ignored and digest != state[name]
         ]
         return [Finding("(all routes)", attack, what) for what in (*grown, *changed)]
-
-
-async def _states(world: World) -> dict[str, dict[str, str]]:
-    return {who: await person.state() for who, person in world.known_people().items()}

@@ -19,7 +19,7 @@ from service.controllers import problems, requests, webhooks
 from service.controllers.requests import StrictRequest
 from service.documents import WalletDocument
 from service.domain.wallets import Wallet
-from service.errors import NotFound, Unauthenticated
+from service.errors import FieldError, NotFound, Unauthenticated
 from service.ledger import transfers
 from service.ledger.commands import State
 from service.main import create_app
@@ -28,7 +28,18 @@ from service.services import access_tokens, bank_callbacks
 from service.services.access_tokens import AccessToken
 from service.settings import Settings
 from service.startup import Resources
-from tests.security import amounts, client_address, log_injection, matrix, operators, roles, tokens, transport, webhook
+from tests.security import (
+    amounts,
+    canaries,
+    client_address,
+    log_injection,
+    matrix,
+    operators,
+    roles,
+    tokens,
+    transport,
+    webhook,
+)
 from tests.security.findings import Finding
 from tests.security.target import Target
 
@@ -200,6 +211,13 @@ def _logs_show_what_is_invisible_as_it_is(patch: Patch) -> None:
     patch.setattr(log, "_escape", lambda match: match[0])
 
 
+def _errors_repeat_what_was_sent(patch: Patch) -> None:
+    def repeat(one: dict[str, Any]) -> FieldError:
+        return FieldError("/", one["type"], f"{one['msg']}, not {one.get('input')}")
+
+    patch.setattr(problems, "_field_error", repeat)
+
+
 def _invalid_input_crashes(patch: Patch) -> None:
     """A handler with a defect: the 500 that an invalid body must never become."""
 
@@ -217,6 +235,7 @@ _ADMINS: Final = frozenset({"GET /api/v1/admin/trial-balance", "GET /api/v1/admi
 _WEBHOOK: Final = frozenset({"POST /webhooks/bank-callback"})
 
 WEAKENINGS: Final = (
+    Weakening("errors repeat what was sent", _errors_repeat_what_was_sent, canaries.attack, _WITHDRAWAL, "canary"),
     Weakening("log lines are by hand", _log_lines_are_put_together_by_hand, log_injection.attack, _WALLET, "JSON"),
     Weakening(
         "logs show the invisible as it is",

@@ -4,7 +4,7 @@ A new path parameter: add to MAKERS how somebody comes by such an id, and to PRI
 or a parameter that has neither example nor default: give it an example in its model, or a value in VALUES.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from hashlib import sha256
@@ -122,9 +122,12 @@ class Person:
 
     async def state(self) -> dict[str, str]:
         """A digest of what every collection has of this person."""
-        ids = [self.user.id, self.wallet.id, *self._ids.values()]
-        mine = {"$or": [{name: {"$in": ids}} for name in ("_id", "user_id", "wallet_id", "owner_id")]}
-        return await self.world.digest(mine)
+        return await self.world.digest(self.ids)
+
+    @property
+    def ids(self) -> list[str]:
+        """Their own, and those of all that was made for them."""
+        return [self.user.id, self.wallet.id, *self._ids.values()]
 
 
 class World:
@@ -169,9 +172,6 @@ class World:
             person = await self.someone(role, name)
         return person
 
-    def known_people(self) -> dict[str, Person]:
-        return {f"{role} {name}": person for (role, name), person in self._people.items()}
-
     def token_of_nobody(self, person: Person) -> dict[str, str]:
         """As good as the person's own, for somebody who was never there."""
         return bearer(person.user.model_copy(update={"id": bogus_id(person.user.id)}), self.settings)
@@ -198,12 +198,17 @@ class World:
             await person.query_for(route)
             await person.body_for(route)
 
-    async def digest(self, wanted: Mapping[str, Any]) -> dict[str, str]:
-        """Of every collection's documents that fit."""
+    async def state(self) -> dict[str, str]:
+        """A digest of what every collection has of anybody here."""
+        return await self.digest([one for person in self._people.values() for one in person.ids])
+
+    async def digest(self, ids: Sequence[str]) -> dict[str, str]:
+        """Of every collection's documents that are of one of these, or belong to one."""
+        wanted = {"$or": [{name: {"$in": list(ids)}} for name in ("_id", "user_id", "wallet_id", "owner_id")]}
         database = self.databases.wallet
         digests = {}
         for name in COLLECTIONS:
-            rows = await database[name].find(dict(wanted)).sort("_id", 1).to_list()
+            rows = await database[name].find(wanted).sort("_id", 1).to_list()
             digests[name] = sha256(orjson.dumps([repr(row) for row in rows])).hexdigest()
         return digests
 

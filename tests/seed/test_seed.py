@@ -19,6 +19,7 @@ from service.services.passwords import refuse_weak_password
 from service.settings import Settings
 from tests.commands import Ended, run_module
 from tests.servers import Servers, make_settings
+from tests.test_settings import PRODUCTION
 
 ROOT = Path(__file__).resolve().parents[2]
 _COLLECTIONS = ("users", "wallets", "deposits", "transaction_logs", "idempotency_keys", "outbox", "vouchers")
@@ -151,13 +152,8 @@ class TestDemoUsers:
         self, own: tuple[Settings, Databases], tmp_path: Path
     ) -> None:
         settings, databases = own
-        production = {
-            "WALLET_ENV": "production",
-            "WALLET_JWT_SECRET": "x" * 48,
-            "WALLET_BANK_WEBHOOK_SECRET": "whsec_" + "QUJD" * 10,
-            "WALLET_ENCRYPTION_KEY": "QUJD" * 10 + "QUI=",
-            "WALLET_CHECKPOINT_SIGNING_KEY": "A" * 43 + "=",
-        }
+        secrets = {f"WALLET_{name.upper()}": secret.get_secret_value() for name, secret in PRODUCTION.items()}
+        production = {"WALLET_ENV": "production", **secrets}
         refused = await seed(settings, tmp_path, **production)
         assert refused.status == 2
         assert "--yes-production" in refused.err
