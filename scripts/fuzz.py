@@ -28,8 +28,8 @@ _CASES: Final = 20
 # Calls that follow from one another come to an end early, since what they do stays done: so they are begun anew until
 # the time is over.
 _STATEFUL_S: Final = 60
-# One: of several threads that parse Python at once, CPython 3.11 fails one now and then ("AST constructor recursion depth
-# mismatch"), and generating is work that threads share anyway.
+# One: of several threads that parse Python at once, CPython 3.11 fails one now and then ("AST constructor recursion
+# depth mismatch"), and generating is work that threads share anyway.
 _WORKERS: Final = 1
 _STACK_SETTINGS: Final = {
     "WALLET_ENV": "development",
