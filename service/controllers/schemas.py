@@ -155,17 +155,17 @@ class Problem(View):
     retry_after: int | None = None
 
 
-def problem_responses(*errors: type[WalletServiceError]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*errors: type[WalletServiceError] | WalletServiceError) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it can answer with, by status, an example of each."""
-    by_status: dict[int | str, list[type[WalletServiceError]]] = defaultdict(list)
+    by_status: dict[int | str, list[WalletServiceError]] = defaultdict(list)
     for error in errors:
-        by_status[error.http_status].append(error)
+        by_status[error.http_status].append(error if isinstance(error, WalletServiceError) else error())
     return {status: _response(of_status) for status, of_status in by_status.items()}
 
 
-def _response(errors: list[type[WalletServiceError]]) -> dict[str, Any]:
+def _response(errors: list[WalletServiceError]) -> dict[str, Any]:
     examples = {
-        error.code: {"summary": error.title, "value": problem_document(error(), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
+        error.code: {"summary": error.title, "value": problem_document(error, "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
         for error in errors
     }
     return {
