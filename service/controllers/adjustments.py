@@ -17,25 +17,17 @@ from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
-    BodyTooLarge,
     CurrencyMismatch,
     Forbidden,
     IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     IllegalTransition,
     InsufficientFunds,
-    InvalidCursor,
-    InvalidFields,
     LedgerBusy,
     LimitExceeded,
     Malformed,
-    NotFound,
     SecondAdminRequired,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
 )
 from service.services import adjustments
@@ -119,7 +111,7 @@ _REQUEST: dict[str, Any] = {
     "status_code": 201,
     "response_model": AdjustmentView,
     "responses": {
-        **problem_responses(*_ORDER_ERRORS, Forbidden, NotFound, BalanceOverflow, CurrencyMismatch),
+        **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch),
         202: {
             "model": AdjustmentView,
             "description": "By an admin above the set amount: another one has to approve it",
@@ -181,20 +173,16 @@ async def _adjust(
     responses=problem_responses(
         IdempotencyKeyMissing,
         IdempotencyKeyInvalid,
-        Unauthenticated,
+        Malformed,
         AccountDeactivated,
         Forbidden,
         SecondAdminRequired,
-        NotFound,
         IllegalTransition,
         IdempotencyKeyInFlight,
-        InvalidFields,
-        IdempotencyKeyReused,
         InsufficientFunds,
         BalanceOverflow,
         WalletClosed,
         LedgerBusy,
-        Unavailable,
     ),
     summary="Approve another admin's adjustment (admin)",
     description="Moves the wallet. What its balance no longer allows is refused and goes on waiting: approve it later, "
@@ -216,19 +204,7 @@ async def approve_adjustment(
 @router.post(
     "/adjustments/{adjustment_id}/reject",
     response_model=AdjustmentView,
-    responses=problem_responses(
-        Malformed,
-        Unauthenticated,
-        AccountDeactivated,
-        Forbidden,
-        NotFound,
-        IllegalTransition,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
-        LedgerBusy,
-        Unavailable,
-    ),
+    responses=problem_responses(AccountDeactivated, IllegalTransition, LedgerBusy),
     summary="Reject an adjustment, one's own too (admin)",
     description="Nothing moves; the reason stays with it.",
 )
@@ -247,7 +223,6 @@ async def reject_adjustment(
 @router.get(
     "/adjustments/{adjustment_id}",
     response_model=AdjustmentView,
-    responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One adjustment; services see those that they asked for",
     description="Admins see all of them.",
 )
@@ -261,7 +236,6 @@ async def get_adjustment(
 @router.get(
     "/admin/adjustments",
     response_model=PageView[AdjustmentView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="All adjustments, newest first (admin)",
     description="With `status=requires_approval`, what waits for a second admin.",
 )

@@ -8,11 +8,10 @@ from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import View
 from service.domain.accounts import AccountSum
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
-from service.errors import Forbidden, Unauthenticated, Unavailable
 from service.services.access_tokens import AccessToken
 from service.services.trial_balance import CurrencyBalance, TrialBalance, draw_up_trial_balance
 
@@ -89,7 +88,6 @@ class TrialBalanceView(View):
 @router.get(
     "/trial-balance",
     response_model=TrialBalanceView,
-    responses=problem_responses(Unauthenticated, Forbidden, Unavailable),
     summary="Every account against every wallet",
 )
 async def get_trial_balance(

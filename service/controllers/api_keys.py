@@ -18,19 +18,7 @@ from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.api_keys import LONGEST_OVERLAP, ApiKey, KeyStatus, api_key_view
 from service.domain.clock import utc_now
 from service.domain.permissions import KEY_PERMISSIONS, Permission
-from service.errors import (
-    ApiKeyEnded,
-    BodyTooLarge,
-    Forbidden,
-    InvalidCursor,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    UserIsNoService,
-)
+from service.errors import ApiKeyEnded, NotFound, UserIsNoService
 from service.services import api_keys
 from service.services.access_tokens import AccessToken
 from service.services.api_keys import IssuedKey, KeyOrder
@@ -163,15 +151,11 @@ class IssuedKeyView(ApiKeyView):
     secret: str = Field(description="To be sent as `X-API-Key`")
 
 
-_ERRORS = (Unauthenticated, Forbidden, InvalidFields)
-_CHANGING = (*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, Unavailable)
-
-
 @router.post(
     "/api-keys",
     status_code=201,
     response_model=IssuedKeyView,
-    responses=problem_responses(*_CHANGING, UserIsNoService),
+    responses=problem_responses(NotFound, UserIsNoService),
     summary="Make an API key for a service; its secret is shown once",
     description="It acts as the user that it names, who needs the role `service`, and may do what it lists.",
 )
@@ -183,7 +167,6 @@ async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResou
 @router.get(
     "/api-keys",
     response_model=PageView[ApiKeyView],
-    responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All API keys, newest first",
     description="Revoked and expired ones too; with `user_id`, those of one service.",
 )
@@ -197,7 +180,6 @@ async def list_api_keys(query: Annotated[ApiKeysQuery, Query()], user: _Admin, r
 @router.get(
     "/api-keys/{key_id}",
     response_model=ApiKeyView,
-    responses=problem_responses(*_ERRORS, NotFound),
     summary="One API key",
     description="What it may do, until when, and when it was last used; never its secret.",
 )
@@ -208,7 +190,7 @@ async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
 @router.post(
     "/api-keys/{key_id}/rotate",
     response_model=IssuedKeyView,
-    responses=problem_responses(*_CHANGING, ApiKeyEnded),
+    responses=problem_responses(ApiKeyEnded),
     summary="Give an API key another secret, shown once",
     description="The one before ends at once, or after `overlap_s`; one before that ends at once.",
 )
@@ -221,7 +203,6 @@ async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, re
 @router.delete(
     "/api-keys/{key_id}",
     response_model=ApiKeyView,
-    responses=problem_responses(*_ERRORS, NotFound, Unavailable),
     summary="Revoke an API key, at once and for good",
     description="What is revoked already stays so, and answers 200.",
 )

@@ -16,7 +16,6 @@ from service.errors import (
     ApprovalLapsed,
     IllegalTransition,
     InvalidCode,
-    NotFound,
     RecipientBalanceOverflow,
     RecipientNotFound,
     RecipientWalletFrozen,
@@ -32,10 +31,9 @@ router = APIRouter(route_class=StrictRoute, tags=["Approvals"])
 _WithdrawalId = Annotated[str, Path(max_length=64, pattern="^wdr_", examples=["wdr_0198c0ffee0070008000000000000001"])]
 _TransferId = Annotated[str, Path(max_length=64, pattern="^trf_", examples=["trf_0198c0ffee0070008000000000000001"])]
 
-_CANCEL_PROBLEMS = problem_responses(*ORDER_ERRORS, NotFound, IllegalTransition)
+_CANCEL_PROBLEMS = problem_responses(*ORDER_ERRORS, IllegalTransition)
 _CONFIRM_PROBLEMS = problem_responses(
     *ORDER_ERRORS,
-    NotFound,
     IllegalTransition,
     ApprovalLapsed,
     TooManyTries,

@@ -15,7 +15,7 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
-from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
+from service.errors import EmailTaken, InvalidCredentials, TooManyAttempts
 from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
@@ -115,7 +115,7 @@ class LoginView(TokensView):
 @router.post(
     "/auth/login",
     response_model=LoginView,
-    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
+    responses=problem_responses(InvalidCredentials, TooManyAttempts),
     summary="Get an access token, and a refresh token for the next one",
     description="With e-mail and password. An unknown address, a wrong password and a deactivated account are "
     "answered alike.",
@@ -142,7 +142,7 @@ def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 what
     "/auth/register",
     status_code=201,
     response_model=RegistrationView,
-    responses=problem_responses(Malformed, EmailTaken, InvalidFields, Unavailable),
+    responses=problem_responses(EmailTaken),
     summary="Register; a wallet in the default currency comes with it",
     description="The password is refused if others would guess it early. Register with each address once.",
 )

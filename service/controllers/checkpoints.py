@@ -9,11 +9,10 @@ from pydantic import Field
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import PageView, View
 from service.domain.checkpoints import checkpoint_view, key_view
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import checkpoints
 from service.services.access_tokens import AccessToken
 
@@ -65,7 +64,6 @@ async def get_keys(resources: OpenResources) -> Response:
 @router.get(
     "/checkpoints/{number}",
     response_model=CheckpointView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
     description="Each names the hash of the one before, so that none can be taken out.",
 )
@@ -80,7 +78,6 @@ async def get_checkpoint(
 @router.get(
     "/checkpoints",
     response_model=PageView[CheckpointView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="All checkpoints, newest first",
     description="The same ones for everybody: compare yours with somebody else's.",
 )

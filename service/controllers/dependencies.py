@@ -22,7 +22,7 @@ from service.services.access_tokens import AccessToken, verify_access_token
 from service.services.sealing import keyring_of
 from service.startup import Resources
 
-_KEY_HEADER = "Idempotency-Key"
+KEY_HEADER = "Idempotency-Key"
 _KEY_LENGTH_LIMIT = 255
 # A backslash stands before a quote and before itself, and before nothing else.
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
@@ -111,12 +111,12 @@ async def _idempotency_key(
     _key: Annotated[
         str,
         Header(
-            alias=_KEY_HEADER,
+            alias=KEY_HEADER,
             description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
         ),
     ],
 ) -> str:
-    return _key_of(request.headers.getlist(_KEY_HEADER))
+    return _key_of(request.headers.getlist(KEY_HEADER))
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
@@ -126,10 +126,10 @@ async def _optional_idempotency_key(
     request: Request,
     key: Annotated[
         str | None,
-        Header(alias=_KEY_HEADER, description="As elsewhere; without one each request is a new one."),
+        Header(alias=KEY_HEADER, description="As elsewhere; without one each request is a new one."),
     ] = None,
 ) -> str:
-    return uuid4().hex if key is None else _key_of(request.headers.getlist(_KEY_HEADER))
+    return uuid4().hex if key is None else _key_of(request.headers.getlist(KEY_HEADER))
 
 
 OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]

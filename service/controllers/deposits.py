@@ -17,10 +17,9 @@ from service.controllers.operations import (
     shape,
 )
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, problem_responses
+from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import deposits, operations
 from service.services.access_tokens import AccessToken
 from service.services.orders import Order
@@ -57,7 +56,6 @@ async def request_deposit(
 @router.get(
     "/deposits/{deposit_id}",
     response_model=DepositView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One deposit",
     description="Ask again until `status` is neither `pending` nor `processing`.",
 )
@@ -70,7 +68,6 @@ async def get_deposit(
 @router.get(
     "/deposits",
     response_model=PageView[DepositView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's deposits, newest first",
     description="By status, currency, category and time of the request.",
 )

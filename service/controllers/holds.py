@@ -22,8 +22,6 @@ from service.errors import (
     HoldGuaranteed,
     IllegalTransition,
     InsufficientFunds,
-    InvalidCursor,
-    InvalidFields,
     LimitExceeded,
     NotFound,
     RecipientAlreadyNamed,
@@ -31,7 +29,6 @@ from service.errors import (
     RecipientNotFound,
     RecipientWalletFrozen,
     SameWallet,
-    Unauthenticated,
     WalletClosed,
     WalletFrozen,
 )
@@ -152,7 +149,6 @@ async def request_hold(
     response_model=HoldReceipt,
     responses=problem_responses(
         *_CAPTURE_ERRORS,
-        NotFound,
         IllegalTransition,
         HoldExpired,
         RecipientAlreadyNamed,
@@ -177,7 +173,7 @@ async def capture_hold(
 @router.post(
     "/holds/{hold_id}/release",
     response_model=HoldReceipt,
-    responses=problem_responses(*_RELEASE_ERRORS, NotFound, IllegalTransition, HoldExpired, HoldGuaranteed),
+    responses=problem_responses(*_RELEASE_ERRORS, IllegalTransition, HoldExpired, HoldGuaranteed),
     summary="Give a hold back to its payer",
     description="For its recipient and tokens with the role `service` or `admin`; for its payer where it names nobody.",
 )
@@ -194,7 +190,6 @@ async def release_hold(
 @router.get(
     "/holds/{hold_id}",
     response_model=HoldView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One hold that one pays or is to be paid by",
     description="For its payer and its recipient; what a third person asks for is 404.",
 )
@@ -206,7 +201,6 @@ async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permis
 @router.get(
     "/holds",
     response_model=PageView[HoldView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's holds, newest first",
     description="Those that one pays or, with `role`, is to be paid by; by status, currency, category and time.",
 )

@@ -15,7 +15,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service.controllers.dependencies import API_KEY_HEADER, TOKEN_SCHEME
+from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
 from service.controllers.rate_limits import EXEMPT_PATHS
 from service.controllers.schemas import PROBLEM, Problem, problem_responses
@@ -30,6 +30,7 @@ from service.errors import (
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InternalError,
+    InvalidCursor,
     InvalidFields,
     Malformed,
     NotFound,
@@ -104,6 +105,7 @@ TAGS: Final = (
 _READ: Final = (InvalidFields,)
 _ALWAYS: Final = (Malformed, InternalError, Unavailable)
 _WITH_PATH: Final = (NotFound,)
+_WITH_CURSOR: Final = (InvalidCursor,)
 _WITH_BODY: Final = (BodyTooLarge, UnsupportedMediaType)
 _WITH_TOKEN: Final = (Unauthenticated, Forbidden)
 # Where the user is looked up before anything is done.
@@ -183,7 +185,7 @@ _REPLAYED_ERRORS: Final = {"403", "404", "409", "422"}
 _PARAMETERS: Final = {"currency": "ISO 4217, or PTS for points", "status": "Only those with this status"}
 # What is checked by hand, so that its refusal is the right one: 400 for a key, 401 for a signature.
 _HEADER_SCHEMAS: Final[dict[str, Schema]] = {
-    "Idempotency-Key": {
+    KEY_HEADER: {
         "minLength": 1,
         "maxLength": 512,
         "pattern": r'^("([!#-\[\]-~]|\\["\\]){1,255}"|[!#-~]{1,255})$',
@@ -349,8 +351,9 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
     """A route's own errors keep their places; what follows from how it is made comes before or behind them."""
     before: list[type[WalletServiceError]] = []
     behind: list[type[WalletServiceError]] = []
-    if any(one["name"] == "Idempotency-Key" and one["required"] for one in operation.get("parameters", ())):
-        before += _WITH_KEY
+    parameters = operation.get("parameters", ())
+    if any(one["name"] == "cursor" for one in parameters):
+        before += _WITH_CURSOR
     if "{" in path:
         before += _WITH_PATH
     if _HEALTH not in operation["tags"]:
@@ -362,6 +365,8 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
         behind += _WITH_TOKEN
         if permission in LIVE_PERMISSIONS:
             behind += _WITH_USER
+    for key in (one for one in parameters if one["name"] == KEY_HEADER):
+        before += [error for error in _WITH_KEY if key["required"] or error is not IdempotencyKeyMissing]
     responses = operation["responses"]
     if _JSON in responses.get("422", {}).get("content", {}):
         # FastAPI's own kind of error, which we never send.
@@ -412,7 +417,7 @@ def _complete_bodies(operation: dict[str, Any], schemas: dict[str, Schema]) -> N
 
 
 def _complete_headers(operation: dict[str, Any]) -> None:
-    takes_key = any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ()))
+    takes_key = any(one["name"] == KEY_HEADER for one in operation.get("parameters", ()))
     for status, response in operation["responses"].items():
         names = ["X-Request-ID"]
         if status == "401":

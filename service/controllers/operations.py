@@ -18,20 +18,10 @@ from service.errors import (
     PROBLEM_MEDIA_TYPE,
     AccountDeactivated,
     BalanceOverflow,
-    BodyTooLarge,
-    IdempotencyKeyInFlight,
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     InsufficientFunds,
-    InvalidFields,
     LedgerBusy,
     LimitExceeded,
-    Malformed,
     NoWalletInCurrency,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
     WalletFrozen,
 )
@@ -189,24 +179,7 @@ class OperationsQuery(PageQuery):
 
 
 # What any order for money may be refused with.
-ORDER_ERRORS = (
-    Malformed,
-    IdempotencyKeyMissing,
-    IdempotencyKeyInvalid,
-    Unauthenticated,
-    AccountDeactivated,
-    IdempotencyKeyInFlight,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    InvalidFields,
-    IdempotencyKeyReused,
-    InsufficientFunds,
-    WalletFrozen,
-    WalletClosed,
-    LimitExceeded,
-    LedgerBusy,
-    Unavailable,
-)
+ORDER_ERRORS = (AccountDeactivated, InsufficientFunds, WalletFrozen, WalletClosed, LimitExceeded, LedgerBusy)
 ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCurrency)
 
 

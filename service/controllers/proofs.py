@@ -16,7 +16,7 @@ from service.domain.checkpoints import checkpoint_view
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import InvalidFields, NotCheckpointed, NotFound, Unauthenticated
+from service.errors import NotCheckpointed
 from service.services import proofs
 from service.services.access_tokens import AccessToken
 from service.services.checkpoints import Sealed
@@ -98,7 +98,7 @@ class EntryProofView(View):
     "/wallets/{wallet_id}/proof",
     operation_id="get_wallet_proof",
     response_model=WalletProofView,
-    responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
+    responses=problem_responses(NotCheckpointed),
     summary="Proof of a wallet's head",
     description="A signed checkpoint, the wallet's place in it, and all entries since: enough to check the balance "
     "without us.",
@@ -132,7 +132,6 @@ async def prove_wallet(
     "/wallets/{wallet_id}/transactions/{entry_id}/proof",
     operation_id="get_entry_proof",
     response_model=EntryProofView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="Proof of an entry",
     description="The entry, and what leads from it to the next checkpoint.",
 )

@@ -15,18 +15,7 @@ from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
 from service.domain.permissions import Permission
 from service.domain.quotes import Quote, QuoteStatus, quote_view
-from service.errors import (
-    AmountTooLarge,
-    AmountTooSmall,
-    BodyTooLarge,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    RateUnavailable,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from service.errors import AmountTooLarge, AmountTooSmall, RateUnavailable
 from service.services import quotes
 from service.services.access_tokens import AccessToken
 
@@ -78,15 +67,9 @@ class QuoteView(View):
     status_code=201,
     response_model=QuoteView,
     responses=problem_responses(
-        Malformed,
-        Unauthenticated,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
         RateUnavailable,
         AmountTooSmall,
         AmountTooLarge,
-        Unavailable,
     ),
     summary="Ask what an amount brings in another currency",
     description="Good for one conversion until `expires_at`. Nothing moves, so no key is needed.",
@@ -108,7 +91,6 @@ async def make_quote(
 @router.get(
     "/quotes/{quote_id}",
     response_model=QuoteView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One quote; one that was not used is forgotten after a day",
     description="One's own: used, expired or still good.",
 )

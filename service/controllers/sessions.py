@@ -14,19 +14,7 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
-from service.errors import (
-    AccountDeactivated,
-    BodyTooLarge,
-    InvalidCursor,
-    InvalidFields,
-    InvalidRefreshToken,
-    Malformed,
-    NotFound,
-    TooManyAttempts,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from service.errors import AccountDeactivated, InvalidRefreshToken, TooManyAttempts
 from service.services import refresh_tokens, sessions
 from service.services.access_tokens import AccessToken
 
@@ -61,13 +49,8 @@ class SessionView(View):
     "/auth/refresh",
     response_model=TokensView,
     responses=problem_responses(
-        Malformed,
-        BodyTooLarge,
-        UnsupportedMediaType,
         InvalidRefreshToken,
-        InvalidFields,
         TooManyAttempts,
-        Unavailable,
     ),
     summary="Get new tokens for the refresh token",
 )
@@ -85,7 +68,6 @@ async def refresh(body: RefreshRequest, resources: OpenResources, address: Clien
 @router.post(
     "/auth/logout",
     status_code=204,
-    responses=problem_responses(Unauthenticated, Unavailable),
     summary="End this session",
 )
 async def log_out(
@@ -99,7 +81,7 @@ async def log_out(
 @router.post(
     "/auth/logout-all",
     status_code=204,
-    responses=problem_responses(Unauthenticated, AccountDeactivated, Unavailable),
+    responses=problem_responses(AccountDeactivated),
     summary="End all sessions, on every device",
 )
 async def log_out_everywhere(
@@ -113,7 +95,7 @@ async def log_out_everywhere(
 @router.get(
     "/me/sessions",
     response_model=PageView[SessionView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
+    responses=problem_responses(AccountDeactivated),
     summary="One's sessions that are not over, newest first",
     description="Each is a login on one device; end one of them where it is not known.",
 )
@@ -130,7 +112,7 @@ async def list_sessions(
 @router.delete(
     "/me/sessions/{session_id}",
     status_code=204,
-    responses=problem_responses(Unauthenticated, AccountDeactivated, NotFound, InvalidFields, Unavailable),
+    responses=problem_responses(AccountDeactivated),
     summary="End one of one's sessions",
 )
 async def end_session(

@@ -14,14 +14,7 @@ from service.controllers.schemas import View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.permissions import Permission
 from service.domain.spending import spending_view
-from service.errors import (
-    InvalidFields,
-    NotFound,
-    SearchTooLong,
-    TooManyCategories,
-    TotalOverflow,
-    Unauthenticated,
-)
+from service.errors import SearchTooLong, TooManyCategories, TotalOverflow
 from service.services import spending
 from service.services.access_tokens import AccessToken
 from service.services.spending import MONTHS_LIMIT
@@ -76,9 +69,7 @@ class SpendingView(View):
 @router.get(
     "/wallets/{wallet_id}/spending",
     response_model=SpendingView,
-    responses=problem_responses(
-        Unauthenticated, NotFound, InvalidFields, TooManyCategories, TotalOverflow, SearchTooLong
-    ),
+    responses=problem_responses(TooManyCategories, TotalOverflow, SearchTooLong),
     summary="What was spent, by month and category",
 )
 async def get_spending(

@@ -20,7 +20,7 @@ from service.domain.history import BalancePoint, point_after
 from service.domain.money import to_decimal
 from service.domain.permissions import Permission
 from service.domain.statements import Movement, Statement, Tally, statement_view
-from service.errors import InvalidFields, NotFound, StatementTooLong, TotalOverflow, Unauthenticated, Unavailable
+from service.errors import StatementTooLong, TotalOverflow
 from service.services import statements
 from service.services.access_tokens import AccessToken
 from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
@@ -113,7 +113,7 @@ class StatementView(View):
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}}},
-    **problem_responses(Unauthenticated, NotFound, InvalidFields, StatementTooLong, TotalOverflow, Unavailable),
+    **problem_responses(StatementTooLong, TotalOverflow),
 }
 
 

@@ -15,16 +15,10 @@ from service.domain.permissions import Permission
 from service.domain.totp import Enrolment, TotpStatus
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
     InvalidCode,
-    InvalidFields,
-    Malformed,
     TooManyAttempts,
     TotpAlreadyActive,
     TotpNotEnrolled,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WrongPassword,
 )
 from service.services import totp
@@ -35,7 +29,6 @@ router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
 # Secrets and recovery codes are shown once; no cache on the way shows them again.
 _NOT_CACHED = {"Cache-Control": "no-store"}
 _CODE_LENGTH_LIMIT = 64
-_ASKING = (Malformed, BodyTooLarge, UnsupportedMediaType, Unauthenticated, AccountDeactivated, InvalidFields)
 _TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105 an example
 _RECOVERY_CODE = "MZXW-6YTB-OI3D-4NRQ"
@@ -106,7 +99,6 @@ class RecoveryCodesView(View):
 @router.get(
     "/me/totp",
     response_model=TotpView,
-    responses=problem_responses(Unauthenticated),
     summary="Whether one has an authenticator app, and how many recovery codes are left",
     description="`pending` until a code of the app was sent, `none` without one.",
 )
@@ -119,7 +111,7 @@ async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)
     operation_id="begin_totp",
     status_code=201,
     response_model=TotpSecretView,
-    responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
+    responses=problem_responses(AccountDeactivated, TotpAlreadyActive, WrongPassword, TooManyAttempts),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
     description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
     "count yet.",
@@ -135,7 +127,7 @@ async def begin_enrolment(
     "/me/totp/confirm",
     operation_id="confirm_totp",
     response_model=RecoveryCodesView,
-    responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    responses=problem_responses(AccountDeactivated, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
     description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
     "codes: they are shown once.",
@@ -149,7 +141,7 @@ async def activate(
 @router.post(
     "/me/totp/recovery-codes",
     response_model=RecoveryCodesView,
-    responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    responses=problem_responses(AccountDeactivated, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Ten new recovery codes; the old ones hold no more",
     description="With a code of the app or one of the old recovery codes.",
 )
@@ -164,7 +156,7 @@ async def renew_recovery_codes(
     "/me/totp/disable",
     operation_id="disable_totp",
     response_model=TotpView,
-    responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
+    responses=problem_responses(AccountDeactivated, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts),
     summary="Give the app up, with the password and a code",
     description="Codes for large payments are mailed again.",
 )

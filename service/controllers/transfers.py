@@ -18,15 +18,12 @@ from service.domain.permissions import Permission
 from service.domain.transfers import Transfer, transfer_view
 from service.errors import (
     CurrencyMismatch,
-    InvalidCursor,
-    InvalidFields,
     NotFound,
     RecipientBalanceOverflow,
     RecipientNotFound,
     RecipientWalletFrozen,
     SameWallet,
     TransferBatchRefused,
-    Unauthenticated,
 )
 from service.services import transfers
 from service.services.access_tokens import AccessToken
@@ -191,7 +188,6 @@ async def request_transfers(
 @router.get(
     "/transfers/{transfer_id}",
     response_model=TransferView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One transfer that one sent or got",
     description="For both sides; what a third person asks for is 404.",
 )
@@ -204,7 +200,6 @@ async def get_transfer(
 @router.get(
     "/transfers",
     response_model=PageView[TransferView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The transfers that one sent, newest first",
     description="By status, currency, category and time. What one received is among the wallet's transactions.",
 )

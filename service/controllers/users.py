@@ -26,7 +26,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, SearchTooLong, Unauthenticated
+from service.errors import AccountDeactivated, NotFound, SearchTooLong
 from service.services import users, wallets
 from service.services.access_tokens import AccessToken
 
@@ -50,7 +50,6 @@ class UserEntriesQuery(EntriesQuery):
 @router.get(
     "/users/{user_id}/balance",
     response_model=BalancesView | BalancesAtView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What one has or had, wallet by wallet",
     openapi_extra={"parameters": [_AT_PARAMETER]},
 )
@@ -87,7 +86,7 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
     "/users/{user_id}/transactions",
     operation_id="list_user_transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
+    responses=problem_responses(SearchTooLong),
     summary="The entries of all of one's wallets, newest first",
     description="As of one wallet, and by `currency` too. `user_id` has to be one's own.",
 )
@@ -108,7 +107,7 @@ async def list_transactions(
 @router.get(
     "/me",
     response_model=UserView,
-    responses=problem_responses(Unauthenticated, AccountDeactivated),
+    responses=problem_responses(AccountDeactivated),
     summary="Oneself",
     description="As the account is now: roles in a token may be older.",
 )

@@ -17,22 +17,14 @@ from service.domain.permissions import Permission
 from service.domain.vouchers import kept_voucher_view, redemption_view, voucher_view
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
-    Forbidden,
-    IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InsufficientFunds,
-    InvalidCursor,
     InvalidFields,
     LedgerBusy,
     Malformed,
-    NotFound,
     NoWalletInCurrency,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     VoucherLimitReached,
     VoucherNotValid,
     VoucherSoldOut,
@@ -167,27 +159,15 @@ class RedemptionReceipt(RedemptionView):
     balance: BalanceView = Field(description="What is left in the wallet for points")
 
 
-_READING_PROBLEMS = (Unauthenticated, InvalidFields)
-_LEDGER_PROBLEMS = (
-    IdempotencyKeyInvalid,
-    IdempotencyKeyInFlight,
-    IdempotencyKeyReused,
-    AccountDeactivated,
-    LedgerBusy,
-    Unavailable,
-)
-_KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *_READING_PROBLEMS, *_LEDGER_PROBLEMS)
-
-
 @router.post(
     "/vouchers/{voucher_id}/redeem",
     status_code=201,
     response_model=RedemptionReceipt,
     responses=problem_responses(
-        *_READING_PROBLEMS,
-        *_LEDGER_PROBLEMS,
+        IdempotencyKeyInvalid,
         IdempotencyKeyMissing,
-        NotFound,
+        Malformed,
+        AccountDeactivated,
         VoucherNotValid,
         VoucherSoldOut,
         VoucherLimitReached,
@@ -195,6 +175,7 @@ _KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *
         WalletFrozen,
         WalletClosed,
         InsufficientFunds,
+        LedgerBusy,
     ),
     summary="Redeem points for a voucher's code",
     description="At once, and once for each key. The code is in the answer and among one's redemptions.",
@@ -215,7 +196,6 @@ async def redeem_voucher(
 @router.get(
     "/vouchers",
     response_model=PageView[VoucherView],
-    responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="What can be redeemed now, newest first",
     description="Active, within their time and in stock.",
 )
@@ -232,7 +212,6 @@ async def list_redeemable_vouchers(
 @router.get(
     "/vouchers/{voucher_id}",
     response_model=VoucherView,
-    responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One voucher, redeemable or not",
     description="With how many are left.",
 )
@@ -245,7 +224,6 @@ async def get_voucher(
 @router.get(
     "/redemptions",
     response_model=PageView[RedemptionView],
-    responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="The vouchers that one has redeemed, newest first",
     description="With their codes.",
 )
@@ -264,7 +242,6 @@ async def list_redemptions(
 @router.get(
     "/redemptions/{redemption_id}",
     response_model=RedemptionView,
-    responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One redemption with its code, for its owner",
     description="Somebody else's is 404.",
 )
@@ -281,7 +258,7 @@ async def get_redemption(
     "/vouchers",
     status_code=201,
     response_model=KeptVoucherView,
-    responses=problem_responses(*_KEEPING_PROBLEMS),
+    responses=problem_responses(LedgerBusy),
     summary="Put a voucher into the catalogue",
     description="A key is not needed; with one, a repetition does not make a second voucher.",
 )
@@ -299,7 +276,7 @@ async def create_voucher(
 @admin_router.patch(
     "/vouchers/{voucher_id}",
     response_model=KeptVoucherView,
-    responses=problem_responses(NotFound, VoucherStockTooLow, *_KEEPING_PROBLEMS),
+    responses=problem_responses(VoucherStockTooLow, InvalidFields, IdempotencyKeyReused, LedgerBusy),
     summary="Change a voucher; its stock by so many more or fewer",
     description="Only what is sent changes. Stock is counted up or down by `add_stock`, so that what is being "
     "redeemed meanwhile counts.",
@@ -322,7 +299,6 @@ async def update_voucher(
 @admin_router.get(
     "/vouchers",
     response_model=PageView[KeptVoucherView],
-    responses=problem_responses(InvalidCursor, Forbidden, *_READING_PROBLEMS),
     summary="All vouchers, newest first",
     description="Inactive, sold out and past ones too.",
 )

@@ -15,15 +15,8 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Freeze, Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
     Forbidden,
-    InvalidFields,
     LedgerBusy,
-    Malformed,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
     WalletFrozen,
     WalletHasOpenOperations,
@@ -55,17 +48,7 @@ class CloseRequest(StrictModel):
     ] = None
 
 
-_ERRORS = (
-    Malformed,
-    Unauthenticated,
-    AccountDeactivated,
-    NotFound,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    InvalidFields,
-    LedgerBusy,
-    Unavailable,
-)
+_ERRORS = (AccountDeactivated, LedgerBusy)
 
 
 def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noqa: ANN401 error classes

@@ -28,17 +28,7 @@ from service.domain.history import BalancePoint, EntryFilter
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
-from service.errors import (
-    AccountDeactivated,
-    InvalidCursor,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    SearchTooLong,
-    Unauthenticated,
-    Unavailable,
-    WalletExists,
-)
+from service.errors import AccountDeactivated, SearchTooLong, WalletExists
 from service.services import wallets
 from service.services.access_tokens import AccessToken
 
@@ -119,7 +109,6 @@ class AtQuery(StrictQuery):
 @router.get(
     "/wallets/{wallet_id}",
     response_model=WalletView | WalletAtView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One wallet, as it is or as it was",
 )
 async def get_wallet(
@@ -139,7 +128,7 @@ async def get_wallet(
     "/wallets/{wallet_id}/transactions",
     operation_id="list_wallet_transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
+    responses=problem_responses(SearchTooLong),
     summary="A wallet's entries, newest first",
     description="Each movement with the balance before and after it. Rare matches over a long time may be refused "
     "with `search_too_long`: take a shorter range.",
@@ -160,7 +149,6 @@ async def list_transactions(
 @router.get(
     "/wallets",
     response_model=PageView[WalletView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's wallets, newest first",
     description="One for each currency that one has opened, closed ones too.",
 )
@@ -178,9 +166,7 @@ async def list_wallets(
     "/wallets",
     status_code=201,
     response_model=WalletView,
-    responses=problem_responses(
-        Malformed, Unauthenticated, AccountDeactivated, WalletExists, InvalidFields, Unavailable
-    ),
+    responses=problem_responses(AccountDeactivated, WalletExists),
     summary="Open a wallet in another currency",
     description="Empty, and one for each currency. The first one came with the account.",
 )

@@ -17,10 +17,9 @@ from service.controllers.operations import (
     shape,
 )
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, problem_responses
+from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import operations, withdrawals
 from service.services.access_tokens import AccessToken
 from service.services.orders import Order
@@ -59,7 +58,6 @@ async def request_withdrawal(
 @router.get(
     "/withdrawals/{withdrawal_id}",
     response_model=WithdrawalView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One withdrawal",
     description="Ask again until `status` is neither `pending` nor `processing`.",
 )
@@ -72,7 +70,6 @@ async def get_withdrawal(
 @router.get(
     "/withdrawals",
     response_model=PageView[WithdrawalView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's withdrawals, newest first",
     description="By status, currency, category and time of the request.",
 )
