@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.fuzz import IDENTITIES, Identity, Run, fuzz
+from scripts.fuzz.run import IDENTITIES, Identity, Run, fuzz
 from scripts.service_stack import Stack
 
 # What there is to try of these, without what is random and without the rest: that is for the long run.
