@@ -31,8 +31,8 @@ from service.errors import (
     WalletClosed,
 )
 from service.services import adjustments
-from service.services.access_tokens import AccessToken
 from service.services.adjustments import AdjustmentOrder
+from service.services.callers import Caller
 from service.startup import Resources
 
 router = APIRouter(route_class=StrictRoute, tags=["Adjustments"])
@@ -128,7 +128,7 @@ _MORE = (
 async def credit_wallet(
     body: AdjustmentRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -139,7 +139,7 @@ async def credit_wallet(
 async def debit_wallet(
     body: AdjustmentRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -150,7 +150,7 @@ async def _adjust(
     adjustment_type: AdjustmentType,
     body: AdjustmentRequest,
     wallet_id: str,
-    user: AccessToken,
+    user: Caller,
     key: str,
     resources: Resources,
 ) -> Response:
@@ -190,7 +190,7 @@ async def _adjust(
 )
 async def approve_adjustment(
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -211,7 +211,7 @@ async def approve_adjustment(
 async def reject_adjustment(
     body: RejectionRequest,
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     adjustment = await adjustments.reject_adjustment(
@@ -227,7 +227,7 @@ async def reject_adjustment(
     description="Admins see all of them.",
 )
 async def get_adjustment(
-    adjustment_id: _AdjustmentId, user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_READ)]
+    adjustment_id: _AdjustmentId, user: Annotated[Caller, require(Permission.ADJUSTMENTS_READ)]
 ) -> Response:
     asked_by = None if user.may(Permission.ADJUSTMENTS_ADMIN) else user.user_id
     return _shape(await adjustments.get_adjustment(adjustment_id, asked_by))
@@ -241,7 +241,7 @@ async def get_adjustment(
 )
 async def list_adjustments(
     query: Annotated[AdjustmentsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "adjustments", user.user_id, str)

@@ -12,7 +12,7 @@ from service.controllers.schemas import View
 from service.domain.accounts import AccountSum
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.trial_balance import CurrencyBalance, TrialBalance, draw_up_trial_balance
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
@@ -91,7 +91,7 @@ class TrialBalanceView(View):
     summary="Every account against every wallet",
 )
 async def get_trial_balance(
-    _user: Annotated[AccessToken, require(Permission.LEDGER_ADMIN)], resources: OpenResources
+    _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)], resources: OpenResources
 ) -> Response:
     """What the accounts of the bank and the house and all wallets have, by currency, at one moment."""
     balance = await draw_up_trial_balance(resources.databases.client)

@@ -20,15 +20,13 @@ from service.domain.clock import utc_now
 from service.domain.permissions import KEY_PERMISSIONS, Permission
 from service.errors import ApiKeyEnded, NotFound, UserIsNoService
 from service.services import api_keys
-from service.services.access_tokens import AccessToken
 from service.services.api_keys import IssuedKey, KeyOrder
+from service.services.callers import Caller
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["API keys"])
 
-# Secrets must not stay in a cache on the way.
-_NOT_CACHED = {"Cache-Control": "no-store"}
 _KeyId = Annotated[str, Path(max_length=64, examples=["key_0198c0ffee0070008000000000000001"])]
-_Admin = Annotated[AccessToken, require(Permission.API_KEYS_ADMIN)]
+_Admin = Annotated[Caller, require(Permission.API_KEYS_ADMIN)]
 
 _EXAMPLE: dict[str, Any] = {
     "id": "key_0198c0ffee0070008000000000000001",
@@ -219,4 +217,4 @@ def _shape(key: ApiKey) -> Response:
 
 def _show_secret(issued: IssuedKey, status_code: int) -> Response:
     body = api_key_view(issued.key, utc_now()) | {"secret": issued.text}
-    return Response(orjson.dumps(body), status_code, headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(body), status_code, media_type="application/json")

@@ -12,8 +12,8 @@ from service.controllers.schemas import PageView, View
 from service.domain.audit_events import AuditAction, audit_event_view
 from service.domain.permissions import Permission
 from service.services import audit_events
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import AuditFilter
+from service.services.callers import Caller
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
 
@@ -67,7 +67,7 @@ class AuditEventsQuery(PageQuery):
 )
 async def list_audit_events(
     query: Annotated[AuditEventsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.AUDIT_READ)],
+    user: Annotated[Caller, require(Permission.AUDIT_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "audit_events", user.user_id, str)

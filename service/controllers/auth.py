@@ -22,11 +22,9 @@ from service.services.refresh_tokens import Tokens
 
 router = APIRouter(route_class=StrictRoute, tags=["Authentication"])
 
-# Tokens must not stay in a cache on the way (RFC 6749, section 5.1).
-_NOT_CACHED = {"Cache-Control": "no-store"}
 REFRESH_TOKEN_EXAMPLE = "wrt_" + "Zm9ydHktZWlnaHQgYnl0ZXM" * 2 + "aW4gYWxsIGhlcmUuLi"
 _NAME_LENGTH_LIMIT = 100
-_EMAIL_LENGTH_LIMIT = 254
+EMAIL_LENGTH_LIMIT = 254
 # Control, format, surrogate, private and unassigned characters, line and paragraph separators: they forge log
 # lines or turn text around.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -60,7 +58,7 @@ Name = Annotated[
 _WithoutNul = InSchema(pattern=r"^[^\u0000]*$")
 Email = Annotated[
     str,
-    Field(max_length=_EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
+    Field(max_length=EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
 ]
 NewPassword = Annotated[
     str,
@@ -135,7 +133,7 @@ async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAd
 
 def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 whatever JSON can say
     answer = {**tokens._asdict(), "token_type": "bearer", **more}
-    return Response(orjson.dumps(answer), headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @router.post(

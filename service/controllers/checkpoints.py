@@ -14,7 +14,7 @@ from service.domain.checkpoints import checkpoint_view, key_view
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.services import checkpoints
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
 
@@ -69,7 +69,7 @@ async def get_keys(resources: OpenResources) -> Response:
 )
 async def get_checkpoint(
     number: _Number,
-    _user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    _user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
     return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
@@ -83,7 +83,7 @@ async def get_checkpoint(
 )
 async def list_checkpoints(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "checkpoints", user.user_id, int)

@@ -29,7 +29,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import conversions
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.conversions import ConversionOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
@@ -100,7 +100,7 @@ class ConversionReceipt(ConversionView):
 )
 async def convert(
     body: ConversionRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -116,7 +116,7 @@ async def convert(
     description="One's own, as it was done.",
 )
 async def get_conversion(
-    conversion_id: _ConversionId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    conversion_id: _ConversionId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return _shape(await conversions.get_conversion(conversion_id, user.user_id))
 
@@ -129,7 +129,7 @@ async def get_conversion(
 )
 async def list_conversions(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "conversions", user.user_id, str)

@@ -18,7 +18,8 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.permissions import LIVE_PERMISSIONS, Permission
 from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services import api_keys, users
-from service.services.access_tokens import AccessToken, verify_access_token
+from service.services.access_tokens import verify_access_token
+from service.services.callers import Caller
 from service.services.sealing import keyring_of
 from service.startup import Resources
 
@@ -55,7 +56,7 @@ class _Gate(HTTPBase):
         self.permission = permission
         self._is_live = permission in LIVE_PERMISSIONS
 
-    async def __call__(self, request: Request) -> AccessToken:  # type: ignore[override]  # who it is, not what was sent
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # who it is, not what was sent
         resources: Resources = request.app.state.resources
         sent = request.headers.get("Authorization")
         key = request.headers.get(API_KEY_HEADER)
@@ -73,7 +74,7 @@ class _Gate(HTTPBase):
             raise Forbidden
         # Whoever comes with a key was looked at already.
         if self._is_live and key is None:
-            caller = await users.refresh_token(caller)
+            caller = await users.look_up_caller(caller)
             if not caller.may(self.permission):
                 raise Forbidden
         return caller

@@ -33,7 +33,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import holds
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.holds import CaptureOrder, HoldOrder, HoldRole
 from service.services.operations import RecordFilter
 from service.settings import LONGEST_HOLD_S
@@ -133,7 +133,7 @@ _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (Wall
 )
 async def request_hold(
     body: HoldRequest,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -161,7 +161,7 @@ async def request_hold(
 async def capture_hold(
     hold_id: _HoldId,
     body: CaptureRequest,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -179,7 +179,7 @@ async def capture_hold(
 )
 async def release_hold(
     hold_id: _HoldId,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -193,7 +193,7 @@ async def release_hold(
     summary="One hold that one pays or is to be paid by",
     description="For its payer and its recipient; what a third person asks for is 404.",
 )
-async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permission.HOLDS_READ)]) -> Response:
+async def get_hold(hold_id: _HoldId, user: Annotated[Caller, require(Permission.HOLDS_READ)]) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
     return Response(orjson.dumps(hold_view(found)), media_type="application/json")
 
@@ -206,7 +206,7 @@ async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permis
 )
 async def list_holds(
     query: Annotated[HoldsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.HOLDS_READ)],
+    user: Annotated[Caller, require(Permission.HOLDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "holds", user.user_id, str)

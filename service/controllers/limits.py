@@ -18,7 +18,7 @@ from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.errors import AccountDeactivated, LedgerBusy, WalletClosed
 from service.services import limits, users
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.limits import WalletLimits
 
 router = APIRouter(route_class=StrictRoute, tags=["Limits"])
@@ -111,7 +111,7 @@ class LimitsView(View):
     "calendar in UTC.",
 )
 async def get_limits(
-    wallet_id: _WalletId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], resources: OpenResources
+    wallet_id: _WalletId, user: Annotated[Caller, require(Permission.WALLETS_READ)], resources: OpenResources
 ) -> Response:
     owner_id = None if await users.may_now(user, Permission.WALLETS_ADMIN) else user.user_id
     return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
@@ -131,7 +131,7 @@ async def override_limits(
     body: LimitsRequest,
     user_id: _UserId,
     currency: _Currency,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(
@@ -151,7 +151,7 @@ async def reset_limits(
     user_id: _UserId,
     currency: _Currency,
     query: Annotated[ResetQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(

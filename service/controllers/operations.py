@@ -26,7 +26,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import operations
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.operations import RecordFilter
 from service.startup import Resources
 
@@ -184,7 +184,7 @@ ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCur
 
 
 async def list_page(
-    operation_type: OperationType, query: OperationsQuery, user: AccessToken, resources: Resources
+    operation_type: OperationType, query: OperationsQuery, user: Caller, resources: Resources
 ) -> Response:
     page = open_page(query, resources.settings, f"{operation_type}s", user.user_id, str)
     found = await operations.list_operations(

@@ -15,7 +15,7 @@ from service.controllers.schemas import View, problem_responses
 from service.domain.permissions import Permission
 from service.errors import AccountDeactivated, InvalidResetToken, TooManyAttempts, WrongPassword
 from service.services import password_changes
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.password_changes import Locksmith
 from service.startup import Resources
 
@@ -63,7 +63,7 @@ class PasswordResetConfirmation(StrictModel):
 )
 async def change_password(
     body: PasswordChangeRequest,
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)],
+    user: Annotated[Caller, require(Permission.PROFILE_WRITE)],
     resources: OpenResources,
 ) -> Response:
     """Every token from before is out, this request's own too; the answer has those of a new session.

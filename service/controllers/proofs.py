@@ -18,7 +18,7 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
 from service.errors import NotCheckpointed
 from service.services import proofs
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.checkpoints import Sealed
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
@@ -106,7 +106,7 @@ class EntryProofView(View):
 async def prove_wallet(
     wallet_id: WalletId,
     query: Annotated[WalletProofQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     proof = await proofs.prove_wallet(
@@ -139,7 +139,7 @@ async def prove_entry(
     wallet_id: WalletId,
     entry_id: EntryId,
     query: Annotated[EntryProofQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     proof = await proofs.prove_entry(wallet_id, entry_id, user.user_id, after_seq=query.after_seq, limit=query.limit)
     return _shape(

@@ -17,7 +17,7 @@ from service.domain.permissions import Permission
 from service.domain.quotes import Quote, QuoteStatus, quote_view
 from service.errors import AmountTooLarge, AmountTooSmall, RateUnavailable
 from service.services import quotes
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
 
@@ -75,7 +75,7 @@ class QuoteView(View):
     description="Good for one conversion until `expires_at`. Nothing moves, so no key is needed.",
 )
 async def make_quote(
-    body: QuoteRequest, user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
+    body: QuoteRequest, user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
 ) -> Response:
     quote = await quotes.make_quote(
         resources.databases.client,
@@ -94,7 +94,7 @@ async def make_quote(
     summary="One quote; one that was not used is forgotten after a day",
     description="One's own: used, expired or still good.",
 )
-async def get_quote(quote_id: _QuoteId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]) -> Response:
+async def get_quote(quote_id: _QuoteId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]) -> Response:
     return _shape(await quotes.get_quote(quote_id, user.user_id))
 
 

@@ -24,7 +24,7 @@ from service.errors import (
     WalletClosed,
 )
 from service.services import reversals
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
 
@@ -101,7 +101,7 @@ _ROUTE: dict[str, Any] = {
 async def reverse_transfer(
     body: ReversalRequest,
     transfer_id: _TransferId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -122,7 +122,7 @@ async def reverse_transfer(
 async def reverse_adjustment(
     body: ReversalRequest,
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -146,7 +146,7 @@ async def reverse_adjustment(
     description="What was taken back, and what the house had to bear.",
 )
 async def get_reversal(
-    reversal_id: _ReversalId, _user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)]
+    reversal_id: _ReversalId, _user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)]
 ) -> Response:
     reversal = await reversals.get_reversal(reversal_id)
     return Response(orjson.dumps(reversal_view(reversal)), media_type="application/json")

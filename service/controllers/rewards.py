@@ -12,7 +12,7 @@ from service.controllers.schemas import PageView, View
 from service.domain.permissions import Permission
 from service.domain.rewards import RewardStatus, reward_view
 from service.services import rewards
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
 
@@ -38,7 +38,7 @@ class RewardView(View):
 )
 async def list_rewards(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "rewards", user.user_id, str)

@@ -11,7 +11,7 @@ from service.domain.wallets import Freeze, WalletStatus
 from service.errors import PROBLEM_MEDIA_TYPE, WalletServiceError, problem_document
 
 _Row = TypeVar("_Row")
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 # The name of the schema that all errors refer to.
 PROBLEM = "Problem"
 
@@ -39,7 +39,7 @@ class UserView(View):
     last_name: str
     roles: list[str]
     is_active: bool
-    created_at: str = _TIME
+    created_at: str = TIME
 
 
 class WalletView(View):
@@ -54,14 +54,14 @@ class WalletView(View):
     status: WalletStatus
     frozen: Freeze | None = Field(description="Which way a frozen wallet is shut: in, out or both")
     seq: int = Field(ge=0, description="Number of entries so far")
-    created_at: str = _TIME
-    updated_at: str = _TIME
+    created_at: str = TIME
+    updated_at: str = TIME
 
 
 class BalanceAtView(View):
     """After the last entry up to `at`, which is number `seq`; zeros where there was none yet."""
 
-    at: str = _TIME
+    at: str = TIME
     seq: int = Field(ge=0, examples=[12])
     available: int = Field(ge=0, examples=[9000])
     held: int = Field(ge=0, examples=[1000])
@@ -96,7 +96,7 @@ class EntryView(View):
     transaction_id: str
     counterparty: str = Field(description="The other side: a wallet, `bank`, or an account of the house")
     category: str | None
-    created_at: str = _TIME
+    created_at: str = TIME
     prev_hash: str
     hash: str
 
@@ -123,7 +123,7 @@ class BalancesAtView(View):
     """What was in all wallets that a user has by now, at a time in the past."""
 
     user_id: str = Field(examples=["usr_0198c0ffee0070008000000000000001"])
-    at: str = _TIME
+    at: str = TIME
     balances: list[UserBalanceAtView]
 
 

@@ -11,18 +11,17 @@ from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
 from service.errors import AccountDeactivated, InvalidRefreshToken, TooManyAttempts
 from service.services import refresh_tokens, sessions
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Sessions"])
 
 # Ours have 68 characters; what is longer is none.
 _TOKEN_LENGTH_LIMIT = 256
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 
 _SessionId = Annotated[str, Path(max_length=64, examples=["ses_0198c0ffee0070008000000000000001"])]
 
@@ -39,9 +38,9 @@ class SessionView(View):
     """A login, with all refreshes that came of it."""
 
     id: str = Field(examples=["ses_0198c0ffee0070008000000000000001"])
-    created_at: str = _TIME
-    last_used_at: str = _TIME
-    expires_at: str = _TIME
+    created_at: str = TIME
+    last_used_at: str = TIME
+    expires_at: str = TIME
     is_current: bool = Field(description="Whether this request came with a token of it")
 
 
@@ -70,9 +69,7 @@ async def refresh(body: RefreshRequest, resources: OpenResources, address: Clien
     status_code=204,
     summary="End this session",
 )
-async def log_out(
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
-) -> Response:
+async def log_out(user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources) -> Response:
     """Its refresh token is good for nothing afterwards; the access token expires by itself within minutes."""
     await sessions.log_out(resources.databases.client, user, correlation_id.get())
     return Response(status_code=204)
@@ -85,7 +82,7 @@ async def log_out(
     summary="End all sessions, on every device",
 )
 async def log_out_everywhere(
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     """No access token moves money afterwards either, this request's own included."""
     await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
@@ -101,7 +98,7 @@ async def log_out_everywhere(
 )
 async def list_sessions(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PROFILE_READ)],
+    user: Annotated[Caller, require(Permission.PROFILE_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "sessions", user.user_id, str)
@@ -116,7 +113,7 @@ async def list_sessions(
     summary="End one of one's sessions",
 )
 async def end_session(
-    session_id: _SessionId, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    session_id: _SessionId, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     """Its refresh token is good for nothing afterwards; its access token expires by itself within minutes."""
     await sessions.end_session(resources.databases.client, user, session_id, correlation_id.get())

@@ -16,7 +16,7 @@ from service.domain.permissions import Permission
 from service.domain.spending import spending_view
 from service.errors import SearchTooLong, TooManyCategories, TotalOverflow
 from service.services import spending
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.spending import MONTHS_LIMIT
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
@@ -75,7 +75,7 @@ class SpendingView(View):
 async def get_spending(
     wallet_id: WalletId,
     query: Annotated[SpendingQuery, QueryParameters()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     """Counted are WITHDRAWAL, TRANSFER_OUT, HOLD_CAPTURE and DEBIT, less WITHDRAWAL_REFUND and REVERSAL_IN.
 

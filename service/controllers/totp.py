@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from service.controllers.auth import Password
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import TIME, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
 from service.domain.totp import Enrolment, TotpStatus
@@ -22,14 +22,11 @@ from service.errors import (
     WrongPassword,
 )
 from service.services import totp
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
 
-# Secrets and recovery codes are shown once; no cache on the way shows them again.
-_NOT_CACHED = {"Cache-Control": "no-store"}
 _CODE_LENGTH_LIMIT = 64
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105 an example
 _RECOVERY_CODE = "MZXW-6YTB-OI3D-4NRQ"
 
@@ -73,7 +70,7 @@ class DisablingRequest(StrictModel):
 class TotpView(View):
     status: TotpStatus = Field(examples=["active"])
     recovery_codes_left: int = Field(ge=0, examples=[10])
-    activated_at: str | None = _TIME
+    activated_at: str | None = TIME
 
 
 class TotpSecretView(View):
@@ -102,7 +99,7 @@ class RecoveryCodesView(View):
     summary="Whether one has an authenticator app, and how many recovery codes are left",
     description="`pending` until a code of the app was sent, `none` without one.",
 )
-async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
+async def get_totp(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
 
 
@@ -117,7 +114,7 @@ async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)
     "count yet.",
 )
 async def begin_enrolment(
-    body: PasswordAgain, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: PasswordAgain, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
     return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
@@ -133,7 +130,7 @@ async def begin_enrolment(
     "codes: they are shown once.",
 )
 async def activate(
-    body: ActivationRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: ActivationRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     return _recovery_codes(await totp.activate(resources.settings, user, body.code))
 
@@ -146,7 +143,7 @@ async def activate(
     description="With a code of the app or one of the old recovery codes.",
 )
 async def renew_recovery_codes(
-    body: CodeRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: CodeRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
 
@@ -161,7 +158,7 @@ async def renew_recovery_codes(
     description="Codes for large payments are mailed again.",
 )
 async def disable(
-    body: DisablingRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: DisablingRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
     return _shape(_view(None))
@@ -182,4 +179,4 @@ def _recovery_codes(codes: list[str]) -> Response:
 
 
 def _shape(answer: dict[str, Any], status_code: int = 200) -> Response:
-    return Response(orjson.dumps(answer), status_code, headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(answer), status_code, media_type="application/json")

@@ -26,7 +26,7 @@ from service.errors import (
     TransferBatchRefused,
 )
 from service.services import transfers
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.transfers import TransferOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
@@ -146,7 +146,7 @@ _PROBLEMS = problem_responses(
 )
 async def request_transfer(
     body: TransferRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -168,7 +168,7 @@ async def request_transfer(
 )
 async def request_transfers(
     body: TransferBatchRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -192,7 +192,7 @@ async def request_transfers(
     description="For both sides; what a third person asks for is 404.",
 )
 async def get_transfer(
-    transfer_id: _TransferId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    transfer_id: _TransferId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return _shape(await transfers.get_transfer(transfer_id, user.user_id))
 
@@ -205,7 +205,7 @@ async def get_transfer(
 )
 async def list_transfers(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "transfers", user.user_id, str)

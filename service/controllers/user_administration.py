@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.auth import EMAIL_LENGTH_LIMIT
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
@@ -19,14 +20,13 @@ from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission, Role
 from service.errors import Forbidden, OwnAccount
 from service.services import user_administration
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.user_administration import UserFilter
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["User administration"])
 
 _UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]
-_Admin = Annotated[AccessToken, require(Permission.USERS_ADMIN)]
-_EMAIL_LENGTH_LIMIT = 254
+_Admin = Annotated[Caller, require(Permission.USERS_ADMIN)]
 _REPEATABLE = "What is so already stays so, and answers 200 with the user. Nobody does it to their own account."
 
 _EXAMPLE: dict[str, Any] = {
@@ -66,7 +66,7 @@ class RolesRequest(StrictModel):
 
 class UsersQuery(PageQuery):
     email: Annotated[
-        str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
+        str | None, Field(max_length=EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
     ] = None
     role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
     is_active: Annotated[bool | None, Field(description="false: who is deactivated")] = None

@@ -28,7 +28,7 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
 from service.errors import AccountDeactivated, NotFound, SearchTooLong
 from service.services import users, wallets
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Users"])
 
@@ -54,7 +54,7 @@ class UserEntriesQuery(EntriesQuery):
     openapi_extra={"parameters": [_AT_PARAMETER]},
 )
 async def get_balance(
-    user_id: UserId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], request: Request
+    user_id: UserId, user: Annotated[Caller, require(Permission.WALLETS_READ)], request: Request
 ) -> Response:
     """With `at`, what one had then, in every wallet that one has by now."""
     _refuse_others(user_id, user)
@@ -93,7 +93,7 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
 async def list_transactions(
     user_id: UserId,
     query: Annotated[UserEntriesQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     _refuse_others(user_id, user)
@@ -111,7 +111,7 @@ async def list_transactions(
     summary="Oneself",
     description="As the account is now: roles in a token may be older.",
 )
-async def get_me(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
+async def get_me(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
     return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")
 
 
@@ -127,7 +127,7 @@ def user_view(user: User) -> dict[str, Any]:
     }
 
 
-def _refuse_others(user_id: str, user: AccessToken) -> None:
+def _refuse_others(user_id: str, user: Caller) -> None:
     """Whether there is somebody else with that id is not for them to know."""
     if user_id != user.user_id:
         raise NotFound(f"There is no user {user_id}")

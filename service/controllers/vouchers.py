@@ -33,7 +33,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import vouchers
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.vouchers import VoucherOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
@@ -182,7 +182,7 @@ class RedemptionReceipt(RedemptionView):
 )
 async def redeem_voucher(
     voucher_id: _VoucherId,
-    user: Annotated[AccessToken, require(Permission.REWARDS_WRITE)],
+    user: Annotated[Caller, require(Permission.REWARDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -190,7 +190,7 @@ async def redeem_voucher(
     answer = await vouchers.redeem_voucher(
         resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
     )
-    return _uncached(respond(answer))
+    return respond(answer)
 
 
 @router.get(
@@ -201,7 +201,7 @@ async def redeem_voucher(
 )
 async def list_redeemable_vouchers(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "vouchers", user.user_id, str)
@@ -215,9 +215,7 @@ async def list_redeemable_vouchers(
     summary="One voucher, redeemable or not",
     description="With how many are left.",
 )
-async def get_voucher(
-    voucher_id: _VoucherId, _user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
-) -> Response:
+async def get_voucher(voucher_id: _VoucherId, _user: Annotated[Caller, require(Permission.REWARDS_READ)]) -> Response:
     return _json(voucher_view(await vouchers.get_voucher(voucher_id)))
 
 
@@ -229,14 +227,14 @@ async def get_voucher(
 )
 async def list_redemptions(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
     found = await vouchers.list_redemptions(
         user.user_id, resources.settings, before_id=page.position, limit=page.limit_and_one
     )
-    return _uncached(page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown)))
+    return page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown))
 
 
 @router.get(
@@ -247,11 +245,11 @@ async def list_redemptions(
 )
 async def get_redemption(
     redemption_id: Annotated[str, Path(max_length=64)],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
-    return _uncached(_json(redemption_view(*shown)))
+    return _json(redemption_view(*shown))
 
 
 @admin_router.post(
@@ -264,7 +262,7 @@ async def get_redemption(
 )
 async def create_voucher(
     body: VoucherRequest,
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -284,7 +282,7 @@ async def create_voucher(
 async def update_voucher(
     voucher_id: _VoucherId,
     body: VoucherChanges,
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -304,7 +302,7 @@ async def update_voucher(
 )
 async def list_vouchers(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "all_vouchers", user.user_id, str)
@@ -314,9 +312,3 @@ async def list_vouchers(
 
 def _json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), media_type="application/json")
-
-
-def _uncached(response: Response) -> Response:
-    """Codes must not stay in a cache on the way."""
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -23,7 +23,7 @@ from service.errors import (
     WalletNotEmpty,
 )
 from service.services import wallet_life
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -72,7 +72,7 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
 async def freeze_wallet(
     body: FreezeRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.freeze_wallet(
@@ -85,7 +85,7 @@ async def freeze_wallet(
 async def unfreeze_wallet(
     body: UnfreezeRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.unfreeze_wallet(
@@ -108,7 +108,7 @@ async def unfreeze_wallet(
 async def close_wallet(
     body: CloseRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)],
+    user: Annotated[Caller, require(Permission.WALLETS_WRITE)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.close_wallet(

@@ -30,7 +30,7 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
 from service.errors import AccountDeactivated, SearchTooLong, WalletExists
 from service.services import wallets
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -114,7 +114,7 @@ class AtQuery(StrictQuery):
 async def get_wallet(
     wallet_id: WalletId,
     query: Annotated[AtQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     """With `at`, what was in it then: a shorter answer, since the log tells amounts but not the wallet's status."""
     if query.at is None:
@@ -136,7 +136,7 @@ async def get_wallet(
 async def list_transactions(
     wallet_id: WalletId,
     query: Annotated[EntriesQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "wallet_entries", wallet_id, int)
@@ -154,7 +154,7 @@ async def list_transactions(
 )
 async def list_wallets(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "wallets", user.user_id, str)
@@ -171,7 +171,7 @@ async def list_wallets(
     description="Empty, and one for each currency. The first one came with the account.",
 )
 async def open_wallet(
-    body: WalletRequest, user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)], resources: OpenResources
+    body: WalletRequest, user: Annotated[Caller, require(Permission.WALLETS_WRITE)], resources: OpenResources
 ) -> Response:
     wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
     return _shape(wallet, status_code=201)

@@ -21,7 +21,7 @@ from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
 from service.services import operations, withdrawals
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.orders import Order
 
 router = APIRouter(route_class=StrictRoute, tags=["Withdrawals"])
@@ -43,7 +43,7 @@ class WithdrawalRequest(OrderRequest):
 )
 async def request_withdrawal(
     body: WithdrawalRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -62,7 +62,7 @@ async def request_withdrawal(
     description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_withdrawal(
-    withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return shape(await operations.get_operation(OperationType.WITHDRAWAL, withdrawal_id, user.user_id))
 
@@ -75,7 +75,7 @@ async def get_withdrawal(
 )
 async def list_withdrawals(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     return await list_page(OperationType.WITHDRAWAL, query, user, resources)
