@@ -16,6 +16,9 @@ from scripts.service_stack import Stack
 
 # What the issue of a public API owes its users; both identities together make about 9,000 with 20 a round.
 CASES_LIMIT: Final = 2_000
+# Calls that follow from one another come to an end early, since what they do stays done: so they are begun anew until
+# the time is over.
+_STATEFUL_S: Final = 60
 _STACK_SETTINGS: Final = {
     "WALLET_ENV": "development",
     "WALLET_LOG_JSON": "true",
@@ -38,6 +41,9 @@ _STACK_SETTINGS: Final = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=CASES, help=f"random ones per operation ({CASES})")
+    parser.add_argument(
+        "--stateful", type=int, default=_STATEFUL_S, help=f"seconds of the stateful phase ({_STATEFUL_S})"
+    )
     parser.add_argument("--seed", type=int, help="the same cases again")
     parser.add_argument("--keep", type=Path, help="keep reports, logs and data in this folder")
     chosen = parser.parse_args()
@@ -53,11 +59,18 @@ def main() -> int:
             runs = []
             for identity in IDENTITIES:
                 print(f"Fuzzing as {identity.name}, who is a demo user", flush=True)
-                run = fuzz(
-                    stack.base_url, secret, identity, folder / identity.name, cases=chosen.cases, seed=chosen.seed
-                )
-                print(run.output)
-                runs.append(run)
+                for phases in (("examples,coverage,fuzzing",), ("stateful", "--max-time", str(chosen.stateful))):
+                    run = fuzz(
+                        stack.base_url,
+                        secret,
+                        identity,
+                        folder / f"{identity.name}-{phases[0]}",
+                        cases=chosen.cases,
+                        seed=chosen.seed,
+                        options=["--phases", *phases],
+                    )
+                    print(run.output, flush=True)
+                    runs.append(run)
     return _conclude(runs)
 
 
