@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.fuzz.run import CASES, IDENTITIES, Run, fuzz
-from scripts.service_stack import Stack
+from scripts.service_stack import NO_LIMITS, Stack
 
 # What the issue of a public API owes its users; both identities together make about 9,000 with 20 a round.
 CASES_LIMIT: Final = 2_000
@@ -28,13 +28,7 @@ _STACK_SETTINGS: Final = {
     "WALLET_BANK_TIMEOUT_RATE": "0",
     "WALLET_BANK_ERROR_RATE": "0",
     # Fuzzing is what limits are there against.
-    "WALLET_RATE_LIMIT_GLOBAL": "0",
-    "WALLET_RATE_LIMIT_USER": "0",
-    "WALLET_RATE_LIMIT_ADDRESS": "0",
-    "WALLET_RATE_LIMIT_LOGIN": "0",
-    "WALLET_RATE_LIMIT_BALANCE": "0",
-    "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
-    "WALLET_LOGIN_TRIES": "0",
+    **NO_LIMITS,
 }
 
 

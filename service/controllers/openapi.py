@@ -101,15 +101,9 @@ TAGS: Final = (
     ("Health", "For load balancers, orchestrators and people."),
 )
 
-# What anything can be answered with, health apart: it answers with nothing but itself.
-_READ: Final = (InvalidFields,)
-_ALWAYS: Final = (Malformed, InternalError, Unavailable)
+# What follows from how a route is made. Before its own errors: what is looked at first.
 _WITH_PATH: Final = (NotFound,)
 _WITH_CURSOR: Final = (InvalidCursor,)
-_WITH_BODY: Final = (BodyTooLarge, UnsupportedMediaType)
-_WITH_TOKEN: Final = (Unauthenticated, Forbidden)
-# Where the user is looked up before anything is done.
-_WITH_USER: Final = (AccountDeactivated,)
 _WITH_KEY: Final = (
     Malformed,
     IdempotencyKeyMissing,
@@ -117,6 +111,14 @@ _WITH_KEY: Final = (
     IdempotencyKeyInFlight,
     IdempotencyKeyReused,
 )
+# Health answers with nothing but itself.
+_FIRST_BUT_HEALTH: Final = (InvalidFields,)
+# Behind its own errors: the rest.
+_LAST_BUT_HEALTH: Final = (Malformed, InternalError, Unavailable)
+_WITH_BODY: Final = (BodyTooLarge, UnsupportedMediaType)
+_WITH_TOKEN: Final = (Unauthenticated, Forbidden)
+# Where the user is looked up before anything is done.
+_WITH_USER: Final = (AccountDeactivated,)
 _API_KEY: Final = "ApiKey"
 _BANK: Final = "bankSignature"
 _HEALTH: Final = "Health"
@@ -357,8 +359,8 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
     if "{" in path:
         before += _WITH_PATH
     if _HEALTH not in operation["tags"]:
-        before += _READ
-        behind += _ALWAYS
+        before += _FIRST_BUT_HEALTH
+        behind += _LAST_BUT_HEALTH
     if "requestBody" in operation:
         behind += _WITH_BODY
     if (permission := _permission_of(operation)) is not None:
