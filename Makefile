@@ -102,7 +102,7 @@ bench: install ## Measure throughput against the plain design; ARGS="--help" tel
 
 .PHONY: postman
 postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman collection with Newman (needs Node.js); BASE_URL=... where it is not the stack here
-	@$(BIN)/python -m scripts.run_postman $(ARGS)
+	@$(BIN)/python -m scripts.postman.run $(ARGS)
 
 ##### Checking
 
@@ -135,11 +135,11 @@ check: install ## What has to be clean before a commit: ruff, mypy, import-linte
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m scripts.export_openapi --check
 	@$(BIN)/hadolint Dockerfile && echo "hadolint: Dockerfile is clean"
-	@$(BIN)/python -m scripts.export_postman --check && echo "docs: the Postman collection is up to date"
+	@$(BIN)/python -m scripts.postman.export --check && echo "docs: the Postman collection is up to date"
 
 .PHONY: export-postman
 export-postman: install ## Write docs/wallet.postman_collection.json and its environment anew
-	@$(BIN)/python -m scripts.export_postman
+	@$(BIN)/python -m scripts.postman.export
 
 ##### Installing
 

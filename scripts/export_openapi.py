@@ -8,19 +8,26 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from scripts.stack_environment import PREFIX
+from service.main import create_app
+from service.settings import Settings
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 
+def document() -> dict[str, Any]:
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
+    try:
+        return create_app(Settings(_env_file=None)).openapi()
+    finally:
+        os.environ.update(kept)
+
+
 def rendered() -> str:
     """The document as it is committed: in the order that it is generated in, so that a diff shows what changed."""
-    for name in [name for name in os.environ if name.startswith("WALLET_")]:
-        del os.environ[name]
-    from service.main import create_app  # noqa: PLC0415 only now that no setting of this machine is left
-    from service.settings import Settings  # noqa: PLC0415
-
-    return json.dumps(create_app(Settings(_env_file=None)).openapi(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> int:

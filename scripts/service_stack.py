@@ -48,6 +48,16 @@ ADMIN_URL: Final = "WALLET_MONGO_ADMIN_URL"
 API: Final = "api"
 WORKER: Final = "worker"
 API_FACTORY: Final = "service.main:create_app"
+# For those who ask more often than any client may.
+NO_LIMITS: Final = {
+    "WALLET_RATE_LIMIT_GLOBAL": "0",
+    "WALLET_RATE_LIMIT_USER": "0",
+    "WALLET_RATE_LIMIT_ADDRESS": "0",
+    "WALLET_RATE_LIMIT_LOGIN": "0",
+    "WALLET_RATE_LIMIT_BALANCE": "0",
+    "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
+    "WALLET_LOGIN_TRIES": "0",
+}
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"
 

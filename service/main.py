@@ -38,7 +38,6 @@ from service.controllers import (
     webhooks,
     withdrawals,
 )
-from service.controllers.dependencies import declare_permissions
 from service.controllers.middleware import add_middleware
 from service.controllers.openapi import complete_openapi, metadata, operation_id
 from service.controllers.problems import add_problem_handlers, note_methods
@@ -126,8 +125,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in (webhooks.router, health.router, reference.router):
         _include(app, router, "")
     add_problem_handlers(app)
-    declare_permissions(app)
-    # Last: what holds for all answers holds for those that were declared above, too.
     complete_openapi(app)
     add_middleware(app, settings)
     return app

@@ -82,20 +82,34 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
+    # --- What runs where
     env: Environment = Environment.DEVELOPMENT
     port: int = 8000
     api_processes: int = Field(1, ge=1)
     data_dir: str = ".wallet-data"
-
     mongo_url: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
     # Set-up only: creates collections, roles and the service's own user. Falls back to mongo_url.
     mongo_admin_url: SecretStr | None = None
     database: str = Field("wallet", pattern=r"^[A-Za-z0-9_-]{1,38}$")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
+    # Names that the service is called by, without a port; probes are answered under any. None: all names.
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
+    log_json: bool | None = None
 
+    # --- Keys; each is another secret (README, Secrets and encryption)
     jwt_secret: SecretStr = SecretStr(_DEVELOPMENT_JWT_SECRET)
     # What was the secret before: what it signed still holds, and nothing more is signed by it.
     jwt_secret_previous: SecretStr | None = None
+    # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
+    encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
+    # While keys are changed: the other one, which opens and does not seal.
+    encryption_key_previous: SecretStr | None = None
+    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
+    checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
+
+    # --- People
     access_token_lifetime_s: int = Field(900, ge=1)
     # Without a refresh for so long, or that long after the login whatever happens, one logs in anew.
     refresh_token_lifetime_s: int = Field(30 * 24 * 3600, ge=1)
@@ -104,23 +118,19 @@ class Settings(BaseSettings):
     password_reset_lifetime_s: int = Field(1800, ge=1, le=3600)
     # To one person: more than one asks for, less than a nuisance.
     password_reset_mails_per_hour: int = Field(3, ge=1, le=20)
-    # 32 bytes in base64. What is kept encrypted or keyed gets a key of its own from it (domain/keys.py).
-    encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
-    # While keys are changed: the other one, which opens and does not seal.
-    encryption_key_previous: SecretStr | None = None
-    # Where mails go while there is no mail server; in the data directory unless it is set.
-    mailbox_file: str | None = None
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
     # 19 MiB and about 20 ms each: two at a time leave the event loop a core's share.
     password_hash_threads: int = Field(2, ge=1)
+    # Where mails go while there is no mail server; in the data directory unless it is set.
+    mailbox_file: str | None = None
 
+    # --- The ledger
     ledger_batch_limit: int = Field(256, ge=1, le=1000)
     # About one second of work at full speed; beyond it, waiting helps nobody.
     ledger_queue_limit: int = Field(4096, ge=1)
     # How long one batch may keep trying before its clients are told to come back.
     ledger_patience_s: float = Field(10.0, gt=0)
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
-
     # By currency, in minor units. What is not named has no limit and needs no approval.
     limits: dict[str, LimitSettings] = {}
     # 200,000.00 INR: about what banks confirm by a second factor of their own.
@@ -142,6 +152,7 @@ class Settings(BaseSettings):
         "PTS": 1_000_000,
     }
 
+    # --- Exchange
     # All pairs share one currency, the table's base (gateways/rates.py). Mid-market rates, rounded: a real source is
     # one more class.
     fx_rates: dict[str, str] = {
@@ -155,13 +166,18 @@ class Settings(BaseSettings):
     fx_margin_bp: int = Field(50, ge=0, lt=10_000)
     # Long enough to read it and to say yes, too short to wait for the market to move.
     quote_lifetime_s: int = Field(30, ge=1, le=3600)
+
+    # --- Holds
     # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
     hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)
     hold_lifetime_max_s: int = Field(30 * 24 * 3600, ge=1, le=LONGEST_HOLD_S)
+
+    # --- Points
     # None: what is worth a point is for somebody to decide. Two people can send one sum to and fro for ever, so that
     # a rule on transfers wants a thought.
     earning_rules: tuple[EarningRuleSettings, ...] = ()
 
+    # --- The bank
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
     bank_delay_min_s: float = Field(2.0, ge=0)
@@ -175,33 +191,25 @@ class Settings(BaseSettings):
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
 
+    # --- The worker
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
-
-    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
-    checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
     checkpoint_interval_s: int = Field(3600, ge=1)
 
+    # --- Rate limits
     # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
     rate_limit_global: int = Field(1000, ge=0)
-    rate_limit_balance: int = Field(10, ge=0)
-    rate_limit_transactions: int = Field(20, ge=0)
     # A third of the global one: no single person can take it from all others.
     rate_limit_user: int = Field(300, ge=0)
     rate_limit_address: int = Field(100, ge=0)
     # What is under /auth/, by address: a minute of it costs about a second of hashing.
     rate_limit_login: int = Field(60, ge=0)
+    rate_limit_balance: int = Field(10, ge=0)
+    rate_limit_transactions: int = Field(20, ge=0)
     # Failures of one account from one address, from which on the next try has to wait; 0 turns all waiting off.
     login_tries: int = Field(5, ge=0)
     # Networks whose X-Forwarded-For is believed, separated by commas.
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-
-    # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.
-    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")], ...] = ()
-    # Names that the service is called by, without a port; probes are answered under any. None: all names.
-    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
-
-    log_json: bool | None = None
 
     @property
     def bank_database(self) -> str:
@@ -222,6 +230,10 @@ class Settings(BaseSettings):
         """Of the encryption keys 32 bytes each, the current one first."""
         keys = (self.encryption_key, self.encryption_key_previous)
         return tuple(key_bytes(key) for key in keys if key is not None)
+
+    @property
+    def checkpoint_seed(self) -> bytes:
+        return key_bytes(self.checkpoint_signing_key)
 
     @property
     def jwt_secrets(self) -> tuple[str, ...]:
@@ -250,10 +262,6 @@ class Settings(BaseSettings):
         if key is not None and len(key_bytes(key)) != _KEY_BYTES:
             raise ValueError(f"WALLET_{str(info.field_name).upper()} has to be 32 bytes in base64")
         return key
-
-    @property
-    def checkpoint_seed(self) -> bytes:
-        return key_bytes(self.checkpoint_signing_key)
 
     def _secrets(self) -> dict[str, str]:
         """All of them that are set, by field: whatever is a SecretStr and not an address."""

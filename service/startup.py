@@ -43,14 +43,15 @@ class Resources(NamedTuple):
     jobs: JobQueue
     ledger: Ledger
     bank: Bank
-    passwords: Passwords
-    mailbox: Mailbox
     rates: Rates
-    rate_limits: RateLimits
+    mailbox: Mailbox
+    # Who asks, and how often.
+    passwords: Passwords
     login_guard: LoginGuard
     key_uses: KeyUses
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
+    rate_limits: RateLimits
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -112,19 +113,19 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     key_uses = KeyUses()
     try:
         yield Resources(
-            settings,
-            databases,
-            jobs,
-            ledger,
-            SimulatedBank(settings, jobs),
-            Passwords(hashing),
-            FileMailbox(settings),
-            rates,
-            RateLimits(redis),
-            LoginGuard(redis, settings),
-            key_uses,
-            audit_trail,
-            ended_tokens,
+            settings=settings,
+            databases=databases,
+            jobs=jobs,
+            ledger=ledger,
+            bank=SimulatedBank(settings, jobs),
+            rates=rates,
+            mailbox=FileMailbox(settings),
+            passwords=Passwords(hashing),
+            login_guard=LoginGuard(redis, settings),
+            key_uses=key_uses,
+            audit_trail=audit_trail,
+            ended_tokens=ended_tokens,
+            rate_limits=RateLimits(redis),
         )
     finally:
         await ended_tokens.close()

@@ -78,12 +78,6 @@ async def enrol(api: httpx.AsyncClient, headers: Mapping[str, str]) -> tuple[str
     return app.at(now, counter_offset=1), active.json()["recovery_codes"]
 
 
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Status and code."""
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return answer.status_code, answer.json()["error"]
-
-
 async def payment_row(databases: Databases, payment: dict[str, Any]) -> dict[str, Any]:
     row = await databases.wallet[f"{payment['type']}s"].find_one({"_id": payment["id"]})
     assert row is not None

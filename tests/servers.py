@@ -10,6 +10,7 @@ import pymongo
 from pydantic import SecretStr
 
 from scripts.embedded import MongoServer, RedisServer, free_port, start_mongod, start_redis
+from scripts.service_stack import NO_LIMITS
 from service.settings import EarningRuleSettings, Settings
 
 Admin = pymongo.MongoClient[dict[str, Any]]
@@ -20,15 +21,7 @@ _CACHE_GB = 0.25
 
 
 # Every test asks from one address, as often as it needs to.
-NO_RATE_LIMITS = {
-    "rate_limit_global": 0,
-    "rate_limit_balance": 0,
-    "rate_limit_transactions": 0,
-    "rate_limit_user": 0,
-    "rate_limit_address": 0,
-    "rate_limit_login": 0,
-    "login_tries": 0,
-}
+NO_RATE_LIMITS = {name.removeprefix("WALLET_").lower(): int(value) for name, value in NO_LIMITS.items()}
 
 
 class Servers(NamedTuple):

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from scripts.service_stack import Stack
+from scripts.service_stack import NO_LIMITS, Stack
 from service.database import Databases, connect
 from service.settings import Settings
-from tests.servers import NO_RATE_LIMITS
 
 QUICK_BANK = {
     "WALLET_ENV": "development",
@@ -27,7 +26,7 @@ QUICK_BANK = {
     "WALLET_EARNING_RULES": json.dumps(
         [{"name": "deposits", "on": "deposit", "currency": "INR", "per_amount": 10_000, "category": "saving"}]
     ),
-    **{f"WALLET_{name.upper()}": str(value) for name, value in NO_RATE_LIMITS.items()},
+    **NO_LIMITS,
 }
 
 

@@ -39,7 +39,3 @@ class Staff:
         assert answer.status_code == 200, answer.text
         events: list[dict[str, Any]] = answer.json()["data"]
         return events
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]

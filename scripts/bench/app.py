@@ -14,7 +14,7 @@ from service.controllers.withdrawals import WithdrawalRequest
 from service.domain.permissions import Permission
 from service.ledger.committer import Ledger
 from service.main import create_app
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.startup import Resources
 
 PING_PATH = "/bench/ping"
@@ -25,7 +25,7 @@ router = APIRouter(route_class=StrictRoute)
 
 
 @router.get(PING_PATH)
-async def ping(user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)]) -> Response:
+async def ping(user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)]) -> Response:
     """The ceiling: everything that every authenticated request goes through, and nothing else."""
     return Response(orjson.dumps({"user_id": user.user_id}), media_type="application/json")
 
@@ -41,7 +41,7 @@ async def _with_plain_ledger(request: Request, resources: OpenResources) -> Reso
 @router.post(PLAIN_PATH, status_code=202)
 async def request_plain_withdrawal(
     body: WithdrawalRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: Annotated[Resources, Depends(_with_plain_ledger)],
 ) -> Response:

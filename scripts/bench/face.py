@@ -20,13 +20,12 @@ from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]  # scipy sh
 from scripts.bench.load_users import LoadUsers
 from scripts.bench.report import Cell, Ratio, Run, Traffic
 from scripts.bench.wrk import Measurement, Target, run_wrk
-from scripts.service_stack import API, Stack
+from scripts.service_stack import API, NO_LIMITS, Stack
 
 CONNECTIONS: Final = (32, 128)
 _FACE_TARGET: Final = 0.8
-_LIMITS: Final = ("GLOBAL", "USER", "ADDRESS", "LOGIN", "BALANCE", "TRANSACTIONS")
-OFF: Final = {**{f"WALLET_RATE_LIMIT_{name}": "0" for name in _LIMITS}, "WALLET_LOGIN_TRIES": "0"}
-ON: Final = {**{f"WALLET_RATE_LIMIT_{name}": "100000000" for name in _LIMITS}, "WALLET_LOGIN_TRIES": "1000000"}
+OFF: Final = NO_LIMITS
+ON: Final = {**dict.fromkeys(NO_LIMITS, "100000000"), "WALLET_LOGIN_TRIES": "1000000"}
 
 _FLOOD_CONNECTIONS: Final = 50
 # So few that they do not stand in each other's way: it is the flood whose weight is to be seen.

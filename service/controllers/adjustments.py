@@ -17,30 +17,22 @@ from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
-    BodyTooLarge,
     CurrencyMismatch,
     Forbidden,
     IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     IllegalTransition,
     InsufficientFunds,
-    InvalidCursor,
-    InvalidFields,
     LedgerBusy,
     LimitExceeded,
     Malformed,
-    NotFound,
     SecondAdminRequired,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
 )
 from service.services import adjustments
-from service.services.access_tokens import AccessToken
 from service.services.adjustments import AdjustmentOrder
+from service.services.callers import Caller
 from service.startup import Resources
 
 router = APIRouter(route_class=StrictRoute, tags=["Adjustments"])
@@ -119,7 +111,7 @@ _REQUEST: dict[str, Any] = {
     "status_code": 201,
     "response_model": AdjustmentView,
     "responses": {
-        **problem_responses(*_ORDER_ERRORS, Forbidden, NotFound, BalanceOverflow, CurrencyMismatch),
+        **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch),
         202: {
             "model": AdjustmentView,
             "description": "By an admin above the set amount: another one has to approve it",
@@ -136,7 +128,7 @@ _MORE = (
 async def credit_wallet(
     body: AdjustmentRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -147,7 +139,7 @@ async def credit_wallet(
 async def debit_wallet(
     body: AdjustmentRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -158,7 +150,7 @@ async def _adjust(
     adjustment_type: AdjustmentType,
     body: AdjustmentRequest,
     wallet_id: str,
-    user: AccessToken,
+    user: Caller,
     key: str,
     resources: Resources,
 ) -> Response:
@@ -181,20 +173,16 @@ async def _adjust(
     responses=problem_responses(
         IdempotencyKeyMissing,
         IdempotencyKeyInvalid,
-        Unauthenticated,
+        Malformed,
         AccountDeactivated,
         Forbidden,
         SecondAdminRequired,
-        NotFound,
         IllegalTransition,
         IdempotencyKeyInFlight,
-        InvalidFields,
-        IdempotencyKeyReused,
         InsufficientFunds,
         BalanceOverflow,
         WalletClosed,
         LedgerBusy,
-        Unavailable,
     ),
     summary="Approve another admin's adjustment (admin)",
     description="Moves the wallet. What its balance no longer allows is refused and goes on waiting: approve it later, "
@@ -202,7 +190,7 @@ async def _adjust(
 )
 async def approve_adjustment(
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -216,26 +204,14 @@ async def approve_adjustment(
 @router.post(
     "/adjustments/{adjustment_id}/reject",
     response_model=AdjustmentView,
-    responses=problem_responses(
-        Malformed,
-        Unauthenticated,
-        AccountDeactivated,
-        Forbidden,
-        NotFound,
-        IllegalTransition,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
-        LedgerBusy,
-        Unavailable,
-    ),
+    responses=problem_responses(AccountDeactivated, IllegalTransition, LedgerBusy),
     summary="Reject an adjustment, one's own too (admin)",
     description="Nothing moves; the reason stays with it.",
 )
 async def reject_adjustment(
     body: RejectionRequest,
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     adjustment = await adjustments.reject_adjustment(
@@ -247,12 +223,11 @@ async def reject_adjustment(
 @router.get(
     "/adjustments/{adjustment_id}",
     response_model=AdjustmentView,
-    responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One adjustment; services see those that they asked for",
     description="Admins see all of them.",
 )
 async def get_adjustment(
-    adjustment_id: _AdjustmentId, user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_READ)]
+    adjustment_id: _AdjustmentId, user: Annotated[Caller, require(Permission.ADJUSTMENTS_READ)]
 ) -> Response:
     asked_by = None if user.may(Permission.ADJUSTMENTS_ADMIN) else user.user_id
     return _shape(await adjustments.get_adjustment(adjustment_id, asked_by))
@@ -261,13 +236,12 @@ async def get_adjustment(
 @router.get(
     "/admin/adjustments",
     response_model=PageView[AdjustmentView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="All adjustments, newest first (admin)",
     description="With `status=requires_approval`, what waits for a second admin.",
 )
 async def list_adjustments(
     query: Annotated[AdjustmentsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "adjustments", user.user_id, str)

@@ -8,12 +8,11 @@ from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import View
 from service.domain.accounts import AccountSum
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
-from service.errors import Forbidden, Unauthenticated, Unavailable
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.trial_balance import CurrencyBalance, TrialBalance, draw_up_trial_balance
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
@@ -89,11 +88,10 @@ class TrialBalanceView(View):
 @router.get(
     "/trial-balance",
     response_model=TrialBalanceView,
-    responses=problem_responses(Unauthenticated, Forbidden, Unavailable),
     summary="Every account against every wallet",
 )
 async def get_trial_balance(
-    _user: Annotated[AccessToken, require(Permission.LEDGER_ADMIN)], resources: OpenResources
+    _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)], resources: OpenResources
 ) -> Response:
     """What the accounts of the bank and the house and all wallets have, by currency, at one moment."""
     balance = await draw_up_trial_balance(resources.databases.client)

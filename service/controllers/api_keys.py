@@ -18,29 +18,15 @@ from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.api_keys import LONGEST_OVERLAP, ApiKey, KeyStatus, api_key_view
 from service.domain.clock import utc_now
 from service.domain.permissions import KEY_PERMISSIONS, Permission
-from service.errors import (
-    ApiKeyEnded,
-    BodyTooLarge,
-    Forbidden,
-    InvalidCursor,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    UserIsNoService,
-)
+from service.errors import ApiKeyEnded, NotFound, UserIsNoService
 from service.services import api_keys
-from service.services.access_tokens import AccessToken
 from service.services.api_keys import IssuedKey, KeyOrder
+from service.services.callers import Caller
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["API keys"])
 
-# Secrets must not stay in a cache on the way.
-_NOT_CACHED = {"Cache-Control": "no-store"}
 _KeyId = Annotated[str, Path(max_length=64, examples=["key_0198c0ffee0070008000000000000001"])]
-_Admin = Annotated[AccessToken, require(Permission.API_KEYS_ADMIN)]
+_Admin = Annotated[Caller, require(Permission.API_KEYS_ADMIN)]
 
 _EXAMPLE: dict[str, Any] = {
     "id": "key_0198c0ffee0070008000000000000001",
@@ -163,15 +149,11 @@ class IssuedKeyView(ApiKeyView):
     secret: str = Field(description="To be sent as `X-API-Key`")
 
 
-_ERRORS = (Unauthenticated, Forbidden, InvalidFields)
-_CHANGING = (*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, Unavailable)
-
-
 @router.post(
     "/api-keys",
     status_code=201,
     response_model=IssuedKeyView,
-    responses=problem_responses(*_CHANGING, UserIsNoService),
+    responses=problem_responses(NotFound, UserIsNoService),
     summary="Make an API key for a service; its secret is shown once",
     description="It acts as the user that it names, who needs the role `service`, and may do what it lists.",
 )
@@ -183,7 +165,6 @@ async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResou
 @router.get(
     "/api-keys",
     response_model=PageView[ApiKeyView],
-    responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All API keys, newest first",
     description="Revoked and expired ones too; with `user_id`, those of one service.",
 )
@@ -197,7 +178,6 @@ async def list_api_keys(query: Annotated[ApiKeysQuery, Query()], user: _Admin, r
 @router.get(
     "/api-keys/{key_id}",
     response_model=ApiKeyView,
-    responses=problem_responses(*_ERRORS, NotFound),
     summary="One API key",
     description="What it may do, until when, and when it was last used; never its secret.",
 )
@@ -208,7 +188,7 @@ async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
 @router.post(
     "/api-keys/{key_id}/rotate",
     response_model=IssuedKeyView,
-    responses=problem_responses(*_CHANGING, ApiKeyEnded),
+    responses=problem_responses(ApiKeyEnded),
     summary="Give an API key another secret, shown once",
     description="The one before ends at once, or after `overlap_s`; one before that ends at once.",
 )
@@ -221,7 +201,6 @@ async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, re
 @router.delete(
     "/api-keys/{key_id}",
     response_model=ApiKeyView,
-    responses=problem_responses(*_ERRORS, NotFound, Unavailable),
     summary="Revoke an API key, at once and for good",
     description="What is revoked already stays so, and answers 200.",
 )
@@ -238,4 +217,4 @@ def _shape(key: ApiKey) -> Response:
 
 def _show_secret(issued: IssuedKey, status_code: int) -> Response:
     body = api_key_view(issued.key, utc_now()) | {"secret": issued.text}
-    return Response(orjson.dumps(body), status_code, headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(body), status_code, media_type="application/json")

@@ -16,7 +16,6 @@ from service.errors import (
     ApprovalLapsed,
     IllegalTransition,
     InvalidCode,
-    NotFound,
     RecipientBalanceOverflow,
     RecipientNotFound,
     RecipientWalletFrozen,
@@ -24,7 +23,7 @@ from service.errors import (
     TooManyTries,
 )
 from service.services import approvals
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.startup import Resources
 
 router = APIRouter(route_class=StrictRoute, tags=["Approvals"])
@@ -32,10 +31,9 @@ router = APIRouter(route_class=StrictRoute, tags=["Approvals"])
 _WithdrawalId = Annotated[str, Path(max_length=64, pattern="^wdr_", examples=["wdr_0198c0ffee0070008000000000000001"])]
 _TransferId = Annotated[str, Path(max_length=64, pattern="^trf_", examples=["trf_0198c0ffee0070008000000000000001"])]
 
-_CANCEL_PROBLEMS = problem_responses(*ORDER_ERRORS, NotFound, IllegalTransition)
+_CANCEL_PROBLEMS = problem_responses(*ORDER_ERRORS, IllegalTransition)
 _CONFIRM_PROBLEMS = problem_responses(
     *ORDER_ERRORS,
-    NotFound,
     IllegalTransition,
     ApprovalLapsed,
     TooManyTries,
@@ -66,7 +64,7 @@ class ConfirmRequest(StrictModel):
 async def confirm_withdrawal(
     withdrawal_id: _WithdrawalId,
     body: ConfirmRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -83,7 +81,7 @@ async def confirm_withdrawal(
 async def confirm_transfer(
     transfer_id: _TransferId,
     body: ConfirmRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -99,7 +97,7 @@ async def confirm_transfer(
 )
 async def cancel_withdrawal(
     withdrawal_id: _WithdrawalId,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -115,16 +113,14 @@ async def cancel_withdrawal(
 )
 async def cancel_transfer(
     transfer_id: _TransferId,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
     return await _cancel(transfer_id, user, key, resources)
 
 
-async def _confirm(
-    payment_id: str, body: ConfirmRequest, user: AccessToken, key: str, resources: Resources
-) -> Response:
+async def _confirm(payment_id: str, body: ConfirmRequest, user: Caller, key: str, resources: Resources) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /{payment_id}/confirm", body.model_dump())
     answer = await approvals.confirm_payment(
         resources.ledger, user.requester, payment_id, body.code, claim, correlation_id.get(), resources.settings
@@ -132,7 +128,7 @@ async def _confirm(
     return respond(answer)
 
 
-async def _cancel(payment_id: str, user: AccessToken, key: str, resources: Resources) -> Response:
+async def _cancel(payment_id: str, user: Caller, key: str, resources: Resources) -> Response:
     claim = claim_key(resources, user.user_id, key, f"POST /{payment_id}/cancel", {})
     answer = await approvals.cancel_payment(resources.ledger, user.requester, payment_id, claim, correlation_id.get())
     return respond(answer)

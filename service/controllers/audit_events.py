@@ -8,13 +8,12 @@ from pydantic import ConfigDict, Field
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import PageView, View
 from service.domain.audit_events import AuditAction, audit_event_view
 from service.domain.permissions import Permission
-from service.errors import Forbidden, InvalidCursor, InvalidFields, Unauthenticated
 from service.services import audit_events
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import AuditFilter
+from service.services.callers import Caller
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
 
@@ -63,13 +62,12 @@ class AuditEventsQuery(PageQuery):
 @router.get(
     "/audit-events",
     response_model=PageView[AuditEventView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, Forbidden, InvalidFields),
     summary="What admins and services did, newest first",
     description="By action, subject, actor and time. They can be added to, never changed.",
 )
 async def list_audit_events(
     query: Annotated[AuditEventsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.AUDIT_READ)],
+    user: Annotated[Caller, require(Permission.AUDIT_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "audit_events", user.user_id, str)

@@ -15,18 +15,16 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
-from service.errors import EmailTaken, InvalidCredentials, InvalidFields, Malformed, TooManyAttempts, Unavailable
+from service.errors import EmailTaken, InvalidCredentials, TooManyAttempts
 from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
 
 router = APIRouter(route_class=StrictRoute, tags=["Authentication"])
 
-# Tokens must not stay in a cache on the way (RFC 6749, section 5.1).
-_NOT_CACHED = {"Cache-Control": "no-store"}
 REFRESH_TOKEN_EXAMPLE = "wrt_" + "Zm9ydHktZWlnaHQgYnl0ZXM" * 2 + "aW4gYWxsIGhlcmUuLi"
 _NAME_LENGTH_LIMIT = 100
-_EMAIL_LENGTH_LIMIT = 254
+EMAIL_LENGTH_LIMIT = 254
 # Control, format, surrogate, private and unassigned characters, line and paragraph separators: they forge log
 # lines or turn text around.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -60,7 +58,7 @@ Name = Annotated[
 _WithoutNul = InSchema(pattern=r"^[^\u0000]*$")
 Email = Annotated[
     str,
-    Field(max_length=_EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
+    Field(max_length=EMAIL_LENGTH_LIMIT, json_schema_extra={"format": "email"}, examples=["asha@example.com"]),
 ]
 NewPassword = Annotated[
     str,
@@ -115,7 +113,7 @@ class LoginView(TokensView):
 @router.post(
     "/auth/login",
     response_model=LoginView,
-    responses=problem_responses(Malformed, InvalidCredentials, InvalidFields, TooManyAttempts, Unavailable),
+    responses=problem_responses(InvalidCredentials, TooManyAttempts),
     summary="Get an access token, and a refresh token for the next one",
     description="With e-mail and password. An unknown address, a wrong password and a deactivated account are "
     "answered alike.",
@@ -135,14 +133,14 @@ async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAd
 
 def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 whatever JSON can say
     answer = {**tokens._asdict(), "token_type": "bearer", **more}
-    return Response(orjson.dumps(answer), headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 @router.post(
     "/auth/register",
     status_code=201,
     response_model=RegistrationView,
-    responses=problem_responses(Malformed, EmailTaken, InvalidFields, Unavailable),
+    responses=problem_responses(EmailTaken),
     summary="Register; a wallet in the default currency comes with it",
     description="The password is refused if others would guess it early. Register with each address once.",
 )

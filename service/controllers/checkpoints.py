@@ -9,13 +9,12 @@ from pydantic import Field
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import PageView, View
 from service.domain.checkpoints import checkpoint_view, key_view
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import checkpoints
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
 
@@ -65,13 +64,12 @@ async def get_keys(resources: OpenResources) -> Response:
 @router.get(
     "/checkpoints/{number}",
     response_model=CheckpointView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One checkpoint",
     description="Each names the hash of the one before, so that none can be taken out.",
 )
 async def get_checkpoint(
     number: _Number,
-    _user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    _user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
     return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
@@ -80,13 +78,12 @@ async def get_checkpoint(
 @router.get(
     "/checkpoints",
     response_model=PageView[CheckpointView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="All checkpoints, newest first",
     description="The same ones for everybody: compare yours with somebody else's.",
 )
 async def list_checkpoints(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "checkpoints", user.user_id, int)

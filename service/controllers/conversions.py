@@ -18,28 +18,18 @@ from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
-    BodyTooLarge,
     IdempotencyKeyInFlight,
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     InsufficientFunds,
-    InvalidCursor,
-    InvalidFields,
     LedgerBusy,
-    Malformed,
     NotFound,
     NoWalletInCurrency,
     QuoteExpired,
     QuoteUsed,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
     WalletFrozen,
 )
 from service.services import conversions
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.conversions import ConversionOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
@@ -93,33 +83,24 @@ class ConversionReceipt(ConversionView):
     status_code=201,
     response_model=ConversionReceipt,
     responses=problem_responses(
-        Malformed,
-        IdempotencyKeyMissing,
-        IdempotencyKeyInvalid,
-        Unauthenticated,
         AccountDeactivated,
         NotFound,
         QuoteExpired,
         QuoteUsed,
         IdempotencyKeyInFlight,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
-        IdempotencyKeyReused,
         NoWalletInCurrency,
         WalletClosed,
         WalletFrozen,
         InsufficientFunds,
         BalanceOverflow,
         LedgerBusy,
-        Unavailable,
     ),
     summary="Take a quote: convert between two of one's own wallets",
     description="A quote is good for one conversion. What one keeps counts for no limit of the wallet.",
 )
 async def convert(
     body: ConversionRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -131,12 +112,11 @@ async def convert(
 @router.get(
     "/conversions/{conversion_id}",
     response_model=ConversionView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One conversion",
     description="One's own, as it was done.",
 )
 async def get_conversion(
-    conversion_id: _ConversionId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    conversion_id: _ConversionId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return _shape(await conversions.get_conversion(conversion_id, user.user_id))
 
@@ -144,13 +124,12 @@ async def get_conversion(
 @router.get(
     "/conversions",
     response_model=PageView[ConversionView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's conversions, newest first",
     description="`currency` is the one that was given.",
 )
 async def list_conversions(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "conversions", user.user_id, str)

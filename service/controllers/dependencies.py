@@ -8,22 +8,22 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import orjson
-from fastapi import Depends, FastAPI, Header, Request, Security, params
+from fastapi import Depends, Header, Request, Security, params
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.http import HTTPBase
 
 from service.controllers.rate_limits import remember_api_key
-from service.controllers.schemas import problem_responses
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS, Permission
-from service.errors import PROBLEM_MEDIA_TYPE, AccountDeactivated, Forbidden, IdempotencyKeyInvalid, Unauthenticated
+from service.domain.permissions import LIVE_PERMISSIONS, Permission
+from service.errors import Forbidden, IdempotencyKeyInvalid, Unauthenticated
 from service.services import api_keys, users
-from service.services.access_tokens import AccessToken, verify_access_token
+from service.services.access_tokens import verify_access_token
+from service.services.callers import Caller
 from service.services.sealing import keyring_of
 from service.startup import Resources
 
-_KEY_HEADER = "Idempotency-Key"
+KEY_HEADER = "Idempotency-Key"
 _KEY_LENGTH_LIMIT = 255
 # A backslash stands before a quote and before itself, and before nothing else.
 _QUOTED_KEY = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
@@ -39,15 +39,9 @@ async def _resources(request: Request) -> Resources:
 OpenResources = Annotated[Resources, Depends(_resources)]
 
 
-_TOKEN_SCHEME = "AccessToken"  # noqa: S105 a name
-_REFUSALS = (Unauthenticated, Forbidden)
-_API_KEY_HEADER = "X-API-Key"
-_API_KEY_SCHEME = {
-    "type": "apiKey",
-    "in": "header",
-    "name": _API_KEY_HEADER,
-    "description": "Of a service, from `POST /api/v1/admin/api-keys`.",
-}
+# As OpenAPI calls it.
+TOKEN_SCHEME = "AccessToken"  # noqa: S105 a name
+API_KEY_HEADER = "X-API-Key"
 
 
 class _Gate(HTTPBase):
@@ -57,15 +51,15 @@ class _Gate(HTTPBase):
     """
 
     def __init__(self, permission: Permission) -> None:
-        super().__init__(scheme="bearer", scheme_name=_TOKEN_SCHEME, auto_error=False)
+        super().__init__(scheme="bearer", scheme_name=TOKEN_SCHEME, auto_error=False)
         self.model = HTTPBearerModel(bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
         self.permission = permission
         self._is_live = permission in LIVE_PERMISSIONS
 
-    async def __call__(self, request: Request) -> AccessToken:  # type: ignore[override]  # who it is, not what was sent
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # who it is, not what was sent
         resources: Resources = request.app.state.resources
         sent = request.headers.get("Authorization")
-        key = request.headers.get(_API_KEY_HEADER)
+        key = request.headers.get(API_KEY_HEADER)
         if key is not None:
             if sent is not None:
                 raise Unauthenticated("Send an access token or an API key, not both")
@@ -82,7 +76,7 @@ class _Gate(HTTPBase):
             raise Forbidden
         # Whoever comes with a key was looked at already.
         if self._is_live and key is None:
-            caller = await users.refresh_token(caller)
+            caller = await users.look_up_caller(caller)
             if not caller.may(self.permission):
                 raise Forbidden
         return caller
@@ -98,37 +92,6 @@ def require(permission: Permission) -> params.Security:
     # As scopes, so that it stands in the security requirement of OpenAPI.
     security: params.Security = Security(_Gate(permission), scopes=[permission])
     return security
-
-
-def declare_permissions(app: FastAPI) -> None:
-    """Completes what the document says of each route that is not public.
-
-    That is its permission, the API keys that may have it, and the refusals of whoever has not.
-    """
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        document["components"]["securitySchemes"]["ApiKey"] = _API_KEY_SCHEME
-        for path in document["paths"].values():
-            for operation in path.values():
-                for permission in operation.get("security", [{}])[0].get(_TOKEN_SCHEME, ()):
-                    _declare_permission(operation, permission)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI's documentation gives
-
-
-def _declare_permission(operation: dict[str, Any], permission: str) -> None:
-    operation["x-permission"] = permission
-    operation["security"] = [{_TOKEN_SCHEME: [permission]}]
-    if permission in KEY_PERMISSIONS:
-        operation["security"].append({"ApiKey": [permission]})
-    refusals = (Unauthenticated, Forbidden, AccountDeactivated) if permission in LIVE_PERMISSIONS else _REFUSALS
-    for status, response in problem_responses(*refusals).items():
-        declared = operation["responses"].setdefault(str(status), response)
-        examples = declared["content"][PROBLEM_MEDIA_TYPE]["examples"]
-        examples.update(response["content"][PROBLEM_MEDIA_TYPE]["examples"] | examples)
 
 
 def _key_of(sent: list[str]) -> str:
@@ -151,12 +114,12 @@ async def _idempotency_key(
     _key: Annotated[
         str,
         Header(
-            alias=_KEY_HEADER,
+            alias=KEY_HEADER,
             description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
         ),
     ],
 ) -> str:
-    return _key_of(request.headers.getlist(_KEY_HEADER))
+    return _key_of(request.headers.getlist(KEY_HEADER))
 
 
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
@@ -166,10 +129,10 @@ async def _optional_idempotency_key(
     request: Request,
     key: Annotated[
         str | None,
-        Header(alias=_KEY_HEADER, description="As elsewhere; without one each request is a new one."),
+        Header(alias=KEY_HEADER, description="As elsewhere; without one each request is a new one."),
     ] = None,
 ) -> str:
-    return uuid4().hex if key is None else _key_of(request.headers.getlist(_KEY_HEADER))
+    return uuid4().hex if key is None else _key_of(request.headers.getlist(KEY_HEADER))
 
 
 OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]

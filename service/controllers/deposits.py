@@ -17,12 +17,11 @@ from service.controllers.operations import (
     shape,
 )
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, problem_responses
+from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import deposits, operations
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.orders import Order
 
 router = APIRouter(route_class=StrictRoute, tags=["Deposits"])
@@ -42,7 +41,7 @@ class DepositRequest(OrderRequest):
 )
 async def request_deposit(
     body: DepositRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -57,12 +56,11 @@ async def request_deposit(
 @router.get(
     "/deposits/{deposit_id}",
     response_model=DepositView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One deposit",
     description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_deposit(
-    deposit_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    deposit_id: Annotated[str, Path(max_length=64)], user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return shape(await operations.get_operation(OperationType.DEPOSIT, deposit_id, user.user_id))
 
@@ -70,13 +68,12 @@ async def get_deposit(
 @router.get(
     "/deposits",
     response_model=PageView[DepositView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's deposits, newest first",
     description="By status, currency, category and time of the request.",
 )
 async def list_deposits(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     return await list_page(OperationType.DEPOSIT, query, user, resources)

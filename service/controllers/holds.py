@@ -22,8 +22,6 @@ from service.errors import (
     HoldGuaranteed,
     IllegalTransition,
     InsufficientFunds,
-    InvalidCursor,
-    InvalidFields,
     LimitExceeded,
     NotFound,
     RecipientAlreadyNamed,
@@ -31,12 +29,11 @@ from service.errors import (
     RecipientNotFound,
     RecipientWalletFrozen,
     SameWallet,
-    Unauthenticated,
     WalletClosed,
     WalletFrozen,
 )
 from service.services import holds
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.holds import CaptureOrder, HoldOrder, HoldRole
 from service.services.operations import RecordFilter
 from service.settings import LONGEST_HOLD_S
@@ -136,7 +133,7 @@ _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (Wall
 )
 async def request_hold(
     body: HoldRequest,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -152,7 +149,6 @@ async def request_hold(
     response_model=HoldReceipt,
     responses=problem_responses(
         *_CAPTURE_ERRORS,
-        NotFound,
         IllegalTransition,
         HoldExpired,
         RecipientAlreadyNamed,
@@ -165,7 +161,7 @@ async def request_hold(
 async def capture_hold(
     hold_id: _HoldId,
     body: CaptureRequest,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -177,13 +173,13 @@ async def capture_hold(
 @router.post(
     "/holds/{hold_id}/release",
     response_model=HoldReceipt,
-    responses=problem_responses(*_RELEASE_ERRORS, NotFound, IllegalTransition, HoldExpired, HoldGuaranteed),
+    responses=problem_responses(*_RELEASE_ERRORS, IllegalTransition, HoldExpired, HoldGuaranteed),
     summary="Give a hold back to its payer",
     description="For its recipient and tokens with the role `service` or `admin`; for its payer where it names nobody.",
 )
 async def release_hold(
     hold_id: _HoldId,
-    user: Annotated[AccessToken, require(Permission.HOLDS_WRITE)],
+    user: Annotated[Caller, require(Permission.HOLDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -194,11 +190,10 @@ async def release_hold(
 @router.get(
     "/holds/{hold_id}",
     response_model=HoldView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One hold that one pays or is to be paid by",
     description="For its payer and its recipient; what a third person asks for is 404.",
 )
-async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permission.HOLDS_READ)]) -> Response:
+async def get_hold(hold_id: _HoldId, user: Annotated[Caller, require(Permission.HOLDS_READ)]) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
     return Response(orjson.dumps(hold_view(found)), media_type="application/json")
 
@@ -206,13 +201,12 @@ async def get_hold(hold_id: _HoldId, user: Annotated[AccessToken, require(Permis
 @router.get(
     "/holds",
     response_model=PageView[HoldView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's holds, newest first",
     description="Those that one pays or, with `role`, is to be paid by; by status, currency, category and time.",
 )
 async def list_holds(
     query: Annotated[HoldsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.HOLDS_READ)],
+    user: Annotated[Caller, require(Permission.HOLDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "holds", user.user_id, str)

@@ -16,21 +16,9 @@ from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
-from service.errors import (
-    AccountDeactivated,
-    BodyTooLarge,
-    Forbidden,
-    InvalidFields,
-    LedgerBusy,
-    Malformed,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    WalletClosed,
-)
+from service.errors import AccountDeactivated, LedgerBusy, WalletClosed
 from service.services import limits, users
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.limits import WalletLimits
 
 router = APIRouter(route_class=StrictRoute, tags=["Limits"])
@@ -118,34 +106,24 @@ class LimitsView(View):
     "/wallets/{wallet_id}/limits",
     operation_id="get_wallet_limits",
     response_model=LimitsView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What may still leave a wallet; one's own, or as an admin anybody's",
     description="Each limit with what of it is used, left, and when it starts anew. Windows are those of the "
     "calendar in UTC.",
 )
 async def get_limits(
-    wallet_id: _WalletId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], resources: OpenResources
+    wallet_id: _WalletId, user: Annotated[Caller, require(Permission.WALLETS_READ)], resources: OpenResources
 ) -> Response:
     owner_id = None if await users.may_now(user, Permission.WALLETS_ADMIN) else user.user_id
     return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
 
 
-_ERRORS = (
-    Unauthenticated,
-    AccountDeactivated,
-    Forbidden,
-    NotFound,
-    InvalidFields,
-    WalletClosed,
-    LedgerBusy,
-    Unavailable,
-)
+_ERRORS = (AccountDeactivated, WalletClosed, LedgerBusy)
 
 
 @router.put(
     "/admin/users/{user_id}/limits/{currency}",
     response_model=LimitsView,
-    responses=problem_responses(*_ERRORS, Malformed, BodyTooLarge, UnsupportedMediaType),
+    responses=problem_responses(*_ERRORS),
     summary="Set limits for one user and currency (admin)",
     description="What was used stays used. Setting the same again changes nothing.",
 )
@@ -153,7 +131,7 @@ async def override_limits(
     body: LimitsRequest,
     user_id: _UserId,
     currency: _Currency,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(
@@ -173,7 +151,7 @@ async def reset_limits(
     user_id: _UserId,
     currency: _Currency,
     query: Annotated[ResetQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(

@@ -34,6 +34,7 @@ _SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    # Tokens, codes and balances: nothing of it stays in a cache on the way (RFC 6749, section 5.1).
     "Cache-Control": "no-store",
 }
 # Two years, as browsers' preload lists ask for.

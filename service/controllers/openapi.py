@@ -15,17 +15,26 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
-from service.controllers.rate_limits import add_rate_limits
+from service.controllers.rate_limits import EXEMPT_PATHS
 from service.controllers.schemas import PROBLEM, Problem, problem_responses
+from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
+    AccountDeactivated,
     BodyTooLarge,
     Forbidden,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
     InternalError,
+    InvalidCursor,
     InvalidFields,
     Malformed,
     NotFound,
+    RateLimitExceeded,
     Unauthenticated,
     Unavailable,
     UnsupportedMediaType,
@@ -92,16 +101,37 @@ TAGS: Final = (
     ("Health", "For load balancers, orchestrators and people."),
 )
 
-# What anything can be answered with, health apart: it answers with nothing but itself.
-_ALWAYS: Final = (Malformed, InvalidFields, InternalError, Unavailable)
+# What follows from how a route is made. Before its own errors: what is looked at first.
 _WITH_PATH: Final = (NotFound,)
+_WITH_CURSOR: Final = (InvalidCursor,)
+_WITH_KEY: Final = (
+    Malformed,
+    IdempotencyKeyMissing,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyInFlight,
+    IdempotencyKeyReused,
+)
+# Health answers with nothing but itself.
+_FIRST_BUT_HEALTH: Final = (InvalidFields,)
+# Behind its own errors: the rest.
+_LAST_BUT_HEALTH: Final = (Malformed, InternalError, Unavailable)
 _WITH_BODY: Final = (BodyTooLarge, UnsupportedMediaType)
 _WITH_TOKEN: Final = (Unauthenticated, Forbidden)
+# Where the user is looked up before anything is done.
+_WITH_USER: Final = (AccountDeactivated,)
+_API_KEY: Final = "ApiKey"
 _BANK: Final = "bankSignature"
 _HEALTH: Final = "Health"
 _BANK_CALLBACK: Final = "/webhooks/bank-callback"
 
+# FastAPI knows of the access token by itself.
 _SECURITY_SCHEMES: Final[dict[str, Schema]] = {
+    _API_KEY: {
+        "type": "apiKey",
+        "in": "header",
+        "name": API_KEY_HEADER,
+        "description": "Of a service, from `POST /api/v1/admin/api-keys`.",
+    },
     _BANK: {
         "type": "apiKey",
         "in": "header",
@@ -111,6 +141,7 @@ _SECURITY_SCHEMES: Final[dict[str, Schema]] = {
     },
 }
 
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 # By name in components/headers.
 _HEADERS: Final[dict[str, Schema]] = {
     "X-Request-ID": {
@@ -135,12 +166,19 @@ _HEADERS: Final[dict[str, Schema]] = {
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },
-    "Cache-Control": {
-        "description": "Only where the answer must not stay in a cache on the way.",
-        "schema": {"type": "string"},
-        "example": "no-store",
+    "X-RateLimit-Limit": {
+        "description": "Requests per minute, of the limit that is nearest to being reached",
+        "schema": _COUNT,
+        "example": 300,
+    },
+    "X-RateLimit-Remaining": {"description": "How many of them are left", "schema": _COUNT, "example": 299},
+    "X-RateLimit-Reset": {
+        "description": "When there will be more, in Unix seconds",
+        "schema": _COUNT,
+        "example": 1_800_000_000,
     },
 }
+_RATE_LIMIT_HEADERS: Final = tuple(name for name in _HEADERS if name.startswith("X-RateLimit-"))
 _RETRYABLE: Final = {"429", "503"}
 # What a key is given again: refusals by a rule as well.
 _REPLAYED_ERRORS: Final = {"403", "404", "409", "422"}
@@ -149,7 +187,7 @@ _REPLAYED_ERRORS: Final = {"403", "404", "409", "422"}
 _PARAMETERS: Final = {"currency": "ISO 4217, or PTS for points", "status": "Only those with this status"}
 # What is checked by hand, so that its refusal is the right one: 400 for a key, 401 for a signature.
 _HEADER_SCHEMAS: Final[dict[str, Schema]] = {
-    "Idempotency-Key": {
+    KEY_HEADER: {
         "minLength": 1,
         "maxLength": 512,
         "pattern": r'^("([!#-\[\]-~]|\\["\\]){1,255}"|[!#-~]{1,255})$',
@@ -221,9 +259,10 @@ def _complete(document: dict[str, Any]) -> None:
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
     for _, path, operation in operations_of(document):
         _complete_parameters(operation)
+        _complete_security(operation)
         _complete_errors(path, operation)
-    add_rate_limits(document)
-    for _, _, operation in operations_of(document):
+        if path not in EXEMPT_PATHS:
+            _complete_rate_limits(operation["responses"])
         _complete_bodies(operation, schemas)
         _complete_headers(operation)
     for name in ("HTTPValidationError", "ValidationError"):
@@ -295,29 +334,70 @@ def _complete_parameters(operation: dict[str, Any]) -> None:
         parameter.pop("example", None)
 
 
+def _complete_security(operation: dict[str, Any]) -> None:
+    """The permission that the route takes, and the keys that may have it."""
+    permission = _permission_of(operation)
+    if permission is None:
+        return
+    operation["x-permission"] = permission
+    if permission in KEY_PERMISSIONS:
+        operation["security"].append({_API_KEY: [permission]})
+
+
+def _permission_of(operation: dict[str, Any]) -> str | None:
+    scopes = [scope for one in operation.get("security", ()) for scope in one.get(TOKEN_SCHEME, ())]
+    return scopes[0] if scopes else None
+
+
 def _complete_errors(path: str, operation: dict[str, Any]) -> None:
-    errors: list[type[WalletServiceError]] = []
-    if _HEALTH not in operation["tags"]:
-        errors += _ALWAYS
+    """A route's own errors keep their places; what follows from how it is made comes before or behind them."""
+    before: list[type[WalletServiceError]] = []
+    behind: list[type[WalletServiceError]] = []
+    parameters = operation.get("parameters", ())
+    if any(one["name"] == "cursor" for one in parameters):
+        before += _WITH_CURSOR
     if "{" in path:
-        errors += _WITH_PATH
+        before += _WITH_PATH
+    if _HEALTH not in operation["tags"]:
+        before += _FIRST_BUT_HEALTH
+        behind += _LAST_BUT_HEALTH
     if "requestBody" in operation:
-        errors += _WITH_BODY
-    if any(name != _BANK for one in operation.get("security", ()) for name in one):
-        errors += _WITH_TOKEN
+        behind += _WITH_BODY
+    if (permission := _permission_of(operation)) is not None:
+        behind += _WITH_TOKEN
+        if permission in LIVE_PERMISSIONS:
+            behind += _WITH_USER
+    for key in (one for one in parameters if one["name"] == KEY_HEADER):
+        before += [error for error in _WITH_KEY if key["required"] or error is not IdempotencyKeyMissing]
     responses = operation["responses"]
     if _JSON in responses.get("422", {}).get("content", {}):
         # FastAPI's own kind of error, which we never send.
         del responses["422"]
-    for status, response in problem_responses(*errors).items():
-        known = responses.setdefault(str(status), response)
-        examples = known["content"][PROBLEM_MEDIA_TYPE]["examples"]
-        for code, example in response["content"][PROBLEM_MEDIA_TYPE]["examples"].items():
-            examples.setdefault(code, example)
-    for response in responses.values():
-        if examples := response.get("content", {}).get(PROBLEM_MEDIA_TYPE, {}).get("examples"):
-            response["description"] = ", or: ".join(example["summary"] for example in examples.values())
+    _add_errors(responses, problem_responses(*before), are_first=True)
+    _add_errors(responses, problem_responses(*behind))
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _add_errors(
+    responses: dict[str, Any], added: Mapping[int | str, dict[str, Any]], *, are_first: bool = False
+) -> None:
+    for status, response in added.items():
+        known = responses.setdefault(str(status), response)["content"][PROBLEM_MEDIA_TYPE]
+        more = response["content"][PROBLEM_MEDIA_TYPE]["examples"]
+        new = {code: example for code, example in more.items() if code not in known["examples"]}
+        known["examples"] = new | known["examples"] if are_first else known["examples"] | new
+        responses[str(status)]["description"] = ", or: ".join(one["summary"] for one in known["examples"].values())
+
+
+def _complete_rate_limits(responses: dict[str, Any]) -> None:
+    _add_errors(responses, problem_responses(RateLimitExceeded(retry_after_s=12)))
+    responses["429"]["headers"] = _headers("Retry-After")
+    for response in responses.values():
+        response.setdefault("headers", {}).update(_headers(*_RATE_LIMIT_HEADERS))
+
+
+def _headers(*names: str) -> dict[str, Schema]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _complete_bodies(operation: dict[str, Any], schemas: dict[str, Schema]) -> None:
@@ -339,7 +419,7 @@ def _complete_bodies(operation: dict[str, Any], schemas: dict[str, Schema]) -> N
 
 
 def _complete_headers(operation: dict[str, Any]) -> None:
-    takes_key = any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", ()))
+    takes_key = any(one["name"] == KEY_HEADER for one in operation.get("parameters", ()))
     for status, response in operation["responses"].items():
         names = ["X-Request-ID"]
         if status == "401":
@@ -348,6 +428,4 @@ def _complete_headers(operation: dict[str, Any]) -> None:
             names.append("Retry-After")
         if takes_key and (int(status) < _FIRST_ERROR_STATUS or status in _REPLAYED_ERRORS):
             names.append("Idempotent-Replayed")
-        headers = response.setdefault("headers", {})
-        for name in names:
-            headers[name] = {"$ref": f"#/components/headers/{name}"}
+        response.setdefault("headers", {}).update(_headers(*names))

@@ -18,25 +18,15 @@ from service.errors import (
     PROBLEM_MEDIA_TYPE,
     AccountDeactivated,
     BalanceOverflow,
-    BodyTooLarge,
-    IdempotencyKeyInFlight,
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     InsufficientFunds,
-    InvalidFields,
     LedgerBusy,
     LimitExceeded,
-    Malformed,
     NoWalletInCurrency,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
     WalletFrozen,
 )
 from service.services import operations
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.operations import RecordFilter
 from service.startup import Resources
 
@@ -189,29 +179,12 @@ class OperationsQuery(PageQuery):
 
 
 # What any order for money may be refused with.
-ORDER_ERRORS = (
-    Malformed,
-    IdempotencyKeyMissing,
-    IdempotencyKeyInvalid,
-    Unauthenticated,
-    AccountDeactivated,
-    IdempotencyKeyInFlight,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    InvalidFields,
-    IdempotencyKeyReused,
-    InsufficientFunds,
-    WalletFrozen,
-    WalletClosed,
-    LimitExceeded,
-    LedgerBusy,
-    Unavailable,
-)
+ORDER_ERRORS = (AccountDeactivated, InsufficientFunds, WalletFrozen, WalletClosed, LimitExceeded, LedgerBusy)
 ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCurrency)
 
 
 async def list_page(
-    operation_type: OperationType, query: OperationsQuery, user: AccessToken, resources: Resources
+    operation_type: OperationType, query: OperationsQuery, user: Caller, resources: Resources
 ) -> Response:
     page = open_page(query, resources.settings, f"{operation_type}s", user.user_id, str)
     found = await operations.list_operations(

@@ -13,20 +13,9 @@ from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.permissions import Permission
-from service.errors import (
-    AccountDeactivated,
-    BodyTooLarge,
-    InvalidFields,
-    InvalidResetToken,
-    Malformed,
-    TooManyAttempts,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-    WrongPassword,
-)
+from service.errors import AccountDeactivated, InvalidResetToken, TooManyAttempts, WrongPassword
 from service.services import password_changes
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.password_changes import Locksmith
 from service.startup import Resources
 
@@ -34,7 +23,6 @@ router = APIRouter(route_class=StrictRoute, tags=["Passwords"])
 
 # Ours have 47 characters; white space around it is forgiven, what is longer is none.
 _TOKEN_LENGTH_LIMIT = 256
-_ASKING = (Malformed, BodyTooLarge, UnsupportedMediaType, InvalidFields, Unavailable)
 _NEW_PASSWORD = "velvet-harbor-tundra-58"  # noqa: S105 an example
 _RESET_TOKEN = "wpr_" + "dGhpcnR5LXR3byBieXRlcyBpbiBhbGwgaGVyZS4uLi4"
 # Said to everybody, so that it tells nobody who has an account.
@@ -70,12 +58,12 @@ class PasswordResetConfirmation(StrictModel):
 @router.post(
     "/me/password",
     response_model=TokensView,
-    responses=problem_responses(*_ASKING, Unauthenticated, AccountDeactivated, WrongPassword, TooManyAttempts),
+    responses=problem_responses(AccountDeactivated, WrongPassword, TooManyAttempts),
     summary="Change the password, and end all other sessions",
 )
 async def change_password(
     body: PasswordChangeRequest,
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)],
+    user: Annotated[Caller, require(Permission.PROFILE_WRITE)],
     resources: OpenResources,
 ) -> Response:
     """Every token from before is out, this request's own too; the answer has those of a new session.
@@ -93,7 +81,7 @@ async def change_password(
     "/auth/password-reset",
     status_code=202,
     response_model=PasswordResetView,
-    responses=problem_responses(*_ASKING, TooManyAttempts),
+    responses=problem_responses(TooManyAttempts),
     summary="Ask for a reset token by mail",
 )
 async def request_password_reset(
@@ -108,7 +96,7 @@ async def request_password_reset(
 @router.post(
     "/auth/password-reset/confirm",
     status_code=204,
-    responses=problem_responses(*_ASKING, InvalidResetToken),
+    responses=problem_responses(InvalidResetToken),
     summary="Choose a new password with the reset token",
 )
 async def confirm_password_reset(body: PasswordResetConfirmation, resources: OpenResources) -> Response:

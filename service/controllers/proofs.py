@@ -16,9 +16,9 @@ from service.domain.checkpoints import checkpoint_view
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import InvalidFields, NotCheckpointed, NotFound, Unauthenticated
+from service.errors import NotCheckpointed
 from service.services import proofs
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.checkpoints import Sealed
 
 router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
@@ -98,7 +98,7 @@ class EntryProofView(View):
     "/wallets/{wallet_id}/proof",
     operation_id="get_wallet_proof",
     response_model=WalletProofView,
-    responses=problem_responses(Unauthenticated, NotFound, NotCheckpointed, InvalidFields),
+    responses=problem_responses(NotCheckpointed),
     summary="Proof of a wallet's head",
     description="A signed checkpoint, the wallet's place in it, and all entries since: enough to check the balance "
     "without us.",
@@ -106,7 +106,7 @@ class EntryProofView(View):
 async def prove_wallet(
     wallet_id: WalletId,
     query: Annotated[WalletProofQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     proof = await proofs.prove_wallet(
@@ -132,7 +132,6 @@ async def prove_wallet(
     "/wallets/{wallet_id}/transactions/{entry_id}/proof",
     operation_id="get_entry_proof",
     response_model=EntryProofView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="Proof of an entry",
     description="The entry, and what leads from it to the next checkpoint.",
 )
@@ -140,7 +139,7 @@ async def prove_entry(
     wallet_id: WalletId,
     entry_id: EntryId,
     query: Annotated[EntryProofQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     proof = await proofs.prove_entry(wallet_id, entry_id, user.user_id, after_seq=query.after_seq, limit=query.limit)
     return _shape(

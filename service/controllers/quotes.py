@@ -15,20 +15,9 @@ from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
 from service.domain.permissions import Permission
 from service.domain.quotes import Quote, QuoteStatus, quote_view
-from service.errors import (
-    AmountTooLarge,
-    AmountTooSmall,
-    BodyTooLarge,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    RateUnavailable,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from service.errors import AmountTooLarge, AmountTooSmall, RateUnavailable
 from service.services import quotes
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
 
@@ -78,21 +67,15 @@ class QuoteView(View):
     status_code=201,
     response_model=QuoteView,
     responses=problem_responses(
-        Malformed,
-        Unauthenticated,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
         RateUnavailable,
         AmountTooSmall,
         AmountTooLarge,
-        Unavailable,
     ),
     summary="Ask what an amount brings in another currency",
     description="Good for one conversion until `expires_at`. Nothing moves, so no key is needed.",
 )
 async def make_quote(
-    body: QuoteRequest, user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
+    body: QuoteRequest, user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)], resources: OpenResources
 ) -> Response:
     quote = await quotes.make_quote(
         resources.databases.client,
@@ -108,11 +91,10 @@ async def make_quote(
 @router.get(
     "/quotes/{quote_id}",
     response_model=QuoteView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One quote; one that was not used is forgotten after a day",
     description="One's own: used, expired or still good.",
 )
-async def get_quote(quote_id: _QuoteId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]) -> Response:
+async def get_quote(quote_id: _QuoteId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]) -> Response:
     return _shape(await quotes.get_quote(quote_id, user.user_id))
 
 

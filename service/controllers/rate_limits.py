@@ -5,10 +5,8 @@ Pure ASGI, inside the request's log line and id: what is refused costs no routin
 
 import hashlib
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from time import time
-from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from starlette.routing import compile_path
@@ -17,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.controllers.client_address import client_address
 from service.controllers.problems import problem_response
 from service.domain.keys import KeyPurpose, derive_key
-from service.errors import PROBLEM_MEDIA_TYPE, RateLimitExceeded, Unauthenticated, problem_document
+from service.errors import RateLimitExceeded, Unauthenticated
 from service.gateways.rate_limits import Claim, RateLimits, Standing, claim
 from service.services.access_tokens import verify_access_token
 from service.settings import Settings
@@ -31,12 +29,6 @@ TRANSACTIONS_PATHS = ("/api/v1/users/{user_id}/transactions", "/api/v1/wallets/{
 # Where the middleware leaves the headers for an answer that does not pass it, such as that to a crash.
 SCOPE_HEADERS = "rate_limit_headers"
 
-_HEADERS = {
-    "X-RateLimit-Limit": "Requests per minute, of the limit that is nearest to being reached",
-    "X-RateLimit-Remaining": "How many of them are left",
-    "X-RateLimit-Reset": "When there will be more, in Unix seconds",
-}
-_EXAMPLES = {"X-RateLimit-Limit": 300, "X-RateLimit-Remaining": 299, "X-RateLimit-Reset": 1_800_000_000}
 _API_KEY_LENGTH_LIMIT = 256
 _REMEMBERED_KEYS = 10_000
 
@@ -160,36 +152,3 @@ def has_rate_limits(settings: Settings) -> bool:
             settings.rate_limit_transactions,
         )
     )
-
-
-def add_rate_limits(document: dict[str, Any]) -> None:
-    """Puts the refusal, and the headers of every answer, into each limited operation; once more changes nothing."""
-    components = document.setdefault("components", {}).setdefault("headers", {})
-    for name, description in _HEADERS.items():
-        schema = {"type": "integer", "minimum": 0}
-        components[name] = {"description": description, "schema": schema, "example": _EXAMPLES[name]}
-    references = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
-    for operation in _limited_operations(document):
-        responses = operation["responses"]
-        refusal = responses.setdefault("429", {"description": ""})
-        if RateLimitExceeded.title not in refusal["description"]:
-            refusal["description"] = ", or: ".join(filter(None, (refusal["description"], RateLimitExceeded.title)))
-        content = refusal.setdefault("content", {}).setdefault(PROBLEM_MEDIA_TYPE, {})
-        content.setdefault("schema", {"$ref": "#/components/schemas/Problem"})
-        content.setdefault("examples", {})[RateLimitExceeded.code] = {
-            "summary": RateLimitExceeded.title,
-            "value": problem_document(RateLimitExceeded(retry_after_s=12), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a"),
-        }
-        refusal.setdefault("headers", {}).setdefault(
-            "Retry-After", {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
-        )
-        for response in responses.values():
-            response.setdefault("headers", {}).update(references)
-
-
-def _limited_operations(document: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    for path, item in document["paths"].items():
-        if path not in EXEMPT_PATHS:
-            yield from (
-                operation for operation in item.values() if isinstance(operation, dict) and "responses" in operation
-            )

@@ -17,25 +17,14 @@ from service.errors import (
     AccountDeactivated,
     AlreadyReversed,
     BalanceOverflow,
-    BodyTooLarge,
-    Forbidden,
     IdempotencyKeyInFlight,
-    IdempotencyKeyInvalid,
-    IdempotencyKeyMissing,
-    IdempotencyKeyReused,
     IllegalTransition,
-    InvalidFields,
     LedgerBusy,
-    Malformed,
-    NotFound,
     ReversalNotCovered,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
 )
 from service.services import reversals
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
 
@@ -95,25 +84,14 @@ _ROUTE: dict[str, Any] = {
     "status_code": 201,
     "response_model": ReversalView,
     "responses": problem_responses(
-        Malformed,
-        IdempotencyKeyMissing,
-        IdempotencyKeyInvalid,
-        Unauthenticated,
         AccountDeactivated,
-        Forbidden,
-        NotFound,
         AlreadyReversed,
         IllegalTransition,
         IdempotencyKeyInFlight,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        InvalidFields,
-        IdempotencyKeyReused,
         ReversalNotCovered,
         BalanceOverflow,
         WalletClosed,
         LedgerBusy,
-        Unavailable,
     ),
     "description": "Once only, of what has succeeded, on frozen wallets too. No balance becomes negative.",
 }
@@ -123,7 +101,7 @@ _ROUTE: dict[str, Any] = {
 async def reverse_transfer(
     body: ReversalRequest,
     transfer_id: _TransferId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -144,7 +122,7 @@ async def reverse_transfer(
 async def reverse_adjustment(
     body: ReversalRequest,
     adjustment_id: _AdjustmentId,
-    user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)],
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -164,12 +142,11 @@ async def reverse_adjustment(
 @router.get(
     "/reversals/{reversal_id}",
     response_model=ReversalView,
-    responses=problem_responses(Unauthenticated, Forbidden, NotFound, InvalidFields),
     summary="One reversal (admin)",
     description="What was taken back, and what the house had to bear.",
 )
 async def get_reversal(
-    reversal_id: _ReversalId, _user: Annotated[AccessToken, require(Permission.ADJUSTMENTS_ADMIN)]
+    reversal_id: _ReversalId, _user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)]
 ) -> Response:
     reversal = await reversals.get_reversal(reversal_id)
     return Response(orjson.dumps(reversal_view(reversal)), media_type="application/json")

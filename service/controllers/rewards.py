@@ -8,12 +8,11 @@ from pydantic import Field
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import PageView, View
 from service.domain.permissions import Permission
 from service.domain.rewards import RewardStatus, reward_view
-from service.errors import InvalidCursor, InvalidFields, Unauthenticated
 from service.services import rewards
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
 
@@ -34,13 +33,12 @@ class RewardView(View):
 @router.get(
     "/rewards",
     response_model=PageView[RewardView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The points that one has earned, newest operation first",
     description="By operation: how many points, and which rules gave them.",
 )
 async def list_rewards(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "rewards", user.user_id, str)

@@ -11,7 +11,7 @@ from service.domain.wallets import Freeze, WalletStatus
 from service.errors import PROBLEM_MEDIA_TYPE, WalletServiceError, problem_document
 
 _Row = TypeVar("_Row")
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
+TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 # The name of the schema that all errors refer to.
 PROBLEM = "Problem"
 
@@ -39,7 +39,7 @@ class UserView(View):
     last_name: str
     roles: list[str]
     is_active: bool
-    created_at: str = _TIME
+    created_at: str = TIME
 
 
 class WalletView(View):
@@ -54,14 +54,14 @@ class WalletView(View):
     status: WalletStatus
     frozen: Freeze | None = Field(description="Which way a frozen wallet is shut: in, out or both")
     seq: int = Field(ge=0, description="Number of entries so far")
-    created_at: str = _TIME
-    updated_at: str = _TIME
+    created_at: str = TIME
+    updated_at: str = TIME
 
 
 class BalanceAtView(View):
     """After the last entry up to `at`, which is number `seq`; zeros where there was none yet."""
 
-    at: str = _TIME
+    at: str = TIME
     seq: int = Field(ge=0, examples=[12])
     available: int = Field(ge=0, examples=[9000])
     held: int = Field(ge=0, examples=[1000])
@@ -96,7 +96,7 @@ class EntryView(View):
     transaction_id: str
     counterparty: str = Field(description="The other side: a wallet, `bank`, or an account of the house")
     category: str | None
-    created_at: str = _TIME
+    created_at: str = TIME
     prev_hash: str
     hash: str
 
@@ -123,7 +123,7 @@ class BalancesAtView(View):
     """What was in all wallets that a user has by now, at a time in the past."""
 
     user_id: str = Field(examples=["usr_0198c0ffee0070008000000000000001"])
-    at: str = _TIME
+    at: str = TIME
     balances: list[UserBalanceAtView]
 
 
@@ -155,17 +155,17 @@ class Problem(View):
     retry_after: int | None = None
 
 
-def problem_responses(*errors: type[WalletServiceError]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*errors: type[WalletServiceError] | WalletServiceError) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it can answer with, by status, an example of each."""
-    by_status: dict[int | str, list[type[WalletServiceError]]] = defaultdict(list)
+    by_status: dict[int | str, list[WalletServiceError]] = defaultdict(list)
     for error in errors:
-        by_status[error.http_status].append(error)
+        by_status[error.http_status].append(error if isinstance(error, WalletServiceError) else error())
     return {status: _response(of_status) for status, of_status in by_status.items()}
 
 
-def _response(errors: list[type[WalletServiceError]]) -> dict[str, Any]:
+def _response(errors: list[WalletServiceError]) -> dict[str, Any]:
     examples = {
-        error.code: {"summary": error.title, "value": problem_document(error(), "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
+        error.code: {"summary": error.title, "value": problem_document(error, "5f0c3e1b9a7d4c2e8b6a1d3f5e7c9b0a")}
         for error in errors
     }
     return {

@@ -11,30 +11,17 @@ from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import PageView, View, problem_responses
+from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
-from service.errors import (
-    AccountDeactivated,
-    BodyTooLarge,
-    InvalidCursor,
-    InvalidFields,
-    InvalidRefreshToken,
-    Malformed,
-    NotFound,
-    TooManyAttempts,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from service.errors import AccountDeactivated, InvalidRefreshToken, TooManyAttempts
 from service.services import refresh_tokens, sessions
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Sessions"])
 
 # Ours have 68 characters; what is longer is none.
 _TOKEN_LENGTH_LIMIT = 256
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 
 _SessionId = Annotated[str, Path(max_length=64, examples=["ses_0198c0ffee0070008000000000000001"])]
 
@@ -51,9 +38,9 @@ class SessionView(View):
     """A login, with all refreshes that came of it."""
 
     id: str = Field(examples=["ses_0198c0ffee0070008000000000000001"])
-    created_at: str = _TIME
-    last_used_at: str = _TIME
-    expires_at: str = _TIME
+    created_at: str = TIME
+    last_used_at: str = TIME
+    expires_at: str = TIME
     is_current: bool = Field(description="Whether this request came with a token of it")
 
 
@@ -61,13 +48,8 @@ class SessionView(View):
     "/auth/refresh",
     response_model=TokensView,
     responses=problem_responses(
-        Malformed,
-        BodyTooLarge,
-        UnsupportedMediaType,
         InvalidRefreshToken,
-        InvalidFields,
         TooManyAttempts,
-        Unavailable,
     ),
     summary="Get new tokens for the refresh token",
 )
@@ -85,12 +67,9 @@ async def refresh(body: RefreshRequest, resources: OpenResources, address: Clien
 @router.post(
     "/auth/logout",
     status_code=204,
-    responses=problem_responses(Unauthenticated, Unavailable),
     summary="End this session",
 )
-async def log_out(
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
-) -> Response:
+async def log_out(user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources) -> Response:
     """Its refresh token and its access tokens are good for nothing afterwards; other processes know within a second."""
     await sessions.log_out(resources.databases.client, user, correlation_id.get())
     await resources.ended_tokens.look()
@@ -100,11 +79,11 @@ async def log_out(
 @router.post(
     "/auth/logout-all",
     status_code=204,
-    responses=problem_responses(Unauthenticated, AccountDeactivated, Unavailable),
+    responses=problem_responses(AccountDeactivated),
     summary="End all sessions, on every device",
 )
 async def log_out_everywhere(
-    user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     """No access token is good for anything afterwards, this request's own included."""
     await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
@@ -115,13 +94,13 @@ async def log_out_everywhere(
 @router.get(
     "/me/sessions",
     response_model=PageView[SessionView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, AccountDeactivated, InvalidFields),
+    responses=problem_responses(AccountDeactivated),
     summary="One's sessions that are not over, newest first",
     description="Each is a login on one device; end one of them where it is not known.",
 )
 async def list_sessions(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PROFILE_READ)],
+    user: Annotated[Caller, require(Permission.PROFILE_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "sessions", user.user_id, str)
@@ -132,11 +111,11 @@ async def list_sessions(
 @router.delete(
     "/me/sessions/{session_id}",
     status_code=204,
-    responses=problem_responses(Unauthenticated, AccountDeactivated, NotFound, InvalidFields, Unavailable),
+    responses=problem_responses(AccountDeactivated),
     summary="End one of one's sessions",
 )
 async def end_session(
-    session_id: _SessionId, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    session_id: _SessionId, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     """Its refresh token and its access tokens are good for nothing afterwards; other processes know within a second."""
     await sessions.end_session(resources.databases.client, user, session_id, correlation_id.get())

@@ -14,16 +14,9 @@ from service.controllers.schemas import View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.permissions import Permission
 from service.domain.spending import spending_view
-from service.errors import (
-    InvalidFields,
-    NotFound,
-    SearchTooLong,
-    TooManyCategories,
-    TotalOverflow,
-    Unauthenticated,
-)
+from service.errors import SearchTooLong, TooManyCategories, TotalOverflow
 from service.services import spending
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.spending import MONTHS_LIMIT
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
@@ -76,15 +69,13 @@ class SpendingView(View):
 @router.get(
     "/wallets/{wallet_id}/spending",
     response_model=SpendingView,
-    responses=problem_responses(
-        Unauthenticated, NotFound, InvalidFields, TooManyCategories, TotalOverflow, SearchTooLong
-    ),
+    responses=problem_responses(TooManyCategories, TotalOverflow, SearchTooLong),
     summary="What was spent, by month and category",
 )
 async def get_spending(
     wallet_id: WalletId,
     query: Annotated[SpendingQuery, QueryParameters()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     """Counted are WITHDRAWAL, TRANSFER_OUT, HOLD_CAPTURE and DEBIT, less WITHDRAWAL_REFUND and REVERSAL_IN.
 

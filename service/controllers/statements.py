@@ -20,9 +20,9 @@ from service.domain.history import BalancePoint, point_after
 from service.domain.money import to_decimal
 from service.domain.permissions import Permission
 from service.domain.statements import Movement, Statement, Tally, statement_view
-from service.errors import InvalidFields, NotFound, StatementTooLong, TotalOverflow, Unauthenticated, Unavailable
+from service.errors import StatementTooLong, TotalOverflow
 from service.services import statements
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
@@ -113,7 +113,7 @@ class StatementView(View):
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}}},
-    **problem_responses(Unauthenticated, NotFound, InvalidFields, StatementTooLong, TotalOverflow, Unavailable),
+    **problem_responses(StatementTooLong, TotalOverflow),
 }
 
 
@@ -126,7 +126,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def get_statement(
     wallet_id: WalletId,
     query: Annotated[StatementQuery, QueryParameters()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     """Opening balance, every movement with the balance after it, closing balance, totals.
 

@@ -9,34 +9,24 @@ from pydantic import ConfigDict, Field
 from service.controllers.auth import Password
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import TIME, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
 from service.domain.totp import Enrolment, TotpStatus
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
     InvalidCode,
-    InvalidFields,
-    Malformed,
     TooManyAttempts,
     TotpAlreadyActive,
     TotpNotEnrolled,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WrongPassword,
 )
 from service.services import totp
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
 
-# Secrets and recovery codes are shown once; no cache on the way shows them again.
-_NOT_CACHED = {"Cache-Control": "no-store"}
 _CODE_LENGTH_LIMIT = 64
-_ASKING = (Malformed, BodyTooLarge, UnsupportedMediaType, Unauthenticated, AccountDeactivated, InvalidFields)
-_TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105 an example
 _RECOVERY_CODE = "MZXW-6YTB-OI3D-4NRQ"
 
@@ -80,7 +70,7 @@ class DisablingRequest(StrictModel):
 class TotpView(View):
     status: TotpStatus = Field(examples=["active"])
     recovery_codes_left: int = Field(ge=0, examples=[10])
-    activated_at: str | None = _TIME
+    activated_at: str | None = TIME
 
 
 class TotpSecretView(View):
@@ -106,11 +96,10 @@ class RecoveryCodesView(View):
 @router.get(
     "/me/totp",
     response_model=TotpView,
-    responses=problem_responses(Unauthenticated),
     summary="Whether one has an authenticator app, and how many recovery codes are left",
     description="`pending` until a code of the app was sent, `none` without one.",
 )
-async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
+async def get_totp(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
     return _shape(_view(await totp.find_enrolment(user.user_id)))
 
 
@@ -119,13 +108,13 @@ async def get_totp(user: Annotated[AccessToken, require(Permission.PROFILE_READ)
     operation_id="begin_totp",
     status_code=201,
     response_model=TotpSecretView,
-    responses=problem_responses(*_ASKING, TotpAlreadyActive, WrongPassword, TooManyAttempts, Unavailable),
+    responses=problem_responses(AccountDeactivated, TotpAlreadyActive, WrongPassword, TooManyAttempts),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
     description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
     "count yet.",
 )
 async def begin_enrolment(
-    body: PasswordAgain, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: PasswordAgain, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
     return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
@@ -135,13 +124,13 @@ async def begin_enrolment(
     "/me/totp/confirm",
     operation_id="confirm_totp",
     response_model=RecoveryCodesView,
-    responses=problem_responses(*_ASKING, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    responses=problem_responses(AccountDeactivated, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Make the app count, with a code of it; the answer has the recovery codes",
     description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
     "codes: they are shown once.",
 )
 async def activate(
-    body: ActivationRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: ActivationRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     return _recovery_codes(await totp.activate(resources.settings, user, body.code))
 
@@ -149,12 +138,12 @@ async def activate(
 @router.post(
     "/me/totp/recovery-codes",
     response_model=RecoveryCodesView,
-    responses=problem_responses(*_ASKING, TotpNotEnrolled, InvalidCode, TooManyAttempts),
+    responses=problem_responses(AccountDeactivated, TotpNotEnrolled, InvalidCode, TooManyAttempts),
     summary="Ten new recovery codes; the old ones hold no more",
     description="With a code of the app or one of the old recovery codes.",
 )
 async def renew_recovery_codes(
-    body: CodeRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: CodeRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
 
@@ -164,12 +153,12 @@ async def renew_recovery_codes(
     "/me/totp/disable",
     operation_id="disable_totp",
     response_model=TotpView,
-    responses=problem_responses(*_ASKING, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, Unavailable),
+    responses=problem_responses(AccountDeactivated, TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts),
     summary="Give the app up, with the password and a code",
     description="Codes for large payments are mailed again.",
 )
 async def disable(
-    body: DisablingRequest, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    body: DisablingRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
     return _shape(_view(None))
@@ -190,4 +179,4 @@ def _recovery_codes(codes: list[str]) -> Response:
 
 
 def _shape(answer: dict[str, Any], status_code: int = 200) -> Response:
-    return Response(orjson.dumps(answer), status_code, headers=_NOT_CACHED, media_type="application/json")
+    return Response(orjson.dumps(answer), status_code, media_type="application/json")

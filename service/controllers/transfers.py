@@ -18,18 +18,15 @@ from service.domain.permissions import Permission
 from service.domain.transfers import Transfer, transfer_view
 from service.errors import (
     CurrencyMismatch,
-    InvalidCursor,
-    InvalidFields,
     NotFound,
     RecipientBalanceOverflow,
     RecipientNotFound,
     RecipientWalletFrozen,
     SameWallet,
     TransferBatchRefused,
-    Unauthenticated,
 )
 from service.services import transfers
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.transfers import TransferOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
@@ -149,7 +146,7 @@ _PROBLEMS = problem_responses(
 )
 async def request_transfer(
     body: TransferRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -171,7 +168,7 @@ async def request_transfer(
 )
 async def request_transfers(
     body: TransferBatchRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -191,12 +188,11 @@ async def request_transfers(
 @router.get(
     "/transfers/{transfer_id}",
     response_model=TransferView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One transfer that one sent or got",
     description="For both sides; what a third person asks for is 404.",
 )
 async def get_transfer(
-    transfer_id: _TransferId, user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    transfer_id: _TransferId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return _shape(await transfers.get_transfer(transfer_id, user.user_id))
 
@@ -204,13 +200,12 @@ async def get_transfer(
 @router.get(
     "/transfers",
     response_model=PageView[TransferView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="The transfers that one sent, newest first",
     description="By status, currency, category and time. What one received is among the wallet's transactions.",
 )
 async def list_transfers(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "transfers", user.user_id, str)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.auth import EMAIL_LENGTH_LIMIT
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.operations import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
@@ -17,27 +18,15 @@ from service.controllers.users import user_view
 from service.documents import User
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission, Role
-from service.errors import (
-    BodyTooLarge,
-    Forbidden,
-    InvalidCursor,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    OwnAccount,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
-)
+from service.errors import Forbidden, OwnAccount
 from service.services import user_administration
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.user_administration import UserFilter
 
 router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["User administration"])
 
 _UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]
-_Admin = Annotated[AccessToken, require(Permission.USERS_ADMIN)]
-_EMAIL_LENGTH_LIMIT = 254
+_Admin = Annotated[Caller, require(Permission.USERS_ADMIN)]
 _REPEATABLE = "What is so already stays so, and answers 200 with the user. Nobody does it to their own account."
 
 _EXAMPLE: dict[str, Any] = {
@@ -77,7 +66,7 @@ class RolesRequest(StrictModel):
 
 class UsersQuery(PageQuery):
     email: Annotated[
-        str | None, Field(max_length=_EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
+        str | None, Field(max_length=EMAIL_LENGTH_LIMIT, description="All of it", examples=["asha@example.com"])
     ] = None
     role: Annotated[Role | None, Field(description="Who has it, alone or with others")] = None
     is_active: Annotated[bool | None, Field(description="false: who is deactivated")] = None
@@ -95,19 +84,15 @@ class AdministeredUserView(UserView):
     updated_at: str = Field(json_schema_extra={"format": "date-time"})
 
 
-_ERRORS = (Unauthenticated, Forbidden, InvalidFields)
 _CHANGE: dict[str, Any] = {
     "response_model": AdministeredUserView,
-    "responses": problem_responses(
-        *_ERRORS, OwnAccount, Malformed, BodyTooLarge, UnsupportedMediaType, NotFound, Unavailable
-    ),
+    "responses": problem_responses(Forbidden, OwnAccount),
 }
 
 
 @router.get(
     "/users",
     response_model=PageView[AdministeredUserView],
-    responses=problem_responses(*_ERRORS, InvalidCursor),
     summary="All users, newest first",
     description="By e-mail, role, whether they are active, and the time of their registration.",
 )
@@ -120,7 +105,6 @@ async def list_users(query: Annotated[UsersQuery, Query()], user: _Admin, resour
 @router.get(
     "/users/{user_id}",
     response_model=AdministeredUserView,
-    responses=problem_responses(*_ERRORS, NotFound),
     summary="One user",
     description="As the account is now.",
 )

@@ -26,9 +26,9 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import AccountDeactivated, InvalidCursor, InvalidFields, NotFound, SearchTooLong, Unauthenticated
+from service.errors import AccountDeactivated, NotFound, SearchTooLong
 from service.services import users, wallets
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Users"])
 
@@ -50,12 +50,11 @@ class UserEntriesQuery(EntriesQuery):
 @router.get(
     "/users/{user_id}/balance",
     response_model=BalancesView | BalancesAtView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="What one has or had, wallet by wallet",
     openapi_extra={"parameters": [_AT_PARAMETER]},
 )
 async def get_balance(
-    user_id: UserId, user: Annotated[AccessToken, require(Permission.WALLETS_READ)], request: Request
+    user_id: UserId, user: Annotated[Caller, require(Permission.WALLETS_READ)], request: Request
 ) -> Response:
     """With `at`, what one had then, in every wallet that one has by now."""
     _refuse_others(user_id, user)
@@ -87,14 +86,14 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
     "/users/{user_id}/transactions",
     operation_id="list_user_transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
+    responses=problem_responses(SearchTooLong),
     summary="The entries of all of one's wallets, newest first",
     description="As of one wallet, and by `currency` too. `user_id` has to be one's own.",
 )
 async def list_transactions(
     user_id: UserId,
     query: Annotated[UserEntriesQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     _refuse_others(user_id, user)
@@ -108,11 +107,11 @@ async def list_transactions(
 @router.get(
     "/me",
     response_model=UserView,
-    responses=problem_responses(Unauthenticated, AccountDeactivated),
+    responses=problem_responses(AccountDeactivated),
     summary="Oneself",
     description="As the account is now: roles in a token may be older.",
 )
-async def get_me(user: Annotated[AccessToken, require(Permission.PROFILE_READ)]) -> Response:
+async def get_me(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
     return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")
 
 
@@ -128,7 +127,7 @@ def user_view(user: User) -> dict[str, Any]:
     }
 
 
-def _refuse_others(user_id: str, user: AccessToken) -> None:
+def _refuse_others(user_id: str, user: Caller) -> None:
     """Whether there is somebody else with that id is not for them to know."""
     if user_id != user.user_id:
         raise NotFound(f"There is no user {user_id}")

@@ -17,22 +17,14 @@ from service.domain.permissions import Permission
 from service.domain.vouchers import kept_voucher_view, redemption_view, voucher_view
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
-    Forbidden,
-    IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InsufficientFunds,
-    InvalidCursor,
     InvalidFields,
     LedgerBusy,
     Malformed,
-    NotFound,
     NoWalletInCurrency,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     VoucherLimitReached,
     VoucherNotValid,
     VoucherSoldOut,
@@ -41,7 +33,7 @@ from service.errors import (
     WalletFrozen,
 )
 from service.services import vouchers
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.vouchers import VoucherOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
@@ -167,27 +159,15 @@ class RedemptionReceipt(RedemptionView):
     balance: BalanceView = Field(description="What is left in the wallet for points")
 
 
-_READING_PROBLEMS = (Unauthenticated, InvalidFields)
-_LEDGER_PROBLEMS = (
-    IdempotencyKeyInvalid,
-    IdempotencyKeyInFlight,
-    IdempotencyKeyReused,
-    AccountDeactivated,
-    LedgerBusy,
-    Unavailable,
-)
-_KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *_READING_PROBLEMS, *_LEDGER_PROBLEMS)
-
-
 @router.post(
     "/vouchers/{voucher_id}/redeem",
     status_code=201,
     response_model=RedemptionReceipt,
     responses=problem_responses(
-        *_READING_PROBLEMS,
-        *_LEDGER_PROBLEMS,
+        IdempotencyKeyInvalid,
         IdempotencyKeyMissing,
-        NotFound,
+        Malformed,
+        AccountDeactivated,
         VoucherNotValid,
         VoucherSoldOut,
         VoucherLimitReached,
@@ -195,13 +175,14 @@ _KEEPING_PROBLEMS = (Malformed, BodyTooLarge, UnsupportedMediaType, Forbidden, *
         WalletFrozen,
         WalletClosed,
         InsufficientFunds,
+        LedgerBusy,
     ),
     summary="Redeem points for a voucher's code",
     description="At once, and once for each key. The code is in the answer and among one's redemptions.",
 )
 async def redeem_voucher(
     voucher_id: _VoucherId,
-    user: Annotated[AccessToken, require(Permission.REWARDS_WRITE)],
+    user: Annotated[Caller, require(Permission.REWARDS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -209,19 +190,18 @@ async def redeem_voucher(
     answer = await vouchers.redeem_voucher(
         resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
     )
-    return _uncached(respond(answer))
+    return respond(answer)
 
 
 @router.get(
     "/vouchers",
     response_model=PageView[VoucherView],
-    responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="What can be redeemed now, newest first",
     description="Active, within their time and in stock.",
 )
 async def list_redeemable_vouchers(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "vouchers", user.user_id, str)
@@ -232,62 +212,57 @@ async def list_redeemable_vouchers(
 @router.get(
     "/vouchers/{voucher_id}",
     response_model=VoucherView,
-    responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One voucher, redeemable or not",
     description="With how many are left.",
 )
-async def get_voucher(
-    voucher_id: _VoucherId, _user: Annotated[AccessToken, require(Permission.REWARDS_READ)]
-) -> Response:
+async def get_voucher(voucher_id: _VoucherId, _user: Annotated[Caller, require(Permission.REWARDS_READ)]) -> Response:
     return _json(voucher_view(await vouchers.get_voucher(voucher_id)))
 
 
 @router.get(
     "/redemptions",
     response_model=PageView[RedemptionView],
-    responses=problem_responses(InvalidCursor, *_READING_PROBLEMS),
     summary="The vouchers that one has redeemed, newest first",
     description="With their codes.",
 )
 async def list_redemptions(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "redemptions", user.user_id, str)
     found = await vouchers.list_redemptions(
         user.user_id, resources.settings, before_id=page.position, limit=page.limit_and_one
     )
-    return _uncached(page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown)))
+    return page_of(found, page, lambda shown: shown.redemption.id, lambda shown: redemption_view(*shown))
 
 
 @router.get(
     "/redemptions/{redemption_id}",
     response_model=RedemptionView,
-    responses=problem_responses(NotFound, *_READING_PROBLEMS),
     summary="One redemption with its code, for its owner",
     description="Somebody else's is 404.",
 )
 async def get_redemption(
     redemption_id: Annotated[str, Path(max_length=64)],
-    user: Annotated[AccessToken, require(Permission.REWARDS_READ)],
+    user: Annotated[Caller, require(Permission.REWARDS_READ)],
     resources: OpenResources,
 ) -> Response:
     shown = await vouchers.get_redemption(redemption_id, user.user_id, resources.settings)
-    return _uncached(_json(redemption_view(*shown)))
+    return _json(redemption_view(*shown))
 
 
 @admin_router.post(
     "/vouchers",
     status_code=201,
     response_model=KeptVoucherView,
-    responses=problem_responses(*_KEEPING_PROBLEMS),
+    responses=problem_responses(LedgerBusy),
     summary="Put a voucher into the catalogue",
     description="A key is not needed; with one, a repetition does not make a second voucher.",
 )
 async def create_voucher(
     body: VoucherRequest,
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -299,7 +274,7 @@ async def create_voucher(
 @admin_router.patch(
     "/vouchers/{voucher_id}",
     response_model=KeptVoucherView,
-    responses=problem_responses(NotFound, VoucherStockTooLow, *_KEEPING_PROBLEMS),
+    responses=problem_responses(VoucherStockTooLow, InvalidFields, IdempotencyKeyReused, LedgerBusy),
     summary="Change a voucher; its stock by so many more or fewer",
     description="Only what is sent changes. Stock is counted up or down by `add_stock`, so that what is being "
     "redeemed meanwhile counts.",
@@ -307,7 +282,7 @@ async def create_voucher(
 async def update_voucher(
     voucher_id: _VoucherId,
     body: VoucherChanges,
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -322,13 +297,12 @@ async def update_voucher(
 @admin_router.get(
     "/vouchers",
     response_model=PageView[KeptVoucherView],
-    responses=problem_responses(InvalidCursor, Forbidden, *_READING_PROBLEMS),
     summary="All vouchers, newest first",
     description="Inactive, sold out and past ones too.",
 )
 async def list_vouchers(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.CATALOGUE_ADMIN)],
+    user: Annotated[Caller, require(Permission.CATALOGUE_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "all_vouchers", user.user_id, str)
@@ -338,9 +312,3 @@ async def list_vouchers(
 
 def _json(body: dict[str, Any]) -> Response:
     return Response(orjson.dumps(body), media_type="application/json")
-
-
-def _uncached(response: Response) -> Response:
-    """Codes must not stay in a cache on the way."""
-    response.headers["Cache-Control"] = "no-store"
-    return response

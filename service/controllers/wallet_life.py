@@ -15,22 +15,15 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Freeze, Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
-    BodyTooLarge,
     Forbidden,
-    InvalidFields,
     LedgerBusy,
-    Malformed,
-    NotFound,
-    Unauthenticated,
-    Unavailable,
-    UnsupportedMediaType,
     WalletClosed,
     WalletFrozen,
     WalletHasOpenOperations,
     WalletNotEmpty,
 )
 from service.services import wallet_life
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -55,17 +48,7 @@ class CloseRequest(StrictModel):
     ] = None
 
 
-_ERRORS = (
-    Malformed,
-    Unauthenticated,
-    AccountDeactivated,
-    NotFound,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    InvalidFields,
-    LedgerBusy,
-    Unavailable,
-)
+_ERRORS = (AccountDeactivated, LedgerBusy)
 
 
 def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noqa: ANN401 error classes
@@ -89,7 +72,7 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
 async def freeze_wallet(
     body: FreezeRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.freeze_wallet(
@@ -102,7 +85,7 @@ async def freeze_wallet(
 async def unfreeze_wallet(
     body: UnfreezeRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_ADMIN)],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.unfreeze_wallet(
@@ -125,7 +108,7 @@ async def unfreeze_wallet(
 async def close_wallet(
     body: CloseRequest,
     wallet_id: _WalletId,
-    user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)],
+    user: Annotated[Caller, require(Permission.WALLETS_WRITE)],
     resources: OpenResources,
 ) -> Response:
     wallet = await wallet_life.close_wallet(

@@ -28,19 +28,9 @@ from service.domain.history import BalancePoint, EntryFilter
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
-from service.errors import (
-    AccountDeactivated,
-    InvalidCursor,
-    InvalidFields,
-    Malformed,
-    NotFound,
-    SearchTooLong,
-    Unauthenticated,
-    Unavailable,
-    WalletExists,
-)
+from service.errors import AccountDeactivated, SearchTooLong, WalletExists
 from service.services import wallets
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 
 router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
 
@@ -119,13 +109,12 @@ class AtQuery(StrictQuery):
 @router.get(
     "/wallets/{wallet_id}",
     response_model=WalletView | WalletAtView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One wallet, as it is or as it was",
 )
 async def get_wallet(
     wallet_id: WalletId,
     query: Annotated[AtQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     """With `at`, what was in it then: a shorter answer, since the log tells amounts but not the wallet's status."""
     if query.at is None:
@@ -139,7 +128,7 @@ async def get_wallet(
     "/wallets/{wallet_id}/transactions",
     operation_id="list_wallet_transactions",
     response_model=PageView[EntryView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, NotFound, InvalidFields, SearchTooLong),
+    responses=problem_responses(SearchTooLong),
     summary="A wallet's entries, newest first",
     description="Each movement with the balance before and after it. Rare matches over a long time may be refused "
     "with `search_too_long`: take a shorter range.",
@@ -147,7 +136,7 @@ async def get_wallet(
 async def list_transactions(
     wallet_id: WalletId,
     query: Annotated[EntriesQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "wallet_entries", wallet_id, int)
@@ -160,13 +149,12 @@ async def list_transactions(
 @router.get(
     "/wallets",
     response_model=PageView[WalletView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's wallets, newest first",
     description="One for each currency that one has opened, closed ones too.",
 )
 async def list_wallets(
     query: Annotated[PageQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.WALLETS_READ)],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
     resources: OpenResources,
 ) -> Response:
     page = open_page(query, resources.settings, "wallets", user.user_id, str)
@@ -178,14 +166,12 @@ async def list_wallets(
     "/wallets",
     status_code=201,
     response_model=WalletView,
-    responses=problem_responses(
-        Malformed, Unauthenticated, AccountDeactivated, WalletExists, InvalidFields, Unavailable
-    ),
+    responses=problem_responses(AccountDeactivated, WalletExists),
     summary="Open a wallet in another currency",
     description="Empty, and one for each currency. The first one came with the account.",
 )
 async def open_wallet(
-    body: WalletRequest, user: Annotated[AccessToken, require(Permission.WALLETS_WRITE)], resources: OpenResources
+    body: WalletRequest, user: Annotated[Caller, require(Permission.WALLETS_WRITE)], resources: OpenResources
 ) -> Response:
     wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
     return _shape(wallet, status_code=201)

@@ -17,12 +17,11 @@ from service.controllers.operations import (
     shape,
 )
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import PageView, problem_responses
+from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.errors import InvalidCursor, InvalidFields, NotFound, Unauthenticated
 from service.services import operations, withdrawals
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.orders import Order
 
 router = APIRouter(route_class=StrictRoute, tags=["Withdrawals"])
@@ -44,7 +43,7 @@ class WithdrawalRequest(OrderRequest):
 )
 async def request_withdrawal(
     body: WithdrawalRequest,
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_WRITE)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
@@ -59,12 +58,11 @@ async def request_withdrawal(
 @router.get(
     "/withdrawals/{withdrawal_id}",
     response_model=WithdrawalView,
-    responses=problem_responses(Unauthenticated, NotFound, InvalidFields),
     summary="One withdrawal",
     description="Ask again until `status` is neither `pending` nor `processing`.",
 )
 async def get_withdrawal(
-    withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)]
+    withdrawal_id: Annotated[str, Path(max_length=64)], user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
     return shape(await operations.get_operation(OperationType.WITHDRAWAL, withdrawal_id, user.user_id))
 
@@ -72,13 +70,12 @@ async def get_withdrawal(
 @router.get(
     "/withdrawals",
     response_model=PageView[WithdrawalView],
-    responses=problem_responses(InvalidCursor, Unauthenticated, InvalidFields),
     summary="One's withdrawals, newest first",
     description="By status, currency, category and time of the request.",
 )
 async def list_withdrawals(
     query: Annotated[OperationsQuery, Query()],
-    user: Annotated[AccessToken, require(Permission.PAYMENTS_READ)],
+    user: Annotated[Caller, require(Permission.PAYMENTS_READ)],
     resources: OpenResources,
 ) -> Response:
     return await list_page(OperationType.WITHDRAWAL, query, user, resources)

@@ -47,7 +47,6 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
     OperationStatus.CANCELED: frozenset(),
 }
 FINAL_STATUSES = frozenset(status for status, following in TRANSITIONS.items() if not following)
-OPEN_STATUSES = frozenset(OperationStatus) - FINAL_STATUSES
 
 
 class Operation(NamedTuple):

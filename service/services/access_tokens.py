@@ -4,16 +4,15 @@ from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from time import time
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 from uuid import uuid4
 
 import jwt
 from jwt.types import Options
 
 from service.documents import User
-from service.domain.permissions import Permission, permissions_of
 from service.errors import Unauthenticated
-from service.services.orders import Requester
+from service.services.callers import Caller
 from service.settings import Settings
 
 _ALGORITHM = "HS256"
@@ -31,25 +30,6 @@ _REMEMBERED = 10_000
 
 _OPTIONS: Options = {"require": ["exp", "iat", "aud", "iss", "sub", "jti"]}
 _JWT = jwt.PyJWT(_OPTIONS)
-
-
-class AccessToken(NamedTuple):
-    """Who asks, as the token says; whether it has ended since, ended_tokens.py knows, and where money moves the ledger."""
-
-    user_id: str
-    roles: tuple[str, ...]
-    token_version: int
-    # The session that it was given out for; empty where there is none, as for tokens of tests.
-    session_id: str = ""
-    # Of an API key, which may do less than its user; None: whatever the roles allow.
-    scopes: frozenset[Permission] | None = None
-
-    def may(self, permission: Permission) -> bool:
-        return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)
-
-    @property
-    def requester(self) -> Requester:
-        return Requester(self.user_id, self.token_version)
 
 
 def issue_access_token(user: User, settings: Settings, now: datetime, session_id: str = "") -> str:
@@ -70,7 +50,7 @@ def issue_access_token(user: User, settings: Settings, now: datetime, session_id
     return _JWT.encode(claims, secret, _ALGORITHM, headers={"kid": key_id(secret)})
 
 
-def verify_access_token(token: str, settings: Settings) -> AccessToken:
+def verify_access_token(token: str, settings: Settings) -> Caller:
     """Raises Unauthenticated, whatever is wrong with the token."""
     if len(token) > _LENGTH_LIMIT:
         raise Unauthenticated("The access token is not valid")
@@ -87,7 +67,7 @@ def key_id(secret: str) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
+def _verify(token: str, secrets: tuple[str, ...]) -> tuple[Caller, int]:
     """Who asks, and until when. Remembered by the whole token and the secrets; what is refused is not remembered."""
     try:
         # Before the signature is looked at: it only chooses among our own keys.
@@ -111,7 +91,7 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
         or not isinstance(session_id, str)
     ):
         raise Unauthenticated("The access token is not valid")
-    return AccessToken(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])
+    return Caller(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])
 
 
 def _are_texts(roles: object) -> TypeGuard[list[str]]:

@@ -31,8 +31,8 @@ from service.errors import ApiKeyEnded, FieldError, InvalidFields, NotFound, Una
 from service.repositories import api_keys as key_repository
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import new_audit_event
+from service.services.callers import Caller
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ class KeyUses:
         await asyncio.gather(*self._noting.values())
 
 
-async def authenticate(text: str, uses: KeyUses) -> AccessToken:
+async def authenticate(text: str, uses: KeyUses) -> Caller:
     """Who asks, as they are now: a key that was revoked, or whose user is no service any more, ends at once.
 
     Raises Unauthenticated, alike whatever is wrong with a secret; that a key has ended is told to its holders.
@@ -97,10 +97,10 @@ async def authenticate(text: str, uses: KeyUses) -> AccessToken:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
-    return AccessToken(key.user_id, user.roles, user.token_version, scopes=key.scopes)
+    return Caller(key.user_id, user.roles, user.token_version, scopes=key.scopes)
 
 
-async def create_key(client: Client, admin: AccessToken, order: KeyOrder, request_id: str | None) -> IssuedKey:
+async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id: str | None) -> IssuedKey:
     """Raises NotFound where there is no such user, UserIsNoService, InvalidFields, Unavailable."""
     now = utc_now()
     if order.expires_at is not None and order.expires_at <= now:
@@ -143,7 +143,7 @@ async def _insert(client: Client, key: ApiKey, request_id: str | None) -> None:
 
 
 async def rotate_key(
-    client: Client, admin: AccessToken, key_id: str, overlap: timedelta, request_id: str | None
+    client: Client, admin: Caller, key_id: str, overlap: timedelta, request_id: str | None
 ) -> IssuedKey:
     """Another secret; the one before is good for `overlap` longer. Raises NotFound, ApiKeyEnded, Unavailable."""
     now = utc_now()
@@ -165,9 +165,7 @@ async def rotate_key(
     return IssuedKey(key, key_text(key.prefix, secret))
 
 
-async def revoke_key(
-    client: Client, admin: AccessToken, key_id: str, reason: str | None, request_id: str | None
-) -> ApiKey:
+async def revoke_key(client: Client, admin: Caller, key_id: str, reason: str | None, request_id: str | None) -> ApiKey:
     """For good, and at once. Repeating it is harmless. Raises NotFound, Unavailable."""
     now = utc_now()
 

@@ -15,7 +15,8 @@ from pymongo.errors import PyMongoError
 from service.domain.clock import utc_now
 from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
-from service.services.access_tokens import LEEWAY_S, AccessToken
+from service.services.access_tokens import LEEWAY_S
+from service.services.callers import Caller
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ class EndedTokens:
             with suppress(asyncio.CancelledError):
                 await self._looking
 
-    def has(self, token: AccessToken) -> bool:
+    def has(self, token: Caller) -> bool:
         if token.session_id in self._sessions:
             return True
         user = self._users.get(token.user_id)

@@ -18,7 +18,7 @@ from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.orders import Requester
 from service.settings import Settings
 
@@ -94,7 +94,7 @@ async def request_hold(
 
 async def capture_hold(
     ledger: Ledger,
-    token: AccessToken,
+    token: Caller,
     hold_id: str,
     order: CaptureOrder,
     claim: IdempotencyClaim,
@@ -120,7 +120,7 @@ async def capture_hold(
 
 
 async def release_hold(
-    ledger: Ledger, token: AccessToken, hold_id: str, claim: IdempotencyClaim, request_id: str | None
+    ledger: Ledger, token: Caller, hold_id: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Raises NotFound where there is no such hold, HoldGuaranteed where it is not the payer's to release."""
     hold = await _find(hold_id)
@@ -182,7 +182,7 @@ def _about(hold: Hold) -> dict[str, Any]:
     }
 
 
-def _asked_by(token: AccessToken) -> dict[str, Any]:
+def _asked_by(token: Caller) -> dict[str, Any]:
     return {
         "user_id": token.user_id,
         "token_version": token.token_version,

@@ -26,11 +26,11 @@ from service.repositories import outbox as outbox_repository
 from service.repositories import password_resets as reset_repository
 from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import ANYBODY, new_audit_event
+from service.services.callers import Caller
 from service.services.passwords import Passwords, refuse_weak_password
 from service.services.refresh_tokens import Tokens, open_session
-from service.services.users import address_of, get_user
+from service.services.users import get_user, normal_email
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ class _NewLock(NamedTuple):
 
 
 async def change_password(
-    smith: Locksmith, token: AccessToken, current_password: str, new_password: str, request_id: str | None
+    smith: Locksmith, token: Caller, current_password: str, new_password: str, request_id: str | None
 ) -> Tokens:
     """Tokens of a new session, the only one that is left.
 
@@ -92,7 +92,7 @@ async def request_reset(jobs: JobQueue, email: str, request_id: str | None) -> N
 
     Raises InvalidFields for what is no address.
     """
-    address = address_of(email)
+    address = normal_email(email)
     row = outbox_row(OutboxTopic.PASSWORD_RESET, address, request_id, utc_now())
     # By an id of its own, since an address may be waiting already: that would be something else to do.
     request = outbox_id(OutboxTopic.PASSWORD_RESET, new_id(Prefix.PASSWORD_RESET))

@@ -11,27 +11,27 @@ from service.errors import NotFound, Unauthenticated
 from service.repositories import audit_events as audit_repository
 from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import new_audit_event
+from service.services.callers import Caller
 from service.services.users import get_user
 
 log = structlog.get_logger()
 
 
-async def list_sessions(token: AccessToken, *, before_id: str | None, limit: int) -> list[Session]:
+async def list_sessions(token: Caller, *, before_id: str | None, limit: int) -> list[Session]:
     """Those that are not over, newest first. Raises what get_user raises."""
     user = await get_user(token)
     return await session_repository.find_live(user.id, utc_now(), before_id=before_id, limit=limit)
 
 
-async def end_session(client: Client, token: AccessToken, session_id: str, request_id: str | None) -> None:
+async def end_session(client: Client, token: Caller, session_id: str, request_id: str | None) -> None:
     """Raises NotFound where it is not the user's or is over."""
     if not await _revoke(client, token.user_id, session_id, Ending.ENDED_BY_OWNER, request_id):
         raise NotFound(f"There is no session {session_id}")
 
 
-async def log_out(client: Client, token: AccessToken, request_id: str | None) -> None:
-    """Ends the token's own session. That it is over already is no matter; its access tokens end with it (ended_tokens.py)."""
+async def log_out(client: Client, token: Caller, request_id: str | None) -> None:
+    """Ends the token's own session. That it is over already is no matter."""
     await _revoke(client, token.user_id, token.session_id, Ending.LOGGED_OUT, request_id)
 
 
@@ -57,7 +57,7 @@ async def _revoke(client: Client, user_id: str, session_id: str, ending: Ending,
     return is_revoked
 
 
-async def log_out_everywhere(client: Client, token: AccessToken, request_id: str | None) -> None:
+async def log_out_everywhere(client: Client, token: Caller, request_id: str | None) -> None:
     """Ends all sessions, and all access tokens with them.
 
     Raises Unauthenticated for a token that is out already.

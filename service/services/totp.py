@@ -39,7 +39,7 @@ from service.errors import (
     WrongPassword,
 )
 from service.repositories import totp_enrolments as enrolment_repository
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.passwords import Passwords
 from service.services.sealing import open_sealed, seal
 from service.services.users import get_user
@@ -95,7 +95,7 @@ async def find_enrolment(user_id: str) -> Enrolment | None:
     return await enrolment_repository.find(user_id)
 
 
-async def begin_enrolment(passwords: Passwords, settings: Settings, token: AccessToken, password: str) -> Begun:
+async def begin_enrolment(passwords: Passwords, settings: Settings, token: Caller, password: str) -> Begun:
     """A new secret, pending until a code of it is sent; one that was pending before is forgotten.
 
     Raises TotpAlreadyActive, WrongPassword, TooManyAttempts, and what get_user raises.
@@ -115,7 +115,7 @@ async def begin_enrolment(passwords: Passwords, settings: Settings, token: Acces
     return Begun(secret, otpauth_uri(secret, user.email))
 
 
-async def activate(settings: Settings, token: AccessToken, code: str) -> list[str]:
+async def activate(settings: Settings, token: Caller, code: str) -> list[str]:
     """The recovery codes, which nobody can show again. `code` proves that the app has the secret, and is used up.
 
     Raises TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts, and what get_user raises.
@@ -138,7 +138,7 @@ async def activate(settings: Settings, token: AccessToken, code: str) -> list[st
     return fresh.shown
 
 
-async def renew_recovery_codes(settings: Settings, token: AccessToken, code: str) -> list[str]:
+async def renew_recovery_codes(settings: Settings, token: Caller, code: str) -> list[str]:
     """Ten new ones; those before hold no more. Raises TotpNotEnrolled, InvalidCode, TooManyAttempts, and what get_user
     raises.
     """
@@ -156,7 +156,7 @@ async def renew_recovery_codes(settings: Settings, token: AccessToken, code: str
     return fresh.shown
 
 
-async def disable(passwords: Passwords, settings: Settings, token: AccessToken, password: str, code: str) -> None:
+async def disable(passwords: Passwords, settings: Settings, token: Caller, password: str, code: str) -> None:
     """Forgets the secret and the recovery codes.
 
     Raises TotpNotEnrolled, WrongPassword, InvalidCode, TooManyAttempts, and what get_user raises.

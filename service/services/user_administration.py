@@ -15,8 +15,8 @@ from service.errors import NotFound, OwnAccount, Unauthenticated
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
 from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import new_audit_event
+from service.services.callers import Caller
 from service.services.users import account_name
 
 log = structlog.get_logger()
@@ -46,9 +46,7 @@ async def get_user(user_id: str) -> User:
     return user
 
 
-async def deactivate_user(
-    client: Client, admin: AccessToken, user_id: str, reason: str, request_id: str | None
-) -> User:
+async def deactivate_user(client: Client, admin: Caller, user_id: str, reason: str, request_id: str | None) -> User:
     """They can neither log in nor begin anything; what is under way ends as it would. Repeating it is harmless.
 
     Raises OwnAccount, NotFound, Unauthenticated where the admin was demoted at the same time, Unavailable.
@@ -56,15 +54,13 @@ async def deactivate_user(
     return await _turn(client, admin, user_id, False, reason, request_id)
 
 
-async def reactivate_user(
-    client: Client, admin: AccessToken, user_id: str, reason: str, request_id: str | None
-) -> User:
+async def reactivate_user(client: Client, admin: Caller, user_id: str, reason: str, request_id: str | None) -> User:
     """Tokens from before stay ended. Repeating it is harmless. Raises what deactivate_user raises."""
     return await _turn(client, admin, user_id, True, reason, request_id)
 
 
 async def set_roles(
-    client: Client, admin: AccessToken, user_id: str, roles: Sequence[Role], reason: str, request_id: str | None
+    client: Client, admin: Caller, user_id: str, roles: Sequence[Role], reason: str, request_id: str | None
 ) -> User:
     """In place of the roles before. Repeating it is harmless. Raises what deactivate_user raises."""
 
@@ -80,7 +76,7 @@ async def set_roles(
 
 
 async def _turn(
-    client: Client, admin: AccessToken, user_id: str, is_active: bool, reason: str, request_id: str | None
+    client: Client, admin: Caller, user_id: str, is_active: bool, reason: str, request_id: str | None
 ) -> User:
     def decide(user: User) -> _Deed | None:
         if user.is_active == is_active:
@@ -93,7 +89,7 @@ async def _turn(
 
 async def _administer(
     client: Client,
-    admin: AccessToken,
+    admin: Caller,
     user_id: str,
     decide: Callable[[User], _Deed | None],
     reason: str,

@@ -28,8 +28,8 @@ from service.repositories import audit_events as audit_repository
 from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
-from service.services.access_tokens import AccessToken
 from service.services.audit_events import ANYBODY, AuditTrail, new_audit_event
+from service.services.callers import Caller
 from service.services.passwords import Passwords, refuse_weak_password
 from service.services.refresh_tokens import Tokens, open_session
 from service.settings import Settings
@@ -76,7 +76,7 @@ async def register_user(
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
-    email = _normal_email(order.email)
+    email = normal_email(order.email)
     refuse_weak_password(order.password, email, (order.first_name, order.last_name))
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
@@ -197,41 +197,36 @@ async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
     normal: dict[str, str] = {}
     for email in emails:
         try:
-            normal[email] = _normal_email(email)
+            normal[email] = normal_email(email)
         except InvalidFields:
             continue
     ids = await user_repository.find_active_ids(list(normal.values()))
     return {email: ids[one] for email, one in normal.items() if one in ids}
 
 
-def address_of(email: str) -> str:
-    """As it is kept. Raises InvalidFields for what nobody could register with."""
-    return _normal_email(email)
-
-
-async def get_user(token: AccessToken) -> User:
+async def get_user(caller: Caller) -> User:
     """The user as they are now. Raises Unauthenticated for a revoked token, AccountDeactivated."""
-    user = await user_repository.find(token.user_id)
-    if user is None or user.token_version != token.token_version:
+    user = await user_repository.find(caller.user_id)
+    if user is None or user.token_version != caller.token_version:
         raise Unauthenticated("The access token is no longer valid")
     if not user.is_active:
         raise AccountDeactivated
     return user
 
 
-async def refresh_token(token: AccessToken) -> AccessToken:
+async def look_up_caller(caller: Caller) -> Caller:
     """Who asks, with the roles that they have now. Raises what get_user raises."""
-    return token._replace(roles=tuple((await get_user(token)).roles))
+    return caller._replace(roles=tuple((await get_user(caller)).roles))
 
 
-async def may_now(token: AccessToken, permission: Permission) -> bool:
+async def may_now(caller: Caller, permission: Permission) -> bool:
     """Whether they may, not only by the token but as they are now. Raises what get_user raises."""
-    return token.may(permission) and (await refresh_token(token)).may(permission)
+    return caller.may(permission) and (await look_up_caller(caller)).may(permission)
 
 
 async def _find_by_email(email: str) -> User | None:
     try:
-        return await user_repository.find_by_email(_normal_email(email))
+        return await user_repository.find_by_email(normal_email(email))
     except InvalidFields:
         # Nobody could register with it, so nobody has it; saying more than that would be of no use here.
         return None
@@ -240,12 +235,12 @@ async def _find_by_email(email: str) -> User | None:
 def account_name(email: str) -> str:
     """One for an account, however its e-mail is spelt; what nobody could register with is its own."""
     try:
-        return _normal_email(email)
+        return normal_email(email)
     except InvalidFields:
         return email.casefold()
 
 
-def _normal_email(email: str) -> str:
+def normal_email(email: str) -> str:
     """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
     try:
         # Special domains (.test, .local) are left to the mail server: an address there does nobody harm.

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.fuzz import IDENTITIES, Identity, Run, fuzz
+from scripts.fuzz.run import IDENTITIES, Identity, Run, fuzz
 from scripts.service_stack import Stack
 from tests.stack_fixtures import QUICK_BANK
 

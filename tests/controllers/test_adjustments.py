@@ -13,7 +13,8 @@ from service.controllers.schemas import PageView
 from service.database import Databases
 from service.settings import Settings
 from tests.factories import Account, current, fund_wallet, make_account, make_wallet
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 # One minor unit above what an admin may adjust alone by default.
 _LARGE = 100_000_001

@@ -22,7 +22,8 @@ from service.settings import Settings
 from service.startup import Resources
 from tests.controllers.test_permissions import gated_routes
 from tests.factories import make_account, make_funded_wallet, make_user, make_wallet
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 _ALL = sorted(KEY_PERMISSIONS)
 _KEYS = "/admin/api-keys"

@@ -28,7 +28,8 @@ from service.services.settlement import Desk
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import Account, bearer, current, make_account
-from tests.payer import Payer, enrol, outbox_topics, payment_row, refusal, right_code, shut, wrong_code
+from tests.payer import Payer, enrol, outbox_topics, payment_row, right_code, shut, wrong_code
+from tests.refusals import refusal
 
 _BALANCE = 100_000_000
 # The settings' own.

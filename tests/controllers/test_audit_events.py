@@ -12,7 +12,8 @@ from service.database import Databases
 from service.domain.clock import to_rfc3339, utc_now
 from service.settings import Settings
 from tests.factories import make_account
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 
 @pytest.fixture

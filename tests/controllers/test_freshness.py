@@ -12,7 +12,8 @@ from service.settings import Settings
 from tests.api_routes import ApiRoute
 from tests.controllers.test_permissions import gated_routes
 from tests.factories import bearer, make_account, make_user
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 
 async def _make_into(databases: Databases, user_id: str, **changes: Any) -> None:

@@ -11,6 +11,7 @@ from service.controllers.schemas import PageView
 from service.database import Databases
 from service.settings import Settings
 from tests.factories import Account, bearer, current, make_account, make_user
+from tests.refusals import refusal
 
 HOLDS = "/api/v1/holds"
 
@@ -74,10 +75,6 @@ async def held(payer: Person, **body: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     hold: dict[str, Any] = answer.json()
     return hold
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]
 
 
 class TestHolding:

@@ -15,7 +15,8 @@ from service.repositories import records as record_repository
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import Account, change, current, failure_of, make_account
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 
 @pytest.fixture

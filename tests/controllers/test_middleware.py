@@ -10,6 +10,7 @@ from service.controllers.middleware import HEADERS_LIMIT, URI_LIMIT_BYTES, add_m
 from service.controllers.problems import add_problem_handlers
 from service.settings import Environment, Settings
 from tests.controllers.test_bad_input import _assert_problem
+from tests.servers import NO_RATE_LIMITS
 from tests.test_settings import PRODUCTION
 
 _ORIGIN = "https://shop.example"
@@ -21,8 +22,6 @@ _ALWAYS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-
-_NO_RATE_LIMITS = {name: 0 for name in Settings.model_fields if name.startswith("rate_limit_")}
 
 
 def small_app(settings: Settings) -> FastAPI:
@@ -40,7 +39,7 @@ def small_app(settings: Settings) -> FastAPI:
         raise RuntimeError("a defect")
 
     add_problem_handlers(app)
-    add_middleware(app, settings.model_copy(update=_NO_RATE_LIMITS))
+    add_middleware(app, settings.model_copy(update=NO_RATE_LIMITS))
     return app
 
 

@@ -34,7 +34,8 @@ from tests.logins import (
     Login,
     audit_actions,
 )
-from tests.payer import enrol, refusal
+from tests.payer import enrol
+from tests.refusals import refusal
 
 _TIMES = 20
 NEW_PASSWORD = "amber-saddle-lantern-77"

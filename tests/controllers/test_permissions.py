@@ -9,7 +9,7 @@ from service.domain.permissions import KEY_PERMISSIONS, Permission, permissions_
 from service.settings import Settings
 from tests.api_routes import ApiRoute, routes_of
 from tests.factories import bearer, make_user
-from tests.staff import refusal
+from tests.refusals import refusal
 
 # For those who have no token yet, or are no users at all.
 _PUBLIC = {

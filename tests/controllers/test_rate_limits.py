@@ -23,8 +23,8 @@ from service.domain.permissions import Permission
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.main import create_app
-from service.services.access_tokens import AccessToken
 from service.services.api_keys import KeyOrder, create_key
+from service.services.callers import Caller
 from service.startup import Resources
 from tests.factories import PASSWORD, bearer, make_account, make_email, make_user
 from tests.servers import NO_RATE_LIMITS
@@ -166,7 +166,7 @@ class TestWhoIsCounted:
 
     async def test_an_api_key_counts_by_itself_once_it_has_held(self, face: Face, databases: Databases) -> None:
         service = await make_user(databases, roles=["service"])
-        admin = AccessToken(service.id, ("admin",), 0)
+        admin = Caller(service.id, ("admin",), 0)
         order = KeyOrder(service.id, "test", [Permission.WALLETS_READ], None)
         key = (await create_key(databases.client, admin, order, None)).text
         async with face.client(headers={"X-API-Key": key}) as client:

@@ -13,7 +13,8 @@ from service.database import Databases
 from service.domain.identifiers import Prefix, new_id
 from service.settings import Settings
 from tests.factories import Account, change, current, deposit_of, make_account, withdrawal_of
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 _Told = tuple[str, int, str, str]
 

@@ -20,7 +20,7 @@ from service.services.access_tokens import verify_access_token
 from service.settings import Settings
 from tests.factories import PASSWORD, bearer, make_user
 from tests.logins import LOGIN, LOGOUT, LOGOUT_ALL, OUT, REFRESH, REFUSED, SESSIONS, Login, audit_actions
-from tests.payer import refusal
+from tests.refusals import refusal
 
 _TIMES = 20
 

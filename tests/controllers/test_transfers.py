@@ -15,7 +15,8 @@ from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.wallets import Freeze, WalletStatus
 from service.settings import Settings
 from tests.factories import Account, current, make_account, make_email, make_user, make_wallet
-from tests.payer import Payer, outbox_topics, refusal, shut
+from tests.payer import Payer, outbox_topics, shut
+from tests.refusals import refusal
 
 # Above the settings' amount from which on a transfer waits for approval.
 _LARGE = 20_000_001

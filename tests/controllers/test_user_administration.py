@@ -26,7 +26,8 @@ from tests.factories import (
     make_user,
     settlement_of,
 )
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 _USERS = "/admin/users"
 

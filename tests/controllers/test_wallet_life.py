@@ -21,7 +21,8 @@ from tests.factories import (
     settlement_of,
     withdrawal_of,
 )
-from tests.staff import Staff, refusal
+from tests.refusals import refusal
+from tests.staff import Staff
 
 
 @pytest.fixture

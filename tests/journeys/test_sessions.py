@@ -11,6 +11,7 @@ import httpx
 from scripts.service_stack import API, Stack
 from service.database import Databases
 from tests.person import PASSWORD
+from tests.refusals import refusal
 
 _TIMES = 20
 _WAIT_LIMIT_S = 30.0
@@ -37,10 +38,6 @@ async def _log_in(http: httpx.AsyncClient, email: str, password: str = PASSWORD)
 
 async def _refresh(http: httpx.AsyncClient, token: str) -> httpx.Response:
     return await http.post("/api/v1/auth/refresh", json={"refresh_token": token})
-
-
-def _refusal(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["error"]
 
 
 async def _mail_to(stack: Stack, email: str, subject: str) -> str:
@@ -82,8 +79,8 @@ class TestTwoProcesses:
             assert [answer.status_code for answer in answers] == [200, 200]
             (successor,) = {answer.json()["refresh_token"] for answer in answers}
             assert (await _refresh(payment_http, successor)).status_code == 200
-            assert _refusal(await _refresh(payment_http, token)) == _REFUSED
-            assert _refusal(await _refresh(payment_http, successor)) == _REFUSED
+            assert refusal(await _refresh(payment_http, token)) == _REFUSED
+            assert refusal(await _refresh(payment_http, successor)) == _REFUSED
 
 
 class TestAForgottenPassword:
@@ -96,7 +93,7 @@ class TestAForgottenPassword:
         (token,) = [word for word in mail.split() if word.startswith("wpr_")]
         body = {"token": token, "new_password": _NEW_PASSWORD}
         assert (await http.post("/api/v1/auth/password-reset/confirm", json=body)).status_code == 204
-        assert _refusal(await _refresh(http, before["refresh_token"])) == _REFUSED
+        assert refusal(await _refresh(http, before["refresh_token"])) == _REFUSED
         await _log_in(http, email, _NEW_PASSWORD)
         await _mail_to(stack, email, "Your password was changed")
 
@@ -115,5 +112,5 @@ class TestARestart:
         assert await stack_databases.wallet["audit_events"].count_documents(noted) == 1
         answer = await _refresh(http, second)
         assert answer.status_code == 200
-        assert _refusal(await _refresh(http, first)) == _REFUSED
-        assert _refusal(await _refresh(http, answer.json()["refresh_token"])) == _REFUSED
+        assert refusal(await _refresh(http, first)) == _REFUSED
+        assert refusal(await _refresh(http, answer.json()["refresh_token"])) == _REFUSED

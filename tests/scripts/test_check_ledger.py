@@ -33,11 +33,11 @@ from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
-from service.services.access_tokens import AccessToken
 from service.services.account_sums import close_hours
 from service.services.adjustments import AdjustmentOrder, request_adjustment
 from service.services.approvals import cancel_payment
 from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
+from service.services.callers import Caller
 from service.services.checkpoints import signing_key, take_checkpoint
 from service.services.conversions import ConversionOrder, convert
 from service.services.deposits import request_deposit
@@ -196,7 +196,7 @@ async def _deal(resources: Resources) -> None:
     wallet = await make_wallet(resources.databases, payer)
     await make_wallet(resources.databases, payer, currency="USD")
     to = await make_wallet(resources.databases, payee)
-    asker, token = Requester(payer.id, None), AccessToken(payer.id, ("user",), 0)
+    asker, token = Requester(payer.id, None), Caller(payer.id, ("user",), 0)
 
     def claim(name: str) -> IdempotencyClaim:
         return IdempotencyClaim(f"{payer.id}:{name}", "f" * 64, utc_now() + timedelta(days=1))

@@ -25,7 +25,7 @@ from service.ledger.commands import State
 from service.main import create_app
 from service.repositories import wallets as wallet_repository
 from service.services import access_tokens, bank_callbacks
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.settings import Settings
 from service.startup import Resources
 from tests.security import (
@@ -87,14 +87,14 @@ def _others_are_told_from_nobodys(patch: Patch) -> None:
 
 
 def _permissions_are_not_asked_for(patch: Patch) -> None:
-    patch.setattr(AccessToken, "may", lambda _self, _permission: True)
+    patch.setattr(Caller, "may", lambda _self, _permission: True)
 
 
 def _signatures_of_tokens_are_not_checked(patch: Patch) -> None:
-    def verify(token: str, _settings: Settings) -> AccessToken:
+    def verify(token: str, _settings: Settings) -> Caller:
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
-            return AccessToken(claims["sub"], tuple(claims["roles"]), claims["ver"])
+            return Caller(claims["sub"], tuple(claims["roles"]), claims["ver"])
         except (jwt.PyJWTError, RecursionError, KeyError, TypeError) as error:
             raise Unauthenticated from error
 
@@ -102,14 +102,14 @@ def _signatures_of_tokens_are_not_checked(patch: Patch) -> None:
 
 
 def _tokens_never_expire(patch: Patch) -> None:
-    def verify(token: str, settings: Settings) -> AccessToken:
+    def verify(token: str, settings: Settings) -> Caller:
         try:
             return genuine(token, settings)
         except Unauthenticated as refusal:
             if "expired" not in refusal.message:
                 raise
             claims = jwt.decode(token, options={"verify_signature": False})
-            return AccessToken(claims["sub"], tuple(claims["roles"]), claims["ver"])
+            return Caller(claims["sub"], tuple(claims["roles"]), claims["ver"])
 
     genuine = access_tokens.verify_access_token
     patch.setattr("service.controllers.dependencies.verify_access_token", verify)

@@ -6,7 +6,6 @@ or a parameter that has neither example nor default: give it an example in its m
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
@@ -16,7 +15,6 @@ import orjson
 from fastapi import FastAPI
 
 from service.documents import WALLET_DOCUMENTS, User
-from service.domain.clock import to_rfc3339, utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.permissions import KEY_PERMISSIONS, ROLE_PERMISSIONS
 from service.domain.wallets import Wallet
@@ -461,16 +459,8 @@ async def _name(_person: Person) -> str:
     return "Asha"
 
 
-async def _mode(_person: Person) -> str:
-    return "all_or_nothing"
-
-
 async def _title(_person: Person) -> str:
     return "A cup of coffee"
-
-
-async def _yesterday(_person: Person) -> str:
-    return to_rfc3339(utc_now() - timedelta(days=1))
 
 
 VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] = {

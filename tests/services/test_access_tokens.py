@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from service.domain.clock import utc_now
 from service.errors import Unauthenticated
-from service.services.access_tokens import AccessToken, issue_access_token, key_id, verify_access_token
+from service.services.access_tokens import issue_access_token, key_id, verify_access_token
+from service.services.callers import Caller
 from service.settings import Settings
 
 _SETTINGS = Settings(_env_file=None)
@@ -53,7 +54,7 @@ def encoded(part: Any) -> str:
 
 class TestIssuing:
     def test_a_token_says_who_asks(self) -> None:
-        assert verify_access_token(issue(), _SETTINGS) == AccessToken("usr_1", ("user", "admin"), 7)
+        assert verify_access_token(issue(), _SETTINGS) == Caller("usr_1", ("user", "admin"), 7)
 
     def test_every_claim_that_is_required_is_there(self) -> None:
         claims = claims_of(issue())

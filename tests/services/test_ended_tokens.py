@@ -7,13 +7,14 @@ import pytest
 
 from service.database import Databases
 from service.domain.clock import utc_now
-from service.services.access_tokens import AccessToken, verify_access_token
+from service.services.access_tokens import verify_access_token
+from service.services.callers import Caller
 from service.services.ended_tokens import EndedTokens
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import PASSWORD, bearer, make_user
 from tests.logins import LOGOUT, LOGOUT_ALL, OUT, PASSWORD_CHANGE, SESSIONS, Login
-from tests.payer import refusal
+from tests.refusals import refusal
 
 _BALANCE = "/api/v1/users/{}/balance"
 
@@ -27,7 +28,7 @@ async def read(login: Login) -> httpx.Response:
     return await login.api.get(_BALANCE.format(login.user.id), headers=login.headers)
 
 
-def token_of(login: Login, settings: Settings) -> AccessToken:
+def token_of(login: Login, settings: Settings) -> Caller:
     return verify_access_token(login.headers["Authorization"].removeprefix("Bearer "), settings)
 
 

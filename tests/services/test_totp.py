@@ -26,7 +26,7 @@ from service.errors import (
 )
 from service.repositories import totp_enrolments as enrolment_repository
 from service.services import totp
-from service.services.access_tokens import AccessToken
+from service.services.callers import Caller
 from service.services.totp import Consumed
 from service.settings import Settings
 from service.startup import Resources
@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 class Enrolled(NamedTuple):
     user: User
-    token: AccessToken
+    token: Caller
     app: pyotp.TOTP
     recovery_codes: list[str]
 
@@ -68,8 +68,8 @@ class Enrolled(NamedTuple):
         return next(code for code in (f"{number:06d}" for number in range(4)) if code not in right)
 
 
-def token_of(user: User) -> AccessToken:
-    return AccessToken(user.id, tuple(user.roles), user.token_version)
+def token_of(user: User) -> Caller:
+    return Caller(user.id, tuple(user.roles), user.token_version)
 
 
 async def begin(resources: Resources, user: User, password: str = PASSWORD) -> pyotp.TOTP:

@@ -15,11 +15,11 @@ from typing import Final
 
 import httpx
 
-from scripts.export_postman import COLLECTION, POSTMAN_ENVIRONMENT
+from scripts.postman.export import COLLECTION, POSTMAN_ENVIRONMENT
 from scripts.stack import RunningStack
 from scripts.stack_environment import DEFAULT_API_PORT, ROOT, data_dir_of, settings_around_us
 
-NEWMAN: Final = ROOT / "scripts" / "postman" / "newman" / "node_modules" / ".bin" / "newman"
+NEWMAN: Final = Path(__file__).with_name("newman") / "node_modules" / ".bin" / "newman"
 OLDEST_NODE: Final = 16  # Newman 6's
 READY_LIMIT_S: Final = 5.0
 # A run takes about half a minute; the bank's 10 s for each of six orders, with patience.

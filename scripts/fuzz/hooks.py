@@ -1,4 +1,4 @@
-"""What schemathesis cannot know about this API by its document; loaded into its process by scripts/fuzz.py.
+"""What schemathesis cannot know about this API by its document; loaded into its process by run.py.
 
 Nothing is muted here without the reason beside it.
 """

@@ -1,40 +1,28 @@
-"""`python -m scripts.export_postman`: write docs/wallet.postman_collection.json and its environment.
+"""`make export-postman`: write docs/wallet.postman_collection.json and its environment.
 
 They are made of the API's OpenAPI document (names, descriptions, parameters, shapes, examples) and of the story in
 `scripts/postman/story` (order, bodies, tests, what is kept). An operation that the story forgets is an error.
 """
 
 import json
-import os
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
+from scripts.export_openapi import document
 from scripts.postman.collection import StoryError, build_collection, build_environment
 from scripts.postman.story import DESCRIPTION, ENVIRONMENT, ENVIRONMENT_NAME, STORY
-from scripts.stack_environment import PREFIX
-from service.main import create_app
-from service.settings import Settings
 
-DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 COLLECTION: Final = DOCS / "wallet.postman_collection.json"
 POSTMAN_ENVIRONMENT: Final = DOCS / "wallet.postman_environment.json"
-
-
-def api_document() -> dict[str, Any]:
-    """The OpenAPI document, which depends on the code alone: settings of this machine are not read."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
-    try:
-        return create_app(Settings(_env_file=None)).openapi()
-    finally:
-        os.environ.update(kept)
 
 
 def rendered() -> dict[Path, str]:
     """The files' text; raises StoryError where story and API do not fit together."""
     made = {
-        COLLECTION: build_collection(api_document(), STORY, DESCRIPTION),
+        COLLECTION: build_collection(document(), STORY, DESCRIPTION),
         POSTMAN_ENVIRONMENT: build_environment(ENVIRONMENT_NAME, ENVIRONMENT, STORY),
     }
     return {path: json.dumps(content, indent="\t", ensure_ascii=False) + "\n" for path, content in made.items()}
@@ -56,7 +44,7 @@ def main(
         return
     stale = [path.name for path, text in files.items() if not path.exists() or path.read_text() != text]
     if stale:
-        message = f"docs/ is not up to date ({', '.join(stale)}): run python -m scripts.export_postman"
+        message = f"docs/ is not up to date ({', '.join(stale)}): run make export-postman"
         typer.secho(message, fg=typer.colors.RED, err=True)
         raise typer.Exit(1)
 

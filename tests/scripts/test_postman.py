@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from scripts.export_postman import COLLECTION, POSTMAN_ENVIRONMENT, api_document, rendered
+from scripts import export_openapi
 from scripts.postman.collection import StoryError, build_collection, build_environment, operations_of
+from scripts.postman.export import COLLECTION, POSTMAN_ENVIRONMENT, rendered
 from scripts.postman.steps import Folder
 from scripts.postman.story import ENVIRONMENT, STORY
 
@@ -17,7 +18,7 @@ Json = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def document() -> Json:
-    return api_document()
+    return export_openapi.document()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ class TestStory:
 class TestCommittedFiles:
     @pytest.mark.parametrize("path", [COLLECTION, POSTMAN_ENVIRONMENT], ids=lambda path: path.name)
     def test_are_what_the_script_makes(self, path: Any) -> None:
-        assert path.read_text() == rendered()[path], "run python -m scripts.export_postman"
+        assert path.read_text() == rendered()[path], "run make export-postman"
 
     def test_hold_no_more_secrets_than_credentials_md_lists(self) -> None:
         listed = (COLLECTION.parent.parent / "CREDENTIALS.md").read_text()

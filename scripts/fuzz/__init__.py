@@ -1,0 +1,1 @@
+"""Schemathesis, and what it cannot know about this API by its document."""

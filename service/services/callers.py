@@ -1,0 +1,25 @@
+"""Who asks, and what they may."""
+
+from typing import NamedTuple
+
+from service.domain.permissions import Permission, permissions_of
+from service.services.orders import Requester
+
+
+class Caller(NamedTuple):
+    """As an access token says, whatever became of the user since it was given out; or as an API key is now."""
+
+    user_id: str
+    roles: tuple[str, ...]
+    token_version: int
+    # The session that the token was given out for; empty where there is none, as for keys, and for tokens of tests.
+    session_id: str = ""
+    # Of an API key, which may do less than its user; None: whatever the roles allow.
+    scopes: frozenset[Permission] | None = None
+
+    def may(self, permission: Permission) -> bool:
+        return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.user_id, self.token_version)
