@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.errors import Malformed
 
@@ -27,6 +28,7 @@ _MEMBERS_LIMIT = 64
 _CONTAINERS_LIMIT = 4096
 # Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
 _PARAMETERS_LIMIT = 100
+_MALFORMED = 400
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -50,11 +52,15 @@ class StrictRequest(Request):
                 raise HTTPException(_TOO_LARGE)
             chunks = []
             size = 0
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > self.body_limit_bytes:
-                    raise HTTPException(_TOO_LARGE)
-                chunks.append(chunk)
+            try:
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > self.body_limit_bytes:
+                        raise HTTPException(_TOO_LARGE)
+                    chunks.append(chunk)
+            except ClientDisconnect as error:
+                # Nobody reads the answer, but no defect of ours is to be looked for in the log.
+                raise HTTPException(_MALFORMED) from error
             self._body = b"".join(chunks)
         return self._body
 

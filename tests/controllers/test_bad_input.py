@@ -150,7 +150,7 @@ class TestBodies:
         _assert_problem(await _send(person, body), 400, "malformed_request")
 
     async def test_who_sends_nothing_but_mistakes_is_told_of_a_hundred(self, person: Person) -> None:
-        batch = {"mode": "best_effort", "transfers": [{str(n): 0 for n in range(60)}] * 500}
+        batch: dict[str, Any] = {"mode": "best_effort", "transfers": [{str(n): 0 for n in range(60)}] * 500}
         response = await person.post("/transfers/batch", **batch)
         assert len(_assert_problem(response, 422, "invalid_fields")["errors"]) == 100
 
