@@ -26,6 +26,7 @@ COPY seed seed
 COPY scripts scripts
 ENV PATH="/app/.venv/bin:$PATH" \
     PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNODEBUGRANGES=1 \
     PYTHONUNBUFFERED=1 \
     WALLET_ENV=production
 USER 10001:10001

@@ -25,9 +25,12 @@ _ROOT: Final = _CONFIG.parents[1]
 # What the issue of a public API owes its users; both identities together make about 9,000 with 20 a round.
 CASES_LIMIT: Final = 2_000
 _CASES: Final = 20
-_ROUNDS: Final = 20
-# A process of the API and one of the worker leave little more than one core to each of two cores.
-_WORKERS: Final = 2
+# Calls that follow from one another come to an end early, since what they do stays done: so they are begun anew until
+# the time is over.
+_STATEFUL_S: Final = 60
+# One: of several threads that parse Python at once, CPython 3.11 fails one now and then ("AST constructor recursion
+# depth mismatch"), and generating is work that threads share anyway.
+_WORKERS: Final = 1
 _STACK_SETTINGS: Final = {
     "WALLET_ENV": "development",
     "WALLET_LOG_JSON": "true",
@@ -87,13 +90,13 @@ def fuzz(
     folder.mkdir(parents=True, exist_ok=True)
     report = folder / "report.json"
     config = folder / "schemathesis.toml"
-    sections = (_CONFIG.read_text(encoding="utf-8"), _cases_section(cases), _auth_section(identity, folder))
-    config.write_text("".join(sections), encoding="utf-8")
+    config.write_text(_CONFIG.read_text(encoding="utf-8") + _auth_section(identity, folder), encoding="utf-8")
     # fmt: off
     command = [
         sys.executable, "-m", "schemathesis.cli", "--no-color", "--config-file", str(config),
         "run", str(document or f"{base_url}/openapi.json"), "--url", base_url,
         "--workers", str(_WORKERS),
+        "--max-examples", str(cases),
         "--report", "json", "--report-json-path", str(report),
         *options,
     ]
@@ -145,14 +148,6 @@ def _account(api: httpx.Client, name: str) -> _Account:
     return _Account(user.email, user.password, login["user"]["id"], wallet_id)
 
 
-def _cases_section(cases: int) -> str:
-    """A round of calls that follow from one another goes through all operations, so there are more rounds."""
-    return (
-        f"\n[phases.fuzzing.generation]\nmax-examples = {cases}\n"
-        f"\n[phases.stateful.generation]\nmax-examples = {cases * _ROUNDS}\n"
-    )
-
-
 def _auth_section(identity: Identity, folder: Path) -> str:
     """The demo users in the format of Web Fuzzing Commons: schemathesis logs in, and again when a token has ended."""
     entries = [_login(user.registration.email, user.registration.password) for user in DEMO_USERS]
@@ -184,6 +179,9 @@ def _login(email: str, password: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=_CASES, help=f"random ones per operation ({_CASES})")
+    parser.add_argument(
+        "--stateful", type=int, default=_STATEFUL_S, help=f"seconds of the stateful phase ({_STATEFUL_S})"
+    )
     parser.add_argument("--seed", type=int, help="the same cases again")
     parser.add_argument("--keep", type=Path, help="keep reports, logs and data in this folder")
     chosen = parser.parse_args()
@@ -199,11 +197,18 @@ def main() -> int:
             runs = []
             for identity in IDENTITIES:
                 print(f"Fuzzing as {identity.name}, who is a demo user", flush=True)
-                run = fuzz(
-                    stack.base_url, secret, identity, folder / identity.name, cases=chosen.cases, seed=chosen.seed
-                )
-                print(run.output)
-                runs.append(run)
+                for phases in (("examples,coverage,fuzzing",), ("stateful", "--max-time", str(chosen.stateful))):
+                    run = fuzz(
+                        stack.base_url,
+                        secret,
+                        identity,
+                        folder / f"{identity.name}-{phases[0]}",
+                        cases=chosen.cases,
+                        seed=chosen.seed,
+                        options=["--phases", *phases],
+                    )
+                    print(run.output, flush=True)
+                    runs.append(run)
     return _conclude(runs)
 
 

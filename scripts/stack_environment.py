@@ -121,4 +121,5 @@ def environment_for(settings: Mapping[str, str]) -> dict[str, str]:
         **settings,
         "PYTHONPATH": os.pathsep.join(python_path),
         "PYTHONUNBUFFERED": "1",  # a log line is of use when it is written, not when a buffer is full
+        "PYTHONNODEBUGRANGES": "1",  # tracebacks without carets under their lines: a megabyte for each process
     }

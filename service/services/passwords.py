@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import TypeVar
 
 from passlib.hash import argon2  # type: ignore[import-untyped]  # libpass ships no types
-from zxcvbn_rs_py import zxcvbn
 
 from service.errors import FieldError, InvalidFields, Unavailable
 
@@ -110,6 +109,9 @@ def refuse_weak_password(password: str, email: str, names: Iterable[str], pointe
 
 
 def _is_common(password: str, own_words: Iterable[str]) -> bool:
+    # Its dictionaries take a megabyte, which processes that nobody registers at can do without.
+    from zxcvbn_rs_py import zxcvbn  # noqa: PLC0415
+
     return int(zxcvbn(password[:_JUDGED_LENGTH], list(own_words)).score) < _LOWEST_SCORE
 
 
