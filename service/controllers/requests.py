@@ -85,6 +85,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         has_body = self.body_field is not None
         may_repeat = dict(self._query_parameters())
+        gates = self._gates()
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
@@ -92,9 +93,15 @@ class StrictRoute(APIRoute):
                 _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):
                 raise HTTPException(_WRONG_MEDIA_TYPE)
+            for gate in gates:
+                await gate(strict)
             return await handle(strict)
 
         return handle_strictly
+
+    def _gates(self) -> list[Any]:
+        """What has to let a request through before its body is read, each called with the request."""
+        return []
 
     def _query_parameters(self) -> Iterator[tuple[str, bool]]:
         """Name by name what the route takes, and whether it may be given several times."""
@@ -119,18 +126,11 @@ class LargeBodyRoute(StrictRoute):
 
     request_class = LargeBodyRequest
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-        gates: list[Any] = [one.call for one in self.dependant.dependencies if isinstance(one.call, SecurityBase)]
+    def _gates(self) -> list[Any]:
+        gates = [one.call for one in self.dependant.dependencies if isinstance(one.call, SecurityBase)]
         if not gates:
             raise TypeError(f"{self.path}: nobody sends so much without a permission")
-
-        async def handle_known(request: Request) -> Response:
-            for gate in gates:
-                await gate(request)
-            return await handle(request)
-
-        return handle_known
+        return gates
 
 
 def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> None:

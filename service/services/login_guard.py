@@ -5,7 +5,8 @@ address, for all accounts: somebody who tries one password on many. By account, 
 together; there a wait is short, because who has lost their place has to get in beside them. At an address from where
 the account was logged in to before, only the first counts, so that nobody is locked out by what others do elsewhere.
 
-Nothing here depends on whether there is an account.
+Nothing here depends on whether there is an account. Refresh tokens are not counted: they cannot be guessed, and whoever
+shares an address with somebody who tries would be kept from theirs.
 """
 
 import hashlib
@@ -56,13 +57,6 @@ class LoginGuard:
             self._count(f"login-account:{account}", _ACCOUNT_FACTOR, _LONGEST_DELAY_OF_ACCOUNT_S),
         )
         async with self._try(f"login-known:{account}:{address}", counts, known_for_s=_KNOWN_FOR_S):
-            yield
-
-    @asynccontextmanager
-    async def refresh_try(self, address: str) -> AsyncIterator[None]:
-        """Around whatever looks at a refresh token; those cannot be guessed, so it is only about the noise."""
-        counts = (self._count(f"refresh-address:{address}", _ADDRESS_FACTOR, _LONGEST_DELAY_S),)
-        async with self._try("refresh", counts, known_for_s=0):
             yield
 
     @asynccontextmanager

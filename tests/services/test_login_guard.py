@@ -160,18 +160,6 @@ class TestOtherDoors:
         assert refused.value.retry_after_s == 1
         await guard.reset_request(AWAY)
 
-    async def test_failed_refreshes_wait_by_address(self, guard: LoginGuard) -> None:
-        async def refresh(*, is_right: bool) -> None:
-            async with guard.refresh_try(HOME):
-                _look_at(is_right=is_right)
-
-        for _ in range(20):
-            await refresh(is_right=True)
-            with pytest.raises(InvalidCredentials):
-                await refresh(is_right=False)
-        with pytest.raises(TooManyAttempts):
-            await refresh(is_right=True)
-
     async def test_asking_for_the_password_again_waits_by_user_whatever_is_right_in_between(
         self, guard: LoginGuard
     ) -> None:
