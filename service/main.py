@@ -74,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         set_up_logging(settings)
         async with open_resources(settings) as resources:
             app.state.resources = resources
+            await resources.ended_tokens.start()
             _spare_the_garbage_collector()
             yield
 

@@ -26,6 +26,7 @@ from service.gateways.simulated_bank import SimulatedBank
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
+from service.services.ended_tokens import EndedTokens
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -49,6 +50,7 @@ class Resources(NamedTuple):
     login_guard: LoginGuard
     key_uses: KeyUses
     audit_trail: AuditTrail
+    ended_tokens: EndedTokens
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -104,6 +106,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
         log.critical("mailbox.is_a_file")
     audit_trail = AuditTrail()
+    ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     redis = QuickRedis(settings)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
@@ -121,8 +124,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             LoginGuard(redis, settings),
             key_uses,
             audit_trail,
+            ended_tokens,
         )
     finally:
+        await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()

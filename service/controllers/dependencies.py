@@ -76,6 +76,8 @@ class _Gate(HTTPBase):
             if scheme.lower() != "bearer" or not token:
                 raise Unauthenticated
             caller = verify_access_token(token, resources.settings)
+            if resources.ended_tokens.has(caller):
+                raise Unauthenticated("The access token is no longer valid")
         if not caller.may(self.permission):
             raise Forbidden
         # Whoever comes with a key was looked at already.

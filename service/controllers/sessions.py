@@ -87,8 +87,9 @@ async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
 async def log_out(
     user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    """Its refresh token is good for nothing afterwards; the access token expires by itself within minutes."""
+    """Its refresh token and its access tokens are good for nothing afterwards; other processes know within a second."""
     await sessions.log_out(resources.databases.client, user, correlation_id.get())
+    await resources.ended_tokens.look()
     return Response(status_code=204)
 
 
@@ -101,8 +102,9 @@ async def log_out(
 async def log_out_everywhere(
     user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    """No access token moves money afterwards either, this request's own included."""
+    """No access token is good for anything afterwards, this request's own included."""
     await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
+    await resources.ended_tokens.look()
     return Response(status_code=204)
 
 
@@ -132,6 +134,7 @@ async def list_sessions(
 async def end_session(
     session_id: _SessionId, user: Annotated[AccessToken, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    """Its refresh token is good for nothing afterwards; its access token expires by itself within minutes."""
+    """Its refresh token and its access tokens are good for nothing afterwards; other processes know within a second."""
     await sessions.end_session(resources.databases.client, user, session_id, correlation_id.get())
+    await resources.ended_tokens.look()
     return Response(status_code=204)

@@ -19,6 +19,7 @@ class SessionDocument(Document):
         indexes: ClassVar = [
             IndexModel("handle_hash", name="handle", unique=True),
             IndexModel([("user_id", 1), ("revoked_at", 1), ("_id", -1)], name="user_newest"),
+            IndexModel("revoked_at", name="revoked", partialFilterExpression={"revoked_at": {"$type": "date"}}),
             IndexModel("expires_at", name="expiry", expireAfterSeconds=int(_KEPT_FOR.total_seconds())),
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(

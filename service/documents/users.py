@@ -20,6 +20,8 @@ class User(Document):
     token_version: int
     created_at: datetime
     updated_at: datetime
+    # When `token_version` was raised last.
+    tokens_ended_at: datetime | None = None
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
 
@@ -27,6 +29,11 @@ class User(Document):
         name = "users"
         indexes: ClassVar = [
             IndexModel("email", name="email", unique=True),
+            IndexModel(
+                "tokens_ended_at",
+                name="tokens_ended",
+                partialFilterExpression={"tokens_ended_at": {"$type": "date"}},
+            ),
             IndexModel([("roles", 1), ("_id", -1)], name="role_newest"),
             IndexModel([("is_active", 1), ("_id", -1)], name="active_newest"),
         ]

@@ -69,7 +69,7 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
 # What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in.
 KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE
 # What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
-# Reading what is one's own goes on until the token expires.
+# Elsewhere a token that has ended is known within a second (ended_tokens.py).
 LIVE_PERMISSIONS = frozenset(
     {
         Permission.PROFILE_WRITE,

@@ -28,6 +28,14 @@ async def find_live(user_id: str, now: datetime, *, before_id: str | None, limit
     return [from_row(Session, row) for row in await found.to_list()]
 
 
+async def find_revoked(since: datetime) -> dict[str, datetime]:
+    """When each session ended that did at `since` or later, oldest first."""
+    found = SessionDocument.get_pymongo_collection().find(
+        {"revoked_at": {"$gte": since}}, {"revoked_at": 1}, sort=[("revoked_at", 1)]
+    )
+    return {row["_id"]: row["revoked_at"] for row in await found.to_list()}
+
+
 async def rotate(before: Session, after: Session) -> bool:
     """False where its token was used, or the session ended, since `before` was read."""
     changed = ("secret_hash", "previous_hash", "nonce", "is_retried", "last_used_at", "expires_at")

@@ -95,10 +95,18 @@ async def _raise_token_version(
 ) -> bool:
     done = await User.get_pymongo_collection().update_one(
         {"_id": user_id, "token_version": token_version, "is_active": True},
-        {"$set": {**changes, "updated_at": now}, "$inc": {"token_version": 1}},
+        {"$set": {**changes, "updated_at": now, "tokens_ended_at": now}, "$inc": {"token_version": 1}},
         session=session,
     )
     return done.matched_count == 1
+
+
+async def find_ended(since: datetime) -> dict[str, tuple[int, datetime]]:
+    """By user: the version that their tokens need, raised at `since` or later, and when; oldest first."""
+    found = User.get_pymongo_collection().find(
+        {"tokens_ended_at": {"$gte": since}}, {"token_version": 1, "tokens_ended_at": 1}, sort=[("tokens_ended_at", 1)]
+    )
+    return {row["_id"]: (row["token_version"], row["tokens_ended_at"]) for row in await found.to_list()}
 
 
 async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:
@@ -147,8 +155,9 @@ async def count_deed(admin_id: str, token_version: int, *, session: AsyncClientS
 
 
 async def change(user_id: str, changes: Mapping[str, Any], *, ends_tokens: bool, session: AsyncClientSession) -> User:
-    """The user afterwards, who was found in the same transaction."""
-    update = {"$set": dict(changes), "$inc": {"token_version": int(ends_tokens)}}
+    """The user afterwards, who was found in the same transaction. `changes` have an `updated_at`."""
+    ended = {"tokens_ended_at": changes["updated_at"]} if ends_tokens else {}
+    update = {"$set": {**changes, **ended}, "$inc": {"token_version": int(ends_tokens)}}
     await User.get_pymongo_collection().update_one({"_id": user_id}, update, session=session)
     changed = await User.get(user_id, session=session)
     assert changed is not None, "a transaction sees what it found"  # noqa: S101 a snapshot is one moment

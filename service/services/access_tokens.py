@@ -25,7 +25,7 @@ _LENGTH_LIMIT = 2048
 # Two keys are live at most: enough to tell them apart.
 _KEY_ID_DIGITS = 8
 # Clocks of our machines may differ by this much.
-_LEEWAY_S = 5
+LEEWAY_S = 5
 # A client sends its token with each request, and verifying it is a tenth of a request's work. About 10 MB when full.
 _REMEMBERED = 10_000
 
@@ -34,7 +34,7 @@ _JWT = jwt.PyJWT(_OPTIONS)
 
 
 class AccessToken(NamedTuple):
-    """Who asks, as the token says; it holds until it expires, whatever became of the user meanwhile."""
+    """Who asks, as the token says; whether it has ended since, ended_tokens.py knows, and where money moves the ledger."""
 
     user_id: str
     roles: tuple[str, ...]
@@ -75,7 +75,7 @@ def verify_access_token(token: str, settings: Settings) -> AccessToken:
     if len(token) > _LENGTH_LIMIT:
         raise Unauthenticated("The access token is not valid")
     verified, expires_s = _verify(token, settings.jwt_secrets)
-    if expires_s + _LEEWAY_S <= time():
+    if expires_s + LEEWAY_S <= time():
         raise Unauthenticated("The access token has expired")
     return verified
 
@@ -96,7 +96,7 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[AccessToken, int]:
         if secret is None:
             raise Unauthenticated("The access token is not valid")
         claims = _JWT.decode(
-            token, secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, issuer=_ISSUER, leeway=_LEEWAY_S
+            token, secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, issuer=_ISSUER, leeway=LEEWAY_S
         )
     except jwt.ExpiredSignatureError as error:
         raise Unauthenticated("The access token has expired") from error

@@ -31,7 +31,7 @@ async def end_session(client: Client, token: AccessToken, session_id: str, reque
 
 
 async def log_out(client: Client, token: AccessToken, request_id: str | None) -> None:
-    """Ends the token's own session. That it is over already is no matter; the access token holds until it expires."""
+    """Ends the token's own session. That it is over already is no matter; its access tokens end with it (ended_tokens.py)."""
     await _revoke(client, token.user_id, token.session_id, Ending.LOGGED_OUT, request_id)
 
 
@@ -58,7 +58,7 @@ async def _revoke(client: Client, user_id: str, session_id: str, ending: Ending,
 
 
 async def log_out_everywhere(client: Client, token: AccessToken, request_id: str | None) -> None:
-    """Ends all sessions, and all access tokens with them as far as money is concerned.
+    """Ends all sessions, and all access tokens with them.
 
     Raises Unauthenticated for a token that is out already.
     """

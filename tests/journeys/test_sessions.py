@@ -56,6 +56,22 @@ async def _mail_to(stack: Stack, email: str, subject: str) -> str:
 
 
 class TestTwoProcesses:
+    async def test_know_of_each_others_logouts_within_seconds(self, payment_http: httpx.AsyncClient) -> None:
+        tokens = await _log_in(payment_http, await _register(payment_http))
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+
+        async def read() -> int:
+            # A connection of its own: which of the two answers is for the system to choose.
+            async with httpx.AsyncClient(base_url=payment_http.base_url) as client:
+                return (await client.get("/api/v1/wallets", headers=headers)).status_code
+
+        assert {await read() for _ in range(_TIMES)} == {200}
+        assert (await payment_http.post("/api/v1/auth/logout", headers=headers)).status_code == 204
+        end = time.monotonic() + _WAIT_LIMIT_S
+        while {await read() for _ in range(_TIMES)} != {401}:
+            assert time.monotonic() < end, "one of the two still takes the token"
+            await asyncio.sleep(_POLL_S)
+
     async def test_two_refreshes_at_once_bring_one_successor_which_is_good(
         self, payment_http: httpx.AsyncClient
     ) -> None:
