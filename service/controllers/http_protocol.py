@@ -30,6 +30,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     _in_head = False
     _in_body = False
     _head_bytes = 0
+    # Nothing more is listened to; what was asked before is answered yet.
+    _is_last = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -40,11 +42,16 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.transport.is_closing():
+        if self._is_last:
             return
-        if self._in_head:
+        if not self._in_body:
+            # Before it is looked at: where another request ends in it, that one's bytes are not this head's.
             self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing() or self._is_last:
+            return
+        if self._in_head or not (self._in_body or self._is_answering):
+            # Empty lines are no head yet, but have ended uvicorn's own wait for one.
             if self._head_bytes > HEAD_LIMIT_BYTES:
                 self._refuse(HeadersTooLarge())
             elif self._deadline is None:
@@ -56,10 +63,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._head_bytes = 0
         self._in_body = True
         self._drop_deadline()
         super().on_headers_complete()
@@ -70,7 +77,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        is_last = self._is_last and not self.pipeline
         super().on_response_complete()
+        if is_last:
+            self.transport.close()
         if self._in_body and self.cycle.response_complete and not self.transport.is_closing():
             self._set_deadline(LINGER_S)
 
@@ -90,8 +100,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._deadline = None
         if self.transport.is_closing():
             return
-        if self._is_answering and not self.cycle.more_body:
-            # The request before this one takes its time, and then nothing is read meanwhile.
+        if self.pipeline or (self._is_answering and not self.cycle.more_body):
+            # A request before this one takes its time, and then nothing is read meanwhile.
             self._set_deadline(HEAD_TIMEOUT_S)
         elif self._is_answering or self._in_head:
             self._refuse(RequestTimeout())
@@ -104,9 +114,14 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: WalletServiceError) -> None:
         """For the application there is no request yet, or half of one. Nor may this get between two answers."""
-        if self._is_answering and (self.cycle.response_started or not self.cycle.more_body):
+        if self.pipeline or (self._is_answering and (self.cycle.response_started or not self.cycle.more_body)):
             # A whole request came before: its answer is the last one.
-            self.cycle.keep_alive = False
+            self._is_last = True
+            if self.pipeline and self.cycle.more_body:
+                self.pipeline.popleft()
+            else:
+                self.cycle.keep_alive = False
+            self._drop_deadline()
             self.flow.pause_reading()
             return
         body = problem_body(error, None)

@@ -88,7 +88,7 @@ async def request_password_reset(
     body: PasswordResetRequest, resources: OpenResources, address: ClientAddress
 ) -> Response:
     """The answer is the same whoever it is. Who asks too often within an hour gets no more mails."""
-    await resources.login_guard.reset_request(body.email, address)
+    await resources.login_guard.reset_request(address)
     await password_changes.request_reset(resources.jobs, body.email, correlation_id.get())
     return Response(orjson.dumps({"message": _MAIL_IS_COMING}), 202, media_type="application/json")
 

@@ -40,6 +40,8 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
     415: UnsupportedMediaType,
 }
 _SERVER_ERROR = 500
+# More than that nobody reads, and each is longer than what it is about.
+_SHOWN_ERRORS = 100
 # A new primary is there within a second or two.
 _RETRY_AFTER_S = 2
 
@@ -118,7 +120,7 @@ async def _on_validation_error(_request: Request, error: Exception) -> Response:
             return problem_response(Malformed(f"The body is not valid JSON: {one.get('ctx', {}).get('error', '')}"))
         if tuple(one["loc"]) == ("header", "Idempotency-Key"):
             return problem_response(IdempotencyKeyMissing())
-    return problem_response(InvalidFields(fields=tuple(_field_error(one) for one in found)))
+    return problem_response(InvalidFields(fields=tuple(_field_error(one) for one in found[:_SHOWN_ERRORS])))
 
 
 def _field_error(one: dict[str, Any]) -> FieldError:

@@ -98,14 +98,15 @@ class RateLimiting:
 
     def _identify(self, scope: Scope, limits: RateLimits) -> str | None:
         """The user of a token that holds, or an API key that has held before; anybody can make up others."""
-        token = api_key = None
+        sent = api_key = None
         for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, rest = value.decode("latin-1").partition(" ")
-                token = rest if scheme.lower() == "bearer" else None
-            elif name == b"x-api-key":
+            # Of several the first one, which is what the gate goes by.
+            if name == b"authorization" and sent is None:
+                sent = value
+            elif name == b"x-api-key" and api_key is None:
                 api_key = value
-        if token:
+        scheme, _, token = (sent or b"").decode("latin-1").partition(" ")
+        if token and scheme.lower() == "bearer":
             try:
                 return verify_access_token(token, self._settings).user_id
             except Unauthenticated:

@@ -9,8 +9,10 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.errors import Malformed
 
@@ -20,8 +22,13 @@ BODY_LIMIT_BYTES = 64 * 1024
 LARGE_BODY_LIMIT_BYTES = 4 * 1024 * 1024
 # Ours have four levels at most. Deep ones cost more to look at than to send.
 _DEPTH_LIMIT = 32
+# Ours have 20 members at most, and 500 transfers with metadata are a thousand objects. Each one more costs time and,
+# where it is not known, an error of its own: megabytes of them would keep everybody waiting for seconds.
+_MEMBERS_LIMIT = 64
+_CONTAINERS_LIMIT = 4096
 # Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
 _PARAMETERS_LIMIT = 100
+_MALFORMED = 400
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -45,11 +52,15 @@ class StrictRequest(Request):
                 raise HTTPException(_TOO_LARGE)
             chunks = []
             size = 0
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > self.body_limit_bytes:
-                    raise HTTPException(_TOO_LARGE)
-                chunks.append(chunk)
+            try:
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > self.body_limit_bytes:
+                        raise HTTPException(_TOO_LARGE)
+                    chunks.append(chunk)
+            except ClientDisconnect as error:
+                # Nobody reads the answer, but no defect of ours is to be looked for in the log.
+                raise HTTPException(_MALFORMED) from error
             self._body = b"".join(chunks)
         return self._body
 
@@ -74,6 +85,7 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
         has_body = self.body_field is not None
         may_repeat = dict(self._query_parameters())
+        gates = self._gates()
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
@@ -81,9 +93,15 @@ class StrictRoute(APIRoute):
                 _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):
                 raise HTTPException(_WRONG_MEDIA_TYPE)
+            for gate in gates:
+                await gate(strict)
             return await handle(strict)
 
         return handle_strictly
+
+    def _gates(self) -> list[Any]:
+        """What has to let a request through before its body is read, each called with the request."""
+        return []
 
     def _query_parameters(self) -> Iterator[tuple[str, bool]]:
         """Name by name what the route takes, and whether it may be given several times."""
@@ -104,7 +122,15 @@ class StrictRoute(APIRoute):
 
 
 class LargeBodyRoute(StrictRoute):
+    """Asks who it is first: FastAPI would read and parse all of it before it finds that nobody may send it."""
+
     request_class = LargeBodyRequest
+
+    def _gates(self) -> list[Any]:
+        gates = [one.call for one in self.dependant.dependencies if isinstance(one.call, SecurityBase)]
+        if not gates:
+            raise TypeError(f"{self.path}: nobody sends so much without a permission")
+        return gates
 
 
 def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> None:
@@ -146,11 +172,11 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     """Parses RFC 8259 JSON; raises json.JSONDecodeError for whatever two readers could read differently.
 
     That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting
-    beyond 32 levels.
+    beyond 32 levels. And for more objects, lists or members than anything of ours has.
     """
     try:
         text = body.decode("utf-8")
-        parsed = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        parsed = json.loads(text, object_pairs_hook=_object_maker(), parse_constant=_refuse_constant)
         if "\\u" in text:
             # An escaped lone surrogate is no text: nothing after this point could store or show it.
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
@@ -171,19 +197,35 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
 def _refuse_depth(parsed: Any) -> None:  # noqa: ANN401 JSON can be anything
     """Level by level, without a call for each."""
     level = [parsed]
+    found = 0
     for _ in range(_DEPTH_LIMIT + 1):
         inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        found += len(inner)
+        if found > _CONTAINERS_LIMIT:
+            raise ValueError("too many objects and lists")
         level = [child for children in inner for child in children]
         if not inner:
             return
     raise ValueError("nested too deeply")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("an object names a key twice")
-    return members
+def _object_maker() -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """For one body, whose objects it counts."""
+    made = 0
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal made
+        made += 1
+        if made > _CONTAINERS_LIMIT:
+            raise ValueError("too many objects")
+        if len(pairs) > _MEMBERS_LIMIT:
+            raise ValueError(f"an object has more than {_MEMBERS_LIMIT} members")
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            raise ValueError("an object names a key twice")
+        return members
+
+    return make
 
 
 def _refuse_constant(name: str) -> NoReturn:

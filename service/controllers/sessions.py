@@ -7,14 +7,13 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
-from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
-from service.errors import AccountDeactivated, InvalidRefreshToken, TooManyAttempts
+from service.errors import AccountDeactivated, InvalidRefreshToken
 from service.services import refresh_tokens, sessions
 from service.services.callers import Caller
 
@@ -49,18 +48,16 @@ class SessionView(View):
     response_model=TokensView,
     responses=problem_responses(
         InvalidRefreshToken,
-        TooManyAttempts,
     ),
     summary="Get new tokens for the refresh token",
 )
-async def refresh(body: RefreshRequest, resources: OpenResources, address: ClientAddress) -> Response:
+async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
     """The refresh token is used up. Where the answer was lost, it may be sent once more within ten seconds, and brings
     the same refresh token again. Any other use of one that is used up ends its session: it was copied.
     """
-    async with resources.login_guard.refresh_try(address):
-        tokens = await refresh_tokens.refresh(
-            resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
-        )
+    tokens = await refresh_tokens.refresh(
+        resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
+    )
     return answer_tokens(tokens)
 
 

@@ -21,7 +21,10 @@ _PATIENCE_S = 0.15
 _GRACE_S = 0.05
 # How often one that is gone is asked whether it is back.
 _PROBE_S = 1.0
+_PROBE_LIVES_MS = 1000
 _CONNECTIONS_LIMIT = 32
+# RuntimeError is what uvloop says of a connection that has closed in between.
+_FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 class RedisAwayError(Exception):
@@ -59,7 +62,7 @@ class QuickRedis:
             raise RedisAwayError
         try:
             return await self._in_time(script(keys, arguments))
-        except (RedisError, OSError, TimeoutError) as error:
+        except _FAILURES as error:
             self._lose(error)
             raise RedisAwayError from error
 
@@ -90,8 +93,9 @@ class QuickRedis:
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(_PROBE_S)
-            with suppress(RedisError, OSError, TimeoutError):
-                await self._in_time(self._client.ping())
+            with suppress(*_FAILURES):
+                # One that is full, or a replica by now, answers a ping and takes nothing.
+                await self._in_time(self._client.set(f"{self.prefix}:probe", 1, px=_PROBE_LIVES_MS))
                 break
         self._probing = None
         log.warning("redis.back")
@@ -99,5 +103,5 @@ class QuickRedis:
     async def close(self) -> None:
         if self._probing is not None:
             self._probing.cancel()
-        with suppress(RedisError, OSError):
+        with suppress(*_FAILURES):
             await self._pool.disconnect()

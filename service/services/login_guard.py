@@ -5,7 +5,8 @@ address, for all accounts: somebody who tries one password on many. By account, 
 together; there a wait is short, because who has lost their place has to get in beside them. At an address from where
 the account was logged in to before, only the first counts, so that nobody is locked out by what others do elsewhere.
 
-Nothing here depends on whether there is an account.
+Nothing here depends on whether there is an account. Refresh tokens are not counted: they cannot be guessed, and whoever
+shares an address with somebody who tries would be kept from theirs.
 """
 
 import hashlib
@@ -32,9 +33,8 @@ _ACCOUNT_FACTOR = 10
 _LIVES_S = 15 * 60
 _KNOWN_FOR_S = 90 * 24 * 3600
 
-# Each request is a mail: three are more than anybody needs in a quarter of an hour.
-_RESETS = 3
-_RESETS_OF_ADDRESS = 20
+# Each request is a row and perhaps a mail: of an office as many as need one in a quarter of an hour.
+_RESETS = 20
 _LONGEST_DELAY_OF_RESET_S = 15 * 60
 _RESETS_LIVE_S = 3600
 
@@ -60,13 +60,6 @@ class LoginGuard:
             yield
 
     @asynccontextmanager
-    async def refresh_try(self, address: str) -> AsyncIterator[None]:
-        """Around whatever looks at a refresh token; those cannot be guessed, so it is only about the noise."""
-        counts = (self._count(f"refresh-address:{address}", _ADDRESS_FACTOR, _LONGEST_DELAY_S),)
-        async with self._try("refresh", counts, known_for_s=0):
-            yield
-
-    @asynccontextmanager
     async def password_again(self, user_id: str) -> AsyncIterator[None]:
         """Around what asks somebody who is in for their password: WrongPassword is a failure. Raises TooManyAttempts.
 
@@ -76,16 +69,13 @@ class LoginGuard:
         async with self._try("password-again", counts, known_for_s=0):
             yield
 
-    async def reset_request(self, email: str, address: str) -> None:
-        """Before a mail is sent, or is not: nobody's mailbox is filled by strangers. Raises TooManyAttempts."""
-        account = self._digest(account_name(email))
-        await self._begin(
-            "reset",
-            (
-                Count(f"reset-account:{account}", _RESETS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S),
-                Count(f"reset-address:{address}", _RESETS_OF_ADDRESS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S),
-            ),
-        )
+    async def reset_request(self, address: str) -> None:
+        """By who asks, never by whom for: a count of the account's would let strangers keep its owner from asking.
+
+        That nobody's mailbox is filled is for the worker to see to, which says nothing. Raises TooManyAttempts.
+        """
+        count = Count(f"reset-address:{address}", _RESETS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S)
+        await self._begin("reset", (count,))
 
     def _count(self, key: str, factor: int, longest_delay_s: int) -> Count:
         return Count(key, self._tries * factor, longest_delay_s, _LIVES_S)

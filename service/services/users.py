@@ -1,5 +1,6 @@
 """People: registering, logging in, and who somebody is."""
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -241,10 +242,14 @@ def account_name(email: str) -> str:
 
 
 def normal_email(email: str) -> str:
-    """One address, one spelling: syntax checked, Unicode normalised, case folded. Raises InvalidFields."""
+    """One address, one spelling: syntax checked, Unicode normalised, in small letters. Raises InvalidFields.
+
+    Not case folded, which makes another domain, or box, of one with a ß in it: mails would go to somebody else.
+    """
     try:
         # Special domains (.test, .local) are left to the mail server: an address there does nobody harm.
-        return validate_email(email, check_deliverability=False, globally_deliverable=False).normalized.casefold()
+        checked = validate_email(email, check_deliverability=False, globally_deliverable=False)
+        return unicodedata.normalize("NFC", checked.normalized.lower())
     except EmailNotValidError as error:
         raise InvalidFields(
             fields=(FieldError("/email", "invalid_email", "Send an e-mail address, e.g. asha@example.com"),)

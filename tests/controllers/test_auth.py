@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -53,6 +54,16 @@ class TestRegistering:
         assert (await api.post(REGISTER, json=body)).status_code == 201
         again = await api.post(REGISTER, json=body | {"email": body["email"].upper()})
         assert (again.status_code, again.json()["error"]) == (409, "email_taken")
+
+    @pytest.mark.parametrize(("one", "other"), [("strasse.example", "straße.example"), ("example.com", "example.com")])
+    async def test_an_e_mail_at_another_domain_or_box_is_another_account(
+        self, api: httpx.AsyncClient, one: str, other: str
+    ) -> None:
+        """What is mailed, tokens among it, would go to whoever has the one that is spelt alike."""
+        name = uuid4().hex
+        for email in (f"{name}ss@{one}", f"{name}ß@{other}"):
+            answer = await api.post(REGISTER, json=make_registration() | {"email": email})
+            assert (answer.status_code, answer.json()["user"]["email"]) == (201, email)
 
     async def test_of_many_at_once_with_one_e_mail_one_gets_it(
         self, api: httpx.AsyncClient, databases: Databases

@@ -134,6 +134,35 @@ class TestBodies:
         beside = json.dumps({**_GOOD, "metadata": {str(n): [[]] for n in range(20)}}).encode()
         _assert_problem(await _send(person, beside), 422, "invalid_fields")
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[" + b",".join([b"{}"] * 4097) + b"]",
+            b"[" + b",".join([b"[]"] * 4097) + b"]",
+            b"{" + b",".join(b'"%d":0' % n for n in range(65)) + b"}",
+        ],
+        ids=["objects", "lists", "members"],
+    )
+    async def test_what_has_more_parts_than_anything_of_ours_is_not_looked_at(
+        self, person: Person, body: bytes
+    ) -> None:
+        """Some megabytes of them would keep everybody else waiting for seconds."""
+        _assert_problem(await _send(person, body), 400, "malformed_request")
+
+    async def test_who_sends_nothing_but_mistakes_is_told_of_a_hundred(self, person: Person) -> None:
+        batch: dict[str, Any] = {"mode": "best_effort", "transfers": [{str(n): 0 for n in range(60)}] * 500}
+        response = await person.post("/transfers/batch", **batch)
+        assert len(_assert_problem(response, 422, "invalid_fields")["errors"]) == 100
+
+    async def test_a_large_body_of_nobody_is_refused_unread(self, api: httpx.AsyncClient) -> None:
+        async def unread() -> Any:
+            yield b" "
+            raise AssertionError("somebody wants to read more of it")
+
+        headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+        response = await api.post("/api/v1/transfers/batch", content=unread(), headers=headers)
+        _assert_problem(response, 401, "unauthenticated")
+
     @pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"null"])
     async def test_a_body_that_is_no_object_is_refused(self, person: Person, body: bytes) -> None:
         _assert_problem(await _send(person, body), 422, "invalid_fields")

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from scripts.embedded import free_port
 from scripts.service_stack import HTTP_PROTOCOL
 from service.controllers import http_protocol
+from service.startup import Resources, check_parts
 
 # Patience of the tests, not of the service.
 _SOON_S = 20.0
@@ -93,6 +95,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "LINGER_S", 0.2)
 
 
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Nobody hears whether the service is ready until it is set."""
+    released = asyncio.Event()
+
+    async def check(resources: Resources) -> dict[str, str]:
+        await released.wait()
+        return await check_parts(resources)
+
+    monkeypatch.setattr("service.controllers.health.check_parts", check)
+    return released
+
+
 @pytest.mark.usefixtures("impatient")
 class TestSlowClients:
     async def test_that_say_nothing_are_hung_up_on(self, port: int) -> None:
@@ -142,6 +157,44 @@ class TestSlowClients:
                 await wire.send(b"[")
                 await wire.send(b"]")
                 assert (await wire.answer())[0] == 401
+
+    async def test_that_send_empty_lines_after_an_answer_are_hung_up_on(self, port: int) -> None:
+        async with connected(port) as wire:
+            await wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await wire.answer())[0] == 200
+            await wire.send(b"\r\n")
+            assert await wire.is_closed()
+
+    async def test_that_are_late_with_a_body_after_its_answer_are_hung_up_on(
+        self, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(http_protocol, "LINGER_S", _SOON_S)
+        async with connected(port) as wire:
+            await wire.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+            assert (await wire.answer())[0] == 404
+            await wire.send(b"x")
+            assert await wire.is_closed()
+
+    async def test_that_hang_up_in_the_middle_of_a_callback_are_no_crash(self, port: int) -> None:
+        with capture_logs() as logs:
+            async with connected(port) as wire:
+                await wire.send(b"POST /webhooks/bank-callback HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
+                assert (await wire.answer())[0] == 408
+                assert await wire.is_closed()
+            async with asyncio.timeout(_SOON_S):
+                while not any(line.get("path") == "/webhooks/bank-callback" for line in logs):  # noqa: ASYNC110 a list has no event
+                    await asyncio.sleep(0.01)
+        assert "request.crashed" not in [line["event"] for line in logs]
+
+    async def test_do_not_get_between_an_answer_and_who_waits_for_it(self, port: int, held_up: asyncio.Event) -> None:
+        async with connected(port) as wire:
+            await wire.send(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await wire.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+            # Longer than anybody's patience here.
+            await asyncio.sleep(0.5)
+            held_up.set()
+            assert (await wire.answer())[0] == 200
+            assert (await wire.answer())[0] in (404, 408)
 
     async def test_others_keep_their_connection(self, port: int) -> None:
         async with connected(port) as wire:
@@ -224,3 +277,23 @@ class TestRequestsBehindOneAnother:
             await wire.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + b"nonsense\r\n\r\n")
             assert (await wire.answer())[0] == 200
             assert await wire.is_closed()
+
+    async def test_are_answered_where_one_breaks_off_that_has_begun_behind_them(
+        self, port: int, held_up: asyncio.Event
+    ) -> None:
+        ready, alive = (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"readyz", b"livez"))
+        broken = b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        async with connected(port) as wire:
+            await wire.send(ready + alive + broken)
+            await asyncio.sleep(0.1)
+            held_up.set()
+            assert [(await wire.answer())[0] for _ in range(2)] == [200, 200]
+            assert await wire.is_closed()
+
+    async def test_do_not_count_towards_the_next_ones_head(self, port: int) -> None:
+        body = b"x" * 40_000
+        async with connected(port) as wire:
+            await wire.send(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 40000\r\n\r\n" + body + b"GET /li")
+            assert (await wire.answer())[0] == 404
+            await wire.send(b"vez HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await wire.answer())[0] == 200

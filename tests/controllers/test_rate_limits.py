@@ -164,6 +164,17 @@ class TestWhoIsCounted:
             assert await statuses(client, ME, 1) == [429]
             assert await statuses(other, ME, 8) == [401] * 8
 
+    async def test_who_shows_two_tokens_is_counted_as_whom_the_first_says(
+        self, face: Face, databases: Databases
+    ) -> None:
+        """That is who gets the answer: another token behind it must not find another count."""
+        user = await make_user(databases)
+        path = f"/api/v1/users/{user.id}/balance"
+        sent = [*bearer(user, face.settings).items(), ("Authorization", "Bearer x")]
+        async with face.client() as client:
+            answers = [await client.get(path, headers=sent) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
+
     async def test_an_api_key_counts_by_itself_once_it_has_held(self, face: Face, databases: Databases) -> None:
         service = await make_user(databases, roles=["service"])
         admin = Caller(service.id, ("admin",), 0)

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from service.controllers.auth import LoginView, TokensView
@@ -15,9 +16,12 @@ from service.controllers.sessions import SessionView
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.sessions import RETRY_WINDOW, new_refresh_token, read_refresh_token
+from service.gateways.quick_redis import QuickRedis
 from service.services import refresh_tokens
 from service.services.access_tokens import verify_access_token
+from service.services.login_guard import LoginGuard
 from service.settings import Settings
+from service.startup import Resources
 from tests.factories import PASSWORD, bearer, make_user
 from tests.logins import LOGIN, LOGOUT, LOGOUT_ALL, OUT, REFRESH, REFUSED, SESSIONS, Login, audit_actions
 from tests.refusals import refusal
@@ -125,6 +129,18 @@ class TestRefreshing:
     @pytest.mark.parametrize("body", [{}, {"refresh_token": 7}, {"refresh_token": {"$ne": ""}}, {"token": "x"}, []])
     async def test_refuses_other_shapes(self, api: httpx.AsyncClient, body: Any) -> None:
         assert refusal(await api.post(REFRESH, json=body)) == (422, "invalid_fields")
+
+    async def test_is_kept_from_nobody_by_who_tries_at_the_same_address(
+        self, app: FastAPI, resources: Resources, login: Login, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = resources.settings.model_copy(update={"login_tries": 1})
+        redis = QuickRedis(settings)
+        guarded = resources._replace(login_guard=LoginGuard(redis, settings))
+        monkeypatch.setitem(app.state._state, "resources", guarded)
+        for _ in range(10):
+            assert (await login.refresh(new_refresh_token().text)).status_code == 401
+        await login.refreshed()
+        await redis.close()
 
     async def test_an_access_token_is_no_refresh_token_nor_the_other_way_round(self, login: Login) -> None:
         access = login.headers["Authorization"].removeprefix("Bearer ")

@@ -212,6 +212,44 @@ class TestWithoutRedis:
         finally:
             own_redis.process.send_signal(signal.SIGCONT)
 
+    async def test_one_that_takes_nothing_is_not_back(
+        self, own_limits: RateLimits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Full, or a replica by now: it answers a ping, and each second would be told of twice."""
+        monkeypatch.setattr(quick_redis, "_PROBE_S", 0.05)
+        claims = [claim(per_minute(20), someone())]
+        client = own_limits._redis._client
+        await client.config_set("maxmemory", 1)
+        with capture_logs() as logs:
+            for _ in range(10):
+                assert (await own_limits.take(claims)).is_granted
+                await asyncio.sleep(0.05)
+            assert [line["event"] for line in logs] == ["redis.lost"]
+            await client.config_set("maxmemory", 0)
+            await until_back(own_limits)
+        assert [line["event"] for line in logs] == ["redis.lost", "redis.back"]
+
+    async def test_a_connection_that_fails_as_uvloop_says_it_is_one_that_failed(
+        self, own_limits: RateLimits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(quick_redis, "_PROBE_S", 0.05)
+        left = 3
+        really = QuickRedis._in_time
+
+        async def in_time(redis: QuickRedis, call: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left >= 0:
+                call.close()
+                raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+            return await really(redis, call)
+
+        monkeypatch.setattr(QuickRedis, "_in_time", in_time)
+        claims = [claim(per_minute(20), someone())]
+        assert (await own_limits.take(claims)).is_granted
+        await until_back(own_limits)
+        assert (await own_limits.take(claims)).left == 19
+
     async def test_a_redis_that_lost_its_scripts_gets_them_again(self, own_limits: RateLimits) -> None:
         claims = [claim(per_minute(20), someone())]
         await own_limits.take(claims)
