@@ -34,7 +34,10 @@ _JWT = jwt.PyJWT(_OPTIONS)
 
 
 class AccessToken(NamedTuple):
-    """Who asks, as the token says; whether it has ended since, ended_tokens.py knows, and where money moves the ledger."""
+    """Who asks, as the token says.
+
+    Whether it has ended since, ended_tokens.py knows, and where money moves the ledger.
+    """
 
     user_id: str
     roles: tuple[str, ...]

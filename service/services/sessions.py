@@ -31,7 +31,10 @@ async def end_session(client: Client, token: AccessToken, session_id: str, reque
 
 
 async def log_out(client: Client, token: AccessToken, request_id: str | None) -> None:
-    """Ends the token's own session. That it is over already is no matter; its access tokens end with it (ended_tokens.py)."""
+    """Ends the token's own session, and its access tokens with it (ended_tokens.py).
+
+    That it is over already is no matter.
+    """
     await _revoke(client, token.user_id, token.session_id, Ending.LOGGED_OUT, request_id)
 
 
