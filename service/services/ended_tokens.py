@@ -58,7 +58,9 @@ class EndedTokens:
         now = utc_now()
         since = now - self._lifetime if self._looked_at is None else self._looked_at - _LAG
         self._sessions |= await session_repository.find_revoked(since)
-        self._users |= await user_repository.find_ended(since)
+        for user_id, found in (await user_repository.find_ended(since)).items():
+            # Of two looks at once the earlier one may end later.
+            self._users[user_id] = max(found, self._users.get(user_id, found))
         self._looked_at = now
         self._forget(now - self._lifetime - _LAG)
 
@@ -79,3 +81,6 @@ class EndedTokens:
             await self.look()
         except PyMongoError as error:
             log.warning("ended_tokens.not_known", error=repr(error))
+        except Exception:
+            # A defect, which must not end the looking.
+            log.exception("ended_tokens.failed")
