@@ -104,7 +104,10 @@ async def _raise_token_version(
 async def find_ended(since: datetime) -> dict[str, tuple[int, datetime]]:
     """By user: the version that their tokens need, raised at `since` or later, and when; oldest first."""
     found = User.get_pymongo_collection().find(
-        {"tokens_ended_at": {"$gte": since}}, {"token_version": 1, "tokens_ended_at": 1}, sort=[("tokens_ended_at", 1)]
+        {"tokens_ended_at": {"$gte": since}},
+        {"token_version": 1, "tokens_ended_at": 1},
+        sort=[("tokens_ended_at", 1)],
+        batch_size=_ONE_BATCH,
     )
     return {row["_id"]: (row["token_version"], row["tokens_ended_at"]) for row in await found.to_list()}
 
