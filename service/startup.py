@@ -89,6 +89,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             duration_ms=round(committed.duration_s * 1000, 2),
         )
 
+    redis = QuickRedis(settings)
+    rate_limits = RateLimits(redis)
     ledger = Ledger(
         databases.client,
         policy=policy_of(settings),
@@ -96,6 +98,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         queue_limit=settings.ledger_queue_limit,
         patience_s=settings.ledger_patience_s,
         on_committed=on_committed,
+        let_in=rate_limits.until_answered,
     )
     ledger.start()
     if settings.env is Environment.PRODUCTION:
@@ -108,7 +111,6 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         log.critical("mailbox.is_a_file")
     audit_trail = AuditTrail()
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
-    redis = QuickRedis(settings)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
     try:
@@ -125,7 +127,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             key_uses=key_uses,
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
-            rate_limits=RateLimits(redis),
+            rate_limits=rate_limits,
         )
     finally:
         await ended_tokens.close()

@@ -8,7 +8,7 @@ Database Systems", 1984), applied one floor up, where it also spares the write c
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar
 
@@ -71,13 +71,16 @@ class Ledger:
         queue_limit: int,
         patience_s: float,
         on_committed: Callable[[Committed], None],
+        let_in: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`let_in` waits, for a moment at most, for those who are on their way: their commands join the next batch."""
         self._client = client
         self.policy = policy
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._patience_s = patience_s
         self._on_committed = on_committed
+        self._let_in = let_in
         self._waiting: deque[Pending] = deque()
         self._waiting_weight = 0
         self._claims_in_flight: frozenset[str] = frozenset()
@@ -160,8 +163,10 @@ class Ledger:
                 self._claims_in_flight = frozenset()
             # No delay, only manners: clients who were just answered get to hand in their next command, so that
             # batches are of one size instead of a large and a small one in turn.
-            for _ in range(_TURNS_BETWEEN_BATCHES):
-                await asyncio.sleep(0)
+            await _stand_back()
+            if self._let_in is not None:
+                await self._let_in()
+                await _stand_back()
 
     def _take_batch(self) -> list[Pending]:
         """The next ones in the order in which they came; who has waited out their patience is not kept longer."""
@@ -292,3 +297,8 @@ def _answer_all(batch: Sequence[Pending], error: WalletServiceError) -> None:
 
 def _name(pending: Pending) -> str:
     return type(pending.command).__name__
+
+
+async def _stand_back() -> None:
+    for _ in range(_TURNS_BETWEEN_BATCHES):
+        await asyncio.sleep(0)

@@ -15,7 +15,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from structlog.testing import capture_logs
 
 from scripts.embedded import RedisServer, free_port, start_redis
-from service.gateways import quick_redis
+from service.gateways import quick_redis, rate_limits
 from service.gateways.quick_redis import QuickRedis, RedisAwayError
 from service.gateways.rate_limits import Claim, RateLimits, Window, claim
 from tests.servers import Servers, make_settings
@@ -115,6 +115,22 @@ class TestCounting:
         answers = await asyncio.gather(*takes, return_exceptions=True)
         assert [isinstance(one, BaseException) for one in answers] == [number == 3 for number in range(10)]
         assert (await limits.take(claims)).is_granted
+
+    async def test_who_waits_for_those_being_asked_about_has_them_with_it(
+        self, limits: RateLimits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rate_limits, "_MOMENT_S", 10.0)
+        takes = [asyncio.ensure_future(limits.take([claim(per_minute(7), someone())])) for _ in range(3)]
+        await asyncio.sleep(0)
+        await limits.until_answered()
+        await asyncio.sleep(0)
+        assert all(one.done() for one in takes)
+
+    async def test_nobody_waits_longer_than_a_moment(self, limits: RateLimits) -> None:
+        limits._asking = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.wait_for(limits.until_answered(), 10)
+        assert not limits._asking.done()
+        limits._asking.cancel()
 
 
 class TestAgainstTheLibrary:

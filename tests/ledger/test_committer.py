@@ -52,6 +52,27 @@ class TestSharing:
         row = await _wallet(databases, wallet.id)
         assert (row["available"], row["held"], row["seq"]) == (0, 100, 101)
 
+    async def test_who_is_let_in_between_two_batches_shares_the_next_one(self, databases: Databases) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        late: list[asyncio.Task[Any]] = []
+
+        async def let_in() -> None:
+            if not late:
+                late.append(asyncio.create_task(patient.ledger.execute(withdrawal_of(wallet, 3))))
+                await asyncio.sleep(0.01)
+
+        patient = Committer(databases.client, let_in=let_in)
+        patient.ledger.start()
+        first = asyncio.create_task(patient.ledger.execute(withdrawal_of(wallet, 1)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(patient.ledger.execute(withdrawal_of(wallet, 2)))
+        await asyncio.gather(first, second)
+        await asyncio.gather(*late)
+        await patient.ledger.close()
+        assert [one.commands for one in patient.committed] == [1, 2]
+        assert (await _wallet(databases, wallet.id))["available"] == 94
+
     async def test_a_batch_is_never_larger_than_its_limit(self, databases: Databases) -> None:
         committer = Committer(databases.client, batch_limit=10)
         wallet = await make_funded_wallet(databases, 100)
