@@ -167,7 +167,7 @@ clean: ## Remove .venv, Newman and the tools' caches; the stack's data stay
 # A quick second start: nothing is done until the lock changes.
 $(STAMP): requirements.lock $(BIN)/uv
 	@echo "Installing into $(VENV)"
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
 # uv itself comes at its locked version and hash, by the pip that every Python has; where Debian left pip out of venv,
