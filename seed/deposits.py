@@ -16,9 +16,9 @@ from service.gateways.simulated_bank import Behaviour, journal_row, report_of
 from service.ledger.committer import Ledger
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
+from service.services.bank_reports import apply_report
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
-from service.services.settlement import apply_report
 from service.settings import Settings
 
 # The simulated bank never declines an account that ends like this.

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.crash_points import CrashPoint
+
 _DEVELOPMENT_JWT_SECRET = "development-only-jwt-secret-change-me-0123456789"  # noqa: S105 production refuses it
 _DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1iYW5rLXNlY3JldC0wMTI="  # noqa: S105 production refuses it
 _DEVELOPMENT_ENCRYPTION_KEY = "ZGV2ZWxvcG1lbnQtb25seS1lbmNyeXB0aW9uLWtleSE="
@@ -97,6 +99,8 @@ class Settings(BaseSettings):
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
     log_json: bool | None = None
+    # For tests: where to die as if the power had gone (crash_points.py).
+    crash_at: CrashPoint | None = None
 
     # --- Keys; each is another secret (README, Secrets and encryption)
     jwt_secret: SecretStr = SecretStr(_DEVELOPMENT_JWT_SECRET)
@@ -294,6 +298,8 @@ class Settings(BaseSettings):
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.env is Environment.PRODUCTION:
             _refuse_weak_secrets(self._secrets())
+            if self.crash_at is not None:
+                raise ValueError("WALLET_CRASH_AT is for tests: production must not die on demand")
         if any(len(secret.encode()) < 32 for secret in self.jwt_secrets):  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET and _PREVIOUS need at least 32 bytes (RFC 7518, section 3.2)")
         return self

@@ -10,6 +10,7 @@ import structlog
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
 from service.domain.limits import Limits
@@ -72,6 +73,7 @@ def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    arm(settings.crash_at)
     # First, because nothing is open yet where it is refused.
     rates = TableRates(settings.fx_rates, as_of=utc_now())
     databases = connect(settings.mongo_url.get_secret_value(), settings)

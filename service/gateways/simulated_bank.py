@@ -7,7 +7,7 @@ rates in the settings.
 
 import asyncio
 import random
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,15 @@ from bson.int64 import Int64
 from uuid_utils import uuid4
 
 from service.domain.clock import utc_now
-from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
+from service.gateways.bank import (
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankState,
+    OrderKind,
+    StatementLine,
+)
 from service.gateways.job_queue import Job, JobQueue
 from service.repositories import bank_orders as journal
 from service.settings import Settings
@@ -69,6 +77,20 @@ class SimulatedBank:
     async def find(self, reference: str) -> BankReport | None:
         row = await journal.find(reference)
         return None if row is None else report_of(row)
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        return [
+            StatementLine(
+                reference=row["_id"],
+                kind=OrderKind(row["kind"]),
+                is_return=False,
+                amount=int(payment["amount"]),
+                currency=row["currency"],
+                bank_reference=payment["bank_reference"],
+                booked_at=payment["at"],
+            )
+            for row, payment in await journal.find_payments(day)
+        ]
 
     @property
     def _timeout_s(self) -> float:

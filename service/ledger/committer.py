@@ -17,6 +17,7 @@ import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError
 
+from service.crash_points import CrashPoint, reach
 from service.database import Client
 from service.domain.policy import Policy
 from service.domain.records import Record
@@ -221,7 +222,9 @@ class Ledger:
                 if session.in_transaction:
                     await session.abort_transaction()
                 raise
+            reach(CrashPoint.LEDGER_WRITTEN)
             await self._commit_for_certain(session, deadline_s)
+        reach(CrashPoint.LEDGER_COMMITTED)
         refused = 0
         for pending, outcome in zip(batch, prepared.decided, strict=True):
             refused += outcome.refused

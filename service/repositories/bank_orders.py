@@ -1,7 +1,7 @@
 """Queries on the simulated bank's journal."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -72,3 +72,12 @@ async def report_later(reference: str, now: datetime, delay_s: float) -> None:
     await BankOrder.get_pymongo_collection().update_one(
         {"_id": reference}, {"$set": {"due_at": now + timedelta(seconds=delay_s)}}
     )
+
+
+async def find_payments(day: date) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each payment of that day (UTC) beside its order, oldest first."""
+    start = datetime.combine(day, time(), UTC)
+    of_the_day = {"$gte": start, "$lt": start + timedelta(days=1)}
+    rows = await BankOrder.get_pymongo_collection().find({"payments": {"$elemMatch": {"at": of_the_day}}}).to_list()
+    paid = [(row, payment) for row in rows for payment in row["payments"] if payment["at"].date() == day]
+    return sorted(paid, key=lambda pair: pair[1]["at"])

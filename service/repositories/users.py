@@ -9,6 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from service.documents import User
 from service.domain.identifiers import Prefix, first_id_at
 from service.domain.permissions import Role
+from service.repositories.sessions import ENDED_TOKENS_LOOK
 
 # Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.
 _ONE_BATCH = 4096
@@ -108,6 +109,7 @@ async def find_ended(since: datetime) -> dict[str, tuple[int, datetime]]:
         {"token_version": 1, "tokens_ended_at": 1},
         sort=[("tokens_ended_at", 1)],
         batch_size=_ONE_BATCH,
+        comment=ENDED_TOKENS_LOOK,
     )
     return {row["_id"]: (row["token_version"], row["tokens_ended_at"]) for row in await found.to_list()}
 

@@ -8,6 +8,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.operations import Operation
@@ -17,7 +18,7 @@ from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.settlement import apply_report
+from service.services.bank_reports import apply_report
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings
 async def receive_callback(callback_id: str, payload: CallbackPayload, request_id: str | None, jobs: JobQueue) -> None:
     """Keeps the callback; a second one with the same id changes nothing."""
     is_new = await inbox.insert_once(callback_id, payload.model_dump(), request_id, utc_now())
+    reach(CrashPoint.CALLBACK_KEPT)
     jobs.wake(Job.APPLY_CALLBACKS)
     log.info("bank.callback_received", callback_id=callback_id, reference=payload.reference, is_new=is_new)
 
@@ -73,6 +75,7 @@ async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
 
 async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
+    reach(CrashPoint.CALLBACK_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
     if row["attempts"] > _ATTEMPT_LIMIT:
         # Nothing is lost by it: the operation's own row goes on asking the bank.
@@ -85,6 +88,7 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
         delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
         await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
         raise
+    reach(CrashPoint.CALLBACK_APPLIED)
     await inbox.mark_applied(row["_id"], result, utc_now())
 
 

@@ -5,6 +5,7 @@ from typing import assert_never
 
 import structlog
 
+from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
@@ -24,6 +25,7 @@ async def claim_rows(limit: int, settings: Settings) -> list[OutboxRow]:
 
 async def pursue_row(row: OutboxRow, desk: Desk) -> None:
     """Until its row is deleted in the transaction that ends the matter, it falls due again and again."""
+    reach(CrashPoint.OUTBOX_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row.request_id)
     match row.topic:
         case OutboxTopic.BANK_ORDER:

@@ -1,16 +1,16 @@
-"""The way of an order to the bank and back: submit, ask, settle, give back, or leave it to a person."""
+"""The way of an order to the bank: submit, ask, come back later, or leave it to a person."""
 
 import asyncio
 import random
 from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, assert_never
+from typing import NamedTuple, TypeVar
 
 import structlog
 
+from service.crash_points import CrashPoint, reach
 from service.database import Client
 from service.domain.clock import utc_now
-from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxRow
 from service.domain.sealed import SealedField, Unreadable
@@ -18,9 +18,10 @@ from service.errors import IllegalTransition
 from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing, Fail, FlagForReview, Settle
+from service.ledger.orders import BeginProcessing, FlagForReview
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.services.bank_reports import about, apply_report, fail
 from service.services.sealing import open_sealed
 from service.settings import Settings
 
@@ -77,7 +78,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
         if operation.status is OperationStatus.PENDING and await _from_bank(desk.bank.find(operation.id), desk) is None:
-            await _fail(operation, rejected.code, rejected.message, None, desk.ledger)
+            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
         else:
             # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
             # same. To give money back on this word could be to give it twice.
@@ -98,7 +99,8 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         if known is not None:
             return known
     account = _open_account(operation, desk.settings)
-    await desk.ledger.change(BeginProcessing(**_about(operation)), Operation)
+    await desk.ledger.change(BeginProcessing(**about(operation)), Operation)
+    reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
         reference=operation.id,
@@ -107,7 +109,9 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         currency=operation.currency,
         account=account,
     )
-    return await _from_bank(desk.bank.submit(order), desk)
+    answer = await _from_bank(desk.bank.submit(order), desk)
+    reach(CrashPoint.SUBMIT_ANSWERED)
+    return answer
 
 
 def _open_account(operation: Operation, settings: Settings) -> str:
@@ -148,7 +152,7 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
 
 async def _leave_to_a_person(operation: Operation, code: str, message: str, ledger: Ledger) -> None:
     try:
-        await ledger.change(FlagForReview(**_about(operation), failure_code=code, failure_message=message), Operation)
+        await ledger.change(FlagForReview(**about(operation), failure_code=code, failure_message=message), Operation)
     except IllegalTransition:
         log.info("bank.order_overtaken", operation_id=operation.id)
     else:
@@ -159,63 +163,3 @@ def _retry_delay_s(visits: int) -> float:
     """Full jitter above a floor (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
     ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(visits, _DOUBLINGS))
     return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret
-
-
-async def apply_report(operation: Operation, report: BankReport, ledger: Ledger) -> str:
-    """Ends the operation as the bank says; once it has ended, nothing the bank says changes it again.
-
-    Returns what became of the report: the operation's status, or `contradiction`.
-    """
-    try:
-        match report.state:
-            case BankState.SUCCESS:
-                ended = await ledger.change(
-                    Settle(
-                        **_about(operation),
-                        entry_id=new_id(Prefix.ENTRY),
-                        amount=report.amount,
-                        currency=report.currency,
-                        bank_reference=report.bank_reference,
-                    ),
-                    Operation,
-                )
-                log.info("operation.settled", operation_id=operation.id, status=ended.status)
-                return ended.status
-            case BankState.FAILED:
-                code = report.failure_code or "declined"
-                message = report.failure_message or "The bank declined the order"
-                return await _fail(operation, code, message, report, ledger)
-            case BankState.ACCEPTED:
-                return operation.status
-            case _:
-                assert_never(report.state)
-    except IllegalTransition:
-        log.error("bank.contradiction", operation_id=operation.id, report=report.state)  # noqa: TRY400 no defect to trace
-        return "contradiction"
-
-
-async def _fail(operation: Operation, code: str, message: str, report: BankReport | None, ledger: Ledger) -> str:
-    ended = await ledger.change(
-        Fail(
-            **_about(operation),
-            entry_id=new_id(Prefix.ENTRY),
-            amount=None if report is None else report.amount,
-            currency=None if report is None else report.currency,
-            bank_reference=None if report is None else report.bank_reference,
-            failure_code=code,
-            failure_message=message,
-        ),
-        Operation,
-    )
-    log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=ended.failure_code)
-    return ended.status
-
-
-def _about(operation: Operation) -> dict[str, Any]:
-    return {
-        "now": utc_now(),
-        "transaction_id": new_id(Prefix.TRANSACTION),
-        "request_id": operation.request_id,
-        "operation_id": operation.id,
-        "wallet_id": operation.wallet_id,
-    }

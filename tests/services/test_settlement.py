@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -15,12 +15,13 @@ from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
-from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState
+from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, StatementLine
 from service.gateways.mailbox import FileMailbox
 from service.ledger.committer import Ledger
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
-from service.services.settlement import Desk, apply_report, pursue_order
+from service.services.bank_reports import apply_report
+from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import change, current, failure_of, make_funded_wallet, settlement_of, withdrawal_of
@@ -46,6 +47,9 @@ class ScriptedBank:
     async def find(self, reference: str) -> BankReport | None:
         self.asked.append(reference)
         return _say(self._answers.pop(0))
+
+    async def statement(self, day: date) -> list[StatementLine]:
+        raise AssertionError(f"nobody asks for the statement of {day}")
 
 
 def _say(word: Word) -> BankReport | None:
