@@ -54,7 +54,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
-    operation = await record_repository.find(row.subject_id, Operation)
+    operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
