@@ -14,7 +14,8 @@ from workers.drain import Drain
 
 def orders_drain(resources: Resources) -> Drain[OutboxRow]:
     """What goes to the bank."""
-    return _drain(resources, BANK_TOPICS, resources.settings.worker_concurrency)
+    most = resources.settings.worker_concurrency
+    return _drain(resources, BANK_TOPICS, lambda: resources.breaker.places(most))
 
 
 def outbox_drain(resources: Resources) -> Drain[OutboxRow]:

@@ -17,7 +17,9 @@ async def claim_due(
     among: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Takes up to `limit` rows with `due_at` ≤ now, the longest due first; `among` narrows them further."""
-    return await take(collection, await see_due(collection, now=now, limit=limit, among=among), now=now, lease_s=lease_s)
+    return await take(
+        collection, await see_due(collection, now=now, limit=limit, among=among), now=now, lease_s=lease_s
+    )
 
 
 async def see_due(

@@ -18,7 +18,6 @@ from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 
-
 # Two queues, each with hands of its own: a bank that hangs keeps no code from being sent, and no number of rewards
 # stands before an order.
 BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
