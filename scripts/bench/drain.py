@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -136,11 +136,12 @@ class DrainBench:
             go_on()
             drained, oldest_s = asyncio.run(self._watch())
             seconds = time.perf_counter() - started
-            used = [after - earlier for after, earlier in zip(self._cpu_s(), before, strict=True)]
-        return DrainRun(accepted, drained, seconds, oldest_s, *used, breaches=asyncio.run(self._check()))
+            worker_s, api_s, mongod_s = (after - earlier for after, earlier in zip(self._cpu_s(), before, strict=True))
+        breaches = asyncio.run(self._check())
+        return DrainRun(accepted, drained, seconds, oldest_s, worker_s, api_s, mongod_s, breaches)
 
     @contextmanager
-    def _waiting_worker(self) -> Any:  # noqa: ANN401 a context manager's own
+    def _waiting_worker(self) -> Iterator[Callable[[], None]]:
         """It has started and stands still until it is told to go on."""
         self._stack.log_path(WORKER).unlink(missing_ok=True)
         self._stack.start_worker()

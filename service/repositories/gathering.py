@@ -43,7 +43,9 @@ class Gathered(Generic[Item, Answer]):
             try:
                 answers = await self._do([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001 it is theirs who asked
-                _answer_each(batch, lambda future, error=error: future.set_exception(error))
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
                 continue
             except BaseException:
                 # The loop is being closed: nobody is left waiting behind it.
@@ -54,11 +56,3 @@ class Gathered(Generic[Item, Answer]):
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
-
-
-def _answer_each(
-    batch: Sequence[tuple[Item, asyncio.Future[Answer]]], answer: Callable[[asyncio.Future[Answer]], None]
-) -> None:
-    for _, future in batch:
-        if not future.done():
-            answer(future)
