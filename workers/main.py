@@ -25,7 +25,13 @@ from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
 
+# Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
+# the settings below.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 Task = Callable[[dict[str, Any]], Awaitable[None]]
+
+_DRAINS = ("callbacks", "orders", "outbox", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -34,11 +40,6 @@ _SHUTDOWN_S = 15
 # Up to a second apart, so about ten minutes: a Redis that restarts or moves must not end the workers.
 _REDIS_RETRIES = 600
 _CONNECTIONS_LIMIT = 32
-_DRAINS = ("callbacks", "orders", "outbox", "bank")
-
-# Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
-# the settings below.
-asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 async def _on_startup(context: dict[str, Any]) -> None:
