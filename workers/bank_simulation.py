@@ -37,7 +37,7 @@ class BankWork:
 
     def __init__(self, settings: Settings) -> None:
         self.conditions = BankConditions(settings)
-        self._lines = CallbackLines(settings.bank_callback_url)
+        self.lines = CallbackLines(settings.bank_callback_url)
         self._webhook = Webhook(settings.bank_webhook_secret.get_secret_value())
 
     async def claim(self, limit: int) -> list[list[Order]]:
@@ -53,7 +53,7 @@ class BankWork:
         await _move_money(progress, now)
         reach(CrashPoint.BANK_EXECUTED)
         series = [[self.signed(report) for report in progress[order["_id"]].reports] for order in orders]
-        troubles = await self._lines.post_all(series)
+        troubles = await self.lines.post_all(series)
         reach(CrashPoint.BANK_REPORTED)
         left = [
             _left_of(order, progress[order["_id"]], told, now) for order, told in zip(orders, troubles, strict=True)
@@ -73,7 +73,7 @@ class BankWork:
         return Post(headers, body)
 
     def close(self) -> None:
-        self._lines.close()
+        self.lines.close()
 
 
 def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:

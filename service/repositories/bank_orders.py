@@ -66,6 +66,16 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, 
     return await claim_due(BankOrder.get_pymongo_collection(), now=now, lease_s=lease_s, limit=limit)
 
 
+async def count(now: datetime) -> dict[str, int]:
+    """How many orders there are, how many of them are not executed yet, and for how many something is due."""
+    collection = BankOrder.get_pymongo_collection()
+    return {
+        "orders": await collection.estimated_document_count(),
+        "accepted": await collection.count_documents({"state": "accepted"}),
+        "due": await collection.count_documents({"due_at": {"$lte": now}}),
+    }
+
+
 async def execute_many(references: Sequence[str], now: datetime) -> None:
     """Ends accepted orders, each in one step with its payment; those that have ended stay as they are."""
     payment = {"at": now, "amount": "$amount", "bank_reference": "$bank_reference"}
