@@ -31,6 +31,8 @@ class CrashPoint(StrEnum):
     SETTLE_COMMITTED = "settle.committed"
     REFUND_REPORTED = "refund.reported"
     REFUND_COMMITTED = "refund.committed"
+    RETURN_REPORTED = "return.reported"
+    RETURN_COMMITTED = "return.committed"
     # Its callbacks.
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"

@@ -185,6 +185,8 @@ class Settings(BaseSettings):
     # --- The bank
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
+    # While the bank changes to another secret: the other one, by which its callbacks are believed too.
+    bank_webhook_secret_previous: SecretStr | None = None
     bank_delay_min_s: float = Field(2.0, ge=0)
     bank_delay_max_s: float = Field(10.0, ge=0)
     bank_success_rate: float = Field(0.9, ge=0, le=1)
@@ -258,10 +260,16 @@ class Settings(BaseSettings):
         return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
 
     @property
+    def bank_webhook_secrets(self) -> tuple[str, ...]:
+        """Any of them may have signed a callback."""
+        secrets = (self.bank_webhook_secret, self.bank_webhook_secret_previous)
+        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+
+    @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("jwt_secret_previous", "encryption_key_previous", mode="before")
+    @field_validator("jwt_secret_previous", "encryption_key_previous", "bank_webhook_secret_previous", mode="before")
     @classmethod
     def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
         # Compose hands on what is not set as empty text.

@@ -11,10 +11,12 @@ from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
+from service.documents.incidents import IncidentDocument
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
@@ -40,10 +42,12 @@ __all__ = [
     "Deposit",
     "HoldDocument",
     "IdempotencyKey",
+    "IncidentDocument",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
     "RedemptionDocument",
+    "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
@@ -84,5 +88,7 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    ReturnDocument,
+    IncidentDocument,
 ]
 BANK_DOCUMENTS = [BankOrder, BankConditions]

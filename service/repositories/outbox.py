@@ -27,6 +27,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        last_outcome=document.get("last_outcome"),
     )
 
 
@@ -45,10 +46,10 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[OutboxRow]
     return [_from_row(document) for document in taken]
 
 
-async def postpone(row_id: str, due_at: datetime) -> None:
-    """Counts the visit. A row that has gone meanwhile stays gone."""
+async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+    """Counts the visit, and keeps what it came to. A row that has gone meanwhile stays gone."""
     await OutboxDocument.get_pymongo_collection().update_one(
-        {"_id": row_id}, {"$set": {"due_at": due_at}, "$inc": {"visits": 1}}
+        {"_id": row_id}, {"$set": {"due_at": due_at, "last_outcome": outcome}, "$inc": {"visits": 1}}
     )
 
 
