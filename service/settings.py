@@ -192,6 +192,17 @@ class Settings(BaseSettings):
     bank_success_rate: float = Field(0.9, ge=0, le=1)
     bank_timeout_rate: float = Field(0.02, ge=0, le=1)
     bank_error_rate: float = Field(0.02, ge=0, le=1)
+    # Of the nastier behaviours (CREDENTIALS.md), by name. None by default: most leave something for a person to do.
+    bank_rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    # By how much a callback is late, or one that contradicts the first comes after it.
+    bank_late_s: float = Field(20.0, ge=0)
+    # What comes back does so after days.
+    bank_return_after_s: float = Field(3 * 24 * 3600, ge=0)
+    # A bank that is down by schedule: for so long, so often. 0 is never.
+    bank_outage_every_s: float = Field(0.0, ge=0)
+    bank_outage_length_s: float = Field(0.0, ge=0)
+    # Answers nothing at all then, instead of 503 at once.
+    bank_outage_hangs: bool = False
     bank_timeout_s: float = Field(5.0, gt=0)
     # An operation whose bank is silent is asked about after this long, then ever more rarely.
     bank_recheck_s: float = Field(15.0, gt=0, le=600)

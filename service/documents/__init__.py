@@ -5,6 +5,7 @@ from service.documents.adjustments import AdjustmentDocument
 from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
+from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
@@ -33,6 +34,7 @@ __all__ = [
     "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
+    "BankConditions",
     "BankOrder",
     "CheckpointDocument",
     "CheckpointTile",
@@ -89,4 +91,4 @@ WALLET_DOCUMENTS = [
     ReturnDocument,
     IncidentDocument,
 ]
-BANK_DOCUMENTS = [BankOrder]
+BANK_DOCUMENTS = [BankOrder, BankConditions]
