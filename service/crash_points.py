@@ -23,11 +23,16 @@ class CrashPoint(StrEnum):
     OUTBOX_CLAIMED = "outbox.claimed"
     SUBMIT_BEGUN = "submit.begun"
     SUBMIT_ANSWERED = "submit.answered"
+    # At the simulated bank, whose worker is ours.
+    BANK_EXECUTED = "bank.executed"
+    BANK_REPORTED = "bank.reported"
     # What the bank says, however we hear of it.
     SETTLE_REPORTED = "settle.reported"
     SETTLE_COMMITTED = "settle.committed"
     REFUND_REPORTED = "refund.reported"
     REFUND_COMMITTED = "refund.committed"
+    RETURN_REPORTED = "return.reported"
+    RETURN_COMMITTED = "return.committed"
     # Its callbacks.
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"

@@ -185,11 +185,24 @@ class Settings(BaseSettings):
     # --- The bank
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"
     bank_webhook_secret: SecretStr = SecretStr(_DEVELOPMENT_WEBHOOK_SECRET)
+    # While the bank changes to another secret: the other one, by which its callbacks are believed too.
+    bank_webhook_secret_previous: SecretStr | None = None
     bank_delay_min_s: float = Field(2.0, ge=0)
     bank_delay_max_s: float = Field(10.0, ge=0)
     bank_success_rate: float = Field(0.9, ge=0, le=1)
     bank_timeout_rate: float = Field(0.02, ge=0, le=1)
     bank_error_rate: float = Field(0.02, ge=0, le=1)
+    # Of the nastier behaviours (CREDENTIALS.md), by name. None by default: most leave something for a person to do.
+    bank_rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    # By how much a callback is late, or one that contradicts the first comes after it.
+    bank_late_s: float = Field(20.0, ge=0)
+    # What comes back does so after days.
+    bank_return_after_s: float = Field(3 * 24 * 3600, ge=0)
+    # A bank that is down by schedule: for so long, so often. 0 is never.
+    bank_outage_every_s: float = Field(0.0, ge=0)
+    bank_outage_length_s: float = Field(0.0, ge=0)
+    # Answers nothing at all then, instead of 503 at once.
+    bank_outage_hangs: bool = False
     bank_timeout_s: float = Field(5.0, gt=0)
     # An operation whose bank is silent is asked about after this long, then ever more rarely.
     bank_recheck_s: float = Field(15.0, gt=0, le=600)
@@ -252,10 +265,16 @@ class Settings(BaseSettings):
         return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
 
     @property
+    def bank_webhook_secrets(self) -> tuple[str, ...]:
+        """Any of them may have signed a callback."""
+        secrets = (self.bank_webhook_secret, self.bank_webhook_secret_previous)
+        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+
+    @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("jwt_secret_previous", "encryption_key_previous", mode="before")
+    @field_validator("jwt_secret_previous", "encryption_key_previous", "bank_webhook_secret_previous", mode="before")
     @classmethod
     def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
         # Compose hands on what is not set as empty text.

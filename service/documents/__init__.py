@@ -5,15 +5,18 @@ from service.documents.adjustments import AdjustmentDocument
 from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
+from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
+from service.documents.incidents import IncidentDocument
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
@@ -31,6 +34,7 @@ __all__ = [
     "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
+    "BankConditions",
     "BankOrder",
     "CheckpointDocument",
     "CheckpointTile",
@@ -38,10 +42,12 @@ __all__ = [
     "Deposit",
     "HoldDocument",
     "IdempotencyKey",
+    "IncidentDocument",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
     "RedemptionDocument",
+    "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
@@ -82,5 +88,7 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    ReturnDocument,
+    IncidentDocument,
 ]
-BANK_DOCUMENTS = [BankOrder]
+BANK_DOCUMENTS = [BankOrder, BankConditions]

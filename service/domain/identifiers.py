@@ -22,6 +22,8 @@ class Prefix(StrEnum):
     ADJUSTMENT = "adj"
     HOLD = "hld"
     REVERSAL = "rev"
+    RETURN = "rtn"
+    INCIDENT = "inc"
     QUOTE = "quo"
     CONVERSION = "cnv"
     REWARD = "rwd"
