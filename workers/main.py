@@ -20,6 +20,7 @@ from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.outliving_redis import outlive_redis
 from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 # Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
 # the settings below.
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+outlive_redis()
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
