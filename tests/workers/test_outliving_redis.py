@@ -13,6 +13,8 @@ from service.gateways.job_queue import deserialize_job, redis_settings, serializ
 from service.settings import Settings
 from workers.outliving_redis import start_jobs
 
+_QUEUE = "arq:test-outliving"
+
 
 async def _noted(context: dict[str, Any]) -> None:
     context["ran"].append(context["job_id"])
@@ -22,11 +24,14 @@ async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Worker, "start_jobs", start_jobs)
+    pool = await create_pool(
+        redis_settings(settings, retries=1), job_serializer=serialize_job, job_deserializer=deserialize_job
+    )
     ran: list[str] = []
     worker = Worker(
         [func(cast(WorkerCoroutine, _noted), name="noted", keep_result=0)],
-        redis_settings=redis_settings(settings, retries=1),
-        queue_name="arq:test-outliving",
+        redis_pool=pool,
+        queue_name=_QUEUE,
         job_serializer=serialize_job,
         job_deserializer=deserialize_job,
         burst=True,
@@ -43,12 +48,10 @@ async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
             raise WatchError("A ConnectionError occurred on while watching one or more keys")
         return zscore(pipeline, *arguments)
 
-    pool = await create_pool(redis_settings(settings, retries=1), job_serializer=serialize_job)
+    await pool.enqueue_job("noted", _queue_name=_QUEUE, _job_id="one")
+    monkeypatch.setattr(Pipeline, "zscore", lose_the_first)
     try:
-        await pool.enqueue_job("noted", _queue_name="arq:test-outliving", _job_id="one")
-        monkeypatch.setattr(Pipeline, "zscore", lose_the_first)
         await worker.main()
-        assert (ran, lost) == (["one"], [])
     finally:
-        await worker.close()
         await pool.aclose()
+    assert (ran, lost) == (["one"], [])
