@@ -18,6 +18,7 @@ from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.quick_redis import QuickRedis
@@ -53,6 +54,7 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -83,6 +85,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -115,6 +119,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    event_channel = EventChannel(settings)
     try:
         yield Resources(
             settings=settings,
@@ -130,6 +135,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
         )
     finally:
         await ended_tokens.close()
@@ -139,6 +145,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 

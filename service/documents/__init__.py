@@ -8,6 +8,7 @@ from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
@@ -36,6 +37,7 @@ __all__ = [
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
@@ -82,5 +84,6 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    EventDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

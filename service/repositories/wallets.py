@@ -84,6 +84,8 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
                 "held": Int64(held_delta),
                 "seq": Int64(after.seq - before.seq),
                 "open_operations": Int64(after.open_operations - before.open_operations),
+                # Wallets of before there were events have none: theirs begins with the first one.
+                "event_sequence": Int64(after.event_sequence - before.event_sequence),
             },
             "$set": changed,
         },
