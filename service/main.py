@@ -16,6 +16,7 @@ from service.controllers import (
     checkpoints,
     conversions,
     deposits,
+    events,
     health,
     holds,
     limits,
@@ -26,6 +27,7 @@ from service.controllers import (
     reversals,
     rewards,
     sessions,
+    sockets,
     spending,
     statements,
     totp,
@@ -120,6 +122,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        events.router,
+        sockets.router,
     ):
         _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):

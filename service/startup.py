@@ -29,6 +29,7 @@ from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -55,6 +56,7 @@ class Resources(NamedTuple):
     ended_tokens: EndedTokens
     rate_limits: RateLimits
     event_channel: EventChannel
+    event_feeds: EventFeeds
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -120,6 +122,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
     event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
     try:
         yield Resources(
             settings=settings,
@@ -136,8 +139,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
             event_channel=event_channel,
+            event_feeds=event_feeds,
         )
     finally:
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()

@@ -20,6 +20,7 @@ from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
+from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
@@ -50,6 +51,7 @@ __all__ = [
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
+    "UsedTicket",
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
@@ -85,5 +87,6 @@ WALLET_DOCUMENTS = [
     SessionDocument,
     PasswordReset,
     EventDocument,
+    UsedTicket,
 ]
 BANK_DOCUMENTS = [BankOrder]

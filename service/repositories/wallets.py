@@ -122,6 +122,17 @@ async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     return None if row is None else _from_row(row)
 
 
+async def event_sequences(user_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The number of the latest event of each wallet, by user and wallet; from the index on owners, one query."""
+    rows = WalletDocument.get_pymongo_collection().find(
+        {"user_id": {"$in": list(user_ids)}}, {"user_id": 1, "event_sequence": 1}, batch_size=_ONE_BATCH
+    )
+    latest: dict[str, dict[str, int]] = {}
+    for row in await rows.to_list():
+        latest.setdefault(row["user_id"], {})[row["_id"]] = int(row.get("event_sequence", 0))
+    return latest
+
+
 class WalletTotal(NamedTuple):
     """What all wallets in one currency hold, in minor units: more than 64 bits hold, where it comes to that."""
 
