@@ -37,6 +37,9 @@ class CrashPoint(StrEnum):
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
     CALLBACK_APPLIED = "callback.applied"
+    # What its owner is told.
+    EVENT_CLAIMED = "event.claimed"
+    EVENT_PUBLISHED = "event.published"
 
 
 _armed: CrashPoint | None = None

@@ -16,6 +16,7 @@ from service.controllers import (
     checkpoints,
     conversions,
     deposits,
+    events,
     health,
     holds,
     incidents,
@@ -29,6 +30,7 @@ from service.controllers import (
     reviews,
     rewards,
     sessions,
+    sockets,
     spending,
     statements,
     totp,
@@ -126,6 +128,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        events.router,
+        sockets.router,
     ):
         _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):

@@ -19,6 +19,7 @@ from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.bank_breaker import BankBreaker, BreakerState
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.quick_redis import QuickRedis
@@ -29,6 +30,7 @@ from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -56,6 +58,8 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
+    event_feeds: EventFeeds
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -86,6 +90,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -124,6 +130,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     key_uses = KeyUses()
     breaker = BankBreaker(SimulatedBank(settings, jobs), redis, settings, on_breaker_changed)
     breaker.start()
+    event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
     try:
         yield Resources(
             settings=settings,
@@ -140,8 +148,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
+            event_feeds=event_feeds,
         )
     finally:
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
@@ -150,6 +161,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 

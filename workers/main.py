@@ -19,6 +19,7 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.sweep import sweep_for_ever
 
@@ -30,7 +31,7 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
-_DRAINS = ("callbacks", "orders", "outbox", "bank")
+_DRAINS = ("callbacks", "orders", "outbox", "events", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -52,6 +53,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, bank_work)
+    context["events"] = events_drain(resources)
     drains = [context[name] for name in _DRAINS]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
@@ -85,6 +87,7 @@ class WorkerSettings:
         _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
+        _job(Job.DISPATCH_EVENTS, dispatch_events),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup

@@ -9,6 +9,7 @@ from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.incidents import IncidentDocument
@@ -22,6 +23,7 @@ from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
+from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
@@ -40,6 +42,7 @@ __all__ = [
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
     "IncidentDocument",
@@ -54,6 +57,7 @@ __all__ = [
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
+    "UsedTicket",
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
@@ -90,5 +94,7 @@ WALLET_DOCUMENTS = [
     PasswordReset,
     ReturnDocument,
     IncidentDocument,
+    EventDocument,
+    UsedTicket,
 ]
 BANK_DOCUMENTS = [BankOrder, BankConditions]

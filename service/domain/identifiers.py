@@ -36,6 +36,7 @@ class Prefix(StrEnum):
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
+    EVENT = "evt"
 
 
 def new_id(prefix: Prefix) -> str:

@@ -22,6 +22,7 @@ class Permission(StrEnum):
     HOLDS_WRITE = "holds:write"
     REWARDS_READ = "rewards:read"
     REWARDS_WRITE = "rewards:write"
+    EVENTS_READ = "events:read"
     # Of a service: its own adjustments, and holds that others have with each other.
     ADJUSTMENTS_READ = "adjustments:read"
     ADJUSTMENTS_WRITE = "adjustments:write"
@@ -53,6 +54,7 @@ _OWN_MONEY = frozenset(
         Permission.HOLDS_WRITE,
         Permission.REWARDS_READ,
         Permission.REWARDS_WRITE,
+        Permission.EVENTS_READ,
     }
 )
 _OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
