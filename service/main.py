@@ -35,6 +35,7 @@ from service.controllers import (
     vouchers,
     wallet_life,
     wallets,
+    webhook_endpoints,
     webhooks,
     withdrawals,
 )
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        webhook_endpoints.router,
     ):
         _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):

@@ -24,6 +24,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
@@ -46,6 +47,7 @@ class Resources(NamedTuple):
     bank: Bank
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -115,6 +117,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    webhook_client = WebhookClient(settings)
     try:
         yield Resources(
             settings=settings,
@@ -124,6 +127,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             bank=SimulatedBank(settings, jobs),
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
@@ -136,6 +140,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()

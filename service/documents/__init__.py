@@ -22,6 +22,7 @@ from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
+from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -52,6 +53,8 @@ __all__ = [
     "VoucherDocument",
     "VoucherUseDocument",
     "WalletDocument",
+    "WebhookDeliveryDocument",
+    "WebhookEndpointDocument",
     "Withdrawal",
 ]
 
@@ -82,5 +85,7 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    WebhookEndpointDocument,
+    WebhookDeliveryDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

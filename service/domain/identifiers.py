@@ -34,6 +34,9 @@ class Prefix(StrEnum):
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
+    EVENT = "evt"
+    WEBHOOK_ENDPOINT = "whe"
+    WEBHOOK_DELIVERY = "whd"
 
 
 def new_id(prefix: Prefix) -> str:
