@@ -63,14 +63,20 @@ class WebhookAnswer(NamedTuple):
 
 class WebhookClient:
     def __init__(
-        self, settings: Settings, *, resolve: Resolve | None = None, tls: ssl.SSLContext | None = None
+        self,
+        settings: Settings,
+        *,
+        resolve: Resolve | None = None,
+        tls: ssl.SSLContext | None = None,
+        network: httpcore.AsyncNetworkBackend | None = None,
     ) -> None:
-        """`resolve` and `tls` stand in for the system's resolver and for the certificates that browsers trust."""
+        """In place of the system's resolver, of the certificates that browsers trust, and of plain connections."""
         self._timeout_s = settings.webhook_timeout_s
         self._ports = frozenset(settings.webhook_ports)
         self._denied = settings.webhook_denied_networks
         self._allows_loopback = settings.webhook_allow_loopback
         self._tls = tls
+        self._network = network or httpcore.AnyIOBackend()
         self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="webhook-names")
         self._resolve = resolve or self._resolve_by_system
 
@@ -119,7 +125,7 @@ class WebhookClient:
             ssl_context=self._trusting(),
             max_connections=1,
             max_keepalive_connections=0,
-            network_backend=_PinnedBackend(url.host, addresses),
+            network_backend=_PinnedBackend(url.host, addresses, self._network),
         )
         # In parts, so that nobody takes the text apart once more.
         target = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target)
@@ -194,9 +200,8 @@ async def _beginning(response: httpcore.Response) -> bytes:
 class _PinnedBackend(httpcore.AsyncNetworkBackend):
     """Connects to the addresses that were looked at, whatever the name is by now."""
 
-    def __init__(self, host: str, addresses: Sequence[Address]) -> None:
-        self._host, self._addresses = host, addresses
-        self._backend = httpcore.AnyIOBackend()
+    def __init__(self, host: str, addresses: Sequence[Address], network: httpcore.AsyncNetworkBackend) -> None:
+        self._host, self._addresses, self._network = host, addresses, network
 
     async def connect_tcp(
         self,
@@ -212,7 +217,7 @@ class _PinnedBackend(httpcore.AsyncNetworkBackend):
         *others, last = self._addresses
         for address in others:
             try:
-                return await self._backend.connect_tcp(str(address), port, limit_s, local_address, socket_options)
+                return await self._network.connect_tcp(str(address), port, limit_s, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return await self._backend.connect_tcp(str(last), port, limit_s, local_address, socket_options)
+        return await self._network.connect_tcp(str(last), port, limit_s, local_address, socket_options)
