@@ -108,8 +108,9 @@ class WebhookClient:
         except (httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
             raise WebhookUnanswered(Failure.PROTOCOL_ERROR) from error
         except (httpcore.NetworkError, OSError) as error:
-            is_tls = isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError)
-            raise WebhookUnanswered(Failure.TLS_FAILED if is_tls else Failure.CONNECTION_FAILED) from error
+            raise WebhookUnanswered(
+                Failure.TLS_FAILED if _is_about_tls(error) else Failure.CONNECTION_FAILED
+            ) from error
 
     async def _post(
         self, url: WebhookUrl, addresses: Sequence[Address], headers: Mapping[str, str], body: bytes
@@ -185,6 +186,13 @@ def _look_up(host: str, port: int) -> list[Any]:
 
 def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
     return next((value for name, value in headers if name.lower() == wanted), None)
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    """Somewhere below what two libraries have made of it."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__
+    return error is not None
 
 
 async def _beginning(response: httpcore.Response) -> bytes:
