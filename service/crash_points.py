@@ -32,6 +32,9 @@ class CrashPoint(StrEnum):
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
     CALLBACK_APPLIED = "callback.applied"
+    # What its owner is told.
+    EVENT_CLAIMED = "event.claimed"
+    EVENT_PUBLISHED = "event.published"
     # The way of an event to somebody's endpoint.
     DELIVERY_CLAIMED = "delivery.claimed"
     DELIVERY_ANSWERED = "delivery.answered"

@@ -63,6 +63,8 @@ WalletServiceError
 ├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
+├── TooManyStreams                 429 too_many_streams
+├── PositionUnknown                422 position_unknown
 ├── StatementTooLong               422 statement_too_long
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
@@ -426,6 +428,17 @@ class RateLimitExceeded(WalletServiceError):
 
     code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
     is_kept_under_key = False
+
+
+class TooManyStreams(WalletServiceError):
+    code, http_status, title = "too_many_streams", 429, "Too many streams of events are open; close one first"
+    is_kept_under_key = False
+
+
+class PositionUnknown(WalletServiceError):
+    """A number that no event has had yet: whoever has seen it has seen another database."""
+
+    code, http_status, title = "position_unknown", 422, "There is no event of that number yet"
 
 
 class StatementTooLong(WalletServiceError):

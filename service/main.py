@@ -16,6 +16,7 @@ from service.controllers import (
     checkpoints,
     conversions,
     deposits,
+    events,
     health,
     holds,
     limits,
@@ -26,6 +27,7 @@ from service.controllers import (
     reversals,
     rewards,
     sessions,
+    sockets,
     spending,
     statements,
     totp,
@@ -121,6 +123,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        events.router,
+        sockets.router,
         webhook_endpoints.router,
     ):
         _include(app, router, API_PREFIX)

@@ -221,6 +221,13 @@ class Settings(BaseSettings):
     worker_sweep_s: int = Field(5, ge=1, le=30)
     checkpoint_interval_s: int = Field(3600, ge=1)
 
+    # --- Events
+    # From when it was made; what has not been dispatched stays longer. Who was away for longer is told of the gap.
+    event_retention_s: int = Field(30 * 24 * 3600, ge=3600)
+    # Open at one time in each process of the API, of one user and together: each takes about 40 kB.
+    streams_per_user: int = Field(10, ge=1)
+    streams_limit: int = Field(2_000, ge=1)
+
     # --- Rate limits
     # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
     rate_limit_global: int = Field(1000, ge=0)

@@ -18,6 +18,7 @@ from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.quick_redis import QuickRedis
@@ -29,6 +30,7 @@ from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
@@ -55,6 +57,8 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
+    event_feeds: EventFeeds
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -85,6 +89,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -117,6 +123,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
     webhook_client = WebhookClient(settings)
     try:
         yield Resources(
@@ -134,8 +142,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
+            event_feeds=event_feeds,
         )
     finally:
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
@@ -144,6 +155,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 

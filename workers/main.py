@@ -19,6 +19,7 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, outbox_drain
 from workers.sweep import sweep_for_ever
 from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
@@ -48,8 +49,9 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, http)
+    context["events"] = events_drain(resources)
     context["deliveries"] = deliveries_drain(resources)
-    drains = [context[name] for name in ("callbacks", "outbox", "bank", "deliveries")]
+    drains = [context[name] for name in ("callbacks", "outbox", "bank", "events", "deliveries")]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
@@ -61,7 +63,8 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
-    await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank", "deliveries")))
+    drains = ("outbox", "callbacks", "bank", "events", "deliveries")
+    await asyncio.gather(*(context[drain].close() for drain in drains))
     await context["stack"].aclose()
 
 
@@ -82,6 +85,7 @@ class WorkerSettings:
         _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
+        _job(Job.DISPATCH_EVENTS, dispatch_events),
         _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)

@@ -99,6 +99,7 @@ TAGS: Final = (
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
     ("API keys", "For services: made, rotated and revoked by admins."),
+    ("Events", "What happens in one's wallets: to read, and as it happens, by WebSocket or Server-Sent Events."),
     ("Webhook endpoints", "Where users want to be told of their events, and what was sent there."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),

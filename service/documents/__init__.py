@@ -8,6 +8,7 @@ from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
@@ -19,6 +20,7 @@ from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
+from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
@@ -37,6 +39,7 @@ __all__ = [
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
@@ -49,6 +52,7 @@ __all__ = [
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
+    "UsedTicket",
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
@@ -85,6 +89,8 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    EventDocument,
+    UsedTicket,
     WebhookEndpointDocument,
     WebhookDeliveryDocument,
 ]

@@ -22,6 +22,7 @@ class Permission(StrEnum):
     HOLDS_WRITE = "holds:write"
     REWARDS_READ = "rewards:read"
     REWARDS_WRITE = "rewards:write"
+    EVENTS_READ = "events:read"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_WRITE = "webhooks:write"
     # Of a service: its own adjustments, and holds that others have with each other.
@@ -55,6 +56,7 @@ _OWN_MONEY = frozenset(
         Permission.HOLDS_WRITE,
         Permission.REWARDS_READ,
         Permission.REWARDS_WRITE,
+        Permission.EVENTS_READ,
     }
 )
 _OWN_WEBHOOKS = frozenset({Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE})

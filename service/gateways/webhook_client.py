@@ -191,7 +191,7 @@ def _header(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | No
 def _is_about_tls(error: BaseException | None) -> bool:
     """Somewhere below what two libraries have made of it."""
     while error is not None and not isinstance(error, ssl.SSLError):
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
     return error is not None
 
 
