@@ -40,6 +40,9 @@ class CrashPoint(StrEnum):
     # What its owner is told.
     EVENT_CLAIMED = "event.claimed"
     EVENT_PUBLISHED = "event.published"
+    # The way of an event to somebody's endpoint.
+    DELIVERY_CLAIMED = "delivery.claimed"
+    DELIVERY_ANSWERED = "delivery.answered"
 
 
 _armed: CrashPoint | None = None

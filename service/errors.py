@@ -38,6 +38,8 @@ WalletServiceError
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
 │   ├── AlreadyReversed            409 already_reversed
+│   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
+│   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
 │   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
@@ -293,6 +295,16 @@ class WalletHasOpenOperations(Conflict):
 
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class TooManyWebhookEndpoints(Conflict):
+    code, title = "too_many_webhook_endpoints", "You have as many webhook endpoints as one may"
+
+
+class WebhookEndpointDisabled(Conflict):
+    """Nothing is sent there until its owner enables it."""
+
+    code, title = "webhook_endpoint_disabled", "The webhook endpoint is disabled"
 
 
 class ApiKeyEnded(Conflict):

@@ -40,6 +40,7 @@ from service.controllers import (
     vouchers,
     wallet_life,
     wallets,
+    webhook_endpoints,
     webhooks,
     withdrawals,
 )
@@ -130,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         rewards.router,
         events.router,
         sockets.router,
+        webhook_endpoints.router,
     ):
         _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):

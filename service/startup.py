@@ -26,6 +26,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
@@ -51,6 +52,7 @@ class Resources(NamedTuple):
     breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -132,6 +134,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     breaker.start()
     event_channel = EventChannel(settings)
     event_feeds = EventFeeds(settings, ended_tokens)
+    webhook_client = WebhookClient(settings)
     try:
         yield Resources(
             settings=settings,
@@ -142,6 +145,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
@@ -158,6 +162,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         await ledger.close()
         await key_uses.close()
         await breaker.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()

@@ -22,6 +22,7 @@ from workers.checkpoints import take_checkpoints_for_ever
 from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.sweep import sweep_for_ever
+from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
-_DRAINS = ("callbacks", "orders", "outbox", "events", "bank")
+_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -54,6 +55,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, bank_work)
     context["events"] = events_drain(resources)
+    context["deliveries"] = deliveries_drain(resources)
     drains = [context[name] for name in _DRAINS]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
@@ -88,6 +90,7 @@ class WorkerSettings:
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
         _job(Job.DISPATCH_EVENTS, dispatch_events),
+        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup

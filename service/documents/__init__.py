@@ -27,6 +27,7 @@ from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
+from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -62,6 +63,8 @@ __all__ = [
     "VoucherDocument",
     "VoucherUseDocument",
     "WalletDocument",
+    "WebhookDeliveryDocument",
+    "WebhookEndpointDocument",
     "Withdrawal",
 ]
 
@@ -96,5 +99,7 @@ WALLET_DOCUMENTS = [
     IncidentDocument,
     EventDocument,
     UsedTicket,
+    WebhookEndpointDocument,
+    WebhookDeliveryDocument,
 ]
 BANK_DOCUMENTS = [BankOrder, BankConditions]

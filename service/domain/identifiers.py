@@ -37,6 +37,8 @@ class Prefix(StrEnum):
     ENTRY = "ent"
     TRANSACTION = "txn"
     EVENT = "evt"
+    WEBHOOK_ENDPOINT = "whe"
+    WEBHOOK_DELIVERY = "whd"
 
 
 def new_id(prefix: Prefix) -> str:
