@@ -32,6 +32,9 @@ class CrashPoint(StrEnum):
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
     CALLBACK_APPLIED = "callback.applied"
+    # A slice of the replay: nothing is kept yet; all is, but where to go on from.
+    REPLAY_READ = "replay.read"
+    REPLAY_CHECKED = "replay.checked"
 
 
 _armed: CrashPoint | None = None

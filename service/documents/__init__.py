@@ -6,14 +6,17 @@ from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
+from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.duties import DutyDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.reconciliations import ReconciliationDocument, StatementLineDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
@@ -21,6 +24,7 @@ from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
+from service.documents.wallet_checks import WalletCheckDocument
 from service.documents.wallets import WalletDocument
 
 __all__ = [
@@ -32,25 +36,30 @@ __all__ = [
     "AuditEventDocument",
     "BankCallback",
     "BankOrder",
+    "BreakDocument",
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "DutyDocument",
     "HoldDocument",
     "IdempotencyKey",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
+    "ReconciliationDocument",
     "RedemptionDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
+    "StatementLineDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
+    "WalletCheckDocument",
     "WalletDocument",
     "Withdrawal",
 ]
@@ -82,5 +91,10 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    DutyDocument,
+    WalletCheckDocument,
+    BreakDocument,
+    StatementLineDocument,
+    ReconciliationDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

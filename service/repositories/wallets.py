@@ -120,6 +120,11 @@ async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     return None if row is None else _from_row(row)
 
 
+async def estimate_count() -> int:
+    """About how many there are, from the server's own book-keeping."""
+    return await WalletDocument.get_pymongo_collection().estimated_document_count()
+
+
 class WalletTotal(NamedTuple):
     """What all wallets in one currency hold, in minor units: more than 64 bits hold, where it comes to that."""
 
