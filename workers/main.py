@@ -20,6 +20,8 @@ from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.outbox import drain_outbox, outbox_drain
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
@@ -51,6 +53,8 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
+    context["replay"] = asyncio.create_task(replay_for_ever(resources), name="replay")
+    context["reconciliation"] = asyncio.create_task(reconcile_for_ever(resources), name="reconciliation")
     log.info("worker.started")
 
 
@@ -59,6 +63,8 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
+    context["replay"].cancel()
+    context["reconciliation"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank")))
     await context["stack"].aclose()
 

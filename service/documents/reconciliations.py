@@ -20,15 +20,14 @@ class StatementLineDocument(Document):
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",
             "required": [
-                "_id", "day", "reference", "kind", "is_return", "amount", "currency", "bank_reference", "booked_at",
+                "_id", "day", "reference", "flow", "amount", "currency", "bank_reference", "booked_at",
                 "import_id", "is_withdrawn",
             ],
             "properties": {
                 "_id": TEXT,
                 "day": TEXT,
                 "reference": TEXT,
-                "kind": TEXT,
-                "is_return": {"bsonType": "bool"},
+                "flow": TEXT,
                 "amount": POSITIVE_AMOUNT,
                 "currency": TEXT,
                 "bank_reference": {"bsonType": "string"},
