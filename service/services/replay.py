@@ -105,8 +105,8 @@ async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> f
     duty = await duty_repository.claim(DUTY, now=now, lease_s=_LEASE_S)
     if duty is None:
         return None
-    last = _round_in(duty.progress.get("last"))
-    current = _round_in(duty.progress.get("current")) or Round(1 if last is None else last.number + 1, now)
+    last = round_in(duty.progress.get("last"))
+    current = round_in(duty.progress.get("current")) or Round(1 if last is None else last.number + 1, now)
     started_s = monotonic()
     done = await replay_slice(client, ledger, settings, current.position)
     reach(CrashPoint.REPLAY_CHECKED)
@@ -136,7 +136,7 @@ async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> f
     return (due_at - now).total_seconds()
 
 
-def _round_in(progress: Mapping[str, Any] | None) -> Round | None:
+def round_in(progress: Mapping[str, Any] | None) -> Round | None:
     return None if progress is None else Round(**progress)
 
 
