@@ -78,8 +78,8 @@ class BreakView(View):
 class BreaksQuery(PageQuery):
     """All filters together narrow."""
 
-    state: BreakState | None = None
-    kind: BreakKind | None = None
+    state: Annotated[BreakState | None, Field(description="What has become of it")] = None
+    kind: Annotated[BreakKind | None, Field(description="How the books disagree")] = None
     wallet_id: _Id = None
     operation_id: _Id = None
     day: Annotated[
@@ -111,7 +111,12 @@ async def list_breaks(
     return page_of(found, page, lambda one: one.id, break_view)
 
 
-@router.get("/breaks/{break_id}", response_model=BreakView, summary="One break")
+@router.get(
+    "/breaks/{break_id}",
+    response_model=BreakView,
+    summary="One break",
+    description="What was expected, what was found in its place, since when, and what was said of it.",
+)
 async def get_break(break_id: _BreakId, _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)]) -> Response:
     return _shape(await breaks.get_break(break_id))
 
@@ -121,7 +126,7 @@ async def get_break(break_id: _BreakId, _user: Annotated[Caller, require(Permiss
     response_model=BreakView,
     responses=problem_responses(IllegalTransition),
     summary="Say why the books disagree",
-    description="Of an open break. From here on its wallet may be thawed, though the break goes on until it is resolved.",
+    description="Of an open break. From here on its wallet may be thawed, though it goes on until it is resolved.",
 )
 async def explain_break(
     body: BreakReasonRequest,

@@ -53,7 +53,7 @@ class DayTotalView(View):
 
 
 class DayView(View):
-    """One day (UTC) compared. Around midnight the two sides may have one payment on different days: that is no break."""
+    """One day (UTC) compared. Around midnight the two sides may have one payment on two days, which is no break."""
 
     day: str = Field(examples=[_DAY])
     first_compared_at: str = TIME
@@ -127,7 +127,7 @@ class IntegrityView(View):
     "/integrity",
     response_model=IntegrityView,
     summary="How the books are, at a glance",
-    description="The replay of logs against wallets, the days compared with the bank, breaks, the trial balance and the "
+    description="The replay of logs against wallets, days compared with the bank, breaks, the trial balance and the "
     "last checkpoint.",
 )
 async def get_integrity(

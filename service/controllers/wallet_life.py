@@ -68,8 +68,8 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
         WalletClosed,
         WalletBooksDisagree,
         summary="Freeze a wallet (admin)",
-        more="Nothing new goes in, out, or either way; what is under way with the bank still ends. Where a break shut it, "
-        "it is not opened one way. ",
+        more="Nothing new goes in, out, or either way; what is under way with the bank still ends. "
+        "What a break has shut both ways is not opened one way. ",
     ),
 )
 async def freeze_wallet(
