@@ -43,6 +43,9 @@ class CrashPoint(StrEnum):
     # The way of an event to somebody's endpoint.
     DELIVERY_CLAIMED = "delivery.claimed"
     DELIVERY_ANSWERED = "delivery.answered"
+    # A slice of the replay: nothing is kept yet; all is, but where to go on from.
+    REPLAY_READ = "replay.read"
+    REPLAY_CHECKED = "replay.checked"
 
 
 _armed: CrashPoint | None = None

@@ -246,6 +246,18 @@ class Settings(BaseSettings):
     streams_per_user: int = Field(10, ge=1)
     streams_limit: int = Field(2_000, ge=1)
 
+    # --- The books, looked at all the time
+    # In which all wallets are replayed; those that did not move cost next to nothing.
+    integrity_round_s: float = Field(240.0, ge=0)
+    # From its first entry on each wallet is replayed once in about this time.
+    integrity_full_s: float = Field(24 * 3600.0, ge=0)
+    # A day is compared with the bank's statement when it has been over for so long: what was under way at midnight has
+    # been booked by then on both sides.
+    reconciliation_grace_s: float = Field(2 * 3600.0, ge=0)
+    # Once more after so long, for statements that come late, and for so many days back.
+    reconciliation_interval_s: float = Field(6 * 3600.0, gt=0)
+    reconciliation_days_back: int = Field(3, ge=1, le=31)
+
     # --- Rate limits
     # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
     rate_limit_global: int = Field(1000, ge=0)

@@ -21,6 +21,8 @@ from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
 from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
@@ -60,6 +62,8 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
+    context["replay"] = asyncio.create_task(replay_for_ever(resources), name="replay")
+    context["reconciliation"] = asyncio.create_task(reconcile_for_ever(resources), name="reconciliation")
     log.info("worker.started")
 
 
@@ -68,6 +72,8 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
+    context["replay"].cancel()
+    context["reconciliation"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in _DRAINS))
     await context["stack"].aclose()
 

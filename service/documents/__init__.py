@@ -7,8 +7,10 @@ from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
+from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.duties import DutyDocument
 from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
@@ -17,6 +19,7 @@ from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.reconciliations import ReconciliationDocument, StatementLineDocument
 from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
@@ -26,6 +29,7 @@ from service.documents.transaction_logs import TransactionLog
 from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
+from service.documents.wallet_checks import WalletCheckDocument
 from service.documents.wallets import WalletDocument
 from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
 
@@ -39,10 +43,12 @@ __all__ = [
     "BankCallback",
     "BankConditions",
     "BankOrder",
+    "BreakDocument",
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "DutyDocument",
     "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
@@ -50,11 +56,13 @@ __all__ = [
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
+    "ReconciliationDocument",
     "RedemptionDocument",
     "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
+    "StatementLineDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -62,6 +70,7 @@ __all__ = [
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
+    "WalletCheckDocument",
     "WalletDocument",
     "WebhookDeliveryDocument",
     "WebhookEndpointDocument",
@@ -101,5 +110,10 @@ WALLET_DOCUMENTS = [
     UsedTicket,
     WebhookEndpointDocument,
     WebhookDeliveryDocument,
+    DutyDocument,
+    WalletCheckDocument,
+    BreakDocument,
+    StatementLineDocument,
+    ReconciliationDocument,
 ]
 BANK_DOCUMENTS = [BankOrder, BankConditions]
