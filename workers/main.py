@@ -19,9 +19,13 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.outliving_redis import outlive_redis
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
+from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
 log = structlog.get_logger()
 
@@ -32,7 +36,7 @@ outlive_redis()
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
-_DRAINS = ("callbacks", "orders", "outbox", "bank")
+_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -54,10 +58,14 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, bank_work)
+    context["events"] = events_drain(resources)
+    context["deliveries"] = deliveries_drain(resources)
     drains = [context[name] for name in _DRAINS]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
+    context["replay"] = asyncio.create_task(replay_for_ever(resources), name="replay")
+    context["reconciliation"] = asyncio.create_task(reconcile_for_ever(resources), name="reconciliation")
     log.info("worker.started")
 
 
@@ -66,6 +74,8 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
+    context["replay"].cancel()
+    context["reconciliation"].cancel()
     await asyncio.gather(*(context[drain].close() for drain in _DRAINS))
     await context["stack"].aclose()
 
@@ -87,6 +97,8 @@ class WorkerSettings:
         _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
+        _job(Job.DISPATCH_EVENTS, dispatch_events),
+        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup
