@@ -343,7 +343,8 @@ class BankBreaker:
     async def _listen(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self._tell()
+            # By a task of its own: whatever it stumbles over, the next one looks again.
+            self._in_background(self._tell())
 
     async def _tell(self) -> None:
         """Tells what we know last, and hears what others do. Without Redis everybody finds out for themselves."""
