@@ -27,6 +27,7 @@ from service.services.bank_callbacks import (
     CallbackPayload,
     apply_callback,
     claim_callbacks,
+    read_payload,
     receive_callback,
     verify_signature,
 )
@@ -171,7 +172,7 @@ class Stage:
         async def post(posts: Sequence[Post]) -> list[Trouble]:
             for one in posts:
                 callback_id = verify_signature(one.body, one.headers, self._settings)
-                payload = CallbackPayload.model_validate(orjson.loads(one.body))
+                payload = read_payload(orjson.loads(one.body))
                 await receive_callback(callback_id, payload, None, self._resources.jobs)
             return [None] * len(posts)
 
@@ -234,10 +235,18 @@ class Stage:
             row = {"_id": callback_id, "payload": payload.model_dump(), "request_id": None, "attempts": 1}
             await apply_callback(row, self._resources.ledger)
 
+    async def _operations(self) -> list[Operation]:
+        """Each kind lies in a place of its own."""
+        kinds: dict[OperationType, list[str]] = defaultdict(list)
+        for reference, scenario in self._scenarios.items():
+            kinds[scenario.kind].append(reference)
+        found = [await record_repository.find_many(ids, Operation) for ids in kinds.values()]
+        return [operation for operations in found for operation in operations]
+
     async def _endings(self) -> list[Played]:
         """What can be seen in the databases."""
         databases, ids = self._resources.databases, list(self._scenarios)
-        statuses = {found.id: found.status for found in await record_repository.find_many(ids, Operation)}
+        statuses = {found.id: found.status for found in await self._operations()}
         entries: dict[str, list[str]] = defaultdict(list)
         logs = databases.wallet["transaction_logs"]
         async for entry in logs.find({"wallet_id": self._wallet_id}, {"reference": 1, "type": 1}, batch_size=_ALL):
