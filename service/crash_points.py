@@ -37,6 +37,15 @@ class CrashPoint(StrEnum):
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
     CALLBACK_APPLIED = "callback.applied"
+    # What its owner is told.
+    EVENT_CLAIMED = "event.claimed"
+    EVENT_PUBLISHED = "event.published"
+    # The way of an event to somebody's endpoint.
+    DELIVERY_CLAIMED = "delivery.claimed"
+    DELIVERY_ANSWERED = "delivery.answered"
+    # A slice of the replay: nothing is kept yet; all is, but where to go on from.
+    REPLAY_READ = "replay.read"
+    REPLAY_CHECKED = "replay.checked"
 
 
 _armed: CrashPoint | None = None

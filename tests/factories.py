@@ -10,6 +10,7 @@ from uuid import uuid4
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.adjustments import AdjustmentType
+from service.domain.breaks import Break, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
@@ -34,6 +35,7 @@ from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
+from service.repositories import breaks as break_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
@@ -490,6 +492,28 @@ async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
     async with session_in_transaction(databases.client) as session:
         await record_repository.insert_many([voucher], session=session)
     return voucher
+
+
+async def make_break(**overrides: Any) -> Break:
+    """Open: the bank has paid what nobody here knows."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.BREAK),
+        "kind": BreakKind.MISSING_HERE,
+        "subject": new_id(Prefix.WITHDRAWAL),
+        "wallet_id": None,
+        "operation_id": None,
+        "day": "2026-11-20",
+        "expected": {"operation": None},
+        "found": {"lines": 1, "amount": 1_000, "currency": "INR", "flow": "payout"},
+        "state": BreakState.OPEN,
+        "first_seen": now,
+        "last_seen": now,
+        "times_seen": 1,
+    }
+    one = Break(**(fields | overrides))
+    assert await break_repository.insert_once(one)
+    return one
 
 
 def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:

@@ -166,7 +166,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
     if row.get("reuses") is not None:
         kind = IncidentKind.MESSAGE_ID_REUSED
         return Applied("id_reused", await open_incident(reference, words, row["request_id"], ledger, kind))
-    operation = await record_repository.find(reference, Operation)
+    operation = await record_repository.find_soon(reference, Operation)
     if operation is None:
         log.error("bank.unknown_reference", reference=reference)
         return Applied("unknown_reference", await open_incident(reference, words, row["request_id"], ledger))
