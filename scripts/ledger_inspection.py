@@ -10,7 +10,7 @@ come sorted from the server and are joined as they pass.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -65,7 +65,7 @@ _ACCEPTED: Final = 202
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
     "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
-    "vouchers",
+    "vouchers", "incidents",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -73,13 +73,15 @@ _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status"
 _REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
-_CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result")
-_ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments")
+_CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result", "incident_id")
+_ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments", "returns")
+_INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions",
+    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions", "incidents",
+    "incidents unresolved",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -411,11 +413,15 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
         (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
         (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
+        (reader.find(reader.wallet["incidents"], [("reference", 1)], _INCIDENT_FIELDS), "reference"),
         *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, (entries, outbox_rows, orders, rewards, redemptions, *found) in groups:
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, *found) in groups:
         records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
-        case = Case(key, records, entries, outbox_rows, orders)
+        case = Case(key, records, entries, outbox_rows, orders, incidents)
+        if incidents:
+            inspection.counts["incidents"] += len(incidents)
+            inspection.counts["incidents unresolved"] += sum(row.get("status") != "resolved" for row in incidents)
         if key.startswith(POINTS_PREFIXES):
             inspection.breaches += check_points(key, rewards, redemptions, case.entries)
             inspection.counts["rewards"] += len(rewards)
@@ -440,12 +446,17 @@ def _add_up(case: Case, inspection: Inspection) -> None:
         total.deposited += operation["amount"]
     elif case.records.get("withdrawals"):
         total.withdrawn += operation["amount"]
+    elif case.records.get("returns") and operation.get("type") == "deposit":
+        total.deposited -= operation["amount"]
+    elif case.records.get("returns"):
+        total.withdrawn -= operation["amount"]
 
 
 def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspection: Inspection) -> None:
     status = "" if case.operation is None else case.operation["status"]
     if grace is not None and age > grace and not is_with_a_person(case):
-        detail = f"{status}, though the bank paid {age.total_seconds():.0f} s ago"
+        deed = "sent it back" if status == "success" else "paid"
+        detail = f"{status}, though the bank {deed} {age.total_seconds():.0f} s ago"
         inspection.breaches.append(Breach(Rule.SETTLEMENT_OVERDUE, case.id, detail))
     else:
         inspection.waiting.append(Waiting(case.id, status, age))
@@ -469,9 +480,27 @@ def _number(counted: list[Row]) -> int:
 
 
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
+    named: dict[str, str] = {}
     async for callback in reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS):
         inspection.counts["callbacks of the bank"] += 1
         inspection.breaches += check_callback(callback, now, grace)
+        if callback.get("incident_id") is not None:
+            named[str(callback["_id"])] = str(callback["incident_id"])
+        if len(named) == _LOOKUP_ROWS:
+            inspection.breaches += await _check_incidents(named, reader)
+            named = {}
+    inspection.breaches += await _check_incidents(named, reader)
+
+
+async def _check_incidents(named: Mapping[str, str], reader: _Reader) -> list[Breach]:
+    """Those that callbacks are said to have led to."""
+    found = await reader.find_named(reader.wallet["incidents"], sorted({*named.values()}), ("_id",)) if named else []
+    known = {row["_id"] for row in found}
+    return [
+        Breach(Rule.INCIDENT_MISSING, callback_id, f"it led to {incident_id}, which does not exist")
+        for callback_id, incident_id in named.items()
+        if incident_id not in known
+    ]
 
 
 async def _inspect_answers(reader: _Reader, inspection: Inspection) -> None:

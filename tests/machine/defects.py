@@ -7,11 +7,13 @@ import pytest
 
 from service.domain.operations import OperationStatus
 from service.domain.quotes import Quote, QuoteStatus
+from service.domain.returns import Return
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Availability, Voucher
 from service.ledger import adjustments, approvals, batch, conversions, holds, orders, reservations, rewards, rules
 from service.ledger.commands import Changes, State
+from service.ledger.returns import TakeReturn
 from service.ledger.reversals import ReverseOriginal
 
 Defect = Callable[[pytest.MonkeyPatch], None]
@@ -46,9 +48,7 @@ def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        orders, "_undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),))
-    )
+    patch.setattr(orders, "undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),)))
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
@@ -76,6 +76,10 @@ def a_transfer_is_reversed_twice(patch: pytest.MonkeyPatch) -> None:
         return record._replace(reversal_id=None)
 
     _forgetting(patch, ReverseOriginal, shown)
+
+
+def a_return_is_taken_twice(patch: pytest.MonkeyPatch) -> None:
+    _forgetting(patch, TakeReturn, lambda record: None if isinstance(record, Return) else record)
 
 
 def a_quote_is_used_twice(patch: pytest.MonkeyPatch) -> None:
@@ -130,4 +134,5 @@ DEFECTS: dict[Defect, int] = {
     what_was_answered_is_still_awaited: 1,
     the_same_admin_approves: 5,
     keys_are_forgotten_within_a_batch: 1,
+    a_return_is_taken_twice: 1,
 }
