@@ -17,7 +17,7 @@ from service.domain.operations import Operation, OperationType
 from service.domain.reconciliation import DayTotal, Flow, days_due
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankReport, OrderKind, StatementLine
-from service.gateways.simulated_bank import Behaviour, journal_row
+from service.gateways.bank_behaviours import paid_row
 from service.ledger.orders import BeginProcessing, FlagForReview
 from service.repositories import bank_orders as journal
 from service.repositories import breaks as break_repository
@@ -279,9 +279,7 @@ class TestTheSimulatedBank:
         orders = desk.books.admin.bank["orders"]
         for operation in operations:
             order = BankOrder(operation.id, OrderKind.PAYOUT, operation.amount, "INR", "bank-account-0001")
-            await journal.execute(
-                await journal.insert_once(journal_row(order, Behaviour.SUCCESS, desk.at(), 0)), desk.at()
-            )
+            await journal.insert_missing([paid_row(order, desk.at(), desk.books.resources.settings)])
         assert await desk.compare() == []
         sound, removed, doubled, changed = operations
         await orders.update_one({"_id": removed.id}, {"$set": {"payments": []}})
