@@ -97,8 +97,24 @@ class Ending(NamedTuple):
     entries: tuple[str, ...]
     incidents: tuple[str, ...]
     is_returned: bool
+    # How the order ended in the journal; None where it was never taken.
+    at_the_bank: str | None
     paid: int
     came_back: int
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """What check-ledger has to say. It has nothing to say of what people see to already."""
+        if self.incidents or self.status == "requires_review":
+            return ()
+        found = []
+        if self.status == "success" and not self.paid:
+            found.append("payment_missing")
+        if self.status == "failed" and self.paid:
+            found.append("payment_surplus")
+        if self.at_the_bank not in (None, self.status):
+            found.append("order_state")
+        return tuple(found)
 
 
 @dataclass
@@ -175,6 +191,7 @@ def ending_of(scenario: Scenario) -> Ending:
         tuple(sorted(entries.elements())),
         tuple(sorted(order.incidents.values())),
         order.is_returned,
+        at_the_bank=truth if is_taken else None,
         paid=int(is_taken and manner.truth is Truth.PAID),
         came_back=int(manner.comes_back),
     )

@@ -4,7 +4,7 @@ Those of one conduct go side by side, moment by moment, so that they share trans
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -256,9 +256,8 @@ class Stage:
         async for incident in found:
             incidents[incident["reference"]].append(incident["kind"])
         returns = {row["_id"].partition("_")[2] async for row in databases.wallet["returns"].find({}, {"_id": 1})}
-        moved: dict[str, Counter[str]] = defaultdict(Counter)
-        async for row in databases.bank["orders"].find({"_id": {"$in": ids}}, {"payments": 1, "returns": 1}):
-            moved[row["_id"]].update(paid=len(row["payments"]), came_back=len(row["returns"]))
+        orders = {row["_id"]: row async for row in databases.bank["orders"].find({"_id": {"$in": ids}})}
+        never: dict[str, Any] = {"state": None, "payments": [], "returns": []}
         return [
             Played(
                 scenario,
@@ -268,8 +267,9 @@ class Stage:
                     tuple(sorted(entries[reference.partition("_")[2]])),
                     tuple(sorted(incidents[reference])),
                     reference.partition("_")[2] in returns,
-                    moved[reference]["paid"],
-                    moved[reference]["came_back"],
+                    orders.get(reference, never)["state"],
+                    len(orders.get(reference, never)["payments"]),
+                    len(orders.get(reference, never)["returns"]),
                 ),
             )
             for reference, scenario in self._scenarios.items()
