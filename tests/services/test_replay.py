@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from bson.int64 import Int64
 
+from service.crash_points import EXIT_CODE, CrashPoint
 from service.domain.breaks import SYSTEM, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.wallets import Wallet
@@ -20,9 +22,10 @@ from service.repositories import duties as duty_repository
 from service.repositories.audit_events import AuditFilter
 from service.services import replay as replay_service
 from service.services.breaks import explain_break, resolve_break
-from service.services.replay import DUTY, work_on_round
+from service.services.replay import DUTY, Round, work_on_round
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
+from tests.commands import run_module
 from tests.factories import (
     change,
     current,
@@ -38,6 +41,7 @@ from tests.factories import (
 from tests.servers import Servers
 
 K = BreakKind
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -414,3 +418,31 @@ class TestRounds:
         assert await work_on_round(client, ledger, settings) is not None
         assert [one.kind for one in await books.breaks_of(wallet)] == [K.WALLET_BALANCE]
         assert not await duty_repository.hand_back(dead, utc_now(), {})
+
+
+class TestADeadWorker:
+    """One that dies in a slice as if the power had gone."""
+
+    @pytest.mark.parametrize("point", [CrashPoint.REPLAY_READ, CrashPoint.REPLAY_CHECKED])
+    async def test_leaves_a_slice_that_another_does_to_the_same_end(self, books: OwnBooks, point: CrashPoint) -> None:
+        wallet = await make_funded_wallet(books.databases)
+        await raise_balance(books, wallet)
+        past = utc_now() - timedelta(seconds=1)
+        progress = {"current": Round(1, utc_now(), wallet.id[:-1])._asdict(), "last": None}
+        await books.admin.wallet["duties"].replace_one(
+            {"_id": DUTY}, {"due_at": past, "claim": None, "progress": progress}, upsert=True
+        )
+        settings = books.resources.settings
+        died = await run_module(settings, _ROOT, "tests.replaying", "round", WALLET_CRASH_AT=point.value)
+        assert died.status == EXIT_CODE, died
+        told = await books.breaks_of(wallet)
+        assert len(told) == (0 if point is CrashPoint.REPLAY_READ else 1)
+        await books.set("duties", DUTY, due_at=past)
+        assert await work_on_round(books.databases.client, books.resources.ledger, settings) is not None
+        (one,) = await books.breaks_of(wallet)
+        assert one.times_seen == len(told) + 1
+        assert await books.state_of(wallet) == ("frozen", "both")
+        events = await audit_repository.find_newest(AuditFilter(subject_id=wallet.id), before_id=None, limit=10)
+        assert len(events) == 1
+        after = await duty_repository.find_progress(DUTY)
+        assert (after["current"], after["last"]["number"]) == (None, 1)
