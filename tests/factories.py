@@ -30,7 +30,7 @@ from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
-from service.ledger.orders import Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import BeginProcessing, Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
@@ -137,12 +137,30 @@ def bearer(user: User, settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Bearer {issue_access_token(user, settings, utc_now())}"}
 
 
-async def run(databases: Databases, *commands: Command, policy: Policy | None = None) -> list[Decided]:
-    """The commands as one batch, in one transaction, without a committer."""
+async def run(
+    databases: Databases, *commands: Command, policy: Policy | None = None, is_bank_asked: bool = True
+) -> list[Decided]:
+    """The commands as one batch, in one transaction, without a committer.
+
+    What the bank says of an order comes after a worker has begun to ask it, unless the bank is not asked.
+    """
+    said: list[Command] = []
+    for command in commands:
+        if is_bank_asked and isinstance(command, Settle | Fail):
+            said.append(
+                BeginProcessing(
+                    now=command.now,
+                    transaction_id=command.transaction_id,
+                    operation_id=command.operation_id,
+                    wallet_id=command.wallet_id,
+                )
+            )
+        said.append(command)
     async with databases.client.start_session() as session:
-        prepared = await prepare(session, commands, policy or Policy())
+        prepared = await prepare(session, said, policy or Policy())
         await session.commit_transaction()
-    return prepared.decided
+    asked = {id(command) for command in commands}
+    return [decided for command, decided in zip(said, prepared.decided, strict=True) if id(command) in asked]
 
 
 async def change(databases: Databases, command: Command) -> Operation:
@@ -256,6 +274,11 @@ def _about_payment(payment: Payment) -> dict[str, Any]:
         "to_wallet_id": payment.to_wallet_id if isinstance(payment, Transfer) else None,
         "release_entry_id": new_id(Prefix.ENTRY),
     }
+
+
+def asking_of(operation: Operation) -> BeginProcessing:
+    """A worker is about to submit it: from here on the bank may know of it."""
+    return change_of(BeginProcessing, operation)
 
 
 def settlement_of(operation: Operation, **overrides: Any) -> Settle:

@@ -388,6 +388,14 @@ async def _subject_id(person: Person) -> str:
     return (await person.world.person(USER)).user.id
 
 
+async def _endpoint_id(person: Person) -> str:
+    return await person.make("/webhook-endpoints", url=await _receiver(person))
+
+
+async def _delivery_id(person: Person) -> str:
+    return await person.make(f"/webhook-endpoints/{await person.id_of('endpoint_id')}/test")
+
+
 async def _first(_person: Person) -> str:
     return "1"
 
@@ -409,6 +417,8 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "break_id": _break_id,
     "key_id": _key_id,
     "session_id": _session_id,
+    "endpoint_id": _endpoint_id,
+    "delivery_id": _delivery_id,
     "currency": _currency,
     "number": _first,
 }
@@ -464,6 +474,11 @@ async def _name(_person: Person) -> str:
     return "Asha"
 
 
+async def _receiver(_person: Person) -> str:
+    """Where nobody listens; examples of other names would have to be looked up."""
+    return "http://127.0.0.1:9/events"
+
+
 async def _title(_person: Person) -> str:
     return "A cup of coffee"
 
@@ -479,6 +494,7 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     "password": _password,
     "current_password": _password,
     "refresh_token": _own_refresh_token,
+    "url": _receiver,
     "currency": _inr,
     "from_currency": _inr,
     "to_currency": _usd,
