@@ -19,6 +19,7 @@ from service.controllers import (
     health,
     holds,
     limits,
+    metrics,
     password_changes,
     proofs,
     quotes,
@@ -122,7 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         rewards.router,
     ):
         _include(app, router, API_PREFIX)
-    for router in (webhooks.router, health.router, reference.router):
+    for router in (webhooks.router, health.router, metrics.router, reference.router):
         _include(app, router, "")
     add_problem_handlers(app)
     complete_openapi(app)

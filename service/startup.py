@@ -10,6 +10,7 @@ import structlog
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
@@ -20,6 +21,7 @@ from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.observed_bank import ObservedBank
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
@@ -29,6 +31,7 @@ from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
 from service.services.login_guard import LoginGuard
+from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
 
@@ -53,6 +56,7 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    scrapes: Scrapes
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -83,6 +87,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -115,13 +120,15 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    scrapes = Scrapes(settings, ledger)
+    scrapes.start()
     try:
         yield Resources(
             settings=settings,
             databases=databases,
             jobs=jobs,
             ledger=ledger,
-            bank=SimulatedBank(settings, jobs),
+            bank=ObservedBank(SimulatedBank(settings, jobs)),
             rates=rates,
             mailbox=FileMailbox(settings),
             passwords=Passwords(hashing),
@@ -130,8 +137,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            scrapes=scrapes,
         )
     finally:
+        await scrapes.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()

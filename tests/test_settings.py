@@ -31,6 +31,7 @@ PRODUCTION: dict[str, Any] = {
 _OPTIONAL: dict[str, Any] = {
     "encryption_key_previous": SecretStr(_key(4)),
     "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
+    "metrics_token": SecretStr(sha256(b"metrics").hexdigest()),
 }
 _SECRETS = PRODUCTION | _OPTIONAL
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from service.gateways.job_queue import Job, JobQueue
+from service.metrics import rows_done, rows_taken
 
 log = structlog.get_logger()
 
@@ -17,6 +18,8 @@ Row = TypeVar("Row")
 _TAKING_ENDS_S = 30.0
 # Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
 _CLOSING_ENDS_S = 10.0
+# What metrics call the queue that a job works down.
+QUEUE_NAMES = {Job.DRAIN_OUTBOX: "outbox", Job.APPLY_CALLBACKS: "callbacks", Job.RUN_BANK: "bank"}
 
 
 class Drain(Generic[Row]):
@@ -32,6 +35,7 @@ class Drain(Generic[Row]):
     ) -> None:
         """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
         self.job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
+        self._queue = QUEUE_NAMES[job]
         self._in_hand: set[asyncio.Task[None]] = set()
         self._is_running = False
         self._has_news = False
@@ -64,10 +68,15 @@ class Drain(Generic[Row]):
         self._has_news = self._has_news or bool(rows)
 
     async def _work_on(self, row: Row) -> None:
+        rows_taken(self._queue, 1)
+        outcome = "failed"
         try:
             await self._work(row)
+            outcome = "done"
         except Exception:
             log.exception("job.row_failed", job=self.job)
+        finally:
+            rows_done(self._queue, outcome)
 
     async def close(self) -> None:
         """Waits for what is in hand."""

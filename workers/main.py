@@ -19,6 +19,7 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.metrics import serve_metrics
 from workers.outbox import drain_outbox, outbox_drain
 from workers.sweep import sweep_for_ever
 
@@ -40,6 +41,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     set_up_logging(settings)
     stack = AsyncExitStack()
     resources = await stack.enter_async_context(open_resources(settings))
+    await stack.enter_async_context(serve_metrics(resources))
     limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)
     http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
     context["stack"] = stack

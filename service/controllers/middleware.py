@@ -14,15 +14,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
-from service.controllers.problems import problem_response
+from service.controllers.problems import problem_response, route_template
 from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
 from service.errors import HeadersTooLarge, InternalError, Malformed, UriTooLong, WalletServiceError
+from service.metrics import request_answered
 from service.settings import Environment, Settings
 
 log = structlog.get_logger()
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
-_QUIET_PATHS = frozenset({"/health", "/livez", "/readyz"})
+_QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 # Ours need a few hundred bytes; proxies on the way refuse much more anyway.
 URI_LIMIT_BYTES = 8 * 1024
 HEADERS_LIMIT = 100
@@ -136,7 +137,7 @@ class RequestLimits:
 
 
 class RequestLog:
-    """Binds the request's id to all log lines, and writes one when the request has ended."""
+    """Binds the request's id to all log lines, writes one when the request has ended, and counts its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -152,6 +153,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Not its end: streams last for as long as their readers want.
+                request_answered(scope["method"], route_template(scope), status, perf_counter() - started)
             await send(message)
 
         structlog.contextvars.clear_contextvars()

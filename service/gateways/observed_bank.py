@@ -1,0 +1,62 @@
+"""What is seen of every call of the bank, whichever bank it is: how it ended and how long it took."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from datetime import date
+from time import perf_counter
+from typing import TypeVar
+
+from service.gateways.bank import (
+    Bank,
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankUnavailable,
+    StatementLine,
+)
+from service.metrics import bank_called
+
+Answer = TypeVar("Answer")
+
+
+class ObservedBank:
+    """Closest to the bank: what a breaker keeps from it is no call."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+
+    async def submit(self, order: BankOrder) -> BankReport:
+        return await _observed("submit", self._bank.submit(order))
+
+    async def find(self, reference: str) -> BankReport | None:
+        return await _observed("find", self._bank.find(reference))
+
+    async def statement(self, day: date) -> Sequence[StatementLine]:
+        return await _observed("statement", self._bank.statement(day))
+
+
+async def _observed(call: str, asked: Awaitable[Answer]) -> Answer:
+    started = perf_counter()
+    # Whatever it raises besides its own errors is a defect of the gateway's.
+    outcome = "failed"
+    try:
+        answer = await asked
+        outcome = "answered"
+    except BankRejected:
+        outcome = "rejected"
+        raise
+    except BankOutcomeUnknown:
+        outcome = "unknown"
+        raise
+    except BankUnavailable:
+        outcome = "not_asked"
+        raise
+    except asyncio.CancelledError:
+        # Whoever asked has waited for as long as they wanted to.
+        outcome = "given_up"
+        raise
+    else:
+        return answer
+    finally:
+        bank_called(call, outcome, perf_counter() - started)
