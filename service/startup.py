@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
 import structlog
@@ -34,6 +34,7 @@ from service.services.login_guard import LoginGuard
 from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
 from service.settings import EarningRuleSettings, Environment, Settings
+from service.tracing import tracing
 
 log = structlog.get_logger()
 
@@ -73,6 +74,11 @@ def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
     if not is_currency(rule.currency):
         raise ValueError(f"WALLET_EARNING_RULES: {rule.name} is in {rule.currency}, which is no ISO 4217 currency")
     return EarningRule(**rule.model_dump() | {"on": EarningEvent(rule.on)})
+
+
+def tracing_of(settings: Settings, service_name: str) -> AbstractAsyncContextManager[None]:
+    """To be opened before the resources, so that what they do at their end is traced too."""
+    return tracing(service_name, endpoint=settings.otlp_endpoint, sample_ratio=settings.trace_sample_ratio)
 
 
 @asynccontextmanager

@@ -77,4 +77,6 @@ def signed_callback(order: dict[str, Any], settings: Settings) -> dict[str, Any]
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
+    if (traceparent := order.get("traceparent")) is not None:
+        headers["traceparent"] = traceparent
     return {"content": body, "headers": headers}

@@ -35,7 +35,7 @@ class Drain(Generic[Row]):
     ) -> None:
         """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
         self.job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
-        self._queue = QUEUE_NAMES[job]
+        self._queue = QUEUE_NAMES.get(job, job.value)
         self._in_hand: set[asyncio.Task[None]] = set()
         self._is_running = False
         self._has_news = False

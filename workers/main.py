@@ -14,7 +14,7 @@ from arq.worker import Function, func
 from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
 from service.settings import get_settings
-from service.startup import open_resources
+from service.startup import open_resources, tracing_of
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
@@ -40,6 +40,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     settings = get_settings()
     set_up_logging(settings)
     stack = AsyncExitStack()
+    await stack.enter_async_context(tracing_of(settings, "wallet-worker"))
     resources = await stack.enter_async_context(open_resources(settings))
     await stack.enter_async_context(serve_metrics(resources))
     limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)

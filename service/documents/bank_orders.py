@@ -27,6 +27,7 @@ class BankOrder(Document):
     attempts: int
     created_at: datetime
     executed_at: datetime | None = None
+    traceparent: str | None = None
     due_at: datetime | None = None
     claim: str | None = None
 

@@ -24,6 +24,7 @@ class OutboxRow(NamedTuple):
     """A row is worked on when it is due; taking it moves `due_at` on, so that a dead worker's row comes back.
 
     `attempts` counts how often it was taken, `visits` how often that led to the other side and brought no end.
+    `traceparent` is that of the span that called for it, where there is one (service/tracing.py).
     """
 
     id: str
@@ -34,6 +35,7 @@ class OutboxRow(NamedTuple):
     request_id: str | None
     due_at: datetime
     created_at: datetime
+    traceparent: str | None = None
 
 
 def outbox_id(topic: OutboxTopic, subject_id: str) -> str:

@@ -16,6 +16,7 @@ from service.gateways.bank import (
     StatementLine,
 )
 from service.metrics import bank_called
+from service.tracing import Span, span
 
 Answer = TypeVar("Answer")
 
@@ -27,16 +28,22 @@ class ObservedBank:
         self._bank = bank
 
     async def submit(self, order: BankOrder) -> BankReport:
-        return await _observed("submit", self._bank.submit(order))
+        return await _observed("submit", order.reference, self._bank.submit(order))
 
     async def find(self, reference: str) -> BankReport | None:
-        return await _observed("find", self._bank.find(reference))
+        return await _observed("find", reference, self._bank.find(reference))
 
     async def statement(self, day: date) -> Sequence[StatementLine]:
-        return await _observed("statement", self._bank.statement(day))
+        return await _observed("statement", None, self._bank.statement(day))
 
 
-async def _observed(call: str, asked: Awaitable[Answer]) -> Answer:
+async def _observed(call: str, reference: str | None, asked: Awaitable[Answer]) -> Answer:
+    attributes = {} if reference is None else {"wallet.operation_id": reference}
+    with span(f"bank.{call}", attributes, "client") as traced:
+        return await _counted(call, asked, traced)
+
+
+async def _counted(call: str, asked: Awaitable[Answer], traced: Span) -> Answer:
     started = perf_counter()
     # Whatever it raises besides its own errors is a defect of the gateway's.
     outcome = "failed"
@@ -60,3 +67,4 @@ async def _observed(call: str, asked: Awaitable[Answer]) -> Answer:
         return answer
     finally:
         bank_called(call, outcome, perf_counter() - started)
+        traced.note({"wallet.outcome": outcome})

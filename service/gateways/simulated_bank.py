@@ -27,6 +27,7 @@ from service.gateways.bank import (
 from service.gateways.job_queue import Job, JobQueue
 from service.repositories import bank_orders as journal
 from service.settings import Settings
+from service.tracing import current_traceparent
 
 
 class Behaviour(StrEnum):
@@ -104,7 +105,11 @@ class SimulatedBank:
 
     async def _accept(self, order: BankOrder, behaviour: Behaviour) -> dict[str, Any]:
         delay_s = random.uniform(self._settings.bank_delay_min_s, self._settings.bank_delay_max_s)  # noqa: S311 no secret
-        row = await journal.insert_once(journal_row(order, behaviour, utc_now(), delay_s))
+        row = journal_row(order, behaviour, utc_now(), delay_s)
+        if (traceparent := current_traceparent()) is not None:
+            # As a header of a request would have it; its callback brings it back.
+            row["traceparent"] = traceparent
+        row = await journal.insert_once(row)
         self._jobs.wake(Job.RUN_BANK, delay_s)
         return row
 

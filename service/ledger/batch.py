@@ -113,7 +113,7 @@ class Draft:
             found = self._loaded.records.get(record_id)
         return found if isinstance(found, kind) else None
 
-    def take_in(self, changes: Changes) -> None:
+    def take_in(self, changes: Changes, traceparent: str | None = None) -> None:
         """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
         for wallet in changes.wallets:
             self.wallets[wallet.id] = wallet
@@ -130,7 +130,7 @@ class Draft:
         for record in (changes.record, *changes.also):
             self.records[record.id] = record
         for row in changes.outbox_rows:
-            self.outbox_inserts[row.id] = row
+            self.outbox_inserts[row.id] = row if traceparent is None else row._replace(traceparent=traceparent)
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
             if self.outbox_inserts.pop(row_id, None) is None:
@@ -223,7 +223,7 @@ def _decide(command: Command, draft: Draft) -> _Outcome:
         changes = command.decide(draft)
     except WalletServiceError as refusal:
         return _Outcome(draft, None, None, refusal)
-    draft.take_in(changes)
+    draft.take_in(changes, command.traceparent)
     body = None if changes.answer is None else changes.answer(draft)
     return _Outcome(draft, changes.record, (changes.status_code, body), changes.error)
 

@@ -7,21 +7,23 @@ from pymongo.errors import DuplicateKeyError
 
 from service.documents import BankCallback
 from service.repositories.due_rows import claim_due
+from service.tracing import current_traceparent
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
     """False where a callback with this id is here already. One document, so no transaction to spoil."""
+    document = {
+        "_id": callback_id,
+        "payload": payload,
+        "request_id": request_id,
+        "attempts": 0,
+        "received_at": now,
+        "due_at": now,
+    }
+    if (traceparent := current_traceparent()) is not None:
+        document["traceparent"] = traceparent
     try:
-        await BankCallback.get_pymongo_collection().insert_one(
-            {
-                "_id": callback_id,
-                "payload": payload,
-                "request_id": request_id,
-                "attempts": 0,
-                "received_at": now,
-                "due_at": now,
-            }
-        )
+        await BankCallback.get_pymongo_collection().insert_one(document)
     except DuplicateKeyError:
         return False
     return True

@@ -14,6 +14,8 @@ from service.repositories.due_rows import claim_due
 def _to_row(row: OutboxRow) -> dict[str, Any]:
     document = row._asdict()
     document["_id"] = document.pop("id")
+    if row.traceparent is None:
+        del document["traceparent"]
     return document
 
 
@@ -27,6 +29,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        traceparent=document.get("traceparent"),
     )
 
 

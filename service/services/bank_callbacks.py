@@ -20,6 +20,7 @@ from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
 from service.services.bank_reports import apply_report
 from service.settings import Settings
+from service.tracing import continued
 
 log = structlog.get_logger()
 
@@ -83,7 +84,10 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
         await inbox.mark_applied(row["_id"], "given_up", utc_now())
         return
     try:
-        result = await _apply(row, ledger)
+        attributes = {"wallet.operation_id": row["payload"]["reference"], "wallet.attempt": row["attempts"]}
+        with continued(row.get("traceparent"), "callback.apply", "consumer", attributes) as traced:
+            result = await _apply(row, ledger)
+            traced.note({"wallet.outcome": result})
     except Exception:
         delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
         await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
