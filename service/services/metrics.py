@@ -17,7 +17,7 @@ from service.domain.clock import utc_now
 from service.errors import NotFound, Unauthenticated
 from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
-from service.repositories import due_rows
+from service.repositories import figures as figure_repository
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -29,17 +29,21 @@ _PATIENCE_S: Final = 1.5
 # How old what other processes say of their ledgers may be.
 _SAMPLE_S: Final = 1.0
 
+_BREAKER_STATES: Final = ("closed", "open", "half_open")
+
 _Read = Callable[[], Awaitable[Mapping[Figure, Values]]]
 
 
 class Scrapes:
     """One for each process: answers `GET /metrics`, whether MongoDB does or not."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, breaker_state: Callable[[], str] | None = None) -> None:
+        """`breaker_state` tells `closed`, `open` or `half_open` without asking anybody."""
         self._queue_limit = settings.ledger_queue_limit
+        self._breaker_state = breaker_state
         self._ledger = ledger
         # Each by itself: what one cannot read, the others still tell.
-        self._reads: list[_Read] = [_read_queues]
+        self._reads: list[_Read] = [_read_queues, _read_dead_letters, _read_breaks, _read_incidents, _read_integrity]
         self._reading: asyncio.Task[None] | None = None
         self._stale_at_s = 0.0
         self._sampling: asyncio.Task[None] | None = None
@@ -78,11 +82,17 @@ class Scrapes:
     async def _read(self) -> None:
         try:
             found = await asyncio.gather(*(_read_or_nothing(read) for read in self._reads))
-            metrics.show({figure: values for figures in found for figure, values in figures.items()})
+            metrics.show({figure: values for one in (*found, self._breaker()) for figure, values in one.items()})
         finally:
             # One that failed is not tried again at once either.
             self._stale_at_s = monotonic() + _FRESH_S
             self._reading = None
+
+    def _breaker(self) -> Mapping[Figure, Values]:
+        if self._breaker_state is None:
+            return {}
+        now = self._breaker_state()
+        return {metrics.BREAKER_STATE: {(state,): float(state == now) for state in _BREAKER_STATES}}
 
 
 async def _read_or_nothing(read: _Read) -> Mapping[Figure, Values]:
@@ -97,7 +107,7 @@ async def _read_or_nothing(read: _Read) -> Mapping[Figure, Values]:
 
 async def _read_queues() -> Mapping[Figure, Values]:
     now = utc_now()
-    backlogs = await due_rows.find_backlogs(now)
+    backlogs = await figure_repository.find_backlogs(now)
     return {
         metrics.QUEUE_ROWS: {(queue,): backlog.rows for queue, backlog in backlogs.items()},
         metrics.QUEUE_OLDEST_AGE: {
@@ -105,6 +115,28 @@ async def _read_queues() -> Mapping[Figure, Values]:
             for queue, backlog in backlogs.items()
         },
     }
+
+
+async def _read_dead_letters() -> Mapping[Figure, Values]:
+    return _by_label(metrics.DEAD_LETTERS, await figure_repository.count_dead_letters())
+
+
+async def _read_breaks() -> Mapping[Figure, Values]:
+    return _by_label(metrics.RECONCILIATION_BREAKS, await figure_repository.count_open_breaks())
+
+
+def _by_label(figure: Figure, counts: Mapping[str, int] | None) -> Mapping[Figure, Values]:
+    return {} if counts is None else {figure: {(label,): count for label, count in counts.items()}}
+
+
+async def _read_incidents() -> Mapping[Figure, Values]:
+    count = await figure_repository.count_open_incidents()
+    return {} if count is None else {metrics.INCIDENTS_OPEN: {(): count}}
+
+
+async def _read_integrity() -> Mapping[Figure, Values]:
+    finished_at = await figure_repository.find_last_replay()
+    return {} if finished_at is None else {metrics.INTEGRITY_AGE: {(): (utc_now() - finished_at).total_seconds()}}
 
 
 def let_in_to_metrics(peer: str, headers: Mapping[str, str], settings: Settings) -> None:
