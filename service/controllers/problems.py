@@ -44,6 +44,8 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
 _SERVER_ERROR = 500
 # More than that nobody reads, and each is longer than what it is about.
 _SHOWN_ERRORS = 100
+# By handler. Those of a process are the same in each application that it makes.
+_PATHS: dict[Any, str] = {}
 # A new primary is there within a second or two.
 _RETRY_AFTER_S = 2
 
@@ -98,18 +100,16 @@ def note_methods(app: FastAPI, router: APIRouter, prefix: str) -> None:
     """Keeps by path which methods there are, for answers that say so, and by handler which path is its own."""
     if not hasattr(app.state, "methods_by_path"):
         app.state.methods_by_path = {}
-        app.state.paths_by_endpoint = {}
     paths: dict[str, set[str]] = app.state.methods_by_path
     for route in router.routes:
         if isinstance(route, APIRoute):
             paths.setdefault(prefix + route.path, set()).update(route.methods or ())
-            app.state.paths_by_endpoint[route.endpoint] = prefix + route.path
+            _PATHS[route.endpoint] = prefix + route.path
 
 
 def route_template(scope: Scope) -> str:
     """The path of the route that a request came to, as it is declared: without ids."""
-    paths: dict[Any, str] = getattr(scope["app"].state, "paths_by_endpoint", {})
-    return paths.get(scope.get("endpoint"), NO_ROUTE)
+    return _PATHS.get(scope.get("endpoint"), NO_ROUTE)
 
 
 def _allowed_methods(request: Request) -> list[str]:

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from service.controllers.problems import _PATHS
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.outbox import OutboxTopic, outbox_row
@@ -145,7 +146,7 @@ class TestRequests:
 
     def test_each_handler_has_one_path(self, app: FastAPI) -> None:
         """Or the two would count as one."""
-        assert set(app.state.paths_by_endpoint.values()) == set(app.state.methods_by_path)
+        assert set(_PATHS.values()) == set(app.state.methods_by_path)
 
 
 class TestFiguresFromMongoDB:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from scripts.service_stack import Stack
+from service.controllers.problems import _PATHS
 from tests.observability.registry import TARGET_LABELS, Definition, definitions
 from tests.person import Person
 from tests.samples import samples_in
@@ -142,7 +143,7 @@ class TestLabels:
         for path in ("/made/up", f"/api/v1/wallets/{person.wallet_id}", "/api/v1/wallets/wal_x"):
             await payment_http.request("BREW", path)
             await payment_http.get(path)
-        routes = {"none", *app.state.paths_by_endpoint.values()}
+        routes = {"none", *_PATHS.values()}
         assert payment_stack.worker_metrics_url is not None
         for url in ("/metrics", payment_stack.worker_metrics_url):
             found = samples_in((await payment_http.get(url)).text)
