@@ -239,12 +239,8 @@ def rows_done(queue: str, outcome: str, rows: int = 1) -> None:
     _jobs.labels(queue, outcome).inc(rows)
 
 
-def stream_opened(kind: str) -> None:
-    _event_streams.labels(kind).inc()
-
-
-def stream_closed(kind: str) -> None:
-    _event_streams.labels(kind).dec()
+def event_streams(kind: str, open_streams: int) -> None:
+    _event_streams.labels(kind).set(open_streams)
 
 
 def delivery_attempted(outcome: str) -> None:

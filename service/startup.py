@@ -19,6 +19,8 @@ from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
+from service.gateways.bank_breaker import BankBreaker, BreakerState
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.observed_bank import ObservedBank
@@ -26,10 +28,12 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
@@ -48,8 +52,11 @@ class Resources(NamedTuple):
     jobs: JobQueue
     ledger: Ledger
     bank: Bank
+    # Around that very bank.
+    breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -57,6 +64,8 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
+    event_feeds: EventFeeds
     scrapes: Scrapes
 
 
@@ -94,6 +103,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
         metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -101,6 +112,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             conflicts=committed.conflicts,
             duration_ms=round(committed.duration_s * 1000, 2),
         )
+
+    def on_breaker_changed(state: BreakerState, retry_after_s: float) -> None:
+        # Without waiting for the sweep: the first try, and what waits when it has gone well.
+        jobs.wake(Job.DRAIN_OUTBOX, 0.0 if state is BreakerState.CLOSED else retry_after_s)
 
     redis = QuickRedis(settings)
     rate_limits = RateLimits(redis)
@@ -126,7 +141,13 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
-    scrapes = Scrapes(settings, ledger)
+    # Closest to the bank: what the breaker keeps from it is no call.
+    breaker = BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_breaker_changed)
+    breaker.start()
+    event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
+    webhook_client = WebhookClient(settings)
+    scrapes = Scrapes(settings, ledger, breaker, event_feeds)
     scrapes.start()
     try:
         yield Resources(
@@ -134,36 +155,50 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             databases=databases,
             jobs=jobs,
             ledger=ledger,
-            bank=ObservedBank(SimulatedBank(settings, jobs)),
+            bank=breaker,
+            breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
+            event_feeds=event_feeds,
             scrapes=scrapes,
         )
     finally:
         await scrapes.close()
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()
+        await breaker.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:
-    """Every part that the service leans on, by name: ok, unavailable or stopped."""
+    """Every part that the service leans on, by name: ok, unavailable or stopped; the bank's is its breaker."""
     mongodb, redis = await asyncio.gather(
         _answers("mongodb", resources.databases.client.admin.command("ping")),
         _answers("redis", resources.jobs.ping()),
     )
-    return {"mongodb": mongodb, "redis": redis, "ledger": "ok" if resources.ledger.is_running() else "stopped"}
+    bank = resources.breaker.state_now
+    return {
+        "mongodb": mongodb,
+        "redis": redis,
+        "ledger": "ok" if resources.ledger.is_running() else "stopped",
+        "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
+    }
 
 
 async def _answers(part: str, call: Awaitable[Any]) -> str:

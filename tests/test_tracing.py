@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -17,6 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from structlog.testing import capture_logs
 
 from service.database import Databases
+from service.domain.clock import utc_now
+from service.gateways.callback_lines import CallbackLines, Post, Trouble
 from service.gateways.job_queue import Job
 from service.log import hide_in_text
 from service.repositories import outbox as outbox_repository
@@ -28,7 +30,7 @@ from service.startup import Resources
 from service.tracing import continued, current_traceparent, parse_traceparent, tracing
 from tests.controllers.test_middleware import client_of
 from tests.factories import Account, bearer, make_account
-from workers.bank_simulation import _execute_and_report
+from workers.bank_simulation import BankWork
 from workers.drain import Drain
 
 _CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -57,6 +59,20 @@ async def withdraw(app: FastAPI, account: Account, settings: Settings, **headers
         )
 
 
+class InProcess(CallbackLines):
+    """The bank's callbacks, straight to the application."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def post_all(self, series: Sequence[Sequence[Post]]) -> list[list[Trouble]]:
+        async with client_of(self._app) as http:
+            for post in [post for one in series for post in one]:
+                answer = await http.post("/webhooks/bank-callback", headers=dict(post.headers), content=post.body)
+                assert answer.status_code == 200
+        return [[None] * len(one) for one in series]
+
+
 class Way:
     """What the workers do for one withdrawal and no other, by drains as theirs."""
 
@@ -70,9 +86,14 @@ class Way:
         row = await self._wallet["outbox"].find_one({"subject_id": operation_id})
         assert row is not None
         await self._drain(outbox_repository._from_row(row), lambda one: pursue_row(one, desk))
-        order = await self._bank["orders"].find_one({"_id": operation_id})
-        async with client_of(self._app) as http:
-            await self._drain(order, lambda one: _execute_and_report(one, http, settings))
+        claimed = {"$set": {"claim": uuid4().hex}}
+        order = await self._bank["orders"].find_one_and_update({"_id": operation_id}, claimed, return_document=True)
+        assert order is not None
+        bank = BankWork(settings)
+        bank.close()
+        bank.lines = InProcess(self._app)
+        await asyncio.sleep(max(0.0, (order["execute_at"] - utc_now()).total_seconds()))
+        await self._drain([order], bank.work)
         callback = await self._wallet["bank_callbacks"].find_one({"payload.reference": operation_id})
         await self._drain(callback, lambda one: apply_callback(one, ledger))
 

@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
+from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS, OutboxDocument
+from service.domain.outbox import OutboxTopic
 
 Collection = AsyncCollection[dict[str, Any]]
 
@@ -37,7 +38,10 @@ async def find_backlogs(now: datetime) -> dict[str, Backlog]:
 
 
 async def _backlog(collection: Collection, now: datetime) -> Backlog:
-    due = {"due_at": {"$lte": now}}
+    due: dict[str, Any] = {"due_at": {"$lte": now}}
+    if collection.name == OutboxDocument.Settings.name:
+        # Its index has the topic in front.
+        due["topic"] = {"$in": list(OutboxTopic)}
     oldest = await collection.find_one(due, {"due_at": 1}, sort=[("due_at", 1)])
     if oldest is None:
         return Backlog(0, None)

@@ -15,9 +15,11 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.domain.clock import utc_now
 from service.errors import NotFound, Unauthenticated
+from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
 from service.repositories import figures as figure_repository
+from service.services.event_feed import EventFeeds, StreamKind
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -29,18 +31,16 @@ _PATIENCE_S: Final = 1.5
 # How old what other processes say of their ledgers may be.
 _SAMPLE_S: Final = 1.0
 
-_BREAKER_STATES: Final = ("closed", "open", "half_open")
-
 _Read = Callable[[], Awaitable[Mapping[Figure, Values]]]
 
 
 class Scrapes:
     """One for each process: answers `GET /metrics`, whether MongoDB does or not."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, breaker_state: Callable[[], str] | None = None) -> None:
-        """`breaker_state` tells `closed`, `open` or `half_open` without asking anybody."""
+    def __init__(self, settings: Settings, ledger: Ledger, breaker: BankBreaker, feeds: EventFeeds) -> None:
         self._queue_limit = settings.ledger_queue_limit
-        self._breaker_state = breaker_state
+        self._breaker = breaker
+        self._feeds = feeds
         self._ledger = ledger
         # Each by itself: what one cannot read, the others still tell.
         self._reads: list[_Read] = [_read_queues, _read_dead_letters, _read_breaks, _read_incidents, _read_integrity]
@@ -67,6 +67,8 @@ class Scrapes:
 
     def _sample(self) -> None:
         metrics.ledger_queue(self._ledger.queue_depth, self._queue_limit)
+        for kind in StreamKind:
+            metrics.event_streams(kind.value, self._feeds.counts[kind])
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -82,17 +84,16 @@ class Scrapes:
     async def _read(self) -> None:
         try:
             found = await asyncio.gather(*(_read_or_nothing(read) for read in self._reads))
-            metrics.show({figure: values for one in (*found, self._breaker()) for figure, values in one.items()})
+            metrics.show({figure: values for one in (*found, self._read_breaker()) for figure, values in one.items()})
         finally:
             # One that failed is not tried again at once either.
             self._stale_at_s = monotonic() + _FRESH_S
             self._reading = None
 
-    def _breaker(self) -> Mapping[Figure, Values]:
-        if self._breaker_state is None:
-            return {}
-        now = self._breaker_state()
-        return {metrics.BREAKER_STATE: {(state,): float(state == now) for state in _BREAKER_STATES}}
+    def _read_breaker(self) -> Mapping[Figure, Values]:
+        """From memory."""
+        now = self._breaker.state_now
+        return {metrics.BREAKER_STATE: {(state.value,): float(state is now) for state in BreakerState}}
 
 
 async def _read_or_nothing(read: _Read) -> Mapping[Figure, Values]:

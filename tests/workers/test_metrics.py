@@ -110,8 +110,10 @@ class TestTheRunningStack:
         url = payment_stack.worker_metrics_url
         assert url is not None
         async with httpx.AsyncClient() as client:
-            before = samples_in((await client.get(url)).text)
             person = await Person.register(payment_http)
+            # Whoever has done this has started.
+            await person.fund(10_000)
+            before = samples_in((await client.get(url)).text)
             await person.fund(10_000)
             after = samples_in((await client.get(url)).text)
         for name, labels in (
