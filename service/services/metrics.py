@@ -63,7 +63,8 @@ class Scrapes:
         """Body and media type."""
         self._sample()
         await self._read_if_stale()
-        return metrics.render(accept)
+        # In a thread: with all routes in it that is tens of milliseconds, in which others want to be served.
+        return await asyncio.to_thread(metrics.render, accept)
 
     def _sample(self) -> None:
         metrics.ledger_queue(self._ledger.queue_depth, self._queue_limit)
