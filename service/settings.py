@@ -215,6 +215,9 @@ class Settings(BaseSettings):
     bank_timeout_s: float = Field(5.0, gt=0)
     # An operation whose bank is silent is asked about after this long, then ever more rarely.
     bank_recheck_s: float = Field(15.0, gt=0, le=600)
+    # An order that nobody answered may still arrive at the bank for so long. Only then does a refusal of the next try
+    # say that there is nothing to wait for.
+    bank_in_flight_s: float = Field(120.0, ge=0)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
     # So many orders in a row without an answer, of two accounts at least, and the bank counts as down: nobody asks it,

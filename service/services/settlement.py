@@ -11,7 +11,15 @@ import structlog
 from service.crash_points import CrashPoint, reach
 from service.database import Client
 from service.domain.clock import utc_now
-from service.domain.operations import FINAL_STATUSES, BankCall, Operation, OperationStatus, OperationType
+from service.domain.operations import (
+    FINAL_STATUSES,
+    BankCall,
+    Operation,
+    OperationStatus,
+    OperationType,
+    may_be_under_way,
+    rejection,
+)
 from service.domain.outbox import OutboxRow
 from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
@@ -99,12 +107,13 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if operation.status is OperationStatus.PENDING and await _find(operation, rejected.code, desk) is None:
-            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
-        else:
-            # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
-            # same. To give money back on this word could be to give it twice.
+        if await _find(operation, rejection(rejected.code), desk) is not None:
+            # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
             await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+        elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
+            raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
+        else:
+            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)

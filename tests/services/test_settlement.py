@@ -226,13 +226,28 @@ class TestLaterVisits:
         assert bank.submitted == []
         assert await scene.balance() == (5_000, 0)
 
-    async def test_a_refusal_after_an_unknown_outcome_gives_nothing_back(self, scene: Scene) -> None:
+    async def test_a_refusal_soon_after_an_unknown_outcome_gives_nothing_back(self, scene: Scene) -> None:
         """The first submission may still be on its way to the bank, which knows nothing of it yet."""
         await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
-        bank = ScriptedBank([BankRejected("account_blocked", "blocked")], [None])
+        bank = ScriptedBank([BankRejected("account_blocked", "blocked")], [None, None])
         operation = await scene.visit(bank, attempts=2)
-        assert (operation.status, operation.failure_code) == (OperationStatus.REQUIRES_REVIEW, "account_blocked")
+        assert (operation.status, operation.failure_code) == (OperationStatus.PROCESSING, None)
         assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_refusal_when_nothing_can_be_on_its_way_any_more_gives_the_money_back(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        refusals: list[Word] = [BankRejected("account_blocked", "blocked") for _ in range(2)]
+        await scene.visit(ScriptedBank(refusals[:1], [None, None]), attempts=2)
+        # The unanswered one only: that the second try was refused a moment ago is no reason to wait.
+        long_ago = utc_now() - timedelta(seconds=scene.settings.bank_in_flight_s)
+        await databases.wallet["withdrawals"].update_one(
+            {"_id": scene.operation.id}, {"$set": {"attempt_log.0.at": long_ago}}
+        )
+        operation = await scene.visit(ScriptedBank(refusals[1:], [None, None]), attempts=3)
+        assert (operation.status, operation.failure_code) == (OperationStatus.FAILED, "account_blocked")
+        assert await scene.balance() == (5_000, 0)
 
     async def test_a_defect_of_the_gateway_leaves_the_outcome_unknown_and_ends_with_a_person(
         self, scene: Scene
