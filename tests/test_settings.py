@@ -32,6 +32,7 @@ _OPTIONAL: dict[str, Any] = {
     "encryption_key_previous": SecretStr(_key(4)),
     "bank_webhook_secret_previous": SecretStr("whsec_" + _key(5)),
     "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
+    "metrics_token": SecretStr(sha256(b"metrics").hexdigest()),
 }
 _SECRETS = PRODUCTION | _OPTIONAL
 

@@ -52,7 +52,10 @@ class BankWork:
         progress = {order["_id"]: progress_of(order, now) for order in orders}
         await _move_money(progress, now)
         reach(CrashPoint.BANK_EXECUTED)
-        series = [[self.signed(report) for report in progress[order["_id"]].reports] for order in orders]
+        series = [
+            [self.signed(report, order.get("traceparent")) for report in progress[order["_id"]].reports]
+            for order in orders
+        ]
         troubles = await self.lines.post_all(series)
         reach(CrashPoint.BANK_REPORTED)
         left = [
@@ -60,7 +63,7 @@ class BankWork:
         ]
         await journal.put_back(left, orders[0]["claim"])
 
-    def signed(self, report: dict[str, Any]) -> Post:
+    def signed(self, report: dict[str, Any], traceparent: str | None = None) -> Post:
         """As Standard Webhooks 1.0.0 has it, at the receiver's time. Repeated, it keeps its id: it counts once."""
         body = orjson.dumps(report["payload"])
         now = utc_now()
@@ -70,6 +73,8 @@ class BankWork:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(report["webhook_id"], now, body.decode()),
         }
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         return Post(headers, body)
 
     def close(self) -> None:

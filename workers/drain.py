@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import structlog
 
 from service.gateways.job_queue import Job, JobQueue
+from service.metrics import rows_done, rows_taken
 
 log = structlog.get_logger()
 
@@ -19,6 +20,14 @@ _TAKING_ENDS_S = 30.0
 _MOMENT_S = 0.005
 # Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
 _CLOSING_ENDS_S = 10.0
+# What metrics call the queue that a job works down.
+QUEUE_NAMES: Final = {
+    Job.DRAIN_OUTBOX: "outbox",
+    Job.APPLY_CALLBACKS: "callbacks",
+    Job.DISPATCH_EVENTS: "events",
+    Job.DELIVER_WEBHOOKS: "deliveries",
+    Job.RUN_BANK: "bank",
+}
 
 
 class Drain(Generic[Row]):
@@ -37,6 +46,7 @@ class Drain(Generic[Row]):
         Where `hands` may be fewer at times, or none, it is asked for them before each look.
         """
         self.job, self._jobs, self._claim, self._work = job, jobs, claim, work
+        self._queue = QUEUE_NAMES[job]
         self._hands = hands if callable(hands) else lambda: hands
         self._in_hand: set[asyncio.Task[None]] = set()
         self._is_running = False
@@ -86,10 +96,17 @@ class Drain(Generic[Row]):
         return free
 
     async def _work_on(self, row: Row) -> None:
+        # Some drains take several together as one.
+        size = len(row) if isinstance(row, list) else 1
+        rows_taken(self._queue, size)
+        outcome = "failed"
         try:
             await self._work(row)
+            outcome = "done"
         except Exception:
             log.exception("job.row_failed", job=self.job)
+        finally:
+            rows_done(self._queue, outcome, size)
 
     async def close(self) -> None:
         """Waits for what is in hand."""

@@ -14,12 +14,13 @@ from arq.worker import Function, func
 from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
 from service.settings import get_settings
-from service.startup import open_resources
+from service.startup import open_resources, tracing_of
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.events import dispatch_events, events_drain
+from workers.metrics import serve_metrics
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.reconciliation import reconcile_for_ever
 from workers.replay import replay_for_ever
@@ -47,7 +48,9 @@ async def _on_startup(context: dict[str, Any]) -> None:
     settings = get_settings()
     set_up_logging(settings)
     stack = AsyncExitStack()
+    await stack.enter_async_context(tracing_of(settings, "wallet-worker"))
     resources = await stack.enter_async_context(open_resources(settings))
+    await stack.enter_async_context(serve_metrics(resources))
     bank_work = BankWork(settings)
     stack.callback(bank_work.close)
     context["stack"] = stack

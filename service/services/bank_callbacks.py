@@ -26,6 +26,7 @@ from service.services.bank_reports import Applied, apply_report
 from service.services.incidents import open_incident
 from service.services.returns import ReturnComesEarly, apply_return
 from service.settings import Settings
+from service.tracing import continued
 
 log = structlog.get_logger()
 
@@ -137,7 +138,10 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
         await inbox.mark_applied(row["_id"], "given_up", utc_now())
         return
     try:
-        applied = await _apply(row, ledger)
+        facts = {"wallet.operation_id": str(row["payload"].get("reference")), "wallet.attempt": row["attempts"]}
+        with continued(row.get("traceparent"), "callback.apply", "consumer", facts) as traced:
+            applied = await _apply(row, ledger)
+            traced.note({"wallet.outcome": applied.result})
     except ReturnComesEarly:
         await _postpone(row)
         return

@@ -33,6 +33,7 @@ from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, Web
 from service.errors import NotFound, WebhookEndpointDisabled
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.webhook_client import WebhookAnswer, WebhookClient, WebhookUnanswered
+from service.metrics import delivery_attempted
 from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.repositories.webhook_deliveries import DeliveryFilter as DeliveryFilter  # noqa: PLC0414 controllers name it, and may not reach below
@@ -139,7 +140,7 @@ class Courier:
             response=None if answer is None else excerpt(answer.body),
         )
         outcome = outcome_of(attempt.code, delivery, self._settings.webhook_retry_delays_s)
-        # Whoever counts outcomes counts these.
+        delivery_attempted(outcome.value)
         log.info(
             "webhook.tried",
             endpoint_id=endpoint.id,

@@ -15,7 +15,7 @@ from tests.factories import bearer, make_user
 
 _METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "POST", "PUT", "PATCH", "DELETE")
 # Not declared in the document, and not strict about how they are asked.
-_LENIENT = ("/docs", "/openapi.json", "/livez", "/readyz", "/health")
+_LENIENT = ("/docs", "/openapi.json", "/livez", "/readyz", "/health", "/metrics")
 
 
 @pytest.fixture(scope="module")

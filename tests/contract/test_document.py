@@ -24,9 +24,9 @@ _JSON = "application/json"
 _OPEN = {
     "POST /api/v1/auth/login", "POST /api/v1/auth/register", "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/password-reset", "POST /api/v1/auth/password-reset/confirm", "GET /api/v1/checkpoints/keys",
-    "GET /livez", "GET /readyz", "GET /health",
+    "GET /livez", "GET /readyz", "GET /health", "GET /metrics",
 }  # fmt: skip
-_HEALTH = {"GET /livez", "GET /readyz", "GET /health"}
+_HEALTH = {"GET /livez", "GET /readyz", "GET /health", "GET /metrics"}
 
 
 class Operation(NamedTuple):

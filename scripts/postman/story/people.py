@@ -27,6 +27,7 @@ HEALTH: Final = Folder(
             expects={"checks.mongodb": "ok", "checks.ledger": "ok"},
         ),
         Step("GET /health", "Every part by name", by=NOBODY, expects={"status": "ok", "checks.redis": "ok"}),
+        Step("GET /metrics", "What Prometheus is told", by=NOBODY),
     ),
 )
 
