@@ -38,6 +38,8 @@ WalletServiceError
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
 │   ├── AlreadyReversed            409 already_reversed
+│   ├── DeadLetterEnded            409 dead_letter_ended
+│   ├── DeadLetterNeeded           409 dead_letter_needed
 │   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
@@ -291,6 +293,18 @@ class WalletHasOpenOperations(Conflict):
 
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class DeadLetterEnded(Conflict):
+    """Says whether it was replayed or discarded, and so cannot be the other any more."""
+
+    code, title = "dead_letter_ended", "The dead letter was replayed or discarded already"
+
+
+class DeadLetterNeeded(Conflict):
+    """What it is about is still open: without this row nothing would ever bring it to its end."""
+
+    code, title = "dead_letter_needed", "Its subject is still open and needs it: replay it instead"
 
 
 class ApiKeyEnded(Conflict):

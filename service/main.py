@@ -15,6 +15,7 @@ from service.controllers import (
     auth,
     checkpoints,
     conversions,
+    dead_letters,
     deposits,
     health,
     holds,
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        dead_letters.router,
     ):
         _include(app, router, API_PREFIX)
     for router in (webhooks.router, health.router, reference.router):

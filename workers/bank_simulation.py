@@ -8,12 +8,15 @@ import structlog
 from standardwebhooks.webhooks import Webhook
 
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.gateways.bank import BankState
 from service.gateways.job_queue import Job
 from service.gateways.simulated_bank import report_of
 from service.repositories import bank_orders as journal
+from service.services.dead_letters import Claimed
 from service.settings import Settings
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 log = structlog.get_logger()
@@ -33,6 +36,7 @@ def bank_drain(resources: Resources, http: httpx.AsyncClient) -> Drain[dict[str,
         lambda limit: journal.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit),
         lambda order: _execute_and_report(order, http, settings),
         settings.worker_concurrency,
+        QueueAftercare(Queue.BANK, resources, lambda row: Claimed(row["_id"], row["attempts"])),
     )
 
 

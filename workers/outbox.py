@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow
 from service.gateways.job_queue import Job
+from service.services.dead_letters import Claimed
 from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
@@ -19,6 +22,7 @@ def outbox_drain(resources: Resources) -> Drain[OutboxRow]:
         lambda limit: claim_rows(limit, settings),
         lambda row: pursue_row(row, desk),
         settings.worker_concurrency,
+        QueueAftercare(Queue.OUTBOX, resources, lambda row: Claimed(row.id, row.attempts)),
     )
 
 

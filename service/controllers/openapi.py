@@ -96,6 +96,7 @@ TAGS: Final = (
     ("Reversals", "Taking a transfer or an adjustment back, once."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
+    ("Dead letters", "Rows of the workers' queues that no try has brought to an end, for admins."),
     ("API keys", "For services: made, rotated and revoked by admins."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),

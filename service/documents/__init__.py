@@ -8,6 +8,7 @@ from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_orders import BankOrder
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.dead_letters import DeadLetterDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
@@ -35,6 +36,7 @@ __all__ = [
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
+    "DeadLetterDocument",
     "Deposit",
     "HoldDocument",
     "IdempotencyKey",
@@ -82,5 +84,6 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    DeadLetterDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]

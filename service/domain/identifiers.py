@@ -32,6 +32,8 @@ class Prefix(StrEnum):
     API_KEY = "key"
     SESSION = "ses"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
+    DEAD_LETTER = "dlq"
+    WORKER = "wkr"
     ENTRY = "ent"
     TRANSACTION = "txn"
 

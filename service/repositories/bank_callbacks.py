@@ -37,7 +37,3 @@ async def mark_applied(callback_id: str, result: str, now: datetime) -> None:
         {"_id": callback_id},
         {"$set": {"applied_at": now, "result": result}, "$unset": {"due_at": "", "claim": ""}},
     )
-
-
-async def postpone(callback_id: str, due_at: datetime) -> None:
-    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"due_at": due_at}})

@@ -1,7 +1,6 @@
 """Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -25,9 +24,6 @@ log = structlog.get_logger()
 
 # Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
 _LEASE_S = 15.0
-# With back-off to 10 minutes, about two hours: longer than our own troubles last.
-_ATTEMPT_LIMIT = 20
-_RETRY_MAX_S = 600.0
 _SETTLED = "payment.settled"
 
 
@@ -77,17 +73,7 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
     reach(CrashPoint.CALLBACK_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
-    if row["attempts"] > _ATTEMPT_LIMIT:
-        # Nothing is lost by it: the operation's own row goes on asking the bank.
-        log.error("bank.callback_given_up", attempts=row["attempts"])
-        await inbox.mark_applied(row["_id"], "given_up", utc_now())
-        return
-    try:
-        result = await _apply(row, ledger)
-    except Exception:
-        delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
-        await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
-        raise
+    result = await _apply(row, ledger)
     reach(CrashPoint.CALLBACK_APPLIED)
     await inbox.mark_applied(row["_id"], result, utc_now())
 

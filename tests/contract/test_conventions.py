@@ -49,7 +49,7 @@ class TestMethods:
         for path, allowed in by_path.items():
             for method in _METHODS:
                 # A batch is a path of its own, but GET on it asks for a transfer of that name.
-                if method in allowed or (path.endswith(("/batch", "/keys")) and method == "GET"):
+                if method in allowed or (path.endswith(("/batch", "/keys", "/dead-letters/replay")) and method == "GET"):
                     continue
                 response = await root.request(method, path.replace("{number}", "1").replace("{", "").replace("}", ""))
                 assert response.headers["Allow"] == ", ".join(sorted(allowed)), (method, path)
