@@ -106,9 +106,14 @@ postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman co
 
 ##### Checking
 
+# Each process of the tests has servers of its own. Where processes are killed under load, the load is to be the test's.
+TEST_PROCESSES ?= 2
+ALL_TESTS = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/failures && \
+	$(BIN)/python -m pytest tests/failures
+
 .PHONY: test
 test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(ALL_TESTS))
 
 .PHONY: test-nightly
 test-nightly: install ## Play 2,000 sequences of the ledger's state machine (8 min), from a new seed each time
