@@ -195,6 +195,11 @@ class Settings(BaseSettings):
     bank_recheck_s: float = Field(15.0, gt=0, le=600)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
+    # So many orders in a row without an answer, of two accounts at least, and the bank counts as down: nobody asks it,
+    # what is accepted waits. 0: it never does.
+    bank_breaker_failures: int = Field(10, ge=0)
+    # Then one order at a time finds out whether it is back, so often.
+    bank_breaker_open_s: float = Field(5.0, gt=0, le=600)
 
     # --- The worker
     worker_concurrency: int = Field(64, ge=1)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 
 import httpx
 import structlog
+import uvloop
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
@@ -19,12 +20,18 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
 from workers.bank_simulation import bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
-from workers.outbox import drain_outbox, outbox_drain
+from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.sweep import sweep_for_ever
 
 log = structlog.get_logger()
 
+# Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
+# the settings below.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 Task = Callable[[dict[str, Any]], Awaitable[None]]
+
+_DRAINS = ("callbacks", "orders", "outbox", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -44,10 +51,11 @@ async def _on_startup(context: dict[str, Any]) -> None:
     http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
     context["stack"] = stack
     context["resources"] = resources
+    context["orders"] = orders_drain(resources)
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
     context["bank"] = bank_drain(resources, http)
-    drains = [context[name] for name in ("callbacks", "outbox", "bank")]
+    drains = [context[name] for name in _DRAINS]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
@@ -59,7 +67,7 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
-    await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank")))
+    await asyncio.gather(*(context[drain].close() for drain in _DRAINS))
     await context["stack"].aclose()
 
 

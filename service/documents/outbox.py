@@ -24,7 +24,8 @@ class OutboxDocument(Document):
     class Settings:
         name = "outbox"
         indexes: ClassVar = [
-            IndexModel("due_at", name="due"),
+            # Each topic is a queue of its own, so that none starves behind another.
+            IndexModel([("topic", 1), ("due_at", 1)], name="due_by_topic"),
             IndexModel("claim", name="claim", sparse=True),
         ]
         validator: ClassVar[dict[str, Any]] = {

@@ -83,7 +83,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
     if payload.type != _SETTLED:
         log.warning("bank.callback_ignored", type=payload.type, reference=payload.reference)
         return "ignored_type"
-    operation = await record_repository.find(payload.reference, Operation)
+    operation = await record_repository.find_soon(payload.reference, Operation)
     if operation is None:
         log.error("bank.unknown_reference", reference=payload.reference)
         return "unknown_reference"

@@ -15,7 +15,17 @@ from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus
 from service.domain.outbox import OutboxRow
 from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
-from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
+from service.gateways.bank import (
+    Bank,
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankState,
+    BankUnavailable,
+    OrderKind,
+)
+from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, FlagForReview
@@ -54,7 +64,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
-    operation = await record_repository.find(row.subject_id, Operation)
+    operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
@@ -63,11 +73,19 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         await outbox_repository.delete(row.id)
         return
     try:
-        async with asyncio.timeout(desk.settings.bank_recheck_s):
+        # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
+        async with asyncio.timeout(desk.settings.bank_recheck_s), visiting(desk.bank):
             await _visit_bank(operation, row, desk)
+    except BankUnavailable as unavailable:
+        await _put_back(row, unavailable.retry_after_s, desk)
     except (BankOutcomeUnknown, TimeoutError) as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
-        await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk)
+        down_for_s = retry_after_s(desk.bank)
+        if down_for_s:
+            # It is the bank's trouble and not this order's, so it does not count.
+            await _put_back(row, down_for_s, desk)
+        else:
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -133,7 +151,7 @@ async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
             return await call
     except TimeoutError as silence:
         raise BankOutcomeUnknown("no answer from the bank in time") from silence
-    except (BankRejected, BankOutcomeUnknown):
+    except (BankRejected, BankOutcomeUnknown, BankUnavailable):
         raise
     except Exception as error:
         log.exception("bank.gateway_failed")
@@ -148,6 +166,12 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger)
     else:
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s))
+
+
+async def _put_back(row: OutboxRow, delay_s: float, desk: Desk) -> None:
+    """Not all at one moment; how many may go there then is the breaker's matter."""
+    spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
+    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s))
 
 
 async def _leave_to_a_person(operation: Operation, code: str, message: str, ledger: Ledger) -> None:
