@@ -31,6 +31,7 @@ _MOMENT_S = 0.005
 # Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
 _CLOSING_ENDS_S = 10.0
 _BREAKING_OFF_ENDS_S = 1.0
+_ENDED_BY_THEN_S = 1.0
 
 
 class Drain(Generic[Row]):
@@ -62,7 +63,11 @@ class Drain(Generic[Row]):
     async def run(self) -> None:
         """Returns when nothing more is due; a second call meanwhile makes the first one look once more."""
         self._has_news = True
-        if not self._idle.is_set() or self._stopping.is_set():
+        if self._stopping.is_set():
+            # The nudge is for somebody else.
+            self._jobs.wake(self.job, _ENDED_BY_THEN_S)
+            return
+        if not self._idle.is_set():
             return
         self._idle.clear()
         try:

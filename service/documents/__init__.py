@@ -23,6 +23,7 @@ from service.documents.transaction_logs import TransactionLog
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallets import WalletDocument
+from service.documents.workers import WorkerDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -55,6 +56,7 @@ __all__ = [
     "VoucherUseDocument",
     "WalletDocument",
     "Withdrawal",
+    "WorkerDocument",
 ]
 
 WALLET_DOCUMENTS = [
@@ -85,5 +87,6 @@ WALLET_DOCUMENTS = [
     SessionDocument,
     PasswordReset,
     DeadLetterDocument,
+    WorkerDocument,
 ]
 BANK_DOCUMENTS = [BankOrder]
