@@ -22,7 +22,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ending:
-    """Begins at the first signal; further ones change nothing. `close` runs once, whoever asks for it."""
+    """Begins at the first signal, and knows no other: it has its own limits of time. `close` runs once, whoever asks."""
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         """To be made in arq's `on_startup`, which runs in arq's main task."""
@@ -36,11 +36,13 @@ class Ending:
             loop.add_signal_handler(number, partial(self._on_signal, number))
 
     def _on_signal(self, number: signal.Signals) -> None:
-        if self._leaving is not None:
-            log.info("worker.ends_already", signal=number.name)
-            return
+        loop = asyncio.get_running_loop()
+        for again in _SIGNALS:
+            # Between two loops of arq's, and after the last, a further one would kill.
+            loop.remove_signal_handler(again)
+            signal.signal(again, signal.SIG_IGN)
         log.info("worker.told_to_end", signal=number.name)
-        self._leaving = asyncio.create_task(self._leave(), name="ending")
+        self._leaving = loop.create_task(self._leave(), name="ending")
 
     async def closed(self) -> None:
         if self._closing is None:
