@@ -22,7 +22,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ending:
-    """Begins at the first signal, and knows no other: it has its own limits of time. `close` runs once, whoever asks."""
+    """Begins at the first signal and hears no other: it has limits of its own. `close` runs once, whoever asks."""
 
     def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
         """To be made in arq's `on_startup`, which runs in arq's main task."""

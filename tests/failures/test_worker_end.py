@@ -118,14 +118,15 @@ async def test_told_to_end_while_redis_is_away_it_ends_as_well_and_in_time(
     own_stack: Stack, own_databases: Databases, people: list[Person], how: str
 ) -> None:
     assert own_stack.redis is not None
+    assert own_stack.redis.process is not None
+    redis_process = own_stack.redis.process
     own_stack.start_worker()
     await _ask_for_many(people)
     await _is_at_work(own_stack, own_databases)
     if how == "gone":
         await asyncio.to_thread(own_stack.redis.kill)
     else:
-        assert own_stack.redis.process is not None
-        own_stack.redis.process.send_signal(signal.SIGSTOP)
+        redis_process.send_signal(signal.SIGSTOP)
     try:
         await asyncio.sleep(0.5)
         status, took_s = await _told_to_end(own_stack, signal.SIGTERM)
@@ -133,7 +134,7 @@ async def test_told_to_end_while_redis_is_away_it_ends_as_well_and_in_time(
         if how == "gone":
             await asyncio.to_thread(own_stack.redis.start)
         else:
-            own_stack.redis.process.send_signal(signal.SIGCONT)
+            redis_process.send_signal(signal.SIGCONT)
     assert status == 0, f"after {took_s:.1f} s"
     await _ended(own_stack, own_databases)
     assert (await _told_to_end(own_stack, signal.SIGTERM))[0] == 0

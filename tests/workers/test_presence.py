@@ -31,7 +31,7 @@ class TestHeartbeats:
     ) -> None:
         before = (await find_presence(utc_now())).alive
         beating = asyncio.create_task(presence.beat_for_ever())
-        while await databases.wallet["workers"].find_one({"_id": presence.now.id}) is None:
+        while await databases.wallet["workers"].find_one({"_id": presence.now.id}) is None:  # noqa: ASYNC110 it stands in the database
             await asyncio.sleep(0)
         beating.cancel()
         now = utc_now()
