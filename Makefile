@@ -80,6 +80,14 @@ seed: install ## Create the demo users (repeat-safe); ARGS="--users 1000 --balan
 check-ledger: install ## Prove the books: every wallet, entry, operation and the bank's journal
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)
 
+.PHONY: bank
+bank: install ## The simulated bank: ARGS="status", ARGS="down --for 60", ARGS="up", ARGS="clock +3d"
+	@$(IN_STACK) $(BIN)/python -m scripts.bank $(or $(ARGS),status)
+
+.PHONY: reconcile
+reconcile: install ## Compare days with the bank: ARGS="--day 2026-11-20", "--from … --to …"; "--replay" replays every wallet
+	@$(IN_STACK) $(BIN)/python -m scripts.reconcile $(ARGS)
+
 .PHONY: checkpoint
 checkpoint: install ## Seal and sign all wallets' heads now; the worker does it every hour
 	@$(IN_STACK) $(BIN)/python -m scripts.checkpoint

@@ -60,6 +60,7 @@ NO_LIMITS: Final = {
 }
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"
+SOCKET_PROTOCOL: Final = "service.controllers.socket_protocol:GuardedSocketProtocol"
 
 # uvicorn's own patience with open requests; what stops the API has to wait a little longer.
 GRACEFUL_STOP_S: Final = 10
@@ -175,7 +176,7 @@ class Stack:
             "--loop", "uvloop",
             "--http", HTTP_PROTOCOL,
             "--no-access-log",
-            "--ws", "none",
+            "--ws", SOCKET_PROTOCOL,
             "--no-server-header",
             # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
             "--no-proxy-headers",

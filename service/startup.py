@@ -20,16 +20,19 @@ from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.workers import Presence
 from service.gateways.bank import Bank
 from service.gateways.bank_breaker import BankBreaker, BreakerState
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.passwords import Passwords, give_way
 from service.services.workers import find_presence
@@ -51,6 +54,7 @@ class Resources(NamedTuple):
     breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -58,6 +62,8 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
+    event_feeds: EventFeeds
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -88,6 +94,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -126,6 +134,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     key_uses = KeyUses()
     breaker = BankBreaker(SimulatedBank(settings, jobs), redis, settings, on_breaker_changed)
     breaker.start()
+    event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
+    webhook_client = WebhookClient(settings)
     try:
         yield Resources(
             settings=settings,
@@ -136,22 +147,28 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
+            event_feeds=event_feeds,
         )
     finally:
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()
         await breaker.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 

@@ -11,12 +11,18 @@ Row = TypeVar("Row")
 
 
 class QueueAftercare(Generic[Row]):
-    def __init__(self, queue: Queue, resources: Resources, claimed_of: Callable[[Row], Claimed]) -> None:
+    """What a drain takes for a row may be several of the queue's."""
+
+    def __init__(self, queue: Queue, resources: Resources, claimed_of: Callable[[Row], Sequence[Claimed]]) -> None:
         self._queue, self._resources, self._claimed_of = queue, resources, claimed_of
 
     async def failed(self, row: Row, error: Exception) -> None:
         client, limit = self._resources.databases.client, self._resources.settings.worker_failure_limit
-        await note_failure(self._queue, self._claimed_of(row), error, client, limit)
+        # Of a batch each by itself: they come back apart, and the one that is broken is left alone in the end.
+        for claimed in self._claimed_of(row):
+            await note_failure(self._queue, claimed, error, client, limit)
 
     async def give_back(self, rows: Sequence[Row], was_begun: bool) -> None:
-        await give_back(self._queue, [self._claimed_of(row) for row in rows], was_begun=was_begun)
+        await give_back(
+            self._queue, [claimed for row in rows for claimed in self._claimed_of(row)], was_begun=was_begun
+        )

@@ -18,7 +18,7 @@ def callbacks_drain(resources: Resources) -> Drain[dict[str, Any]]:
         claim_callbacks,
         lambda row: apply_callback(row, resources.ledger),
         resources.settings.worker_concurrency,
-        QueueAftercare(Queue.CALLBACKS, resources, lambda row: Claimed(row["_id"], row["attempts"])),
+        QueueAftercare(Queue.CALLBACKS, resources, lambda row: [Claimed(row["_id"], row["attempts"])]),
     )
 
 

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, ClassVar, cast
 
-import httpx
 import structlog
 import uvloop
 from arq.connections import RedisSettings
@@ -22,12 +21,16 @@ from service.settings import get_settings
 from service.startup import open_resources
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
-from workers.bank_simulation import bank_drain, run_bank
+from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.ending import Ending
+from workers.events import dispatch_events, events_drain
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
 from workers.presence import Presence, tell_status_for_ever
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
+from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
 log = structlog.get_logger()
 
@@ -37,18 +40,16 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 
-_DRAINS = ("callbacks", "orders", "outbox", "bank")
+_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
-_CALLBACK_TIMEOUT_S = 5.0
 # Of transactions that are under way.
 _TASKS_END_S = 2.0
 # Up to a second apart, so about ten minutes: a Redis that restarts or moves must not end the workers.
 _REDIS_RETRIES = 600
 # `arq --check` reads these settings too, and is to say within seconds that Redis is away.
 _IS_CHECK = "--check" in sys.argv
-_CONNECTIONS_LIMIT = 32
 
 
 async def _on_startup(context: dict[str, Any]) -> None:
@@ -56,19 +57,23 @@ async def _on_startup(context: dict[str, Any]) -> None:
     set_up_logging(settings)
     stack = AsyncExitStack()
     resources = await stack.enter_async_context(open_resources(settings))
-    limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)
-    http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
+    bank_work = BankWork(settings)
+    stack.callback(bank_work.close)
     context["stack"] = stack
     context["resources"] = resources
     context["orders"] = orders_drain(resources)
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
-    context["bank"] = bank_drain(resources, http)
+    context["bank"] = bank_drain(resources, bank_work)
+    context["events"] = events_drain(resources)
+    context["deliveries"] = deliveries_drain(resources)
     drains = [context[name] for name in _DRAINS]
     presence = Presence(
         {
             Queue.OUTBOX: (context["orders"], context["outbox"]),
             Queue.CALLBACKS: (context["callbacks"],),
+            Queue.EVENTS: (context["events"],),
+            Queue.DELIVERIES: (context["deliveries"],),
             Queue.BANK: (context["bank"],),
         }
     )
@@ -77,6 +82,8 @@ async def _on_startup(context: dict[str, Any]) -> None:
         "sweep": sweep_for_ever(drains, settings.worker_sweep_s),
         "account_sums": close_hours_for_ever(resources),
         "checkpoints": take_checkpoints_for_ever(resources),
+        "replay": replay_for_ever(resources),
+        "reconciliation": reconcile_for_ever(resources),
         "presence": presence.beat_for_ever(),
         "status": tell_status_for_ever(presence, resources),
     }
@@ -123,6 +130,8 @@ class WorkerSettings:
         _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
+        _job(Job.DISPATCH_EVENTS, dispatch_events),
+        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=0 if _IS_CHECK else _REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup

@@ -203,12 +203,6 @@ def _queues(look: Look, *, has_topics: bool) -> Part:
             for topic, of_topic in look.backlog.topics.items():
                 table.add_row(Text(f"  {topic}", style=FAINT), *_counts(look, of_topic))
                 rows += 1
-    for name, further in look.further_queues.items():
-        if further is None:
-            table.add_row(name, *[Text(UNKNOWN, style=FAINT)] * 6)
-        else:
-            _queue_row(table, look, name, further, look.backlog.dead_letters.get(name, 0))
-        rows += 1
     return _panel("Queues", table, rows)
 
 

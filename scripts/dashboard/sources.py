@@ -16,14 +16,12 @@ from scripts.dashboard.figures import Change, Figures
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, first_id_at
-from service.domain.workers import ALIVE_S, QueueState, Worker
+from service.domain.workers import ALIVE_S, Worker
 from service.repositories.workers import find_seen_since
 from service.services.workers import Backlog, look_at_queues
 
 Answer = TypeVar("Answer")
 
-# Queues whose rows are records of their own: by the name that people know, and the collection.
-_FURTHER_QUEUES: Final = {"events": "events", "deliveries": "webhook_deliveries"}
 _ASKED_FOR: Final = (("deposits", Prefix.DEPOSIT), ("withdrawals", Prefix.WITHDRAWAL))
 # What the ledger wrote in the last seconds is read by id; more than that would be felt by it.
 _WINDOW_S: Final = 2.0
@@ -46,7 +44,6 @@ class Look(NamedTuple):
     at: datetime
     taken: float
     backlog: Backlog | None
-    further_queues: Mapping[str, QueueState | None]
     flow: Flow | None
     workers: list[Worker] | None
     health: Mapping[str, Any] | None
@@ -64,23 +61,20 @@ class Sources:
     async def look(self) -> Look:
         now = utc_now()
         health, figures, mongo = await asyncio.gather(self._health(), self._figures(), self._mongo(now))
-        backlog, flow, workers, further, trouble = mongo
-        return Look(now, monotonic(), backlog, further, flow, workers, health, figures, trouble)
+        backlog, flow, workers, trouble = mongo
+        return Look(now, monotonic(), backlog, flow, workers, health, figures, trouble)
 
-    async def _mongo(
-        self, now: datetime
-    ) -> tuple[Backlog | None, Flow | None, list[Worker] | None, Mapping[str, QueueState | None], str | None]:
+    async def _mongo(self, now: datetime) -> tuple[Backlog | None, Flow | None, list[Worker] | None, str | None]:
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                backlog, flow, workers, further = await asyncio.gather(
+                backlog, flow, workers = await asyncio.gather(
                     look_at_queues(now),
                     self._flow(now),
                     find_seen_since(now - timedelta(seconds=ALIVE_S)),
-                    asyncio.gather(*(self._further(name, now) for name in _FURTHER_QUEUES.values())),
                 )
         except (PyMongoError, TimeoutError) as error:
-            return None, None, None, dict.fromkeys(_FURTHER_QUEUES), type(error).__name__
-        return backlog, flow, workers, dict(zip(_FURTHER_QUEUES, further, strict=True)), None
+            return None, None, None, type(error).__name__
+        return backlog, flow, workers, None
 
     async def _flow(self, now: datetime) -> Flow:
         since = now - timedelta(seconds=_WINDOW_S)
@@ -96,19 +90,6 @@ class Sources:
         entries = {row["_id"]: row["entries"] for row in await written.to_list()}
         settled = sum(entries.get(kind, 0) for kind in _SETTLED)
         return Flow(sum(accepted) / _WINDOW_S, settled / _WINDOW_S, entries.get("WITHDRAWAL_REFUND", 0) / _WINDOW_S)
-
-    async def _further(self, name: str, now: datetime) -> QueueState | None:
-        """None where this version has no such queue: the service's user may not look then."""
-        collection = self._databases.wallet[name]
-        due = {"due_at": {"$lte": now}}
-        try:
-            oldest = await collection.find_one(due, {"due_at": 1}, sort=[("due_at", 1)])
-            if oldest is None:
-                return QueueState(0, 0, None)
-            rows = await collection.count_documents(due, limit=_COUNTED)
-        except PyMongoError:
-            return None
-        return QueueState(rows, rows, oldest["due_at"])
 
     async def _health(self) -> Mapping[str, Any] | None:
         answer = await self._answer(self._http.get(f"{self._base_url}/health"))

@@ -155,6 +155,8 @@ class OperationView(View):
     failure_code: str | None
     failure_message: str | None
     bank_reference: str | None
+    return_id: str | None = Field(description="Of the return, where the bank sent the money back after the success")
+    returned_at: datetime | None
     created_at: datetime
     updated_at: datetime
 

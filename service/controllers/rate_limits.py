@@ -55,7 +55,7 @@ class RateLimiting:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in EXEMPT_PATHS:
+        if scope["type"] == "lifespan" or scope["path"] in EXEMPT_PATHS:
             await self._app(scope, receive, send)
             return
         limits: RateLimits = scope["app"].state.resources.rate_limits
@@ -86,7 +86,8 @@ class RateLimiting:
             address = client_address(scope, self._settings.trusted_proxies)
             claims.append(claim(self._login, address))
         if caller is not None:
-            if scope["method"] == "GET":
+            # A WebSocket has no method, and no token either: its ticket does not count for anybody.
+            if scope.get("method") == "GET":
                 claims += [claim(limit, caller) for expression, limit in self._of_paths if expression.match(path)]
             if self._caller is not None:
                 claims.append(claim(self._caller, caller))

@@ -20,6 +20,7 @@ class OutboxDocument(Document):
     due_at: datetime
     created_at: datetime
     claim: str | None = None
+    last_outcome: str | None = None
 
     class Settings:
         name = "outbox"

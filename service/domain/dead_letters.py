@@ -14,8 +14,16 @@ class Queue(StrEnum):
     OUTBOX = "outbox"
     # What the bank reported.
     CALLBACKS = "callbacks"
+    # What owners are told, until it is dispatched.
+    EVENTS = "events"
+    # Events on their way to endpoints.
+    DELIVERIES = "deliveries"
     # The simulated bank's own orders.
     BANK = "bank"
+
+
+# What a row of a queue carries of its failures, and of the dead letter that keeps it out of its queue.
+FAILURE_FIELDS = ("failures", "first_failed_at", "dead_letter_id")
 
 
 class DeadLetterState(StrEnum):

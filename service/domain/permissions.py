@@ -22,6 +22,9 @@ class Permission(StrEnum):
     HOLDS_WRITE = "holds:write"
     REWARDS_READ = "rewards:read"
     REWARDS_WRITE = "rewards:write"
+    EVENTS_READ = "events:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     # Of a service: its own adjustments, and holds that others have with each other.
     ADJUSTMENTS_READ = "adjustments:read"
     ADJUSTMENTS_WRITE = "adjustments:write"
@@ -54,15 +57,17 @@ _OWN_MONEY = frozenset(
         Permission.HOLDS_WRITE,
         Permission.REWARDS_READ,
         Permission.REWARDS_WRITE,
+        Permission.EVENTS_READ,
     }
 )
+_OWN_WEBHOOKS = frozenset({Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE})
 _OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
 _SERVICES = frozenset({Permission.ADJUSTMENTS_READ, Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
 
 ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {
-        Role.USER: _OWN_MONEY | _OWN_PROFILE,
-        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _SERVICES,
+        Role.USER: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS,
+        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS | _SERVICES,
         Role.ADMIN: frozenset(Permission),
     }
 )
@@ -74,6 +79,7 @@ KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE
 LIVE_PERMISSIONS = frozenset(
     {
         Permission.PROFILE_WRITE,
+        Permission.WEBHOOKS_WRITE,
         Permission.ADJUSTMENTS_READ,
         Permission.ADJUSTMENTS_ADMIN,
         Permission.WALLETS_ADMIN,

@@ -56,10 +56,18 @@ _SOON_S: Final = 0.5
 # Whoever sets a call the same limit of time as we do may be a little faster.
 _NEARLY: Final = 0.95
 
-# The newer change wins. ARGV: ours, since when (ms; 0: nothing has ever changed), how long to keep it.
+# Clocks differ by less; what is said to be from later is no news.
+_SKEW_MS: Final = 60_000
+
+# The newer change wins. ARGV: ours, since when (ms; 0: nothing has ever changed), how long to keep it, and the latest
+# time that can be.
 _SHARE: Final = """
 local known = redis.call('GET', KEYS[1])
-if known and tonumber(string.match(known, '^%d+')) > tonumber(ARGV[2]) then return known end
+local since, state = string.match(known or '', '^(%d+):(%a+)$')
+if state == 'closed' or state == 'opened' then
+  since = tonumber(since)
+  if since > tonumber(ARGV[2]) and since <= tonumber(ARGV[4]) then return known end
+end
 if ARGV[2] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
 return ARGV[1]
 """
@@ -267,7 +275,9 @@ class BankBreaker:
 
     def _wait_s(self) -> float:
         opened_at = self._circuit.opened_at
-        return 0.0 if self._circuit.state != OPENED or opened_at is None else opened_at + self._open_s - time.time()
+        if self._circuit.state != OPENED or opened_at is None:
+            return 0.0
+        return min(opened_at + self._open_s - time.time(), self._open_s)
 
     # --- What is learned
 
@@ -338,7 +348,8 @@ class BankBreaker:
         is_closed = self._circuit.state == CLOSED
         ours = f"{self._since_ms}:{CLOSED if is_closed else OPENED}"
         try:
-            known = await self._redis.run(self._share, [self._key], [ours, self._since_ms, _KEPT_MS])
+            latest_ms = round(time.time() * 1000) + _SKEW_MS
+            known = await self._redis.run(self._share, [self._key], [ours, self._since_ms, _KEPT_MS, latest_ms])
         except RedisAwayError:
             return
         since, _, state = bytes(known).decode().partition(":")

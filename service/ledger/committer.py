@@ -58,6 +58,7 @@ class Committed(NamedTuple):
     conflicts: int
     duration_s: float
     has_outbox_rows: bool
+    has_events: bool
 
 
 class Ledger:
@@ -231,7 +232,7 @@ class Ledger:
             if not pending.future.done():
                 pending.future.set_result(outcome)
         duration_s = perf_counter() - started
-        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows)
+        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events)
         # By the loop, not from here: trouble in telling about a commit must not look like trouble in making it.
         asyncio.get_running_loop().call_soon(self._on_committed, committed)
 

@@ -74,3 +74,47 @@ async def _mark_many(applied: Sequence[tuple[str, str, datetime]]) -> Sequence[N
 
 
 _mark = Gathered(_mark_many)
+
+
+async def postpone(callback_id: str, due_at: datetime) -> None:
+    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"due_at": due_at}})
+
+
+async def find_payload(callback_id: str) -> dict[str, Any] | None:
+    """What was said under this id; None where nothing was."""
+    row = await BankCallback.get_pymongo_collection().find_one({"_id": callback_id}, {"payload": 1})
+    return None if row is None else row["payload"]
+
+
+async def find_last_words(references: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each reference the callback that was received last, where there is one."""
+    stages: list[dict[str, Any]] = [
+        {"$match": {"payload.reference": {"$in": list(references)}}},
+        {"$sort": {"received_at": 1}},
+        {"$group": {"_id": "$payload.reference", "last": {"$last": "$$ROOT"}}},
+    ]
+    rows = await BankCallback.get_pymongo_collection().aggregate(stages)
+    return {row["_id"]: row["last"] async for row in rows}
+
+
+async def take_up_again(reference: str, result: str, now: datetime) -> None:
+    """What came to this result is looked at anew: something else has happened to the operation since."""
+    await BankCallback.get_pymongo_collection().update_many(
+        {"payload.reference": reference, "result": result},
+        {"$set": {"due_at": now, "attempts": 0}, "$unset": {"applied_at": "", "result": ""}},
+    )
+
+
+async def insert_reuse(
+    callback_id: str, reuses: str, payload: dict[str, Any], request_id: str | None, now: datetime
+) -> bool:
+    """For what came with the id `reuses`, with which something else had come; False where it is here already."""
+    row = {"payload": payload, "request_id": request_id, "attempts": 0, "received_at": now, "due_at": now}
+    result = await BankCallback.get_pymongo_collection().update_one(
+        {"_id": callback_id}, {"$setOnInsert": {**row, "reuses": reuses}}, upsert=True
+    )
+    return result.upserted_id is not None
+
+
+async def note_incident(callback_id: str, incident_id: str) -> None:
+    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"incident_id": incident_id}})

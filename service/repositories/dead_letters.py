@@ -10,7 +10,14 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import BankCallback, BankOrder, DeadLetterDocument, OutboxDocument
+from service.documents import (
+    BankCallback,
+    BankOrder,
+    DeadLetterDocument,
+    EventDocument,
+    OutboxDocument,
+    WebhookDeliveryDocument,
+)
 from service.domain.dead_letters import DeadLetter, DeadLetterState, Queue
 from service.repositories.records import from_row, to_row
 
@@ -30,10 +37,12 @@ class _Home(NamedTuple):
 _HOMES: Mapping[Queue, _Home] = {
     Queue.OUTBOX: _Home(OutboxDocument, "subject_id", is_record=False),
     Queue.CALLBACKS: _Home(BankCallback, "payload.reference"),
+    Queue.EVENTS: _Home(EventDocument, "subject_id"),
+    Queue.DELIVERIES: _Home(WebhookDeliveryDocument, "event_id"),
     Queue.BANK: _Home(BankOrder, "_id"),
 }
-# What a row carries of its failures, and of whoever had it last.
-_FAILURE_FIELDS = ("failures", "first_failed_at", "claim")
+# What is of whoever had it last.
+_LAST_FIELDS = ("failures", "first_failed_at", "claim")
 
 
 class DeadLetterFilter(NamedTuple):
@@ -51,14 +60,14 @@ class DeadLetterFilter(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A row as a worker has taken it: whoever takes it later counts one attempt more."""
+    """A row as a worker has taken it: whoever takes it later counts one attempt more. Events count none."""
 
     id: str
-    attempts: int
+    attempts: int | None
 
     @property
     def condition(self) -> dict[str, Any]:
-        return {"_id": self.id, "attempts": self.attempts}
+        return {"_id": self.id} | ({} if self.attempts is None else {"attempts": self.attempts})
 
 
 def _collection(queue: Queue) -> AsyncCollection[Row]:
@@ -80,17 +89,22 @@ async def find_claimed(queue: Queue, claimed: Claimed, *, session: AsyncClientSe
 async def come_back(queue: Queue, claimed: Claimed, due_at: datetime, failed_at: datetime, *, is_first: bool) -> None:
     """After one more failure."""
     change = {"due_at": due_at} | ({"first_failed_at": failed_at} if is_first else {})
-    await _collection(queue).update_one(claimed.condition, {"$set": change, "$inc": {"failures": 1}})
+    await _collection(queue).update_one(
+        claimed.condition, {"$set": change, "$inc": {"failures": Int64(1)}, "$unset": {"claim": ""}}
+    )
 
 
 async def give_back(queue: Queue, claimed: Sequence[Claimed], now: datetime, *, was_begun: bool) -> None:
     """Due at once for others. Where nothing was begun, the attempt was none."""
-    change: dict[str, Any] = {"$set": {"due_at": now}}
-    if not was_begun:
-        change["$inc"] = {"attempts": -1}
     due = {"due_at": {"$exists": True}}
-    if claimed:
-        await _collection(queue).bulk_write([UpdateOne(one.condition | due, change) for one in claimed], ordered=False)
+    changes = []
+    for one in claimed:
+        change: dict[str, Any] = {"$set": {"due_at": now}, "$unset": {"claim": ""}}
+        if not was_begun and one.attempts is not None:
+            change["$inc"] = {"attempts": -1}
+        changes.append(UpdateOne(one.condition | due, change))
+    if changes:
+        await _collection(queue).bulk_write(changes, ordered=False)
 
 
 async def bury(letter: DeadLetter, *, session: AsyncClientSession) -> None:
@@ -98,7 +112,7 @@ async def bury(letter: DeadLetter, *, session: AsyncClientSession) -> None:
     await DeadLetterDocument.get_pymongo_collection().insert_one(to_row(letter), session=session)
     collection = _collection(letter.queue)
     if _HOMES[letter.queue].is_record:
-        out = {"$unset": dict.fromkeys(("due_at", *_FAILURE_FIELDS), ""), "$set": {"dead_letter_id": letter.id}}
+        out = {"$unset": dict.fromkeys(("due_at", *_LAST_FIELDS), ""), "$set": {"dead_letter_id": letter.id}}
         await collection.update_one({"_id": letter.row_id}, out, session=session)
     else:
         await collection.delete_one({"_id": letter.row_id}, session=session)
@@ -108,7 +122,7 @@ def kept_of(queue: Queue, row: Row) -> Row:
     """What of the row a dead letter has to keep."""
     if _HOMES[queue].is_record:
         return {}
-    return {name: value for name, value in row.items() if name not in _FAILURE_FIELDS}
+    return {name: value for name, value in row.items() if name not in _LAST_FIELDS}
 
 
 async def return_to_queues(letters: Sequence[DeadLetter], now: datetime, *, session: AsyncClientSession) -> None:
@@ -120,6 +134,8 @@ async def return_to_queues(letters: Sequence[DeadLetter], now: datetime, *, sess
         collection = _collection(queue)
         if _HOMES[queue].is_record:
             named = {"_id": {"$in": ids}, "dead_letter_id": {"$in": [letter.id for letter in those]}}
+            if queue is Queue.EVENTS:
+                del fresh["attempts"]
             await collection.update_many(named, {"$set": fresh, "$unset": {"dead_letter_id": ""}}, session=session)
             continue
         found = await collection.find({"_id": {"$in": ids}}, {"_id": 1}, session=session).to_list()

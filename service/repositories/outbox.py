@@ -31,6 +31,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        last_outcome=document.get("last_outcome"),
     )
 
 
@@ -73,9 +74,10 @@ async def _change_many(updates: Sequence[UpdateOne | DeleteOne]) -> Sequence[Non
 _change = Gathered(_change_many)
 
 
-async def postpone(row_id: str, due_at: datetime) -> None:
-    """Counts the visit. A row that has gone meanwhile stays gone."""
-    await _change(UpdateOne({"_id": row_id}, {"$set": {"due_at": due_at}, "$inc": {"visits": 1}}))
+async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+    """Counts the visit, and keeps what it came to. A row that has gone meanwhile stays gone."""
+    change = {"$set": {"due_at": due_at, "last_outcome": outcome}, "$inc": {"visits": 1}}
+    await _change(UpdateOne({"_id": row_id}, change))
 
 
 async def put_back(row_id: str, due_at: datetime) -> None:

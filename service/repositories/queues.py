@@ -6,13 +6,15 @@ from typing import Any, Final
 
 from beanie import Document
 
-from service.documents import BankCallback, BankOrder, OutboxDocument
+from service.documents import BankCallback, BankOrder, EventDocument, OutboxDocument, WebhookDeliveryDocument
 from service.domain.dead_letters import Queue
 from service.domain.workers import QueueState
 
 _HOMES: Final[Mapping[Queue, type[Document]]] = {
     Queue.OUTBOX: OutboxDocument,
     Queue.CALLBACKS: BankCallback,
+    Queue.EVENTS: EventDocument,
+    Queue.DELIVERIES: WebhookDeliveryDocument,
     Queue.BANK: BankOrder,
 }
 # Some ten thousand take a hundredth of a second. Beyond it, more is more.

@@ -45,7 +45,13 @@ _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
 _AT_ONCE = 100
 
-JOBS = {Queue.OUTBOX: Job.DRAIN_OUTBOX, Queue.CALLBACKS: Job.APPLY_CALLBACKS, Queue.BANK: Job.RUN_BANK}
+JOBS = {
+    Queue.OUTBOX: Job.DRAIN_OUTBOX,
+    Queue.CALLBACKS: Job.APPLY_CALLBACKS,
+    Queue.EVENTS: Job.DISPATCH_EVENTS,
+    Queue.DELIVERIES: Job.DELIVER_WEBHOOKS,
+    Queue.BANK: Job.RUN_BANK,
+}
 # In these a subject waits for the row: nothing else would bring it to its end.
 _NEEDED_IN: Mapping[str, frozenset[str]] = {
     OutboxTopic.BANK_ORDER.value: frozenset({OperationStatus.PENDING.value, OperationStatus.PROCESSING.value}),
@@ -124,7 +130,7 @@ async def bury(queue: Queue, claimed: Claimed, reason: Reason, failures: int, cl
             topic=row.get("topic"),
             error_type=reason.error_type,
             message=reason.message,
-            attempts=claimed.attempts,
+            attempts=failures if claimed.attempts is None else claimed.attempts,
             failures=failures,
             request_id=row.get("request_id"),
             first_failed_at=row.get("first_failed_at") or now,

@@ -11,6 +11,7 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
+from service.services import webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
 from service.services.password_changes import send_notice, send_reset_token
@@ -52,6 +53,9 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.PASSWORD_NOTICE:
             async with asyncio.timeout(desk.settings.bank_timeout_s):
                 await send_notice(row, desk.mailbox)
+        case OutboxTopic.WEBHOOK_NOTICE:
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await webhook_endpoints.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 

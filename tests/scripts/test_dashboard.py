@@ -55,7 +55,6 @@ def make_look(**changes: Any) -> Look:
         "at": _NOW,
         "taken": 100.0,
         "backlog": Backlog(queues, {"bank_order": outbox}, {}),
-        "further_queues": {"events": QueueState(4, 4, _NOW), "deliveries": None},
         "flow": Flow(52.0, 14.5, 0.5),
         "workers": [worker],
         "health": {"checks": {"mongodb": "ok", "redis": "ok", "ledger": "ok", "bank": "ok", "workers": "ok"}},
@@ -65,9 +64,7 @@ def make_look(**changes: Any) -> Look:
 
 
 def blind_look() -> Look:
-    return make_look(
-        backlog=None, further_queues={"events": None}, flow=None, workers=None, health=None, trouble="AutoReconnect"
-    )
+    return make_look(backlog=None, flow=None, workers=None, health=None, trouble="AutoReconnect")
 
 
 def shown(*looks: Look, width: int = 80, height: int | None = None, colours: bool = False) -> str:

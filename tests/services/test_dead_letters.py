@@ -55,7 +55,7 @@ class Scene(NamedTuple):
     async def take_again(self) -> "Scene":
         """As another worker's claim does."""
         await self.collection.update_one({"_id": self.claimed.id}, {"$inc": {"attempts": 1}})
-        return self._replace(claimed=Claimed(self.claimed.id, self.claimed.attempts + 1))
+        return self._replace(claimed=Claimed(self.claimed.id, (self.claimed.attempts or 0) + 1))
 
     async def fail(self, error: Exception | None = None) -> None:
         error = error or RuntimeError("a secret of somebody")
