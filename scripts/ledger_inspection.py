@@ -65,7 +65,7 @@ _ACCEPTED: Final = 202
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
     "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
-    "vouchers", "incidents",
+    "vouchers", "incidents", "dead_letters",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -73,7 +73,10 @@ _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status"
 _REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
-_CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result", "incident_id")
+_CALLBACK_FIELDS: Final = (
+    "_id", "payload.reference", "received_at", "due_at", "result", "incident_id", "dead_letter_id",
+)  # fmt: skip
+_LETTER_FIELDS: Final = ("_id", "queue", "row_id", "topic", "subject_id", "state")
 _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments", "returns")
 _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 
@@ -81,7 +84,7 @@ _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions", "incidents",
-    "incidents unresolved",
+    "incidents unresolved", "dead letters",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -195,11 +198,15 @@ class _Reader:
         self._on_progress = on_progress
 
     async def find(
-        self, collection: AsyncCollection[Row], sort: Sequence[tuple[str, int]], fields: Sequence[str] = ()
+        self,
+        collection: AsyncCollection[Row],
+        sort: Sequence[tuple[str, int]],
+        fields: Sequence[str] = (),
+        condition: Row | None = None,
     ) -> AsyncIterator[Row]:
         # By reference there is no index to sort by, and the sort may need more than the server's memory for it.
         cursor = collection.find(
-            {},
+            condition or {},
             list(fields) or None,
             sort=list(sort),
             session=self._session,
@@ -414,14 +421,18 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
         (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
         (reader.find(reader.wallet["incidents"], [("reference", 1)], _INCIDENT_FIELDS), "reference"),
+        (reader.find(reader.wallet["dead_letters"], [("subject_id", 1)], _LETTER_FIELDS), "subject_id"),
         *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, *found) in groups:
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, letters, *found) in groups:
         records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
-        case = Case(key, records, entries, outbox_rows, orders, incidents)
+        case = Case(key, records, entries, outbox_rows, orders, incidents, letters)
         if incidents:
             inspection.counts["incidents"] += len(incidents)
             inspection.counts["incidents unresolved"] += sum(row.get("status") != "resolved" for row in incidents)
+        dead = [letter for letter in letters if letter.get("state") == "dead"]
+        if dead:
+            inspection.counts["dead letters"] += len(dead)
         if key.startswith(POINTS_PREFIXES):
             inspection.breaches += check_points(key, rewards, redemptions, case.entries)
             inspection.counts["rewards"] += len(rewards)
@@ -480,13 +491,17 @@ def _number(counted: list[Row]) -> int:
 
 
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
+    callbacks = reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS)
+    of_callbacks = {"queue": "callbacks"}
+    letters = reader.find(reader.wallet["dead_letters"], [("row_id", 1)], _LETTER_FIELDS, of_callbacks)
     named: dict[str, str] = {}
-    async for callback in reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS):
-        inspection.counts["callbacks of the bank"] += 1
-        inspection.breaches += check_callback(callback, now, grace)
-        if callback.get("incident_id") is not None:
-            named[str(callback["_id"])] = str(callback["incident_id"])
-        if len(named) == _LOOKUP_ROWS:
+    async for _, (found, aside) in _join((callbacks, "_id"), (letters, "row_id")):
+        for callback in found:
+            inspection.counts["callbacks of the bank"] += 1
+            inspection.breaches += check_callback(callback, aside, now, grace)
+            if callback.get("incident_id") is not None:
+                named[str(callback["_id"])] = str(callback["incident_id"])
+        if len(named) >= _LOOKUP_ROWS:
             inspection.breaches += await _check_incidents(named, reader)
             named = {}
     inspection.breaches += await _check_incidents(named, reader)

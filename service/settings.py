@@ -249,6 +249,13 @@ class Settings(BaseSettings):
     # --- The worker
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
+    # Of the work on one row, after which it is put aside for a person: with back-off to 10 min, about half an hour.
+    # Neither an unknown bank nor a MongoDB or Redis that is away counts.
+    worker_failure_limit: int = Field(12, ge=1, le=100)
+    # What a worker that is told to end has for what is in hand. Whoever told it has to wait a little longer.
+    worker_grace_s: float = Field(10.0, gt=0, le=300)
+    # How often the log says how the queues stand, where that has changed or something is wrong.
+    worker_status_s: float = Field(10.0, gt=0, le=3600)
     checkpoint_interval_s: int = Field(3600, ge=1)
 
     # --- Events

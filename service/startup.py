@@ -18,6 +18,7 @@ from service.domain.limits import Limits
 from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.workers import Presence
 from service.gateways.bank import Bank
 from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.event_channel import EventChannel
@@ -37,6 +38,7 @@ from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
 from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
+from service.services.workers import find_presence
 from service.settings import EarningRuleSettings, Environment, Settings
 from service.tracing import tracing
 
@@ -199,6 +201,16 @@ async def check_parts(resources: Resources) -> dict[str, str]:
         "ledger": "ok" if resources.ledger.is_running() else "stopped",
         "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
     }
+
+
+async def find_workers(resources: Resources) -> Presence | None:
+    """None where MongoDB, which knows of them, does not answer."""
+    del resources  # whose documents are asked: there is one set for a process
+    try:
+        return await asyncio.wait_for(find_presence(utc_now()), _CHECK_TIMEOUT_S)
+    except (PyMongoError, TimeoutError) as error:
+        log.warning("health.workers_unknown", error=repr(error))
+        return None
 
 
 async def _answers(part: str, call: Awaitable[Any]) -> str:

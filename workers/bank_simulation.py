@@ -9,13 +9,16 @@ from standardwebhooks.webhooks import Webhook
 
 from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.gateways.bank_behaviours import Progress, next_due, progress_of
 from service.gateways.bank_conditions import BankConditions
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
 from service.gateways.job_queue import Job
 from service.repositories import bank_orders as journal
+from service.services.dead_letters import Claimed
 from service.settings import Settings
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 log = structlog.get_logger()
@@ -82,7 +85,10 @@ class BankWork:
 
 
 def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
-    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE)
+    aftercare = QueueAftercare[list[Order]](
+        Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
+    )
+    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
 
 
 async def run_bank(context: dict[str, Any]) -> None:

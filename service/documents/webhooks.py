@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import COUNT, TEXT, validator_of
+from service.documents.validation import COUNT, FAILURES, TEXT, validator_of
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import WebhookEndpoint
 
@@ -50,5 +50,6 @@ class WebhookDeliveryDocument(Document):
             endpoint_id=TEXT,
             user_id=TEXT,
             attempts=COUNT,
+            **FAILURES,
             status={"enum": [status.value for status in DeliveryStatus]},
         )

@@ -11,6 +11,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from service.documents import WebhookDeliveryDocument
+from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
 from service.repositories.records import from_row, to_row
 
@@ -186,5 +187,6 @@ def _row(delivery: WebhookDelivery) -> dict[str, Any]:
 
 
 def _delivery(row: dict[str, Any]) -> WebhookDelivery:
-    delivery: WebhookDelivery = from_row(WebhookDelivery, row)
+    own = {name: value for name, value in row.items() if name not in FAILURE_FIELDS}
+    delivery: WebhookDelivery = from_row(WebhookDelivery, own)
     return delivery

@@ -14,8 +14,8 @@ import pytest
 from schemathesis.specs.openapi import definitions
 
 from service.controllers.examples import ExampleMissingError, example_of
-from service.controllers.openapi import project_version
 from service.errors import WalletServiceError
+from service.version import project_version
 
 _METHODS = ("get", "put", "post", "delete", "patch")
 _PROBLEM = "application/problem+json"

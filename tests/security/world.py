@@ -21,7 +21,16 @@ from service.domain.wallets import Wallet
 from service.services.checkpoints import take_checkpoint
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import PASSWORD, bearer, make_account, make_break, make_email, make_voucher, make_wallet
+from tests.factories import (
+    PASSWORD,
+    bearer,
+    make_account,
+    make_break,
+    make_dead_letter,
+    make_email,
+    make_voucher,
+    make_wallet,
+)
 from tests.security.routes import Field, NothingToSend, Route, example_of
 
 USER, SERVICE, ADMIN = ROLES = ("user", "service", "admin")
@@ -400,6 +409,11 @@ async def _first(_person: Person) -> str:
     return "1"
 
 
+async def _dead_letter_id(person: Person) -> str:
+    """Of a row that nothing else waits for."""
+    return (await make_dead_letter(person.world.databases, person.user.id)).id
+
+
 MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "user_id": _user_id,
     "wallet_id": _wallet_id,
@@ -421,11 +435,12 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "delivery_id": _delivery_id,
     "currency": _currency,
     "number": _first,
+    "dead_letter_id": _dead_letter_id,
 }
 
 # What nobody else of the same role may see, by the role. Admins see all.
 PRIVATE: Final[dict[str, frozenset[str]]] = {
-    USER: frozenset(MAKERS) - {"voucher_id", "break_id", "currency", "number"},
+    USER: frozenset(MAKERS) - {"voucher_id", "dead_letter_id", "break_id", "currency", "number"},
     SERVICE: frozenset({"adjustment_id"}),
     ADMIN: frozenset(),
 }

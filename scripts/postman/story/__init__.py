@@ -60,6 +60,7 @@ STORY: Final = (
     accounts.PROOFS,
     house.ADMIN,
     house.POINTS_AND_VOUCHERS,
+    house.DEAD_LETTERS,
     house.API_KEYS,
     house.USER_ADMINISTRATION,
     house.WEBHOOKS,

@@ -479,3 +479,51 @@ USER_ADMINISTRATION: Final = Folder(
         ),
     ),
 )
+
+_NO_LETTER: Final = {"dead_letter_id": "dlq_0198c0ffee0070008000000000000001"}
+
+DEAD_LETTERS: Final = Folder(
+    "Dead letters",
+    "What the workers could not do, however often they tried. In a sound stack there are none.",
+    (
+        Step(
+            "GET /admin/dead-letters",
+            "What waits for somebody",
+            by="admin",
+            query={"state": "dead", "queue": "outbox", "limit": "5"},
+            expects={"next_cursor": None},
+        ),
+        Step(
+            "POST /admin/dead-letters/replay",
+            "Put many back into their queues",
+            by="admin",
+            body={"queue": "outbox", "error_type": "NoSuchError", "limit": 100},
+            expects={"replayed": 0, "has_more": False},
+        ),
+        Step(
+            "GET /admin/dead-letters/{dead_letter_id}",
+            "One that there is not",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/replay",
+            "Put one back",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/discard",
+            "Give one up",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            body={"reason": "Its user is gone"},
+            error="not_found",
+        ),
+    ),
+)
