@@ -10,10 +10,11 @@ from pymongo import AsyncMongoClient
 
 from scripts.rotate_keys import PLACES, Resealed, reseal, take_census
 from service.database import Database, Databases, set_up
-from service.documents import TotpEnrolment
+from service.documents import TotpEnrolment, WebhookEndpointDocument
 from service.domain.identifiers import Prefix, new_id
 from service.domain.sealed import Keyring, Sealed, SealedField, Unreadable
 from service.domain.vouchers import Redemption
+from service.domain.webhook_endpoints import WebhookEndpoint
 from service.repositories.records import HOMES, to_row
 from service.services.sealing import keyring_of, seal
 from service.settings import Settings
@@ -105,6 +106,9 @@ class TestPlaces:
         ]
         in_documents = {(document.Settings.name, field) for document, field in declared}
         in_documents.add((TotpEnrolment.Settings.name, "sealed_secret"))
+        in_documents |= {
+            (WebhookEndpointDocument.Settings.name, field) for field in _sealed_fields(WebhookEndpoint)
+        }
         assert {(place.collection, place.name) for place in PLACES} == in_documents
         assert {place.field for place in PLACES} == set(SealedField)
 
