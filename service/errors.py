@@ -37,6 +37,7 @@ WalletServiceError
 │   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
+│   ├── WalletBooksDisagree        409 wallet_books_disagree
 │   ├── AlreadyReversed            409 already_reversed
 │   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
 │   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
@@ -291,6 +292,12 @@ class WalletHasOpenOperations(Conflict):
     """What has begun may still move it: a deposit on its way, an adjustment that waits for its approval."""
 
     code, title = "wallet_has_open_operations", "The wallet has operations that are not over"
+
+
+class WalletBooksDisagree(Conflict):
+    """Frozen for a break that is open: explain or resolve that first."""
+
+    code, title = "wallet_books_disagree", "The wallet's books disagree, and nobody has explained why"
 
 
 class AlreadyReversed(Conflict):

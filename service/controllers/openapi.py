@@ -96,6 +96,7 @@ TAGS: Final = (
     ("Proofs", "Checkpoints that seal all wallets, and proofs against them that can be checked without us."),
     ("Adjustments", "Credits and debits by services and admins, with four eyes above a set amount."),
     ("Reversals", "Taking a transfer or an adjustment back, once."),
+    ("Outcomes", "What the bank left open, contradicted or sent back, and what admins decide about it."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
     ("API keys", "For services: made, rotated and revoked by admins."),

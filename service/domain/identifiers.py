@@ -22,6 +22,8 @@ class Prefix(StrEnum):
     ADJUSTMENT = "adj"
     HOLD = "hld"
     REVERSAL = "rev"
+    RETURN = "rtn"
+    INCIDENT = "inc"
     QUOTE = "quo"
     CONVERSION = "cnv"
     REWARD = "rwd"
@@ -31,6 +33,7 @@ class Prefix(StrEnum):
     AUDIT_EVENT = "aud"
     API_KEY = "key"
     SESSION = "ses"
+    BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"

@@ -21,7 +21,7 @@ from service.domain.wallets import Wallet
 from service.services.checkpoints import take_checkpoint
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import PASSWORD, bearer, make_account, make_email, make_voucher, make_wallet
+from tests.factories import PASSWORD, bearer, make_account, make_break, make_email, make_voucher, make_wallet
 from tests.security.routes import Field, NothingToSend, Route, example_of
 
 USER, SERVICE, ADMIN = ROLES = ("user", "service", "admin")
@@ -349,6 +349,10 @@ async def _redemption_id(person: Person) -> str:
     return await person.make(f"/vouchers/{await _voucher_id(person)}/redeem")
 
 
+async def _break_id(_person: Person) -> str:
+    return (await make_break()).id
+
+
 async def _service_id(person: Person) -> str:
     return (await person.world.someone(SERVICE, "with keys")).user.id
 
@@ -410,6 +414,7 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "reversal_id": _reversal_id,
     "voucher_id": _voucher_id,
     "redemption_id": _redemption_id,
+    "break_id": _break_id,
     "key_id": _key_id,
     "session_id": _session_id,
     "endpoint_id": _endpoint_id,
@@ -420,7 +425,7 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
 
 # What nobody else of the same role may see, by the role. Admins see all.
 PRIVATE: Final[dict[str, frozenset[str]]] = {
-    USER: frozenset(MAKERS) - {"voucher_id", "currency", "number"},
+    USER: frozenset(MAKERS) - {"voucher_id", "break_id", "currency", "number"},
     SERVICE: frozenset({"adjustment_id"}),
     ADMIN: frozenset(),
 }
