@@ -476,19 +476,23 @@ class TestCancelling:
         for endpoint in endpoints:
             assert [one.status for one in await deliveries_of(endpoint)] == [DeliveryStatus.CANCELED]
 
+    @pytest.mark.parametrize("tries", [0, 10])
     async def test_a_late_failure_changes_nothing_of_what_was_sent_again(
-        self, resources: Resources, user: User, receiver: Receiver
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases, tries: int
     ) -> None:
         """The first worker was slow: what it says comes when another has the row."""
         issued = await make_endpoint(resources, user, receiver.url())
         slow = make_courier(resources)
         await queue(resources, make_event(user))
+        (queued,) = await deliveries_of(issued.endpoint)
+        await change_delivery(databases, queued.id, attempts=tries)
         (held,) = [one for one in await slow.claim(100) if one.endpoint_id == issued.endpoint.id]
         await redeliver(user.id, issued.endpoint.id, held.id, resources.jobs, resources.settings)
         receiver.answers(Reply(500), Reply(200))
         await slow.deliver(held)
         (delivery,) = await deliveries_of(issued.endpoint)
         assert (delivery.status, delivery.tries) == (DeliveryStatus.PENDING, [])
+        assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.DELIVERED
 
 
