@@ -11,6 +11,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from service.documents import WebhookDeliveryDocument
+from service.documents.webhooks import WAITING
 from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
 from service.repositories.records import from_row, to_row
@@ -123,7 +124,7 @@ async def cancel(delivery: WebhookDelivery) -> None:
 async def cancel_all(endpoint_id: str) -> None:
     """What waits for the endpoint; what is in hand is seen to by whose hand it is."""
     await WebhookDeliveryDocument.get_pymongo_collection().update_many(
-        {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None},
+        {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None, **WAITING},
         {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
     )
 

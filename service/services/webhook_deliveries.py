@@ -164,8 +164,8 @@ class Courier:
                 due_at = next_try(delivery, delays_s, pause, random.random(), utc_now())  # noqa: S311 no secret
                 await delivery_repository.note_retry(delivery, attempt, due_at)
             case Outcome.FAILED:
-                await delivery_repository.note_failed(delivery, attempt)
-                if delivery.attempts > len(self._settings.webhook_retry_delays_s):
+                is_ours = await delivery_repository.note_failed(delivery, attempt)
+                if is_ours and delivery.attempts > len(self._settings.webhook_retry_delays_s):
                     await self._disable(delivery, DisabledReason.FAILING)
             case Outcome.GONE:
                 await delivery_repository.note_failed(delivery, attempt)
