@@ -132,7 +132,7 @@ DEFECTS: dict[Defect, int] = {
     a_quote_is_used_twice: 2,
     what_was_paid_is_canceled: 1,
     what_was_answered_is_still_awaited: 1,
-    the_same_admin_approves: 5,
+    the_same_admin_approves: 25,
     keys_are_forgotten_within_a_batch: 1,
     a_return_is_taken_twice: 1,
 }
