@@ -286,8 +286,17 @@ def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _webhooks(callback: dict[str, Any]) -> dict[str, Any]:
-    """The same message once more, as what it is: one that somebody sends without being asked."""
-    return {"payment.settled": {"post": {**callback["post"], "operationId": "payment_settled"}}}
+    """The same messages once more, each as what it is: one that somebody sends without being asked."""
+    post = callback["post"]
+    content = post["requestBody"]["content"][_JSON]
+    webhooks = {}
+    for schema in content["schema"]["anyOf"]:
+        name = schema["properties"]["type"].get("const")
+        examples = [one["value"] for one in content["examples"].values() if one["value"]["type"] == name]
+        if examples:
+            body = {**post["requestBody"], "content": {_JSON: {"schema": schema, "example": examples[0]}}}
+            webhooks[name] = {"post": {**post, "operationId": name.replace(".", "_"), "requestBody": body}}
+    return webhooks
 
 
 def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:

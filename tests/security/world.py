@@ -355,7 +355,9 @@ async def _reversal_id(person: Person) -> str:
 
 async def _operation_id(person: Person) -> str:
     """One that waits for a person: as the worker leaves it where the bank says nothing."""
-    operation_id = await _withdrawal_id(person)
+    # Nobody decides about their own.
+    owner = person.world.third if person.role == ADMIN else person
+    operation_id = await _withdrawal_id(owner)
     found = await record_repository.find(operation_id, Operation)
     assert found is not None
     await person.world.resources.ledger.change(
