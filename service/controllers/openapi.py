@@ -283,11 +283,17 @@ def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _webhooks(callback: dict[str, Any], schemas: Mapping[str, Schema]) -> dict[str, Any]:
-    """What is sent without being asked for: by the bank to us, the same message once more, and by us to users."""
-    return {
-        "payment.settled": {"post": {**callback["post"], "operationId": "payment_settled"}},
-        "event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))},
-    }
+    """What is sent without being asked for: by the bank to us, its messages once more, and by us to users."""
+    post = callback["post"]
+    content = post["requestBody"]["content"][_JSON]
+    webhooks = {"event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))}}
+    for schema in content["schema"]["anyOf"]:
+        name = schema["properties"]["type"].get("const")
+        examples = [one["value"] for one in content["examples"].values() if one["value"]["type"] == name]
+        if examples:
+            body = {**post["requestBody"], "content": {_JSON: {"schema": schema, "example": examples[0]}}}
+            webhooks[name] = {"post": {**post, "operationId": name.replace(".", "_"), "requestBody": body}}
+    return webhooks
 
 
 def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:

@@ -59,6 +59,7 @@ STORY: Final = (
     accounts.LIMITS,
     house.ADJUSTMENTS,
     house.REVERSALS,
+    house.OUTCOMES,
     accounts.PROOFS,
     house.ADMIN,
     house.POINTS_AND_VOUCHERS,
