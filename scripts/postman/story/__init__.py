@@ -55,6 +55,7 @@ STORY: Final = (
     payments.HOLDS,
     payments.MULTI_CURRENCY,
     accounts.LIMITS,
+    accounts.EVENTS,
     house.ADJUSTMENTS,
     house.REVERSALS,
     accounts.PROOFS,
