@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from scripts.ledger_rules import WALLET_PREFIX, Breach, Rule
-from scripts.record_rules import Row
+from scripts.ledger_rules import Breach, Rule
+from scripts.points_rules import POINTS_PREFIXES
+from scripts.record_rules import KINDS, Row
 
 # No setting lets them be forgotten sooner.
 _KEPT_AT_LEAST: Final = timedelta(hours=1)
+# Of what other kinds there are nothing is read; a wallet itself is looked at with its numbers.
+_LOOKED_AT: Final = frozenset({*(kind.prefix for kind in KINDS), *(prefix.rstrip("_") for prefix in POINTS_PREFIXES)})
 
 
 class Numbers:
@@ -63,7 +66,7 @@ def check_numbers(wallet_id: str, wallets: Sequence[Row], numbers: Numbers | Non
 
 def check_told(subject_id: str, told: Sequence[Row], records: Sequence[Row]) -> Iterator[Breach]:
     """What the owner was told last against how it is."""
-    if not told or subject_id.startswith(WALLET_PREFIX):
+    if not told or subject_id.partition("_")[0] not in _LOOKED_AT:
         return
     if not records:
         yield Breach(Rule.EVENT_STATE, subject_id, "events of what does not exist")

@@ -23,11 +23,16 @@ class CrashPoint(StrEnum):
     OUTBOX_CLAIMED = "outbox.claimed"
     SUBMIT_BEGUN = "submit.begun"
     SUBMIT_ANSWERED = "submit.answered"
+    # At the simulated bank, whose worker is ours.
+    BANK_EXECUTED = "bank.executed"
+    BANK_REPORTED = "bank.reported"
     # What the bank says, however we hear of it.
     SETTLE_REPORTED = "settle.reported"
     SETTLE_COMMITTED = "settle.committed"
     REFUND_REPORTED = "refund.reported"
     REFUND_COMMITTED = "refund.committed"
+    RETURN_REPORTED = "return.reported"
+    RETURN_COMMITTED = "return.committed"
     # Its callbacks.
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
@@ -35,6 +40,12 @@ class CrashPoint(StrEnum):
     # What its owner is told.
     EVENT_CLAIMED = "event.claimed"
     EVENT_PUBLISHED = "event.published"
+    # The way of an event to somebody's endpoint.
+    DELIVERY_CLAIMED = "delivery.claimed"
+    DELIVERY_ANSWERED = "delivery.answered"
+    # A slice of the replay: nothing is kept yet; all is, but where to go on from.
+    REPLAY_READ = "replay.read"
+    REPLAY_CHECKED = "replay.checked"
 
 
 _armed: CrashPoint | None = None

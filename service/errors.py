@@ -37,7 +37,10 @@ WalletServiceError
 │   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
+│   ├── WalletBooksDisagree        409 wallet_books_disagree
 │   ├── AlreadyReversed            409 already_reversed
+│   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
+│   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
 │   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
@@ -291,8 +294,24 @@ class WalletHasOpenOperations(Conflict):
     code, title = "wallet_has_open_operations", "The wallet has operations that are not over"
 
 
+class WalletBooksDisagree(Conflict):
+    """Frozen for a break that is open: explain or resolve that first."""
+
+    code, title = "wallet_books_disagree", "The wallet's books disagree, and nobody has explained why"
+
+
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class TooManyWebhookEndpoints(Conflict):
+    code, title = "too_many_webhook_endpoints", "You have as many webhook endpoints as one may"
+
+
+class WebhookEndpointDisabled(Conflict):
+    """Nothing is sent there until its owner enables it."""
+
+    code, title = "webhook_endpoint_disabled", "The webhook endpoint is disabled"
 
 
 class ApiKeyEnded(Conflict):

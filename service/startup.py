@@ -18,6 +18,7 @@ from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.gateways.bank import Bank
+from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
@@ -25,6 +26,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
@@ -46,8 +48,11 @@ class Resources(NamedTuple):
     jobs: JobQueue
     ledger: Ledger
     bank: Bank
+    # Around that very bank.
+    breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -97,6 +102,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             duration_ms=round(committed.duration_s * 1000, 2),
         )
 
+    def on_breaker_changed(state: BreakerState, retry_after_s: float) -> None:
+        # Without waiting for the sweep: the first try, and what waits when it has gone well.
+        jobs.wake(Job.DRAIN_OUTBOX, 0.0 if state is BreakerState.CLOSED else retry_after_s)
+
     redis = QuickRedis(settings)
     rate_limits = RateLimits(redis)
     ledger = Ledger(
@@ -121,17 +130,22 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    breaker = BankBreaker(SimulatedBank(settings, jobs), redis, settings, on_breaker_changed)
+    breaker.start()
     event_channel = EventChannel(settings)
     event_feeds = EventFeeds(settings, ended_tokens)
+    webhook_client = WebhookClient(settings)
     try:
         yield Resources(
             settings=settings,
             databases=databases,
             jobs=jobs,
             ledger=ledger,
-            bank=SimulatedBank(settings, jobs),
+            bank=breaker,
+            breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
@@ -147,6 +161,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()
+        await breaker.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
@@ -155,12 +171,18 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:
-    """Every part that the service leans on, by name: ok, unavailable or stopped."""
+    """Every part that the service leans on, by name: ok, unavailable or stopped; the bank's is its breaker."""
     mongodb, redis = await asyncio.gather(
         _answers("mongodb", resources.databases.client.admin.command("ping")),
         _answers("redis", resources.jobs.ping()),
     )
-    return {"mongodb": mongodb, "redis": redis, "ledger": "ok" if resources.ledger.is_running() else "stopped"}
+    bank = resources.breaker.state_now
+    return {
+        "mongodb": mongodb,
+        "redis": redis,
+        "ledger": "ok" if resources.ledger.is_running() else "stopped",
+        "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
+    }
 
 
 async def _answers(part: str, call: Awaitable[Any]) -> str:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.adjustments import AdjustmentType
+from service.domain.breaks import Break, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
@@ -29,11 +30,12 @@ from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
-from service.ledger.orders import Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import BeginProcessing, Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
 from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
+from service.repositories import breaks as break_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
@@ -135,12 +137,30 @@ def bearer(user: User, settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Bearer {issue_access_token(user, settings, utc_now())}"}
 
 
-async def run(databases: Databases, *commands: Command, policy: Policy | None = None) -> list[Decided]:
-    """The commands as one batch, in one transaction, without a committer."""
+async def run(
+    databases: Databases, *commands: Command, policy: Policy | None = None, is_bank_asked: bool = True
+) -> list[Decided]:
+    """The commands as one batch, in one transaction, without a committer.
+
+    What the bank says of an order comes after a worker has begun to ask it, unless the bank is not asked.
+    """
+    said: list[Command] = []
+    for command in commands:
+        if is_bank_asked and isinstance(command, Settle | Fail):
+            said.append(
+                BeginProcessing(
+                    now=command.now,
+                    transaction_id=command.transaction_id,
+                    operation_id=command.operation_id,
+                    wallet_id=command.wallet_id,
+                )
+            )
+        said.append(command)
     async with databases.client.start_session() as session:
-        prepared = await prepare(session, commands, policy or Policy())
+        prepared = await prepare(session, said, policy or Policy())
         await session.commit_transaction()
-    return prepared.decided
+    asked = {id(command) for command in commands}
+    return [decided for command, decided in zip(said, prepared.decided, strict=True) if id(command) in asked]
 
 
 async def change(databases: Databases, command: Command) -> Operation:
@@ -254,6 +274,11 @@ def _about_payment(payment: Payment) -> dict[str, Any]:
         "to_wallet_id": payment.to_wallet_id if isinstance(payment, Transfer) else None,
         "release_entry_id": new_id(Prefix.ENTRY),
     }
+
+
+def asking_of(operation: Operation) -> BeginProcessing:
+    """A worker is about to submit it: from here on the bank may know of it."""
+    return change_of(BeginProcessing, operation)
 
 
 def settlement_of(operation: Operation, **overrides: Any) -> Settle:
@@ -467,6 +492,28 @@ async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
     async with session_in_transaction(databases.client) as session:
         await record_repository.insert_many([voucher], session=session)
     return voucher
+
+
+async def make_break(**overrides: Any) -> Break:
+    """Open: the bank has paid what nobody here knows."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.BREAK),
+        "kind": BreakKind.MISSING_HERE,
+        "subject": new_id(Prefix.WITHDRAWAL),
+        "wallet_id": None,
+        "operation_id": None,
+        "day": "2026-11-20",
+        "expected": {"operation": None},
+        "found": {"lines": 1, "amount": 1_000, "currency": "INR", "flow": "payout"},
+        "state": BreakState.OPEN,
+        "first_seen": now,
+        "last_seen": now,
+        "times_seen": 1,
+    }
+    one = Break(**(fields | overrides))
+    assert await break_repository.insert_once(one)
+    return one
 
 
 def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:

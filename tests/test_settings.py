@@ -30,6 +30,7 @@ PRODUCTION: dict[str, Any] = {
 # What may be left out, but is looked at like the others where it is set.
 _OPTIONAL: dict[str, Any] = {
     "encryption_key_previous": SecretStr(_key(4)),
+    "bank_webhook_secret_previous": SecretStr("whsec_" + _key(5)),
     "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
 }
 _SECRETS = PRODUCTION | _OPTIONAL

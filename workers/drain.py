@@ -15,6 +15,8 @@ Row = TypeVar("Row")
 
 # Half of a job's time: what is due after that is for the next job, which this one calls itself.
 _TAKING_ENDS_S = 30.0
+# Rows come to their ends in groups, since they share transactions; the rest of a group is behind its first by less.
+_MOMENT_S = 0.005
 # Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
 _CLOSING_ENDS_S = 10.0
 
@@ -28,10 +30,14 @@ class Drain(Generic[Row]):
         jobs: JobQueue,
         claim: Callable[[int], Awaitable[Sequence[Row]]],
         work: Callable[[Row], Awaitable[None]],
-        hands: int,
+        hands: int | Callable[[], int],
     ) -> None:
-        """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
-        self.job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
+        """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again.
+
+        Where `hands` may be fewer at times, or none, it is asked for them before each look.
+        """
+        self.job, self._jobs, self._claim, self._work = job, jobs, claim, work
+        self._hands = hands if callable(hands) else lambda: hands
         self._in_hand: set[asyncio.Task[None]] = set()
         self._is_running = False
         self._has_news = False
@@ -54,14 +60,30 @@ class Drain(Generic[Row]):
             self._is_running = False
 
     async def _take_what_is_due(self) -> None:
-        if len(self._in_hand) >= self._hands:
-            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
-        rows = await self._claim(self._hands - len(self._in_hand))
+        free = await self._free_hands()
+        if free == 0:
+            return
+        rows = await self._claim(free)
         for row in rows:
             task = asyncio.create_task(self._work_on(row))
             self._in_hand.add(task)
             task.add_done_callback(self._in_hand.discard)
         self._has_news = self._has_news or bool(rows)
+
+    async def _free_hands(self) -> int:
+        """Waits for one that is free, and a moment for others: rows share round trips if they are taken together.
+
+        None while there are no hands at all, as there is no telling when there will be.
+        """
+        if len(self._in_hand) >= self._hands() > 0:
+            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(_MOMENT_S)
+        free = self._hands() - len(self._in_hand)
+        if free <= 0:
+            # There were more just now; those that are busy still make for news.
+            self._has_news = self._has_news or self._hands() > 0
+            return 0
+        return free
 
     async def _work_on(self, row: Row) -> None:
         try:

@@ -1,7 +1,6 @@
 """The job that dispatches events. A row of its drain is a whole batch: of a thousand a second each counts."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 from service.domain.events import Event
@@ -15,8 +14,6 @@ _HANDS = 1
 
 
 def events_drain(resources: Resources) -> Drain[Sequence[Event]]:
-    retention = timedelta(seconds=resources.settings.event_retention_s)
-
     async def claim_batch(_limit: int) -> list[Sequence[Event]]:
         events = await claim_events()
         return [events] if events else []
@@ -25,7 +22,7 @@ def events_drain(resources: Resources) -> Drain[Sequence[Event]]:
         Job.DISPATCH_EVENTS,
         resources.jobs,
         claim_batch,
-        lambda events: dispatch(events, resources.event_channel, retention),
+        lambda events: dispatch(events, resources.event_channel, resources.jobs, resources.settings),
         _HANDS,
     )
 

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, ClassVar, cast
 
-import httpx
 import structlog
+import uvloop
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
@@ -17,23 +17,30 @@ from service.settings import get_settings
 from service.startup import open_resources
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
-from workers.bank_simulation import bank_drain, run_bank
+from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.events import dispatch_events, events_drain
-from workers.outbox import drain_outbox, outbox_drain
+from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
+from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
 log = structlog.get_logger()
 
+# Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
+# the settings below.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
 Task = Callable[[dict[str, Any]], Awaitable[None]]
+
+_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
-_CALLBACK_TIMEOUT_S = 5.0
 _SHUTDOWN_S = 15
 # Up to a second apart, so about ten minutes: a Redis that restarts or moves must not end the workers.
 _REDIS_RETRIES = 600
-_CONNECTIONS_LIMIT = 32
 
 
 async def _on_startup(context: dict[str, Any]) -> None:
@@ -41,18 +48,22 @@ async def _on_startup(context: dict[str, Any]) -> None:
     set_up_logging(settings)
     stack = AsyncExitStack()
     resources = await stack.enter_async_context(open_resources(settings))
-    limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)
-    http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
+    bank_work = BankWork(settings)
+    stack.callback(bank_work.close)
     context["stack"] = stack
     context["resources"] = resources
+    context["orders"] = orders_drain(resources)
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
-    context["bank"] = bank_drain(resources, http)
+    context["bank"] = bank_drain(resources, bank_work)
     context["events"] = events_drain(resources)
-    drains = [context[name] for name in ("callbacks", "outbox", "bank", "events")]
+    context["deliveries"] = deliveries_drain(resources)
+    drains = [context[name] for name in _DRAINS]
     context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
     context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
     context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
+    context["replay"] = asyncio.create_task(replay_for_ever(resources), name="replay")
+    context["reconciliation"] = asyncio.create_task(reconcile_for_ever(resources), name="reconciliation")
     log.info("worker.started")
 
 
@@ -61,7 +72,9 @@ async def _on_shutdown(context: dict[str, Any]) -> None:
     context["sweep"].cancel()
     context["account_sums"].cancel()
     context["checkpoints"].cancel()
-    await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank", "events")))
+    context["replay"].cancel()
+    context["reconciliation"].cancel()
+    await asyncio.gather(*(context[drain].close() for drain in _DRAINS))
     await context["stack"].aclose()
 
 
@@ -83,6 +96,7 @@ class WorkerSettings:
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
         _job(Job.DISPATCH_EVENTS, dispatch_events),
+        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup

@@ -30,7 +30,7 @@ from scripts.bench.wrk import Target, WrkError, find_wrk, run_wrk
 from scripts.check_ledger import check_ledger
 from scripts.embedded import EmbeddedServerError
 from scripts.ledger_rules import Breach
-from scripts.server_process import POLL_S, wait_until
+from scripts.server_process import POLL_S, used_cpu_s, wait_until
 from scripts.service_stack import API, Stack
 from service.database import connect
 from service.settings import Settings
@@ -170,7 +170,7 @@ class Bench:
 
     def _cpu_s(self) -> tuple[float, float]:
         mongod = None if self._stack.mongo is None else self._stack.mongo.process
-        return _used_cpu_s(self._stack.children[API].pid), 0.0 if mongod is None else _used_cpu_s(mongod.pid)
+        return used_cpu_s(self._stack.children[API].pid), 0.0 if mongod is None else used_cpu_s(mongod.pid)
 
     async def _check(self) -> list[Breach]:
         databases = connect(self._settings.mongo_url.get_secret_value(), self._settings)
@@ -185,17 +185,6 @@ def settings_of(stack: Stack) -> Settings:
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
     values: dict[str, Any] = {names[name]: value for name, value in stack.settings.items() if name in names}
     return Settings(**values, _env_file=None)
-
-
-def _used_cpu_s(pid: int) -> float:
-    """User and system time of a process, proc(5); 0 where the system does not show it."""
-    try:
-        line = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    # The name, in brackets, may contain anything.
-    fields = line.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _measure_all(bench: Bench, rounds: int) -> list[Row]:

@@ -21,8 +21,8 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.wallets import new_wallet
-from service.gateways.bank import BankOrder, BankState, OrderKind
-from service.gateways.simulated_bank import Behaviour, journal_row
+from service.gateways.bank import BankOrder, OrderKind
+from service.gateways.bank_behaviours import paid_row
 from service.ledger.committer import Ledger
 from service.ledger.orders import RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
@@ -156,7 +156,8 @@ class LoadUsers:
             deposits = await asyncio.gather(
                 *(ledger.change(_deposit(user, currency, self._settings), Operation) for user in self._users)
             )
-            payments = [_paid_order(deposit) for deposit in deposits]
+            now = utc_now()
+            payments = [paid_row(_order_of(deposit), now, self._settings) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
             settlements = zip(deposits, payments, strict=True)
             await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
@@ -216,14 +217,8 @@ def _deposit(user: User, currency: str, settings: Settings) -> RequestDeposit:
     )
 
 
-def _paid_order(deposit: Operation) -> dict[str, Any]:
-    """As the bank's journal shows an order that it has executed and reported."""
-    now = utc_now()
-    order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, _ACCOUNT)
-    row = journal_row(order, Behaviour.SUCCESS, now, 0.0)
-    del row["due_at"]
-    payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
-    return {**row, "state": BankState.SUCCESS, "executed_at": now, "payments": [payment]}
+def _order_of(deposit: Operation) -> BankOrder:
+    return BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, _ACCOUNT)
 
 
 def _settlement(deposit: Operation, order: dict[str, Any]) -> Settle:

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
 from service.controllers.rate_limits import EXEMPT_PATHS
 from service.controllers.schemas import PROBLEM, Problem, problem_responses
+from service.controllers.webhook_endpoints import EVENT_SCHEMA, WebhookEventView, event_webhook
 from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -94,10 +96,12 @@ TAGS: Final = (
     ("Proofs", "Checkpoints that seal all wallets, and proofs against them that can be checked without us."),
     ("Adjustments", "Credits and debits by services and admins, with four eyes above a set amount."),
     ("Reversals", "Taking a transfer or an adjustment back, once."),
+    ("Outcomes", "What the bank left open, contradicted or sent back, and what admins decide about it."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
     ("API keys", "For services: made, rotated and revoked by admins."),
     ("Events", "What happens in one's wallets: to read, and as it happens, by WebSocket or Server-Sent Events."),
+    ("Webhook endpoints", "Where users want to be told of their events, and what was sent there."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),
 )
@@ -255,6 +259,7 @@ def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _add_problem(schemas)
+    _add_schema(schemas, EVENT_SCHEMA, WebhookEventView)
     add_usual_examples(schemas)
     components.setdefault("headers", {}).update(_HEADERS)
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
@@ -269,7 +274,7 @@ def _complete(document: dict[str, Any]) -> None:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     components["examples"] = _share_problems(document)
-    document["webhooks"] = _webhooks(document["paths"][_BANK_CALLBACK])
+    document["webhooks"] = _webhooks(document["paths"][_BANK_CALLBACK], schemas)
     _rename_schemas(document, {name: f"{match[1]}Page" for name in schemas if (match := _PAGE.fullmatch(name))})
 
 
@@ -285,9 +290,12 @@ def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(shared.items()))
 
 
-def _webhooks(callback: dict[str, Any]) -> dict[str, Any]:
-    """The same message once more, as what it is: one that somebody sends without being asked."""
-    return {"payment.settled": {"post": {**callback["post"], "operationId": "payment_settled"}}}
+def _webhooks(callback: dict[str, Any], schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    """What is sent without being asked for: by the bank to us, the same message once more, and by us to users."""
+    return {
+        "payment.settled": {"post": {**callback["post"], "operationId": "payment_settled"}},
+        "event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))},
+    }
 
 
 def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:
@@ -310,9 +318,13 @@ def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:
 
 def _add_problem(schemas: dict[str, Schema]) -> None:
     """FastAPI would do it for a response's `model`, but under application/json, which problems are not."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    _add_schema(schemas, PROBLEM, Problem)
+
+
+def _add_schema(schemas: dict[str, Schema], name: str, model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(schema.pop("$defs"))
-    schemas[PROBLEM] = schema
+    schemas[name] = schema
 
 
 def _complete_parameters(operation: dict[str, Any]) -> None:

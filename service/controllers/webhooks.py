@@ -11,7 +11,13 @@ from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictRoute, parse_json
 from service.controllers.schemas import View, problem_responses
 from service.errors import FieldError, InvalidFields, InvalidSignature, Malformed
-from service.services.bank_callbacks import CallbackPayload, receive_callback, verify_signature
+from service.services.bank_callbacks import (
+    CallbackPayload,
+    ReturnPayload,
+    read_payload,
+    receive_callback,
+    verify_signature,
+)
 
 router = APIRouter(route_class=StrictRoute, tags=["Webhooks"])
 
@@ -22,6 +28,32 @@ _EXAMPLE: Final[dict[str, Any]] = {
     "amount": 10000,
     "currency": "INR",
     "bank_reference": "bank_5f0c3e1b9a7d4c2e",
+}
+_RETURNED_EXAMPLE: Final[dict[str, Any]] = {
+    "type": "payment.returned",
+    "reference": "wdr_0198c0ffee0070008000000000000001",
+    "amount": 10000,
+    "currency": "INR",
+    "bank_reference": "bank_5f0c3e1b9a7d4c2f",
+    "return_code": "account_closed",
+    "return_message": "The account was closed before the money arrived",
+}
+_SETTLED_SCHEMA: Final[dict[str, Any]] = CallbackPayload.model_json_schema()
+_SETTLED_SCHEMA["properties"]["type"] = {"const": "payment.settled", "title": "Type", "type": "string"}
+_SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [
+        _SETTLED_SCHEMA,
+        ReturnPayload.model_json_schema(),
+        {
+            "title": "Anything else",
+            "description": "Kept and acknowledged; nothing comes of it",
+            "type": "object",
+            "required": ["type"],
+            "properties": {
+                "type": {"type": "string", "maxLength": 64, "not": {"enum": ["payment.settled", "payment.returned"]}}
+            },
+        },
+    ]
 }
 
 
@@ -35,11 +67,20 @@ class ReceivedView(View):
     response_model=ReceivedView,
     responses=problem_responses(InvalidSignature),
     summary="The bank reports the outcome of an order",
-    description="Signed as in Standard Webhooks 1.0.0. Kept once for each `webhook-id`, answered, then applied.",
+    description="Signed as in Standard Webhooks 1.0.0. Kept once for each `webhook-id`, answered, then applied, in any "
+    "order and as often as it comes. What cannot be, given how things stand, opens an incident and moves no money.",
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": CallbackPayload.model_json_schema(), "example": _EXAMPLE}},
+            "content": {
+                "application/json": {
+                    "schema": _SCHEMA,
+                    "examples": {
+                        "settled": {"summary": "What became of an order", "value": _EXAMPLE},
+                        "returned": {"summary": "Money of a settled order came back", "value": _RETURNED_EXAMPLE},
+                    },
+                }
+            },
         },
         "security": [{"bankSignature": []}],
     },
@@ -76,7 +117,7 @@ async def bank_callback(
     }
     callback_id = verify_signature(body, headers, resources.settings)
     try:
-        payload = CallbackPayload.model_validate(parse_json(body))
+        payload = read_payload(parse_json(body))
     except json.JSONDecodeError as error:
         raise Malformed(f"The body is not valid JSON: {error.msg}") from error
     except ValidationError as error:

@@ -5,16 +5,22 @@ from service.documents.adjustments import AdjustmentDocument
 from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
+from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
+from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.duties import DutyDocument
 from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
+from service.documents.incidents import IncidentDocument
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.reconciliations import ReconciliationDocument, StatementLineDocument
+from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
@@ -23,7 +29,9 @@ from service.documents.transaction_logs import TransactionLog
 from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
+from service.documents.wallet_checks import WalletCheckDocument
 from service.documents.wallets import WalletDocument
+from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -33,21 +41,28 @@ __all__ = [
     "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
+    "BankConditions",
     "BankOrder",
+    "BreakDocument",
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
     "Deposit",
+    "DutyDocument",
     "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
+    "IncidentDocument",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
+    "ReconciliationDocument",
     "RedemptionDocument",
+    "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
+    "StatementLineDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
@@ -55,7 +70,10 @@ __all__ = [
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
+    "WalletCheckDocument",
     "WalletDocument",
+    "WebhookDeliveryDocument",
+    "WebhookEndpointDocument",
     "Withdrawal",
 ]
 
@@ -86,7 +104,16 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    ReturnDocument,
+    IncidentDocument,
     EventDocument,
     UsedTicket,
+    WebhookEndpointDocument,
+    WebhookDeliveryDocument,
+    DutyDocument,
+    WalletCheckDocument,
+    BreakDocument,
+    StatementLineDocument,
+    ReconciliationDocument,
 ]
-BANK_DOCUMENTS = [BankOrder]
+BANK_DOCUMENTS = [BankOrder, BankConditions]

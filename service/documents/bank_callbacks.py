@@ -21,6 +21,10 @@ class BankCallback(Document):
     claim: str | None = None
     applied_at: datetime | None = None
     result: str | None = None
+    # The incident that it led to.
+    incident_id: str | None = None
+    # The webhook-id that it came with, where another body had come with that one before.
+    reuses: str | None = None
 
     class Settings:
         name = "bank_callbacks"

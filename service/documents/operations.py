@@ -6,7 +6,7 @@ from beanie import Document
 from pymongo import IndexModel
 
 from service.documents.validation import TEXT, validator_of
-from service.domain.operations import Operation
+from service.domain.operations import Operation, OperationStatus
 from service.domain.transfers import Transfer
 
 # Newest first for its owner: ids are UUIDv7, so that their order is that of creation.
@@ -14,17 +14,25 @@ USER_NEWEST = IndexModel([("user_id", 1), ("_id", -1)], name="user_newest")
 _OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
+# What waits for a person, oldest first. Whatever passes review by is not in it, and costs nothing to keep out.
+_IN_REVIEW = IndexModel(
+    [("status", 1), ("_id", 1)],
+    name="in_review",
+    partialFilterExpression={"status": OperationStatus.REQUIRES_REVIEW.value},
+)
+
+
 class Deposit(Document):
     class Settings:
         name = "deposits"
-        indexes: ClassVar = [USER_NEWEST]
+        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW]
         validator: ClassVar = _OPERATION
 
 
 class Withdrawal(Document):
     class Settings:
         name = "withdrawals"
-        indexes: ClassVar = [USER_NEWEST]
+        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW]
         validator: ClassVar = _OPERATION
 
 

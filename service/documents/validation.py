@@ -34,7 +34,7 @@ def validator_of(record: type[NamedTuple], **stricter: dict[str, Any]) -> dict[s
 def validator_part(record: type[NamedTuple], **stricter: dict[str, Any]) -> dict[str, Any]:
     """The same for a record inside another: nothing in it is called `id`."""
     hints = get_type_hints(record)
-    given = {"amount": POSITIVE_AMOUNT} if "amount" in hints else {}
+    given = {"amount": POSITIVE_AMOUNT} if hints.get("amount") is int else {}
     schema = {
         "bsonType": "object",
         "properties": {name: _schema(hint) for name, hint in hints.items()} | given | stricter,
@@ -58,6 +58,8 @@ def _schema(hint: Any) -> dict[str, Any]:  # noqa: ANN401 a type hint can be any
     if get_origin(hint) in (Union, UnionType):
         inner = [part for part in get_args(hint) if part is not NoneType]
         return {"anyOf": [_schema(part) for part in inner] + [{"bsonType": "null"}]}
+    if get_origin(hint) is tuple:
+        return {"bsonType": "array", "items": _schema(get_args(hint)[0])}
     if get_origin(hint) is not None:
         return {"bsonType": "object" if issubclass(get_origin(hint), Mapping) else "array"}
     if hint in _SCALARS:

@@ -36,6 +36,8 @@ class EntryType(StrEnum):
     CONVERSION_IN = "CONVERSION_IN"
     POINTS_EARNED = "POINTS_EARNED"
     VOUCHER = "VOUCHER"
+    WITHDRAWAL_RETURN = "WITHDRAWAL_RETURN"
+    DEPOSIT_RETURN = "DEPOSIT_RETURN"
 
 
 class Effect(NamedTuple):
@@ -71,6 +73,8 @@ EFFECTS: dict[EntryType, Effect] = {
     EntryType.CONVERSION_IN: _CREDIT,
     EntryType.POINTS_EARNED: _CREDIT,
     EntryType.VOUCHER: _DEBIT,
+    EntryType.WITHDRAWAL_RETURN: _CREDIT,
+    EntryType.DEPOSIT_RETURN: _DEBIT,
 }
 
 

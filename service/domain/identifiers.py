@@ -22,6 +22,8 @@ class Prefix(StrEnum):
     ADJUSTMENT = "adj"
     HOLD = "hld"
     REVERSAL = "rev"
+    RETURN = "rtn"
+    INCIDENT = "inc"
     QUOTE = "quo"
     CONVERSION = "cnv"
     REWARD = "rwd"
@@ -31,10 +33,13 @@ class Prefix(StrEnum):
     AUDIT_EVENT = "aud"
     API_KEY = "key"
     SESSION = "ses"
+    BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
     ENTRY = "ent"
     TRANSACTION = "txn"
     EVENT = "evt"
+    WEBHOOK_ENDPOINT = "whe"
+    WEBHOOK_DELIVERY = "whd"
 
 
 def new_id(prefix: Prefix) -> str:

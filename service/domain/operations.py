@@ -1,7 +1,7 @@
 """Deposits and withdrawals: one shape, one state machine, one view."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -40,8 +40,10 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
     OperationStatus.PROCESSING: frozenset(
         {OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.REQUIRES_REVIEW}
     ),
-    # A late answer of the bank still ends it.
-    OperationStatus.REQUIRES_REVIEW: frozenset({OperationStatus.SUCCESS, OperationStatus.FAILED}),
+    # A late answer of the bank still ends it, and so does a person, who may also have the bank asked again.
+    OperationStatus.REQUIRES_REVIEW: frozenset(
+        {OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.PROCESSING}
+    ),
     OperationStatus.SUCCESS: frozenset(),
     OperationStatus.FAILED: frozenset(),
     OperationStatus.CANCELED: frozenset(),
@@ -49,10 +51,41 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
 FINAL_STATUSES = frozenset(status for status, following in TRANSITIONS.items() if not following)
 
 
+class BankCall(StrEnum):
+    SUBMIT = "submit"
+    FIND = "find"
+
+
+class Attempt(NamedTuple):
+    """A call to the bank, noted before it is made. How it ended stands there once something else is written."""
+
+    at: datetime
+    call: BankCall
+    outcome: str | None = None
+    ended_at: datetime | None = None
+
+
+class Verdict(StrEnum):
+    """What people say of an operation in review."""
+
+    SETTLE = "settle"
+    FAIL = "fail"
+
+
+class Proposal(NamedTuple):
+    """What one admin wants to become of an operation in review, while it takes another one to agree."""
+
+    verdict: Verdict
+    by: str
+    reason: str
+    at: datetime
+
+
 class Operation(NamedTuple):
     """A deposit or a withdrawal. `account` is the other side at the bank: its source or its destination.
 
-    What opens `account_sealed` is in the service; whatever shows an account shows `account_masked`.
+    What opens `account_sealed` is in the service; whatever shows an account shows `account_masked`. `attempts` counts
+    how often it was submitted, `attempt_log` has the last calls of any kind.
     """
 
     id: str
@@ -76,6 +109,46 @@ class Operation(NamedTuple):
     updated_at: datetime
     challenge: Challenge | None = None
     version: int = 0
+    attempt_log: tuple[Attempt, ...] = ()
+    proposal: Proposal | None = None
+    # Of money that the bank sent back after a success: when it said so, whatever became of it in the wallet.
+    return_id: str | None = None
+    returned_at: datetime | None = None
+
+
+# With back-off to 10 min the last three hours: who looks into it wants those, and the document stays small.
+ATTEMPTS_KEPT = 20
+
+
+def begin_attempt(operation: Operation, call: BankCall, now: datetime, last_outcome: str) -> tuple[Attempt, ...]:
+    """The log with one more call. Of a call that nothing was heard of, `last_outcome` is what is known."""
+    return (*end_attempt(operation, now, last_outcome), Attempt(now, call))[-ATTEMPTS_KEPT:]
+
+
+def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Attempt, ...]:
+    """The log with the outcome of its last call, unless that is known."""
+    if not operation.attempt_log or operation.attempt_log[-1].outcome is not None:
+        return operation.attempt_log
+    *before, last = operation.attempt_log
+    return (*before, last._replace(outcome=outcome, ended_at=now))
+
+
+_REJECTED = "rejected"
+
+
+def rejection(code: str) -> str:
+    """The outcome of a submission that the bank answered with a refusal: that one will never be executed."""
+    return f"{_REJECTED}: {code}"
+
+
+def may_be_under_way(operation: Operation, now: datetime, in_flight: timedelta) -> bool:
+    """Whether an order that was sent, and not answered by a refusal, may still reach the bank."""
+    return any(
+        attempt.call is BankCall.SUBMIT
+        and now - attempt.at < in_flight
+        and not (attempt.outcome or "").startswith(_REJECTED)
+        for attempt in operation.attempt_log
+    )
 
 
 _MASKED_DIGITS = 4
@@ -103,6 +176,22 @@ def operation_view(operation: Operation) -> dict[str, Any]:
         "failure_code": operation.failure_code,
         "failure_message": operation.failure_message,
         "bank_reference": operation.bank_reference,
+        "return_id": operation.return_id,
+        "returned_at": None if operation.returned_at is None else to_rfc3339(operation.returned_at),
         "created_at": to_rfc3339(operation.created_at),
         "updated_at": to_rfc3339(operation.updated_at),
     }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """The attempt as admins see it."""
+    return {
+        "at": to_rfc3339(attempt.at),
+        "call": attempt.call,
+        "outcome": attempt.outcome,
+        "ended_at": None if attempt.ended_at is None else to_rfc3339(attempt.ended_at),
+    }
+
+
+def proposal_view(proposal: Proposal | None) -> dict[str, Any] | None:
+    return None if proposal is None else proposal._asdict() | {"at": to_rfc3339(proposal.at)}

@@ -25,6 +25,8 @@ class Permission(StrEnum):
     EVENTS_READ = "events:read"
     # As they happen, for as long as a token lasts.
     EVENTS_FOLLOW = "events:follow"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     # Of a service: its own adjustments, and holds that others have with each other.
     ADJUSTMENTS_READ = "adjustments:read"
     ADJUSTMENTS_WRITE = "adjustments:write"
@@ -59,14 +61,15 @@ _OWN_MONEY = frozenset(
         Permission.EVENTS_READ,
     }
 )
+_OWN_WEBHOOKS = frozenset({Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE})
 _OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
 _OF_TOKENS = frozenset({Permission.EVENTS_FOLLOW})
 _SERVICES = frozenset({Permission.ADJUSTMENTS_READ, Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
 
 ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {
-        Role.USER: _OWN_MONEY | _OWN_PROFILE | _OF_TOKENS,
-        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _OF_TOKENS | _SERVICES,
+        Role.USER: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS | _OF_TOKENS,
+        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS | _OF_TOKENS | _SERVICES,
         Role.ADMIN: frozenset(Permission),
     }
 )
@@ -79,6 +82,7 @@ KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE - _OF_TOKENS
 LIVE_PERMISSIONS = frozenset(
     {
         Permission.PROFILE_WRITE,
+        Permission.WEBHOOKS_WRITE,
         Permission.ADJUSTMENTS_READ,
         Permission.ADJUSTMENTS_ADMIN,
         Permission.WALLETS_ADMIN,

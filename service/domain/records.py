@@ -10,8 +10,10 @@ from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
 from service.domain.holds import Hold
+from service.domain.incidents import Incident
 from service.domain.operations import Operation
 from service.domain.quotes import Quote
+from service.domain.returns import Return
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
@@ -30,6 +32,8 @@ Record = (
     | VoucherUse
     | Redemption
     | AuditEvent
+    | Return
+    | Incident
 )
 
 

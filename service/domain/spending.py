@@ -13,7 +13,7 @@ _MONTHS_IN_YEAR = 12
 # What is only set aside (HOLD), exchanged (CONVERSION_OUT) or redeemed (VOUCHER) is not spent; a hold is, on capture.
 PAYING = frozenset({EntryType.WITHDRAWAL, EntryType.TRANSFER_OUT, EntryType.HOLD_CAPTURE, EntryType.DEBIT})
 # What came back of it. It counts in the month in which it comes back, which may thereby show less than nothing.
-RETURNING = frozenset({EntryType.WITHDRAWAL_REFUND, EntryType.REVERSAL_IN})
+RETURNING = frozenset({EntryType.WITHDRAWAL_REFUND, EntryType.REVERSAL_IN, EntryType.WITHDRAWAL_RETURN})
 
 
 class MonthlySum(NamedTuple):

@@ -32,6 +32,7 @@ class Job(StrEnum):
     APPLY_CALLBACKS = "apply_callbacks"
     RUN_BANK = "run_bank"
     DISPATCH_EVENTS = "dispatch_events"
+    DELIVER_WEBHOOKS = "deliver_webhooks"
 
 
 serialize_job: Serializer = orjson.dumps

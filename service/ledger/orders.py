@@ -6,11 +6,15 @@ from datetime import datetime
 from typing import assert_never
 
 from service.domain.entries import EntryType
+from service.domain.incidents import was_never_submitted
 from service.domain.operations import (
     TRANSITIONS,
+    BankCall,
     Operation,
     OperationStatus,
     OperationType,
+    begin_attempt,
+    end_attempt,
     operation_view,
 )
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
@@ -38,6 +42,9 @@ from service.ledger.rules import (
     require_requester,
     time_of,
 )
+
+# A time-out, a 5xx, a broken connection, a worker that died, or an order that was taken and not yet carried out.
+_NOT_HEARD_OF = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +80,7 @@ class RequestDeposit(RequestOperation):
         return Changes(
             deposit,
             wallets=(opened(wallet, at),),
-            outbox_rows=(_submission(deposit),),
+            outbox_rows=(submission_of(deposit),),
             answer=lambda _: operation_view(deposit),
         )
 
@@ -94,7 +101,7 @@ class RequestWithdrawal(RequestOperation):
         withdrawal = _new_operation(self, wallet, OperationType.WITHDRAWAL, status, at)._replace(
             challenge=self.challenge
         )
-        rows = (_submission(withdrawal),) if self.challenge is None else approval_rows(withdrawal, self.challenge)
+        rows = (submission_of(withdrawal),) if self.challenge is None else approval_rows(withdrawal, self.challenge)
         step = reserve(WITHDRAWAL, wallet, withdrawal, counterparty=BANK, command=self, entry_id=self.entry_id)
         return Changes(
             withdrawal,
@@ -129,14 +136,25 @@ class OnOperation(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeginProcessing(OnOperation):
-    """We are about to talk to the bank: from here on an outcome may exist that we do not know."""
+    """We are about to talk to the bank: from here on an outcome may exist that we do not know.
+
+    `last_outcome` is what is known of how the call before this one ended.
+    """
+
+    call: BankCall = BankCall.SUBMIT
+    last_outcome: str | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
-        """Counts the attempt before the call, so that a crash in between leaves a trace."""
+        """Notes the attempt before the call, so that a crash in between leaves a trace."""
         if operation.status not in (OperationStatus.PENDING, OperationStatus.PROCESSING):
-            raise _illegal(operation, OperationStatus.PROCESSING)
+            raise illegal(operation, OperationStatus.PROCESSING)
         return Changes(
-            operation._replace(status=OperationStatus.PROCESSING, attempts=operation.attempts + 1, updated_at=self.now)
+            operation._replace(
+                status=OperationStatus.PROCESSING,
+                attempts=operation.attempts + int(self.call is BankCall.SUBMIT),
+                attempt_log=begin_attempt(operation, self.call, self.now, self.last_outcome or _NOT_HEARD_OF),
+                updated_at=self.now,
+            )
         )
 
 
@@ -151,42 +169,17 @@ class Settle(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         is_ours = (self.amount, self.currency) == (operation.amount, operation.currency)
-        if operation.status is OperationStatus.SUCCESS and is_ours:
+        if operation.status is OperationStatus.SUCCESS and is_ours and _is_same_order(operation, self):
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
-        if OperationStatus.SUCCESS not in TRANSITIONS[operation.status]:
-            raise _illegal(operation, OperationStatus.SUCCESS)
+        if OperationStatus.SUCCESS not in TRANSITIONS[operation.status] or was_never_submitted(operation):
+            raise illegal(operation, OperationStatus.SUCCESS)
         if not is_ours:
             return _review_amount(operation, self)
-        settled = _ended(operation, OperationStatus.SUCCESS, self.now, self.bank_reference)
-        match operation.type:
-            case OperationType.WITHDRAWAL:
-                step = capture(
-                    WITHDRAWAL, wallet, settled, settled.amount, counterparty=BANK, command=self, entry_id=self.entry_id
-                )
-            case OperationType.DEPOSIT:
-                # The money has arrived: it also lands on a frozen wallet, where it stays as frozen as the rest.
-                trouble = _refuse_arrival(operation, wallet)
-                if trouble is not None:
-                    return _review(operation, self.now, *trouble, self.bank_reference)
-                arrival = movement_of(
-                    EntryType.DEPOSIT,
-                    wallet,
-                    settled.amount,
-                    settled,
-                    counterparty=BANK,
-                    command=self,
-                    entry_id=self.entry_id,
-                )
-                step = Step(ended(wallet, time_of(self.now, wallet)), arrival)
-            case _:
-                assert_never(operation.type)
-        return Changes(
-            settled,
-            (step.movement,),
-            wallets=(step.wallet,),
-            outbox_rows=reward_rows(settled, state),
-            done_outbox_ids=(bank_order_id(operation),),
-        )
+        # The money has arrived: it also lands on a frozen wallet, where it stays as frozen as the rest.
+        trouble = refuse_arrival(operation, wallet)
+        if trouble is not None:
+            return _review(operation, self.now, *trouble, self.bank_reference)
+        return settled_by(operation, wallet, self, self.entry_id, self.bank_reference, state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,16 +195,16 @@ class Fail(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
-        if operation.status is OperationStatus.FAILED and is_ours:
+        if operation.status is OperationStatus.FAILED and is_ours and _is_same_order(operation, self):
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
-        if OperationStatus.FAILED not in TRANSITIONS[operation.status]:
-            raise _illegal(operation, OperationStatus.FAILED)
+        if OperationStatus.FAILED not in TRANSITIONS[operation.status] or was_never_submitted(operation):
+            raise illegal(operation, OperationStatus.FAILED)
         if not is_ours:
             return _review_amount(operation, self)
         failed = _ended(operation, OperationStatus.FAILED, self.now, self.bank_reference)._replace(
             failure_code=self.failure_code, failure_message=self.failure_message
         )
-        return _undone(failed, wallet, self)
+        return undone(failed, wallet, self, self.entry_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +213,17 @@ class FlagForReview(OnOperation):
 
     failure_code: str
     failure_message: str
+    last_outcome: str | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         if operation.status is OperationStatus.REQUIRES_REVIEW:
             return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
         if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
-            raise _illegal(operation, OperationStatus.REQUIRES_REVIEW)
-        return _review(operation, self.now, self.failure_code, self.failure_message, None)
+            raise illegal(operation, OperationStatus.REQUIRES_REVIEW)
+        known = operation
+        if self.last_outcome is not None:
+            known = operation._replace(attempt_log=end_attempt(operation, self.now, self.last_outcome))
+        return _review(known, self.now, self.failure_code, self.failure_message, None)
 
 
 def _wallet_of(command: RequestOperation, state: State) -> Wallet:
@@ -236,12 +233,44 @@ def _wallet_of(command: RequestOperation, state: State) -> Wallet:
     return wallet
 
 
-def _undone(failed: Operation, wallet: Wallet, command: Fail) -> Changes:
+def settled_by(
+    operation: Operation, wallet: Wallet, command: Command, entry_id: str, bank_reference: str | None, state: State
+) -> Changes:
+    """The operation has succeeded: what a withdrawal set aside leaves, what a deposit collected arrives."""
+    settled = _ended(operation, OperationStatus.SUCCESS, command.now, bank_reference)
+    match operation.type:
+        case OperationType.WITHDRAWAL:
+            step = capture(
+                WITHDRAWAL, wallet, settled, settled.amount, counterparty=BANK, command=command, entry_id=entry_id
+            )
+        case OperationType.DEPOSIT:
+            arrival = movement_of(
+                EntryType.DEPOSIT,
+                wallet,
+                settled.amount,
+                settled,
+                counterparty=BANK,
+                command=command,
+                entry_id=entry_id,
+            )
+            step = Step(ended(wallet, time_of(command.now, wallet)), arrival)
+        case _:
+            assert_never(operation.type)
+    return Changes(
+        settled,
+        (step.movement,),
+        wallets=(step.wallet,),
+        outbox_rows=reward_rows(settled, state),
+        done_outbox_ids=(bank_order_id(operation),),
+    )
+
+
+def undone(failed: Operation, wallet: Wallet, command: Command, entry_id: str) -> Changes:
     """The operation has come to nothing: what a withdrawal set aside comes back."""
     done = (bank_order_id(failed),)
     match failed.type:
         case OperationType.WITHDRAWAL:
-            step = release(WITHDRAWAL, wallet, failed, counterparty=BANK, command=command, entry_id=command.entry_id)
+            step = release(WITHDRAWAL, wallet, failed, counterparty=BANK, command=command, entry_id=entry_id)
             return Changes(failed, (step.movement,), wallets=(step.wallet,), done_outbox_ids=done)
         case OperationType.DEPOSIT:
             after = ended(wallet, time_of(command.now, wallet))
@@ -250,7 +279,17 @@ def _undone(failed: Operation, wallet: Wallet, command: Fail) -> Changes:
             assert_never(failed.type)
 
 
-def _refuse_arrival(operation: Operation, wallet: Wallet) -> tuple[str, str] | None:
+def _is_same_order(operation: Operation, command: Settle | Fail) -> bool:
+    """Whether the bank means the order that it meant before, as far as either names one."""
+    return None in (operation.bank_reference, command.bank_reference) or (
+        operation.bank_reference == command.bank_reference
+    )
+
+
+def refuse_arrival(operation: Operation, wallet: Wallet) -> tuple[str, str] | None:
+    """Why a deposit cannot be booked, as code and message; None where it can, as any withdrawal can."""
+    if operation.type is OperationType.WITHDRAWAL:
+        return None
     if wallet.status is WalletStatus.CLOSED:
         return "wallet_closed", "Paid in to a closed wallet"
     if not fits(wallet, operation.amount):
@@ -266,7 +305,10 @@ def _review_amount(operation: Operation, command: Settle | Fail) -> Changes:
 def _review(operation: Operation, now: datetime, code: str, message: str, bank_reference: str | None) -> Changes:
     """Moves no money: what is held stays held until a person or the bank's late word decides."""
     reviewed = _ended(operation, OperationStatus.REQUIRES_REVIEW, now, bank_reference)._replace(
-        failure_code=code, failure_message=message
+        attempt_log=end_attempt(operation, now, code),
+        proposal=operation.proposal,
+        failure_code=code,
+        failure_message=message,
     )
     return Changes(reviewed, done_outbox_ids=(bank_order_id(operation),))
 
@@ -277,11 +319,13 @@ def _ended(operation: Operation, status: OperationStatus, now: datetime, bank_re
         bank_reference=bank_reference or operation.bank_reference,
         failure_code=None,
         failure_message=None,
+        attempt_log=end_attempt(operation, now, status),
+        proposal=None,
         updated_at=now,
     )
 
 
-def _illegal(operation: Operation, wanted: OperationStatus) -> IllegalTransition:
+def illegal(operation: Operation, wanted: str) -> IllegalTransition:
     return IllegalTransition(
         f"{operation.id} is {operation.status} and cannot become {wanted}", status_now=operation.status
     )
@@ -313,9 +357,9 @@ def _new_operation(
     )
 
 
-def _submission(operation: Operation) -> OutboxRow:
+def submission_of(operation: Operation) -> OutboxRow:
     """The order to the bank, due at once; it stays in the outbox until the operation has ended."""
-    return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.created_at)
+    return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.updated_at)
 
 
 def bank_order_id(operation: Operation) -> str:

@@ -1,30 +1,48 @@
 """Queries on `bank_callbacks`, the inbox."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
+from pymongo import UpdateMany
+from pymongo.errors import BulkWriteError
 
 from service.documents import BankCallback
 from service.repositories.due_rows import claim_due
+from service.repositories.gathering import Gathered
+
+_DUPLICATE_KEY = 11000
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
-    """False where a callback with this id is here already. One document, so no transaction to spoil."""
+    """False where a callback with this id is here already. No transaction, so none to spoil."""
+    return await _insert(
+        {
+            "_id": callback_id,
+            "payload": payload,
+            "request_id": request_id,
+            "attempts": 0,
+            "received_at": now,
+            "due_at": now,
+        }
+    )
+
+
+async def _insert_many(rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """Which of them are new. Each by itself, so that one that is here already stands in no other's way."""
     try:
-        await BankCallback.get_pymongo_collection().insert_one(
-            {
-                "_id": callback_id,
-                "payload": payload,
-                "request_id": request_id,
-                "attempts": 0,
-                "received_at": now,
-                "due_at": now,
-            }
-        )
-    except DuplicateKeyError:
-        return False
-    return True
+        await BankCallback.get_pymongo_collection().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        refused = error.details["writeErrors"]
+        if not refused or any(one["code"] != _DUPLICATE_KEY for one in refused):
+            raise
+        known = {one["index"] for one in refused}
+        return [position not in known for position in range(len(rows))]
+    return [True] * len(rows)
+
+
+_insert = Gathered(_insert_many)
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, Any]]:
@@ -33,11 +51,70 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, 
 
 
 async def mark_applied(callback_id: str, result: str, now: datetime) -> None:
-    await BankCallback.get_pymongo_collection().update_one(
-        {"_id": callback_id},
-        {"$set": {"applied_at": now, "result": result}, "$unset": {"due_at": "", "claim": ""}},
+    await _mark((callback_id, result, now))
+
+
+async def _mark_many(applied: Sequence[tuple[str, str, datetime]]) -> Sequence[None]:
+    """One update for each result: there are few of them. The time is the last one's."""
+    ids_of: dict[str, list[str]] = defaultdict(list)
+    for callback_id, result, _ in applied:
+        ids_of[result].append(callback_id)
+    applied_at = max(now for _, _, now in applied)
+    await BankCallback.get_pymongo_collection().bulk_write(
+        [
+            UpdateMany(
+                {"_id": {"$in": ids}},
+                {"$set": {"applied_at": applied_at, "result": result}, "$unset": {"due_at": "", "claim": ""}},
+            )
+            for result, ids in ids_of.items()
+        ],
+        ordered=False,
     )
+    return [None] * len(applied)
+
+
+_mark = Gathered(_mark_many)
 
 
 async def postpone(callback_id: str, due_at: datetime) -> None:
     await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"due_at": due_at}})
+
+
+async def find_payload(callback_id: str) -> dict[str, Any] | None:
+    """What was said under this id; None where nothing was."""
+    row = await BankCallback.get_pymongo_collection().find_one({"_id": callback_id}, {"payload": 1})
+    return None if row is None else row["payload"]
+
+
+async def find_last_words(references: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each reference the callback that was received last, where there is one."""
+    stages: list[dict[str, Any]] = [
+        {"$match": {"payload.reference": {"$in": list(references)}}},
+        {"$sort": {"received_at": 1}},
+        {"$group": {"_id": "$payload.reference", "last": {"$last": "$$ROOT"}}},
+    ]
+    rows = await BankCallback.get_pymongo_collection().aggregate(stages)
+    return {row["_id"]: row["last"] async for row in rows}
+
+
+async def take_up_again(reference: str, result: str, now: datetime) -> None:
+    """What came to this result is looked at anew: something else has happened to the operation since."""
+    await BankCallback.get_pymongo_collection().update_many(
+        {"payload.reference": reference, "result": result},
+        {"$set": {"due_at": now, "attempts": 0}, "$unset": {"applied_at": "", "result": ""}},
+    )
+
+
+async def insert_reuse(
+    callback_id: str, reuses: str, payload: dict[str, Any], request_id: str | None, now: datetime
+) -> bool:
+    """For what came with the id `reuses`, with which something else had come; False where it is here already."""
+    row = {"payload": payload, "request_id": request_id, "attempts": 0, "received_at": now, "due_at": now}
+    result = await BankCallback.get_pymongo_collection().update_one(
+        {"_id": callback_id}, {"$setOnInsert": {**row, "reuses": reuses}}, upsert=True
+    )
+    return result.upserted_id is not None
+
+
+async def note_incident(callback_id: str, incident_id: str) -> None:
+    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"incident_id": incident_id}})

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
 from types import NoneType
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from beanie import Document
 from bson.int64 import Int64
@@ -20,8 +20,10 @@ from service.documents import (
     ConversionDocument,
     Deposit,
     HoldDocument,
+    IncidentDocument,
     QuoteDocument,
     RedemptionDocument,
+    ReturnDocument,
     ReversalDocument,
     RewardDocument,
     TransferDocument,
@@ -34,13 +36,16 @@ from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
 from service.domain.holds import Hold
 from service.domain.identifiers import Prefix
+from service.domain.incidents import Incident
 from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Record, RecordUpdate
+from service.domain.returns import Return
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
+from service.repositories.gathering import Gathered
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -69,6 +74,8 @@ HOMES: dict[str, Home] = {
     Prefix.VOUCHER: Home(VoucherDocument, Voucher),
     Prefix.VOUCHER_USE: Home(VoucherUseDocument, VoucherUse),
     Prefix.REDEMPTION: Home(RedemptionDocument, Redemption),
+    Prefix.RETURN: Home(ReturnDocument, Return),
+    Prefix.INCIDENT: Home(IncidentDocument, Incident),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 
@@ -103,7 +110,9 @@ def to_row(record: Any) -> dict[str, Any]:  # noqa: ANN401 any NamedTuple, of wh
 def _to_bson(value: Any) -> Any:  # noqa: ANN401 whatever a record holds
     if type(value) is int:
         return Int64(value)
-    return to_row(value) if isinstance(value, tuple) and hasattr(value, "_asdict") else value
+    if isinstance(value, tuple):
+        return to_row(value) if hasattr(value, "_asdict") else [_to_bson(one) for one in value]
+    return value
 
 
 def from_row(record: Any, row: dict[str, Any]) -> Any:  # noqa: ANN401 `record` is a NamedTuple class, and this an instance of it
@@ -128,7 +137,13 @@ def _readers(record: Any) -> dict[str, Callable[[Any], Any]]:  # noqa: ANN401 as
             readers[name] = kind
         elif isinstance(kind, type) and issubclass(kind, tuple):
             readers[name] = partial(from_row, kind)
+        elif get_origin(kind) is tuple:
+            readers[name] = partial(_from_list, get_args(kind)[0])
     return readers
+
+
+def _from_list(record: Any, rows: list[dict[str, Any]]) -> tuple[Any, ...]:  # noqa: ANN401 as above
+    return tuple(from_row(record, row) for row in rows)
 
 
 async def insert_many(records: Iterable[Record], *, session: AsyncClientSession) -> None:
@@ -152,7 +167,7 @@ def _guarded(update: RecordUpdate) -> UpdateOne:
     return UpdateOne({"_id": before["_id"], "version": before["version"]}, {"$set": changed})
 
 
-async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession) -> dict[str, Record]:
+async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession | None) -> dict[str, Record]:
     """Of any kinds, by id: one query for each kind. Ids of no kind, or of nothing, are left out."""
     found: dict[str, Record] = {}
     for prefix, ids in _by_prefix(record_ids, lambda record_id: record_id).items():
@@ -165,6 +180,20 @@ async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession) 
 
 async def find(record_id: str, kind: type[_Kind]) -> _Kind | None:
     return await _find_one(record_id, kind, {})
+
+
+async def find_soon(record_id: str, kind: type[_Kind]) -> _Kind | None:
+    """As `find`, together with whoever else asks at this moment: for those who come in crowds."""
+    found = await _find_gathered(record_id)
+    return found if isinstance(found, kind) else None
+
+
+async def _find_each(record_ids: Sequence[str]) -> list[Record | None]:
+    found = await find_named(set(record_ids), session=None)
+    return [found.get(record_id) for record_id in record_ids]
+
+
+_find_gathered = Gathered(_find_each)
 
 
 async def find_owned(record_id: str, kind: type[_Kind], user_id: str) -> _Kind | None:

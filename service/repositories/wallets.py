@@ -133,6 +133,11 @@ async def event_sequences(user_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     return latest
 
 
+async def estimate_count() -> int:
+    """About how many there are, from the server's own book-keeping."""
+    return await WalletDocument.get_pymongo_collection().estimated_document_count()
+
+
 class WalletTotal(NamedTuple):
     """What all wallets in one currency hold, in minor units: more than 64 bits hold, where it comes to that."""
 

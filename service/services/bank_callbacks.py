@@ -1,15 +1,19 @@
 """Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from hashlib import sha256
+from typing import Any, Literal
 
+import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
+from service.domain.incidents import IncidentKind, Said, SaidEvent
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.operations import Operation
 from service.errors import InvalidSignature
@@ -18,7 +22,9 @@ from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.bank_reports import apply_report
+from service.services.bank_reports import Applied, apply_report
+from service.services.incidents import open_incident
+from service.services.returns import ReturnComesEarly, apply_return
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -28,16 +34,23 @@ _LEASE_S = 15.0
 # With back-off to 10 minutes, about two hours: longer than our own troubles last.
 _ATTEMPT_LIMIT = 20
 _RETRY_MAX_S = 600.0
-_SETTLED = "payment.settled"
+# Enough of the digest that nobody meets it by chance.
+_DIGEST_DIGITS = 16
+_REFERENCE_LIMIT = 64
 
 
-class CallbackPayload(BaseModel):
-    """`payment.settled`: what became of the order with our reference."""
+class Payload(BaseModel):
+    """Of any type. Types that are not known are kept, and come to nothing."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     type: str = Field(max_length=64)
-    reference: str = Field(min_length=1, max_length=64)
+
+
+class CallbackPayload(Payload):
+    """`payment.settled`: what became of the order with our reference."""
+
+    reference: str = Field(min_length=1, max_length=_REFERENCE_LIMIT)
     status: str = Field(pattern="^(success|failed)$")
     amount: int = Field(ge=1, le=MAX_AMOUNT_MINOR)
     currency: str = Field(pattern="^[A-Z]{3}$")
@@ -46,26 +59,67 @@ class CallbackPayload(BaseModel):
     failure_message: str | None = Field(None, max_length=256)
 
 
+class ReturnPayload(Payload):
+    """`payment.returned`: the money of a settled order has come back (a payout) or was taken back (a collection)."""
+
+    type: Literal["payment.returned"]
+    reference: str = Field(min_length=1, max_length=_REFERENCE_LIMIT)
+    amount: int = Field(ge=1, le=MAX_AMOUNT_MINOR)
+    currency: str = Field(pattern="^[A-Z]{3}$")
+    bank_reference: str | None = Field(None, max_length=64)
+    return_code: str = Field(max_length=64)
+    return_message: str | None = Field(None, max_length=256)
+
+
+class UnknownPayload(Payload):
+    """Of a type that is not known: all of it as text, since it may hold what no document can."""
+
+    reference: str | None
+    body: str
+
+
+_PAYLOADS: Mapping[str, type[Payload]] = {SaidEvent.SETTLED: CallbackPayload, SaidEvent.RETURNED: ReturnPayload}
+
+
 def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings) -> str:
-    """The webhook-id, where the signature over id, time and the very bytes of the body holds.
+    """The webhook-id, where the signature over id, time and the very bytes of the body holds, under either secret.
 
-    Standard Webhooks 1.0.0: HMAC-SHA256, and no older or newer than five minutes. Raises InvalidSignature.
+    Standard Webhooks 1.0.0: HMAC-SHA256, and no older or newer than five minutes; of several signatures in the header
+    one has to hold. Raises InvalidSignature.
     """
-    try:
-        Webhook(settings.bank_webhook_secret.get_secret_value()).verify(body, dict(headers), json_parse=False)
-    except (WebhookVerificationError, ValueError) as error:
-        # ValueError: text that is not UTF-8 or a signature that is not base64; the library lets these through.
-        log.warning("bank.callback_refused", reason=type(error).__name__)
-        raise InvalidSignature from error
-    return headers["webhook-id"]
+    refusal: Exception = InvalidSignature()
+    for secret in settings.bank_webhook_secrets:
+        try:
+            Webhook(secret).verify(body, dict(headers), json_parse=False)
+        except (WebhookVerificationError, ValueError) as error:
+            # ValueError: text that is not UTF-8 or a signature that is not base64; the library lets these through.
+            refusal = error
+        else:
+            return headers["webhook-id"]
+    log.warning("bank.callback_refused", reason=type(refusal).__name__)
+    raise InvalidSignature from refusal
 
 
-async def receive_callback(callback_id: str, payload: CallbackPayload, request_id: str | None, jobs: JobQueue) -> None:
-    """Keeps the callback; a second one with the same id changes nothing."""
-    is_new = await inbox.insert_once(callback_id, payload.model_dump(), request_id, utc_now())
+def read_payload(said: Any) -> Payload:  # noqa: ANN401 any JSON
+    """The body of a callback. Raises pydantic's ValidationError for what is not of the shape that its type has."""
+    known = _PAYLOADS.get(Payload.model_validate(said).type)
+    if known is not None:
+        return known.model_validate(said)
+    reference = said.get("reference")
+    is_reference = isinstance(reference, str) and len(reference) <= _REFERENCE_LIMIT
+    return UnknownPayload(type=said["type"], reference=reference if is_reference else None, body=json.dumps(said))
+
+
+async def receive_callback(callback_id: str, payload: Payload, request_id: str | None, jobs: JobQueue) -> None:
+    """Keeps the callback; the same once more changes nothing. Another one under its id is kept apart, to be told of."""
+    said = payload.model_dump()
+    is_new = await inbox.insert_once(callback_id, said, request_id, utc_now())
+    if not is_new and await inbox.find_payload(callback_id) != said:
+        digest = sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_DIGEST_DIGITS]
+        is_new = await inbox.insert_reuse(f"{callback_id}#{digest}", callback_id, said, request_id, utc_now())
     reach(CrashPoint.CALLBACK_KEPT)
     jobs.wake(Job.APPLY_CALLBACKS)
-    log.info("bank.callback_received", callback_id=callback_id, reference=payload.reference, is_new=is_new)
+    log.info("bank.callback_received", callback_id=callback_id, reference=said.get("reference"), is_new=is_new)
 
 
 async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
@@ -83,26 +137,45 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
         await inbox.mark_applied(row["_id"], "given_up", utc_now())
         return
     try:
-        result = await _apply(row, ledger)
+        applied = await _apply(row, ledger)
+    except ReturnComesEarly:
+        await _postpone(row)
+        return
     except Exception:
-        delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
-        await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
+        await _postpone(row)
         raise
     reach(CrashPoint.CALLBACK_APPLIED)
-    await inbox.mark_applied(row["_id"], result, utc_now())
+    if applied.incident_id is not None:
+        await inbox.note_incident(row["_id"], applied.incident_id)
+    await inbox.mark_applied(row["_id"], applied.result, utc_now())
 
 
-async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
-    payload = CallbackPayload.model_validate(row["payload"])
-    if payload.type != _SETTLED:
-        log.warning("bank.callback_ignored", type=payload.type, reference=payload.reference)
-        return "ignored_type"
-    operation = await record_repository.find(payload.reference, Operation)
+async def _postpone(row: dict[str, Any]) -> None:
+    delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
+    await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
+
+
+async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
+    said = row["payload"]
+    if said["type"] not in _PAYLOADS:
+        log.warning("bank.callback_ignored", type=said["type"], reference=said.get("reference"))
+        return Applied("ignored_type")
+    payload = _PAYLOADS[said["type"]].model_validate(said)
+    words = said_in(payload, row["_id"])
+    reference = said["reference"]
+    if row.get("reuses") is not None:
+        kind = IncidentKind.MESSAGE_ID_REUSED
+        return Applied("id_reused", await open_incident(reference, words, row["request_id"], ledger, kind))
+    operation = await record_repository.find_soon(reference, Operation)
     if operation is None:
-        log.error("bank.unknown_reference", reference=payload.reference)
-        return "unknown_reference"
+        log.error("bank.unknown_reference", reference=reference)
+        return Applied("unknown_reference", await open_incident(reference, words, row["request_id"], ledger))
+    if isinstance(payload, ReturnPayload):
+        is_last = row["attempts"] >= _ATTEMPT_LIMIT
+        return await apply_return(operation, words, ledger, may_wait=not is_last)
+    assert isinstance(payload, CallbackPayload), "there are two types"  # noqa: S101 a type that is forgotten here
     report = BankReport(
-        reference=payload.reference,
+        reference=reference,
         state=BankState(payload.status),
         amount=payload.amount,
         currency=payload.currency,
@@ -110,4 +183,19 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> str:
         failure_code=payload.failure_code,
         failure_message=payload.failure_message,
     )
-    return await apply_report(operation, report, ledger)
+    return await apply_report(operation, report, ledger, callback_id=row["_id"])
+
+
+def said_in(payload: Payload, callback_id: str) -> Said:
+    """A callback's words, as an incident quotes them."""
+    fields = payload.model_dump()
+    return Said(
+        event=SaidEvent(payload.type),
+        status=fields.get("status"),
+        amount=fields["amount"],
+        currency=fields["currency"],
+        bank_reference=fields["bank_reference"],
+        code=fields.get("return_code", fields.get("failure_code")),
+        message=fields.get("return_message", fields.get("failure_message")),
+        callback_id=callback_id,
+    )

@@ -10,7 +10,10 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.events import Event, event_view
 from service.gateways.event_channel import EventChannel
+from service.gateways.job_queue import JobQueue
 from service.repositories import events as event_repository
+from service.services import webhook_deliveries
+from service.settings import Settings
 
 # A round trip or three for each batch, whatever its size.
 BATCH_LIMIT = 500
@@ -23,13 +26,15 @@ async def claim_events(limit: int = BATCH_LIMIT) -> list[Event]:
     return await event_repository.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit)
 
 
-async def dispatch(events: Sequence[Event], channel: EventChannel, retention: timedelta) -> None:
+async def dispatch(events: Sequence[Event], channel: EventChannel, jobs: JobQueue, settings: Settings) -> None:
     """Safe to repeat at any point: who has had an event knows its number."""
     reach(CrashPoint.EVENT_CLAIMED)
     await channel.publish(_messages_of(events))
     reach(CrashPoint.EVENT_PUBLISHED)
-    # --- Webhooks: `await webhook_deliveries.enqueue(events)` belongs here. It comes before the mark below, so that no
-    # event counts as dispatched whose deliveries are not kept; what raises leaves all of them due.
+    # Before the mark below, so that no event counts as dispatched whose deliveries are not kept; what raises leaves all
+    # of them due.
+    await webhook_deliveries.enqueue(events, jobs, settings)
+    retention = timedelta(seconds=settings.event_retention_s)
     await event_repository.mark_dispatched([event.id for event in events], retention)
 
 

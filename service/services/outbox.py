@@ -1,7 +1,8 @@
 """What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
 
 import asyncio
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Final, assert_never
 
 import structlog
 
@@ -10,6 +11,7 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
+from service.services import webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
 from service.services.password_changes import send_notice, send_reset_token
@@ -17,10 +19,17 @@ from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 
+# Two queues, each with hands of its own: a bank that hangs keeps no code from being sent, and no number of rewards
+# stands before an order.
+BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
+OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in BANK_TOPICS)
 
-async def claim_rows(limit: int, settings: Settings) -> list[OutboxRow]:
+
+async def claim_rows(
+    limit: int, settings: Settings, topics: Sequence[OutboxTopic] = tuple(OutboxTopic)
+) -> list[OutboxRow]:
     """Rows that are due, for as long as an answer of the bank is waited for."""
-    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit)
+    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit, topics=topics)
 
 
 async def pursue_row(row: OutboxRow, desk: Desk) -> None:
@@ -44,6 +53,9 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.PASSWORD_NOTICE:
             async with asyncio.timeout(desk.settings.bank_timeout_s):
                 await send_notice(row, desk.mailbox)
+        case OutboxTopic.WEBHOOK_NOTICE:
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await webhook_endpoints.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 

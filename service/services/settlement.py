@@ -11,11 +11,29 @@ import structlog
 from service.crash_points import CrashPoint, reach
 from service.database import Client
 from service.domain.clock import utc_now
-from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
+from service.domain.operations import (
+    FINAL_STATUSES,
+    BankCall,
+    Operation,
+    OperationStatus,
+    OperationType,
+    may_be_under_way,
+    rejection,
+)
 from service.domain.outbox import OutboxRow
 from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
-from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
+from service.gateways.bank import (
+    Bank,
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankState,
+    BankUnavailable,
+    OrderKind,
+)
+from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, FlagForReview
@@ -33,6 +51,10 @@ Answer = TypeVar("Answer")
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 600.0
 _DOUBLINGS = 10
+# What an attempt came to, beside what the bank's errors say.
+_NOT_FOUND = "not_found"
+_NO_TIME_LEFT = "no time left for an answer"
+_OUTCOME_LIMIT = 128
 
 _ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
 
@@ -54,7 +76,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
-    operation = await record_repository.find(row.subject_id, Operation)
+    operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
@@ -63,11 +85,19 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         await outbox_repository.delete(row.id)
         return
     try:
-        async with asyncio.timeout(desk.settings.bank_recheck_s):
+        # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
+        async with asyncio.timeout(desk.settings.bank_recheck_s), visiting(desk.bank):
             await _visit_bank(operation, row, desk)
+    except BankUnavailable as unavailable:
+        await _put_back(row, unavailable.retry_after_s, desk)
     except (BankOutcomeUnknown, TimeoutError) as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
-        await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk)
+        down_for_s = retry_after_s(desk.bank)
+        if down_for_s:
+            # It is the bank's trouble and not this order's, so it does not count.
+            await _put_back(row, down_for_s, desk)
+        else:
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown) or _NO_TIME_LEFT)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -77,29 +107,32 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if operation.status is OperationStatus.PENDING and await _from_bank(desk.bank.find(operation.id), desk) is None:
-            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
-        else:
-            # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
-            # same. To give money back on this word could be to give it twice.
+        if await _find(operation, rejection(rejected.code), desk) is not None:
+            # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
             await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+        elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
+            raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
+        else:
+            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
     elif row.attempts > 1:
         # Waiting for its word is not a failure, but it does not go on forever either.
         delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.visits))
-        await _come_back_or_give_up(operation, row, delay_s, desk)
+        await _come_back_or_give_up(operation, row, delay_s, desk, BankState.ACCEPTED)
 
 
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
     """Asks by reference where the bank may know it already; submits under the same reference where it does not."""
+    last_outcome = row.last_outcome
     if operation.status is not OperationStatus.PENDING:
-        known = await _from_bank(desk.bank.find(operation.id), desk)
+        known = await _find(operation, last_outcome, desk)
         if known is not None:
             return known
+        last_outcome = _NOT_FOUND
     account = _open_account(operation, desk.settings)
-    await desk.ledger.change(BeginProcessing(**about(operation)), Operation)
+    await desk.ledger.change(BeginProcessing(**about(operation), last_outcome=last_outcome), Operation)
     reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
@@ -112,6 +145,13 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
     answer = await _from_bank(desk.bank.submit(order), desk)
     reach(CrashPoint.SUBMIT_ANSWERED)
     return answer
+
+
+async def _find(operation: Operation, last_outcome: str | None, desk: Desk) -> BankReport | None:
+    """By reference. The attempt is noted first, like any; `last_outcome` is how the one before it ended."""
+    asking = BeginProcessing(**about(operation), call=BankCall.FIND, last_outcome=last_outcome)
+    await desk.ledger.change(asking, Operation)
+    return await _from_bank(desk.bank.find(operation.id), desk)
 
 
 def _open_account(operation: Operation, settings: Settings) -> str:
@@ -133,26 +173,35 @@ async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
             return await call
     except TimeoutError as silence:
         raise BankOutcomeUnknown("no answer from the bank in time") from silence
-    except (BankRejected, BankOutcomeUnknown):
+    except (BankRejected, BankOutcomeUnknown, BankUnavailable):
         raise
     except Exception as error:
         log.exception("bank.gateway_failed")
         raise BankOutcomeUnknown(type(error).__name__) from error
 
 
-async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: float, desk: Desk) -> None:
+async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: float, desk: Desk, outcome: str) -> None:
     """Counts visits, not claims: those that our own troubles cut short say nothing about the bank."""
     visits = row.visits + 1
     if visits >= desk.settings.bank_attempt_limit:
         reason = f"The bank gave no outcome in {visits} attempts"
-        await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger)
+        await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger, outcome[:_OUTCOME_LIMIT])
     else:
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s))
+        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
 
 
-async def _leave_to_a_person(operation: Operation, code: str, message: str, ledger: Ledger) -> None:
+async def _put_back(row: OutboxRow, delay_s: float, desk: Desk) -> None:
+    """Not all at one moment; how many may go there then is the breaker's matter."""
+    spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
+    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s))
+
+
+async def _leave_to_a_person(
+    operation: Operation, code: str, message: str, ledger: Ledger, outcome: str | None = None
+) -> None:
+    flag = FlagForReview(**about(operation), failure_code=code, failure_message=message, last_outcome=outcome)
     try:
-        await ledger.change(FlagForReview(**about(operation), failure_code=code, failure_message=message), Operation)
+        await ledger.change(flag, Operation)
     except IllegalTransition:
         log.info("bank.order_overtaken", operation_id=operation.id)
     else:

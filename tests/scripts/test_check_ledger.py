@@ -248,7 +248,8 @@ async def _pursue_due_orders(desk: Desk) -> None:
 
 async def _let_the_bank_speak(resources: Resources) -> None:
     async for order in resources.databases.bank["orders"].find({"state": "accepted"}):
-        await _report(await journal.execute(order, utc_now()), f"msg_{order['_id']}", resources)
+        await journal.execute_many([order["_id"]], utc_now())
+        await _report(await journal.get(order["_id"]), f"msg_{order['_id']}", resources)
     for row in await claim_callbacks(1000):
         await apply_callback(row, resources.ledger)
 

@@ -21,7 +21,7 @@ from service.domain.wallets import Wallet
 from service.services.checkpoints import take_checkpoint
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import PASSWORD, bearer, make_account, make_email, make_voucher, make_wallet
+from tests.factories import PASSWORD, bearer, make_account, make_break, make_email, make_voucher, make_wallet
 from tests.security.routes import Field, NothingToSend, Route, example_of
 
 USER, SERVICE, ADMIN = ROLES = ("user", "service", "admin")
@@ -349,6 +349,10 @@ async def _redemption_id(person: Person) -> str:
     return await person.make(f"/vouchers/{await _voucher_id(person)}/redeem")
 
 
+async def _break_id(_person: Person) -> str:
+    return (await make_break()).id
+
+
 async def _service_id(person: Person) -> str:
     return (await person.world.someone(SERVICE, "with keys")).user.id
 
@@ -384,6 +388,14 @@ async def _subject_id(person: Person) -> str:
     return (await person.world.person(USER)).user.id
 
 
+async def _endpoint_id(person: Person) -> str:
+    return await person.make("/webhook-endpoints", url=await _receiver(person))
+
+
+async def _delivery_id(person: Person) -> str:
+    return await person.make(f"/webhook-endpoints/{await person.id_of('endpoint_id')}/test")
+
+
 async def _first(_person: Person) -> str:
     return "1"
 
@@ -402,15 +414,18 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "reversal_id": _reversal_id,
     "voucher_id": _voucher_id,
     "redemption_id": _redemption_id,
+    "break_id": _break_id,
     "key_id": _key_id,
     "session_id": _session_id,
+    "endpoint_id": _endpoint_id,
+    "delivery_id": _delivery_id,
     "currency": _currency,
     "number": _first,
 }
 
 # What nobody else of the same role may see, by the role. Admins see all.
 PRIVATE: Final[dict[str, frozenset[str]]] = {
-    USER: frozenset(MAKERS) - {"voucher_id", "currency", "number"},
+    USER: frozenset(MAKERS) - {"voucher_id", "break_id", "currency", "number"},
     SERVICE: frozenset({"adjustment_id"}),
     ADMIN: frozenset(),
 }
@@ -459,6 +474,11 @@ async def _name(_person: Person) -> str:
     return "Asha"
 
 
+async def _receiver(_person: Person) -> str:
+    """Where nobody listens; examples of other names would have to be looked up."""
+    return "http://127.0.0.1:9/events"
+
+
 async def _title(_person: Person) -> str:
     return "A cup of coffee"
 
@@ -474,6 +494,7 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     "password": _password,
     "current_password": _password,
     "refresh_token": _own_refresh_token,
+    "url": _receiver,
     "currency": _inr,
     "from_currency": _inr,
     "to_currency": _usd,

@@ -16,7 +16,7 @@ from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
 from service.services.bank_callbacks import apply_callback
 from service.startup import Resources
-from tests.factories import change, make_funded_wallet, withdrawal_of
+from tests.factories import asking_of, change, make_funded_wallet, withdrawal_of
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ async def ledger(resources: Resources) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 async def withdrawal(databases: Databases) -> Operation:
-    return await change(databases, withdrawal_of(await make_funded_wallet(databases, 1_000), 500))
+    """The bank has been asked for it."""
+    requested = await change(databases, withdrawal_of(await make_funded_wallet(databases, 1_000), 500))
+    return await change(databases, asking_of(requested))
 
 
 async def _received(operation: Operation, databases: Databases, **said: Any) -> dict[str, Any]:
@@ -92,7 +94,7 @@ class TestApplying:
     ) -> None:
         row = await _received(withdrawal, databases, type="test.ping", status=status)
         await apply_callback(row, ledger)
-        assert await _status(withdrawal) is OperationStatus.PENDING
+        assert await _status(withdrawal) is OperationStatus.PROCESSING
         assert (await _kept(row["_id"], databases))["result"] == "ignored_type"
 
     @pytest.mark.parametrize("said", [{"amount": 1}, {"currency": "USD"}])
@@ -141,5 +143,5 @@ class TestTrouble:
         kept = await _kept(row["_id"], databases)
         assert kept["result"] == "given_up"
         assert "due_at" not in kept
-        assert await _status(withdrawal) is OperationStatus.PENDING
+        assert await _status(withdrawal) is OperationStatus.PROCESSING
         assert await databases.wallet["outbox"].find_one({"subject_id": withdrawal.id}) is not None

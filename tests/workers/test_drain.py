@@ -98,3 +98,37 @@ class TestDrain:
         await drain.run()
         await drain.close()
         assert queue.done == ["a"]
+
+    async def test_without_hands_nothing_is_taken_until_there_are_some(self, resources: Resources) -> None:
+        queue = Queue(*"abc")
+        hands = 0
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: hands)
+        await asyncio.wait_for(drain.run(), 5)
+        assert queue.rows == list("abc")
+        hands = 1
+        await drain.run()
+        await drain.close()
+        assert queue.done == list("abc")
+        assert queue.most_at_once == 1
+
+    async def test_more_hands_while_it_runs_take_more(self, resources: Resources) -> None:
+        queue = Queue(*"abcdefgh")
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: min(4, 2 ** len(queue.done)))
+        await asyncio.wait_for(drain.run(), 5)
+        await drain.close()
+        assert sorted(queue.done) == list("abcdefgh")
+        assert queue.most_at_once > 1
+
+    async def test_hands_that_go_away_leave_the_rest_for_later(self, resources: Resources) -> None:
+        queue = Queue("slow", *"abc")
+        queue.gates["slow"] = asyncio.Event()
+        hands = 1
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: hands)
+        running = asyncio.create_task(drain.run())
+        while len(queue.rows) == 4:  # noqa: ASYNC110 a turn of the loop is what is waited for
+            await asyncio.sleep(0)
+        hands = 0
+        queue.gates["slow"].set()
+        await asyncio.wait_for(running, 5)
+        await drain.close()
+        assert (queue.done, queue.rows) == (["slow"], list("abc"))

@@ -1,6 +1,6 @@
 """What admins, services and the bank do."""
 
-from typing import Final
+from typing import Any, Final
 
 from scripts.postman.snippets import WEBHOOK_SIGNATURE
 from scripts.postman.steps import NOBODY, Folder, Step
@@ -151,6 +151,13 @@ _NEW_VOUCHER: Final = Step(
     keeps={"voucher_id": "id"},
 )
 
+# A sound stack has none.
+_NO_BREAK: Final[Any] = {
+    "by": "admin",
+    "path": {"break_id": "brk_00000000000070008000000000000000"},
+    "error": "not_found",
+}
+
 ADMIN: Final = Folder(
     "Admin",
     "The books, what was done by whom, and the catalogue of vouchers.",
@@ -169,6 +176,34 @@ ADMIN: Final = Folder(
             query={"action": "wallet.frozen", "subject_id": "{{friend_wallet_id}}"},
             expects={"data.0.action": "wallet.frozen", "data.0.reason": "Reported as stolen"},
             tests={"by whom": 'pm.expect(body.data[0].actor_id).to.eql(pm.environment.get("admin_id"));'},
+        ),
+        Step(
+            "GET /admin/integrity",
+            "How the books are, at a glance",
+            by="admin",
+            expects={"is_sound": True, "trial_balance.is_balanced": True},
+        ),
+        Step(
+            "GET /admin/breaks",
+            "Wallets whose balance is not what their entries make",
+            by="admin",
+            query={"kind": "wallet_balance", "state": "open"},
+            expects={"data": [], "has_more": False},
+        ),
+        Step("GET /admin/breaks/{break_id}", "One break: here there is none", 404, **_NO_BREAK),
+        Step(
+            "POST /admin/breaks/{break_id}/explain",
+            "Say why the books disagree",
+            404,
+            body={"reason": "A repair by hand that is not finished yet"},
+            **_NO_BREAK,
+        ),
+        Step(
+            "POST /admin/breaks/{break_id}/resolve",
+            "Close a break for good",
+            404,
+            body={"reason": "The bank has corrected its statement"},
+            **_NO_BREAK,
         ),
         _NEW_VOUCHER,
         Step(

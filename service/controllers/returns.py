@@ -1,0 +1,143 @@
+"""Returns over HTTP, for admins."""
+
+from typing import Annotated, Any
+
+import orjson
+from asgi_correlation_id import correlation_id
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import ConfigDict, Field
+
+from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
+from service.controllers.operations import Reason, respond
+from service.controllers.pagination import PageQuery, open_page, page_of
+from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.schemas import PageView, View, problem_responses
+from service.domain.operations import OperationType
+from service.domain.permissions import Permission
+from service.domain.returns import ReturnStatus, return_view
+from service.errors import (
+    AccountDeactivated,
+    BalanceOverflow,
+    IdempotencyKeyInFlight,
+    IllegalTransition,
+    InsufficientFunds,
+    LedgerBusy,
+    WalletClosed,
+)
+from service.services import returns
+from service.services.callers import Caller
+
+router = APIRouter(prefix="/admin/returns", route_class=StrictRoute, tags=["Outcomes"])
+
+_ReturnId = Annotated[str, Path(max_length=64, examples=["rtn_0198c0ffee0070008000000000000001"])]
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "rtn_0198c0ffee0070008000000000000001",
+    "type": "deposit",
+    "operation_id": "dep_0198c0ffee0070008000000000000001",
+    "user_id": "usr_0198c0ffee0070008000000000000001",
+    "wallet_id": "wal_0198c0ffee0070008000000000000001",
+    "amount": 10000,
+    "currency": "INR",
+    "status": "requires_review",
+    "bank_reference": "bank_5f0c3e1b9a7d4c2f",
+    "return_code": "chargeback",
+    "return_message": "Taken back by who paid",
+    "trouble": "insufficient_funds",
+    "category": None,
+    "decided_by": None,
+    "decided_at": None,
+    "transaction_id": None,
+    "created_at": "2026-02-24T12:34:56.789Z",
+    "updated_at": "2026-02-24T12:34:56.789Z",
+}
+
+
+class ReturnView(View):
+    """Money of a settled operation that the bank sent back (a withdrawal) or took back (a deposit)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    id: str
+    type: OperationType = Field(description="Of the operation")
+    operation_id: str
+    user_id: str
+    wallet_id: str
+    amount: int = Field(ge=1)
+    currency: str
+    status: ReturnStatus = Field(description="`requires_review`: the bank has done it, and the wallet could not follow")
+    bank_reference: str | None
+    return_code: str | None
+    return_message: str | None
+    trouble: str | None = Field(description="Why nothing has moved yet, as the code of an error")
+    category: str | None
+    decided_by: str | None = Field(description="Who had it booked later")
+    decided_at: str | None
+    transaction_id: str | None
+    created_at: str
+    updated_at: str
+
+
+class CollectionRequest(StrictModel):
+    reason: Annotated[Reason, Field(examples=["The customer has paid in what was missing"])]
+
+
+class ReturnsQuery(PageQuery):
+    status: ReturnStatus | None = None
+
+
+@router.get(
+    "",
+    response_model=PageView[ReturnView],
+    summary="What the bank sent back, newest operations first",
+    description="With `status=requires_review`, what no wallet could follow yet.",
+)
+async def list_returns(
+    query: Annotated[ReturnsQuery, Query()],
+    user: Annotated[Caller, require(Permission.LEDGER_ADMIN)],
+    resources: OpenResources,
+) -> Response:
+    page = open_page(query, resources.settings, "returns", user.user_id, str)
+    found = await returns.list_returns(query.status, before_id=page.position, limit=page.limit_and_one)
+    return page_of(found, page, lambda one: one.id, return_view)
+
+
+@router.get(
+    "/{return_id}",
+    response_model=ReturnView,
+    summary="One return",
+    description="The operation names it, too.",
+)
+async def get_return(return_id: _ReturnId, _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)]) -> Response:
+    return Response(orjson.dumps(return_view(await returns.get_return(return_id))), media_type="application/json")
+
+
+@router.post(
+    "/{return_id}/collect",
+    response_model=ReturnView,
+    responses=problem_responses(
+        AccountDeactivated,
+        IllegalTransition,
+        IdempotencyKeyInFlight,
+        InsufficientFunds,
+        BalanceOverflow,
+        WalletClosed,
+        LedgerBusy,
+    ),
+    summary="Book a return that waits",
+    description="Now that the wallet can follow, frozen or not: all of it, and never below zero. What still cannot be "
+    "booked is refused and goes on waiting: try later, under a new key. The wallet stays frozen until it is unfrozen.",
+)
+async def collect_return(
+    body: CollectionRequest,
+    return_id: _ReturnId,
+    user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)],
+    key: IdempotencyKey,
+    resources: OpenResources,
+) -> Response:
+    claim = claim_key(resources, user.user_id, key, f"POST /admin/returns/{return_id}/collect", body.model_dump())
+    return respond(
+        await returns.collect_return(
+            resources.ledger, user.requester, return_id, body.reason, claim, correlation_id.get()
+        )
+    )

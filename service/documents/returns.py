@@ -1,0 +1,20 @@
+"""Returns of settled operations; the operations name them."""
+
+from typing import Any, ClassVar
+
+from beanie import Document
+from pymongo import IndexModel
+
+from service.documents.validation import TEXT, validator_of
+from service.domain.returns import Return
+
+
+class ReturnDocument(Document):
+    class Settings:
+        name = "returns"
+        indexes: ClassVar = [
+            # Nothing comes back twice, even if everything above were wrong.
+            IndexModel("operation_id", name="operation", unique=True),
+            IndexModel([("status", 1), ("_id", -1)], name="status_newest"),
+        ]
+        validator: ClassVar[dict[str, Any]] = validator_of(Return, operation_id=TEXT)

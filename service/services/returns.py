@@ -1,0 +1,90 @@
+"""Returns: the bank sends money of a settled operation back, and what admins do where a wallet could not follow."""
+
+from typing import Any
+
+import structlog
+
+from service.crash_points import CrashPoint, reach
+from service.domain.clock import utc_now
+from service.domain.idempotency import Answer, IdempotencyClaim
+from service.domain.identifiers import Prefix, new_id
+from service.domain.incidents import Said, incident_id, was_never_submitted
+from service.domain.operations import FINAL_STATUSES, Operation
+from service.domain.returns import Return, ReturnStatus
+from service.errors import IllegalTransition, NotFound
+from service.ledger.committer import Ledger
+from service.ledger.returns import CollectReturn, TakeReturn
+from service.repositories import records as record_repository
+from service.repositories import returns as return_repository
+from service.services.bank_reports import Applied, about, contradicts
+from service.services.orders import Requester
+
+log = structlog.get_logger()
+
+
+class ReturnComesEarly(Exception):
+    """The operation has not ended here: that it was settled may be said in a callback that is still on its way."""
+
+
+async def apply_return(operation: Operation, said: Said, ledger: Ledger, *, may_wait: bool) -> Applied:
+    """Books the return, or leaves it to a person. Raises ReturnComesEarly, unless it has waited for long enough."""
+    if may_wait and operation.status not in FINAL_STATUSES and not was_never_submitted(operation):
+        log.info("bank.return_early", operation_id=operation.id, status=operation.status)
+        raise ReturnComesEarly
+    command = TakeReturn(
+        **about(operation),
+        said=said,
+        entry_id=new_id(Prefix.ENTRY),
+        incident_id=incident_id(operation.id, said),
+        incident_event_id=new_id(Prefix.AUDIT_EVENT),
+        freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+    )
+    reach(CrashPoint.RETURN_REPORTED)
+    try:
+        returned = await ledger.change(command, Return)
+    except IllegalTransition:
+        return await contradicts(operation, said, ledger)
+    reach(CrashPoint.RETURN_COMMITTED)
+    if returned.status is ReturnStatus.SUCCESS:
+        log.info("operation.returned", operation_id=operation.id, return_id=returned.id)
+        return Applied("returned")
+    log.error("operation.return_not_booked", operation_id=operation.id, trouble=returned.trouble)
+    return Applied("return_requires_review", command.incident_id)
+
+
+async def collect_return(
+    ledger: Ledger, user: Requester, return_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
+) -> Answer:
+    """Raises NotFound. That the wallet still cannot follow is an answer."""
+    returned = await get_return(return_id)
+    fields: dict[str, Any] = user._asdict()
+    decided = await ledger.execute(
+        CollectReturn(
+            now=utc_now(),
+            transaction_id=new_id(Prefix.TRANSACTION),
+            request_id=request_id,
+            claim=claim,
+            audit_event_id=new_id(Prefix.AUDIT_EVENT),
+            reason=reason,
+            return_id=returned.id,
+            wallet_id=returned.wallet_id,
+            entry_id=new_id(Prefix.ENTRY),
+            **fields,
+        )
+    )
+    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("return.answered", return_id=returned.id, by=user.user_id, status=decided.answer.status_code)
+    return decided.answer
+
+
+async def get_return(return_id: str) -> Return:
+    """Raises NotFound."""
+    returned = await record_repository.find(return_id, Return)
+    if returned is None:
+        raise NotFound(f"There is no return {return_id}")
+    return returned
+
+
+async def list_returns(status: ReturnStatus | None, *, before_id: str | None, limit: int) -> list[Return]:
+    """Those of the newest operations first."""
+    return await return_repository.find_newest(status, before_id=before_id, limit=limit)

@@ -1,0 +1,104 @@
+"""Reviews: operations that wait for a person, what is known of them, and what people decide."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import structlog
+
+from service.domain.clock import utc_now
+from service.domain.idempotency import Answer, IdempotencyClaim
+from service.domain.identifiers import Prefix, new_id
+from service.domain.operations import Operation, Verdict
+from service.errors import NotFound
+from service.ledger.committer import Ledger
+from service.ledger.reviews import AskAgain, DecideReview
+from service.repositories import bank_callbacks as inbox
+from service.repositories import records as record_repository
+from service.repositories import reviews as review_repository
+from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
+from service.services.orders import Requester
+
+log = structlog.get_logger()
+
+_OK = 200
+
+
+class Reviewed(NamedTuple):
+    """An operation, and the last callback about it, if there was one."""
+
+    operation: Operation
+    last_word: dict[str, Any] | None
+
+
+async def list_reviews(*, after: str | None, limit: int) -> list[Reviewed]:
+    """What waits for a person, oldest first."""
+    return await _with_last_words(await review_repository.find_in_review(after=after, limit=limit))
+
+
+async def get_operation(operation_id: str) -> Reviewed:
+    """Whoever's it is, in whatever state. Raises NotFound."""
+    operation = await _find(operation_id)
+    return (await _with_last_words([operation]))[0]
+
+
+async def decide_review(
+    ledger: Ledger,
+    user: Requester,
+    operation_id: str,
+    verdict: Verdict,
+    reason: str,
+    claim: IdempotencyClaim,
+    request_id: str | None,
+) -> Answer:
+    """Ends it, or waits for a second admin. That somebody was faster is an answer. Raises NotFound,
+    SecondAdminRequired.
+    """
+    operation = await _find(operation_id)
+    decided = await ledger.execute(
+        DecideReview(**_by(user, operation, reason, claim, request_id), verdict=verdict, entry_id=new_id(Prefix.ENTRY))
+    )
+    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
+    if verdict is Verdict.SETTLE and decided.answer.status_code == _OK:
+        # That it had been returned may have been said before anybody knew that it was settled.
+        await inbox.take_up_again(operation_id, "contradiction", utc_now())
+    return decided.answer
+
+
+async def ask_again(
+    ledger: Ledger, user: Requester, operation_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
+) -> Answer:
+    """Back to the bank. That somebody was faster is an answer. Raises NotFound."""
+    operation = await _find(operation_id)
+    decided = await ledger.execute(AskAgain(**_by(user, operation, reason, claim, request_id)))
+    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    log.info("review.asked_again", operation_id=operation_id, by=user.user_id)
+    return decided.answer
+
+
+async def _find(operation_id: str) -> Operation:
+    operation = await record_repository.find(operation_id, Operation)
+    if operation is None:
+        raise NotFound(f"There is no operation {operation_id}")
+    return operation
+
+
+async def _with_last_words(operations: Sequence[Operation]) -> list[Reviewed]:
+    words = await inbox.find_last_words([operation.id for operation in operations]) if operations else {}
+    return [Reviewed(operation, words.get(operation.id)) for operation in operations]
+
+
+def _by(
+    user: Requester, operation: Operation, reason: str, claim: IdempotencyClaim, request_id: str | None
+) -> dict[str, Any]:
+    return {
+        "now": utc_now(),
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "request_id": request_id,
+        "claim": claim,
+        "audit_event_id": new_id(Prefix.AUDIT_EVENT),
+        "reason": reason,
+        "operation_id": operation.id,
+        "wallet_id": operation.wallet_id,
+        **user._asdict(),
+    }
