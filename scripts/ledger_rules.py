@@ -84,6 +84,9 @@ class Rule(StrEnum):
     VOUCHER_STOCK = "voucher_stock"
     VOUCHER_USE = "voucher_use"
 
+    EVENT_SEQUENCE = "event_sequence"
+    EVENT_STATE = "event_state"
+
 
 class Breach(NamedTuple):
     """A rule that does not hold, of which wallet, entry, operation or currency, and what stands there instead."""

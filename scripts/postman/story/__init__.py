@@ -57,6 +57,7 @@ STORY: Final = (
     payments.HOLDS,
     payments.MULTI_CURRENCY,
     accounts.LIMITS,
+    accounts.EVENTS,
     house.ADJUSTMENTS,
     house.REVERSALS,
     house.OUTCOMES,
