@@ -27,6 +27,7 @@ from workers.ending import Ending
 from workers.events import dispatch_events, events_drain
 from workers.metrics import serve_metrics
 from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.outliving_redis import outlive_redis
 from workers.presence import Presence, tell_status_for_ever
 from workers.reconciliation import reconcile_for_ever
 from workers.replay import replay_for_ever
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 # Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
 # the settings below.
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+outlive_redis()
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
 

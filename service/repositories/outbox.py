@@ -83,9 +83,10 @@ async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) ->
     await _change(UpdateOne({"_id": row_id}, change))
 
 
-async def put_back(row_id: str, due_at: datetime) -> None:
-    """As if it had not been taken: nobody was visited."""
-    await _change(UpdateOne({"_id": row_id}, {"$set": {"due_at": due_at}}))
+async def put_back(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+    """Without counting a visit: nobody was visited, or it says nothing about this row."""
+    change = {"due_at": due_at} if outcome is None else {"due_at": due_at, "last_outcome": outcome}
+    await _change(UpdateOne({"_id": row_id}, {"$set": change}))
 
 
 async def delete(row_id: str) -> None:
