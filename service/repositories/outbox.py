@@ -18,6 +18,8 @@ from service.repositories.gathering import Gathered
 def _to_row(row: OutboxRow) -> dict[str, Any]:
     document = row._asdict()
     document["_id"] = document.pop("id")
+    if row.traceparent is None:
+        del document["traceparent"]
     return document
 
 
@@ -31,6 +33,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        traceparent=document.get("traceparent"),
         last_outcome=document.get("last_outcome"),
     )
 

@@ -119,13 +119,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if await _find(operation, rejection(rejected.code), desk) is not None:
-            # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
-            await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
-        elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
-            raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
-        else:
-            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
+        await _take_refusal(operation, rejected, desk)
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
@@ -133,6 +127,24 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
         # Waiting for its word is not a failure, but it does not go on forever either.
         delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.visits))
         await _come_back_or_give_up(operation, row, delay_s, desk, BankState.ACCEPTED)
+
+
+async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk) -> None:
+    try:
+        known = await _find(operation, rejection(rejected.code), desk)
+    except IllegalTransition:
+        # A callback was faster. Where it told of a success, the refusal contradicts it; else it changes nothing.
+        ended = await record_repository.find(operation.id, Operation)
+        if ended is not None and ended.status is OperationStatus.SUCCESS:
+            await fail(ended, rejected.code, rejected.message, None, desk.ledger)
+        raise
+    if known is not None:
+        # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
+        await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+    elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
+        raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
+    else:
+        await fail(operation, rejected.code, rejected.message, None, desk.ledger)
 
 
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
