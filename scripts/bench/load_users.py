@@ -24,7 +24,7 @@ from service.domain.wallets import new_wallet
 from service.gateways.bank import BankOrder, BankState, OrderKind
 from service.gateways.simulated_bank import Behaviour, journal_row
 from service.ledger.committer import Ledger
-from service.ledger.orders import RequestDeposit, Settle
+from service.ledger.orders import BeginProcessing, RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
 from service.services.orders import Order
@@ -158,6 +158,7 @@ class LoadUsers:
             )
             payments = [_paid_order(deposit) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
+            await asyncio.gather(*(ledger.change(_asking(deposit), Operation) for deposit in deposits))
             settlements = zip(deposits, payments, strict=True)
             await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
         finally:
@@ -224,6 +225,16 @@ def _paid_order(deposit: Operation) -> dict[str, Any]:
     del row["due_at"]
     payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
     return {**row, "state": BankState.SUCCESS, "executed_at": now, "payments": [payment]}
+
+
+def _asking(deposit: Operation) -> BeginProcessing:
+    """Noted before the bank is asked: of what it was not asked for it is not believed anything."""
+    return BeginProcessing(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        operation_id=deposit.id,
+        wallet_id=deposit.wallet_id,
+    )
 
 
 def _settlement(deposit: Operation, order: dict[str, Any]) -> Settle:
