@@ -37,6 +37,7 @@ class Permission(StrEnum):
     API_KEYS_ADMIN = "api-keys:admin"
     LEDGER_ADMIN = "ledger:admin"
     AUDIT_READ = "audit:read"
+    DEAD_LETTERS_ADMIN = "dead-letters:admin"
     CATALOGUE_ADMIN = "catalogue:admin"
 
 
@@ -90,6 +91,7 @@ LIVE_PERMISSIONS = frozenset(
         Permission.API_KEYS_ADMIN,
         Permission.LEDGER_ADMIN,
         Permission.AUDIT_READ,
+        Permission.DEAD_LETTERS_ADMIN,
         Permission.CATALOGUE_ADMIN,
     }
 )

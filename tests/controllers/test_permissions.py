@@ -23,6 +23,7 @@ _PUBLIC = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/health"),
+    ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/{name}"),

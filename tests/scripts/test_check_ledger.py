@@ -85,7 +85,7 @@ class Books(NamedTuple):
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions",
-    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "events",
+    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -117,7 +117,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
     for name, rows in kept.items():
         if await sound.named(name).find().to_list() != rows:
             await sound.named(name).delete_many({})
-            await sound.named(name).insert_many(rows)
+            if rows:
+                await sound.named(name).insert_many(rows)
 
 
 async def _live(resources: Resources) -> None:
@@ -316,6 +317,38 @@ class TestASoundLedger:
         assert await check_ledger(books.databases) == []
         late = await check_ledger(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
+
+    async def test_may_have_a_dead_letter_in_place_of_an_outbox_row(self, books: Books) -> None:
+        operation_id = await pay_what_is_open(books, timedelta(seconds=60))
+        row = await books.one("outbox", subject_id=operation_id)
+        await books.remove("outbox", row)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        inspection = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert inspection.breaches == []
+        assert inspection.counts["dead letters"] == 1
+        assert [waiting.operation_id for waiting in inspection.waiting] == [operation_id]
+        for state in ("replayed", "discarded"):
+            await books.put("dead_letters", {**letter, "state": state})
+            found = await check_ledger(books.databases)
+            assert [(breach.rule, breach.subject) for breach in found] == [("outbox_missing", operation_id)]
+
+    async def test_may_have_a_row_that_came_back_after_its_operation_had_ended(self, books: Books) -> None:
+        operation_id = await keep_in_the_outbox(books)
+        assert rules_of(await check_ledger(books.databases)) == {"outbox_surplus"}
+        row = await books.one("outbox", subject_id=operation_id)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        await books.put("dead_letters", {**letter, "state": "replayed"})
+        assert await check_ledger(books.databases) == []
+
+    async def test_may_have_a_callback_that_was_put_aside(self, books: Books) -> None:
+        callback_id = await lose_a_callback(books)
+        assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == {"callback_overdue"}
+        letter = await put_aside(books, "callbacks", callback_id, "wdr_any")
+        callback = await books.one("bank_callbacks", _id=callback_id)
+        await books.put("bank_callbacks", {**callback, "dead_letter_id": letter["_id"]})
+        for state, rules in (("dead", set()), ("discarded", set()), ("replayed", {"callback_overdue"})):
+            await books.put("dead_letters", {**letter, "state": state})
+            assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == rules
 
     async def test_may_have_an_order_that_backs_off(self, books: Books) -> None:
         row = await books.one("outbox")
@@ -649,6 +682,15 @@ async def answer_with_anothers_operation(books: Books) -> str:
     await books.remove("idempotency_keys", record)
     await books.put("idempotency_keys", {**record, "_id": "usr_other:key"})
     return "usr_other:key"
+
+
+async def put_aside(books: Books, queue: str, row_id: str, subject_id: str, **fields: Any) -> Row:
+    letter = {
+        "_id": new_id(Prefix.DEAD_LETTER), "queue": queue, "row_id": row_id, "subject_id": subject_id, "state": "dead",
+        **fields,
+    }  # fmt: skip
+    await books.put("dead_letters", letter)
+    return letter
 
 
 async def lose_a_callback(books: Books) -> str:

@@ -13,7 +13,7 @@ from scripts.reconcile import _day, _days_asked_for
 from service.domain.identifiers import Prefix, first_id_at
 from service.domain.operations import Operation
 from service.gateways.bank import BankOrder, OrderKind
-from service.gateways.simulated_bank import Behaviour, journal_row
+from service.gateways.bank_behaviours import paid_row
 from service.repositories import bank_orders as journal
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
@@ -39,9 +39,9 @@ async def settle(books: OwnBooks) -> Operation:
     return await change(books.databases, settlement_of(asked, entry_id=entry_id))
 
 
-async def pay(operation: Operation) -> None:
+async def pay(books: OwnBooks, operation: Operation) -> None:
     order = BankOrder(operation.id, OrderKind.PAYOUT, operation.amount, operation.currency, "bank-account-0001")
-    await journal.execute(await journal.insert_once(journal_row(order, Behaviour.SUCCESS, _NOON, 0)), _NOON)
+    await journal.insert_missing([paid_row(order, _NOON, books.resources.settings)])
 
 
 async def reconcile(books: OwnBooks, *arguments: str, **environment: str) -> Ended:
@@ -53,7 +53,7 @@ class TestTheCommand:
     async def test_tells_of_days_and_wallets_and_ends_with_0_then_with_1_for_an_open_break(
         self, books: OwnBooks
     ) -> None:
-        await pay(await settle(books))
+        await pay(books, await settle(books))
         sound = await reconcile(books, "--day", _DAY, "--replay")
         assert (sound.status, sound.err) == (0, ""), sound
         assert f"{_DAY}: 1 lines of the bank, 1 entries of ours" in sound.out
