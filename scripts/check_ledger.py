@@ -126,7 +126,7 @@ def _accounts_table(inspection: Inspection) -> Table:
 def _bank_table(inspection: Inspection) -> Table:
     """The bank's account against the operations that it settled."""
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("settled deposits", "- withdrawals", "+ balance of bank", "= difference"):
+    for heading in ("deposits less returns", "- withdrawals less returns", "+ balance of bank", "= difference"):
         table.add_column(heading, justify="right")
     for currency, total in sorted(inspection.totals.items()):
         bank = total.bank_difference - total.deposited + total.withdrawn

@@ -72,6 +72,9 @@ class Rule(StrEnum):
     ORDER_STATE = "order_state"
     ORDER_MISMATCH = "order_mismatch"
     SETTLEMENT_OVERDUE = "settlement_overdue"
+    RETURN_SURPLUS = "return_surplus"
+    RETURN_LINK = "return_link"
+    INCIDENT_MISSING = "incident_missing"
 
     CALLBACK_OVERDUE = "callback_overdue"
     CALLBACK_CONTRADICTION = "callback_contradiction"
@@ -80,6 +83,9 @@ class Rule(StrEnum):
 
     VOUCHER_STOCK = "voucher_stock"
     VOUCHER_USE = "voucher_use"
+
+    EVENT_SEQUENCE = "event_sequence"
+    EVENT_STATE = "event_state"
 
 
 class Breach(NamedTuple):
@@ -104,6 +110,8 @@ _RELEASE: Final = Effect(+1, -1, "credit")
 _EFFECTS: Final[Mapping[str, Effect]] = {
     **dict.fromkeys(("DEPOSIT", "TRANSFER_IN", "CREDIT", "REVERSAL_IN", "CONVERSION_IN", "POINTS_EARNED"), _CREDIT),
     **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
+    "WITHDRAWAL_RETURN": _CREDIT,
+    "DEPOSIT_RETURN": _DEBIT,
     **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
     **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
     **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),
@@ -116,7 +124,10 @@ _REVENUE: Final = "house:revenue"
 _ACCOUNTS: Final = frozenset({_BANK, "house:fx", "house:rewards", _ADJUSTMENTS, _REVENUE})
 _COUNTERPARTIES: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(
-        ("DEPOSIT", "WITHDRAWAL", "WITHDRAWAL_SETTLEMENT", "WITHDRAWAL_REFUND"),
+        (
+            *("DEPOSIT", "WITHDRAWAL", "WITHDRAWAL_SETTLEMENT", "WITHDRAWAL_REFUND"),
+            *("WITHDRAWAL_RETURN", "DEPOSIT_RETURN"),
+        ),
         frozenset({_BANK}),
     ),
     **dict.fromkeys(("TRANSFER_IN", "TRANSFER_OUT"), frozenset({_A_WALLET})),
@@ -137,7 +148,9 @@ _AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
 _AFTERMATH: Final = frozenset({"reward"})
 _ORDER_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
-# What became of a callback, where the bank and the books are apart since.
+# Incidents whose matter is not put right: until it is, the bank and the books may be apart over that operation.
+_UNRESOLVED: Final = frozenset({"open", "explained"})
+# What became of a callback, where the bank and the books are apart since. An incident tells of the first two.
 _UNHEARD: Final[Mapping[str, tuple[Rule, str]]] = {
     "contradiction": (Rule.CALLBACK_CONTRADICTION, "the bank contradicts how {reference} ended"),
     "unknown_reference": (Rule.CALLBACK_UNKNOWN_REFERENCE, "the bank speaks of {reference}, which does not exist"),
@@ -405,6 +418,8 @@ class Case(NamedTuple):
     entries: Sequence[Row]
     outbox_rows: Sequence[Row]
     orders: Sequence[Row]
+    incidents: Sequence[Row] = ()
+    dead_letters: Sequence[Row] = ()
 
     @property
     def operation(self) -> Row | None:
@@ -420,9 +435,22 @@ class Case(NamedTuple):
         """By the collection, which the id's prefix has to agree with."""
         return next((kind for kind in KINDS if self.records.get(kind.collection)), None)
 
+    def letters(self, state: str) -> list[Row]:
+        """What was a row of the outbox."""
+        return [one for one in self.dead_letters if (one.get("queue"), one.get("state")) == ("outbox", state)]
+
     @property
     def payments(self) -> list[Row]:
         return [payment for order in self.orders for payment in order.get("payments") or ()]
+
+    @property
+    def returns(self) -> list[Row]:
+        """What the bank has sent back, or taken back."""
+        return [returned for order in self.orders for returned in order.get("returns") or ()]
+
+    @property
+    def is_disputed(self) -> bool:
+        return any(incident.get("status") in _UNRESOLVED for incident in self.incidents)
 
 
 def check_case(case: Case, now: datetime) -> Iterator[Breach]:
@@ -433,7 +461,10 @@ def check_case(case: Case, now: datetime) -> Iterator[Breach]:
         yield from _check_entries(case, operation, kind)
         yield from _check_outbox(case, operation, kind, now)
         if kind.collection in _AT_THE_BANK:
-            yield from _check_bank(case, operation)
+            yield from _check_payments(case, operation)
+            # That the two are apart is known where there is an incident: people see to it.
+            if not case.is_disputed:
+                yield from _check_bank(case, operation)
         elif case.orders:
             yield Breach(Rule.OPERATION_STATE, case.id, f"the bank has an order of what is in {kind.collection}")
         return
@@ -495,9 +526,12 @@ def _is_as_due(entry: Row, due: Due) -> bool:
 def _check_outbox(case: Case, operation: Row, kind: Kind, now: datetime) -> Iterator[Breach]:
     awaited = kind.awaited.get(operation["status"])
     rows = [row for row in case.outbox_rows if row.get("topic") not in _AFTERMATH]
-    if awaited is not None and awaited not in {row.get("topic") for row in rows}:
+    # A dead letter waits for a person, who puts it back.
+    if awaited is not None and awaited not in {row.get("topic") for row in (*rows, *case.letters("dead"))}:
         yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
-    if awaited is None and rows:
+    # What came back for an operation that has ended meanwhile goes with the worker's next visit.
+    replayed = {letter.get("row_id") for letter in case.letters("replayed")}
+    if awaited is None and any(row.get("_id") not in replayed for row in rows):
         yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
     for row in case.outbox_rows:
         due_at = row.get("due_at")
@@ -511,6 +545,15 @@ def _check_outbox(case: Case, operation: Row, kind: Kind, now: datetime) -> Iter
             yield Breach(Rule.OUTBOX_ASLEEP, case.id, detail)
 
 
+def _check_payments(case: Case, operation: Row) -> Iterator[Breach]:
+    """What nothing excuses: the bank paid twice, or our own records do not name one another."""
+    paid, return_id = len(case.payments), operation.get("return_id")
+    if paid > 1:
+        yield Breach(Rule.PAYMENT_DOUBLE, case.id, f"the bank paid {paid} times under one reference")
+    if return_id is not None and (operation["status"], return_id) != ("success", f"rtn_{case.id.partition('_')[2]}"):
+        yield Breach(Rule.RETURN_LINK, case.id, f"{operation['status']} with the return {return_id}")
+
+
 def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
     """What is paid at the bank and open here is on its way: that is for `waiting_since` to tell."""
     status, paid = operation["status"], len(case.payments)
@@ -518,8 +561,8 @@ def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
         yield Breach(Rule.PAYMENT_MISSING, case.id, "success, but the bank's journal shows no payment")
     if status in (*_UNDONE, _UNAPPROVED) and paid > 0:
         yield Breach(Rule.PAYMENT_SURPLUS, case.id, f"{status}, but the bank paid")
-    if paid > 1:
-        yield Breach(Rule.PAYMENT_DOUBLE, case.id, f"the bank paid {paid} times under one reference")
+    if operation.get("return_id") is not None and not case.returns:
+        yield Breach(Rule.RETURN_SURPLUS, case.id, "returned here, but not by the bank's journal")
     for order in case.orders:
         if is_shaped(order, _ORDER_SHAPE):
             yield from _check_order(case.id, order, operation)
@@ -532,9 +575,9 @@ def _check_order(operation_id: str, order: Row, operation: Row) -> Iterator[Brea
     theirs = order["amount"], order["currency"], order["kind"]
     if ours != theirs:
         yield Breach(Rule.ORDER_MISMATCH, operation_id, f"the bank's order says {theirs}, the operation {ours}")
-    for payment in order["payments"]:
+    for payment in (*order["payments"], *(order.get("returns") or ())):
         if payment.get("amount") != operation["amount"]:
-            detail = f"the bank paid {payment.get('amount')}, the operation says {operation['amount']}"
+            detail = f"the bank moved {payment.get('amount')}, the operation says {operation['amount']}"
             yield Breach(Rule.ORDER_MISMATCH, operation_id, detail)
     if operation["status"] in (*_FINAL, _UNAPPROVED) and order["state"] != operation["status"]:
         detail = f"{operation['status']} here, {order['state']} at the bank"
@@ -545,30 +588,39 @@ def _check_order(operation_id: str, order: Row, operation: Row) -> Iterator[Brea
 
 
 def waiting_since(case: Case) -> datetime | None:
-    """When the bank paid what is still open here; None where nothing is on its way."""
+    """When the bank paid what is still open here, or sent back what is not returned here; None where nothing is on
+    its way.
+    """
     operation = case.operation
-    if operation is None or operation["status"] in _FINAL or not case.payments:
+    if operation is None:
         return None
-    moment = case.payments[0].get("at")
+    is_ended = operation["status"] in _FINAL
+    if is_ended and case.is_disputed:
+        return None
+    on_the_way = case.payments if not is_ended else case.returns if operation.get("return_id") is None else ()
+    if not on_the_way:
+        return None
+    moment = on_the_way[0].get("at")
     return moment if isinstance(moment, datetime) else None
 
 
 def is_with_a_person(case: Case) -> bool:
-    return case.operation is not None and case.operation["status"] == _IN_REVIEW
+    return case.operation is not None and (case.operation["status"] == _IN_REVIEW or bool(case.letters("dead")))
 
 
-def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Iterator[Breach]:
-    """One row of the inbox. What was received longer than `grace` ago and still waits is a breach; without `grace`
-    it never is.
+def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: timedelta | None) -> Iterator[Breach]:
+    """One row of the inbox, and its dead letters. What was received longer than `grace` ago and still waits is a
+    breach, unless it waits for a person; without `grace` it never is. What contradicts the books is none where an
+    incident tells of it.
     """
     callback_id, result = str(callback.get("_id")), callback.get("result")
     payload = callback.get("payload")
     reference = payload.get("reference") if isinstance(payload, dict) else None
-    if str(result) in _UNHEARD:
+    if str(result) in _UNHEARD and callback.get("incident_id") is None:
         rule, detail = _UNHEARD[str(result)]
         yield Breach(rule, callback_id, detail.format(reference=reference))
     # Nothing became of one that has no result, even where it has lost its due_at and no worker would find it.
-    if callback.get("due_at") is None and result is not None:
+    if callback.get("due_at") is None and (result is not None or _is_aside(callback, letters)):
         return
     received_at = callback.get("received_at")
     if not isinstance(received_at, datetime):
@@ -576,3 +628,9 @@ def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Ite
     elif grace is not None and now - received_at > grace:
         detail = f"what the bank said of {reference} waits since {(now - received_at).total_seconds():.0f} s"
         yield Breach(Rule.CALLBACK_OVERDUE, callback_id, detail)
+
+
+def _is_aside(callback: Row, letters: Sequence[Row]) -> bool:
+    """Put aside for a person, or given up by one."""
+    ids = {letter.get("_id") for letter in letters if letter.get("state") in ("dead", "discarded")}
+    return callback.get("dead_letter_id") in ids

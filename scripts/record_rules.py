@@ -108,6 +108,12 @@ def _withdrawal_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
     return ((_own(row, "WITHDRAWAL"), *(() if end is None else (_own(row, end),))),)
 
 
+def _withdrawal_share(row: Row) -> Share:
+    """One that the bank sent back has come to nothing, whatever became of the money since."""
+    share = _reserved_share(row)
+    return share if row.get("return_id") is None else share._replace(counted=0, operations=0)
+
+
 def _reserved_share(row: Row) -> Share:
     """Of withdrawals and of transfers: held while it is open, counted unless it came to nothing."""
     is_open = row["status"] not in ("success", *_UNDONE)
@@ -183,6 +189,15 @@ def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
     return ((_own(row, "CONVERSION_OUT"), arrived),)
 
 
+def _return_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
+    """What waits for a person has moved nothing yet."""
+    return ((_own(row, f"{row['type']}_return".upper()),) if row["status"] == "success" else (),)
+
+
+def _return_share(row: Row) -> Share:
+    return Share(open=int(row["status"] == _IN_REVIEW))
+
+
 def _no_share(row: Row) -> Share:  # noqa: ARG001 as its neighbours
     return Share()
 
@@ -202,6 +217,7 @@ KINDS: Final = (
         dict.fromkeys(_PURSUED, "bank_order"),
         _deposit_entries,
         _deposit_share,
+        fields=("return_id",),
     ),
     Kind(
         "withdrawals",
@@ -209,7 +225,8 @@ KINDS: Final = (
         frozenset({*_PURSUED, "success", *_UNDONE, _IN_REVIEW, _UNAPPROVED}),
         {**dict.fromkeys(_PURSUED, "bank_order"), _UNAPPROVED: "expiry"},
         _withdrawal_entries,
-        _reserved_share,
+        _withdrawal_share,
+        fields=("return_id",),
     ),
     Kind(
         "transfers",
@@ -257,5 +274,14 @@ KINDS: Final = (
         _conversion_entries,
         _no_share,
         fields=("to_wallet_id", "to_amount", "to_currency"),
+    ),
+    Kind(
+        "returns",
+        "rtn",
+        frozenset({"success", _IN_REVIEW}),
+        {},
+        _return_entries,
+        _return_share,
+        fields=("operation_id",),
     ),
 )

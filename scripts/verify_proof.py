@@ -41,6 +41,8 @@ _RELEASE: Final = (+1, -1, "credit")
 _EFFECTS: Final = {
     **dict.fromkeys(("DEPOSIT", "TRANSFER_IN", "CREDIT", "REVERSAL_IN", "CONVERSION_IN", "POINTS_EARNED"), _CREDIT),
     **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
+    "WITHDRAWAL_RETURN": _CREDIT,
+    "DEPOSIT_RETURN": _DEBIT,
     **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
     **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
     **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import POSITIVE_AMOUNT, TEXT, TIME, validator_of
+from service.documents.validation import FAILURES, POSITIVE_AMOUNT, TEXT, TIME, validator_of
 from service.domain.events import Event
 
 
@@ -25,5 +25,5 @@ class EventDocument(Document):
             IndexModel("expires_at", name="expiry", expireAfterSeconds=0),
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(
-            Event, sequence=POSITIVE_AMOUNT, due_at=TIME, claim=TEXT, expires_at=TIME
+            Event, sequence=POSITIVE_AMOUNT, due_at=TIME, claim=TEXT, expires_at=TIME, **FAILURES
         )

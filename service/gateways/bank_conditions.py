@@ -1,5 +1,6 @@
 """What time it is at the simulated bank, and whether it is up: read by every process, so asked for once in a while."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import NamedTuple
@@ -29,6 +30,8 @@ class BankConditions:
         self._offset = _NO_OFFSET
         self._switched: Outage | None = None
         self._known_until = 0.0
+        # Of a crowd that finds it is out of date, one looks.
+        self._looking = asyncio.Lock()
 
     async def now(self) -> datetime:
         """By the bank's own clock."""
@@ -53,6 +56,11 @@ class BankConditions:
     async def _look(self) -> None:
         if monotonic() < self._known_until:
             return
+        async with self._looking:
+            if monotonic() >= self._known_until:
+                await self._read()
+
+    async def _read(self) -> None:
         found = await bank_conditions.find() or {}
         self._offset = timedelta(milliseconds=int(found.get("clock_offset_ms", 0)))
         until = found.get("down_until")

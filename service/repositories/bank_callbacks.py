@@ -5,28 +5,30 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo import UpdateMany
+from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from service.documents import BankCallback
 from service.repositories.due_rows import claim_due
 from service.repositories.gathering import Gathered
+from service.tracing import current_traceparent
 
 _DUPLICATE_KEY = 11000
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
     """False where a callback with this id is here already. No transaction, so none to spoil."""
-    return await _insert(
-        {
-            "_id": callback_id,
-            "payload": payload,
-            "request_id": request_id,
-            "attempts": 0,
-            "received_at": now,
-            "due_at": now,
-        }
-    )
+    row = {
+        "_id": callback_id,
+        "payload": payload,
+        "request_id": request_id,
+        "attempts": 0,
+        "received_at": now,
+        "due_at": now,
+    }
+    if (traceparent := current_traceparent()) is not None:
+        row["traceparent"] = traceparent
+    return await _insert(row)
 
 
 async def _insert_many(rows: Sequence[dict[str, Any]]) -> list[bool]:
@@ -82,8 +84,17 @@ async def postpone(callback_id: str, due_at: datetime) -> None:
 
 async def find_payload(callback_id: str) -> dict[str, Any] | None:
     """What was said under this id; None where nothing was."""
-    row = await BankCallback.get_pymongo_collection().find_one({"_id": callback_id}, {"payload": 1})
-    return None if row is None else row["payload"]
+    return await _find_payload(callback_id)
+
+
+async def _find_payloads(callback_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+    named = {"_id": {"$in": list(callback_ids)}}
+    rows = await BankCallback.get_pymongo_collection().find(named, {"payload": 1}).to_list()
+    payloads = {row["_id"]: row["payload"] for row in rows}
+    return [payloads.get(callback_id) for callback_id in callback_ids]
+
+
+_find_payload = Gathered(_find_payloads)
 
 
 async def find_last_words(references: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -117,4 +128,13 @@ async def insert_reuse(
 
 
 async def note_incident(callback_id: str, incident_id: str) -> None:
-    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"incident_id": incident_id}})
+    await _note_incident((callback_id, incident_id))
+
+
+async def _note_incidents(noted: Sequence[tuple[str, str]]) -> Sequence[None]:
+    updates = [UpdateOne({"_id": callback_id}, {"$set": {"incident_id": known}}) for callback_id, known in noted]
+    await BankCallback.get_pymongo_collection().bulk_write(updates, ordered=False)
+    return [None] * len(noted)
+
+
+_note_incident = Gathered(_note_incidents)

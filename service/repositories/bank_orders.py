@@ -1,14 +1,16 @@
 """Queries on the simulated bank's journal."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, NamedTuple
 
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
 from service.documents import BankOrder
 from service.repositories.due_rows import claim_due
+from service.repositories.gathering import Gathered
 
 _DUPLICATE_KEY = 11000
 
@@ -23,11 +25,22 @@ class Left(NamedTuple):
 
 async def take_once(order: dict[str, Any]) -> dict[str, Any] | None:
     """Enters a new order; the one that has this reference already where there is one, which stays as it is."""
-    try:
-        await BankOrder.get_pymongo_collection().insert_one(order)
-    except DuplicateKeyError:
-        return await count_submission(order["_id"])
-    return None
+    return None if await _insert(order) else await count_submission(order["_id"])
+
+
+async def _insert_each(orders: Sequence[dict[str, Any]]) -> list[bool]:
+    """Which of them are new."""
+    known = await insert_missing(orders)
+    # Of two with one reference, either may be the one that was there first.
+    left = Counter(known)
+    answers = []
+    for order in reversed(orders):
+        answers.append(left[order["_id"]] == 0)
+        left[order["_id"]] -= 1
+    return answers[::-1]
+
+
+_insert = Gathered(_insert_each)
 
 
 async def count_submission(reference: str) -> dict[str, Any] | None:
@@ -51,7 +64,16 @@ async def insert_missing(orders: Sequence[dict[str, Any]]) -> list[str]:
 
 
 async def find(reference: str) -> dict[str, Any] | None:
-    return await BankOrder.get_pymongo_collection().find_one({"_id": reference})
+    return await _find(reference)
+
+
+async def _find_each(references: Sequence[str]) -> list[dict[str, Any] | None]:
+    found = BankOrder.get_pymongo_collection().find({"_id": {"$in": list(references)}}, batch_size=len(references))
+    rows = {row["_id"]: row for row in await found.to_list()}
+    return [rows.get(reference) for reference in references]
+
+
+_find = Gathered(_find_each)
 
 
 async def get(reference: str) -> dict[str, Any]:

@@ -97,17 +97,33 @@ class Ending(NamedTuple):
     entries: tuple[str, ...]
     incidents: tuple[str, ...]
     is_returned: bool
+    # How the order ended in the journal; None where it was never taken.
+    at_the_bank: str | None
     paid: int
     came_back: int
+
+    @property
+    def breaches(self) -> tuple[str, ...]:
+        """What check-ledger has to say. It has nothing to say of what people see to already."""
+        if self.incidents or self.status == "requires_review":
+            return ()
+        found = []
+        if self.status == "success" and not self.paid:
+            found.append("payment_missing")
+        if self.status == "failed" and self.paid:
+            found.append("payment_surplus")
+        if self.at_the_bank not in (None, self.status):
+            found.append("order_state")
+        return tuple(found)
 
 
 @dataclass
 class _Order:
-    """As it stands here. Of incidents each stands for words that were said, however often."""
+    """As it stands here. Incidents by the words that were said: said once more, they are the same incident."""
 
     status: str = "pending"
     is_brought: bool = False
-    incidents: set[tuple[str, str]] = field(default_factory=set)
+    incidents: dict[str, str] = field(default_factory=dict)
     is_returned: bool = False
     return_waits: bool = False
 
@@ -115,13 +131,13 @@ class _Order:
         """`words` tells apart what says the same otherwise."""
         words = f"{said} {is_ours} {words}"
         if not self.is_brought:
-            self.incidents.add(("never_submitted", words))
+            self.incidents.setdefault(words, "never_submitted")
         elif self.status == said:
             if not is_ours:
-                self.incidents.add(("other_amount", words))
+                self.incidents.setdefault(words, "other_amount")
         elif self.status in ("success", "failed"):
             kind = "success_after_failure" if said == "success" else "failure_after_success"
-            self.incidents.add((kind, words))
+            self.incidents.setdefault(words, kind)
         else:
             self.status = said if is_ours else "requires_review"
 
@@ -129,7 +145,7 @@ class _Order:
         if self.status == "success":
             self.is_returned = True
         elif self.status == "failed":
-            self.incidents.add(("return_of_unsettled", "return"))
+            self.incidents.setdefault("return", "return_of_unsettled")
         else:
             self.return_waits = True
 
@@ -138,28 +154,32 @@ class _Order:
         if self.return_waits and self.status == "success":
             self.is_returned = True
         elif self.return_waits:
-            self.incidents.add(("return_of_unsettled", "return"))
+            self.incidents.setdefault("return", "return_of_unsettled")
 
 
 def ending_of(scenario: Scenario) -> Ending:
     manner, order = MANNERS[scenario.conduct], _Order()
+    is_taken = manner.truth is not Truth.NEVER_HAD
     truth = "success" if manner.truth is Truth.PAID else "failed"
     _arrive(scenario, Moment.BEFORE_THE_ORDER, truth, order)
     _bring(scenario, manner, order)
     _arrive(scenario, Moment.AFTER_THE_ANSWER, truth, order)
+    if isinstance(scenario.conduct, Outage) and order.status not in _OPEN:
+        # Ended by a callback before the bank was up again: it is never brought there.
+        is_taken = False
     if order.status in _OPEN and manner.is_at_once:
         order.hear(truth, words="bnk")
     _arrive(scenario, Moment.BEFORE_ITS_REPORTS, truth, order)
-    for report in manner.reports:
+    for report in manner.reports if is_taken else ():
         _report(report, truth, order)
     _arrive(scenario, Moment.AFTER_ITS_REPORTS, truth, order)
     if order.status in _OPEN:
         # It is asked for the last time. Who never had the order is as silent as before.
-        if manner.truth is Truth.NEVER_HAD:
+        if not is_taken:
             order.status = "requires_review"
         else:
             order.hear(truth, words="bnk")
-    for report in manner.late_reports:
+    for report in manner.late_reports if is_taken else ():
         _report(report, truth, order)
     _arrive(scenario, Moment.AT_THE_END, truth, order)
     order.wait_no_longer()
@@ -169,9 +189,10 @@ def ending_of(scenario: Scenario) -> Ending:
     return Ending(
         order.status,
         tuple(sorted(entries.elements())),
-        tuple(sorted(kind for kind, _ in order.incidents)),
+        tuple(sorted(order.incidents.values())),
         order.is_returned,
-        paid=int(manner.truth is Truth.PAID),
+        at_the_bank=truth if is_taken else None,
+        paid=int(is_taken and manner.truth is Truth.PAID),
         came_back=int(manner.comes_back),
     )
 
@@ -180,7 +201,8 @@ def _bring(scenario: Scenario, manner: Manner, order: _Order) -> None:
     order.status, order.is_brought = "processing", True
     truth = "success" if manner.truth is Truth.PAID else "failed"
     _arrive(scenario, Moment.BEFORE_THE_ANSWER, truth, order)
-    if manner.answers is Answers.REFUSED:
+    if manner.answers is Answers.REFUSED and order.status != "requires_review":
+        # Where a person has to look already, it is one more thing to look at.
         order.hear("failed", words="refused")
     elif manner.answers is Answers.PAID:
         order.hear("success", words="bnk")

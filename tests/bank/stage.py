@@ -4,7 +4,7 @@ Those of one conduct go side by side, moment by moment, so that they share trans
 """
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from service.services.bank_callbacks import (
     CallbackPayload,
     apply_callback,
     claim_callbacks,
+    read_payload,
     receive_callback,
     verify_signature,
 )
@@ -171,7 +172,7 @@ class Stage:
         async def post(posts: Sequence[Post]) -> list[Trouble]:
             for one in posts:
                 callback_id = verify_signature(one.body, one.headers, self._settings)
-                payload = CallbackPayload.model_validate(orjson.loads(one.body))
+                payload = read_payload(orjson.loads(one.body))
                 await receive_callback(callback_id, payload, None, self._resources.jobs)
             return [None] * len(posts)
 
@@ -234,10 +235,18 @@ class Stage:
             row = {"_id": callback_id, "payload": payload.model_dump(), "request_id": None, "attempts": 1}
             await apply_callback(row, self._resources.ledger)
 
+    async def _operations(self) -> list[Operation]:
+        """Each kind lies in a place of its own."""
+        kinds: dict[OperationType, list[str]] = defaultdict(list)
+        for reference, scenario in self._scenarios.items():
+            kinds[scenario.kind].append(reference)
+        found = [await record_repository.find_many(ids, Operation) for ids in kinds.values()]
+        return [operation for operations in found for operation in operations]
+
     async def _endings(self) -> list[Played]:
         """What can be seen in the databases."""
         databases, ids = self._resources.databases, list(self._scenarios)
-        statuses = {found.id: found.status for found in await record_repository.find_many(ids, Operation)}
+        statuses = {found.id: found.status for found in await self._operations()}
         entries: dict[str, list[str]] = defaultdict(list)
         logs = databases.wallet["transaction_logs"]
         async for entry in logs.find({"wallet_id": self._wallet_id}, {"reference": 1, "type": 1}, batch_size=_ALL):
@@ -247,9 +256,8 @@ class Stage:
         async for incident in found:
             incidents[incident["reference"]].append(incident["kind"])
         returns = {row["_id"].partition("_")[2] async for row in databases.wallet["returns"].find({}, {"_id": 1})}
-        moved: dict[str, Counter[str]] = defaultdict(Counter)
-        async for row in databases.bank["orders"].find({"_id": {"$in": ids}}, {"payments": 1, "returns": 1}):
-            moved[row["_id"]].update(paid=len(row["payments"]), came_back=len(row["returns"]))
+        orders = {row["_id"]: row async for row in databases.bank["orders"].find({"_id": {"$in": ids}})}
+        never: dict[str, Any] = {"state": None, "payments": [], "returns": []}
         return [
             Played(
                 scenario,
@@ -259,8 +267,9 @@ class Stage:
                     tuple(sorted(entries[reference.partition("_")[2]])),
                     tuple(sorted(incidents[reference])),
                     reference.partition("_")[2] in returns,
-                    moved[reference]["paid"],
-                    moved[reference]["came_back"],
+                    orders.get(reference, never)["state"],
+                    len(orders.get(reference, never)["payments"]),
+                    len(orders.get(reference, never)["returns"]),
                 ),
             )
             for reference, scenario in self._scenarios.items()

@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from service.database import Databases
 from tests.machine.base import Table
 from tests.machine.defects import DEFECTS, Defect
-from tests.machine.rewards import RewardRules
+from tests.machine.outcomes import OutcomeRules
 
 # Hypothesis makes mutants of a sequence that it has played, mostly duller than new ones, but not of the first ten.
 _SEQUENCES_EACH = 10
@@ -31,7 +31,7 @@ _COMMANDS = {
     "TransferBatch", "ConfirmPayment", "CancelPayment", "LapsePayment", "RequestHold", "CaptureHold", "ReleaseHold",
     "ExpireHold", "ConvertMoney", "RequestAdjustment", "ApproveAdjustment", "RejectAdjustment", "ReverseOriginal",
     "FreezeWallet", "UnfreezeWallet", "CloseWallet", "OverrideLimits", "EarnPoints", "CreateVoucher", "UpdateVoucher",
-    "RedeemVoucher",
+    "RedeemVoucher", "TakeReturn", "CollectReturn", "DecideReview", "AskAgain",
 }  # fmt: skip
 _REFUSALS = {
     "account_deactivated", "already_reversed", "approval_lapsed", "balance_overflow", "capture_exceeds_hold",
@@ -47,7 +47,7 @@ async def play(databases: Databases, first_seed: int, *, rounds: int, **override
     """Each round has a seed of its own, with which it can be repeated alone."""
     table = Table(databases, asyncio.get_running_loop(), [], Counter())
     for round_seed in range(first_seed, first_seed + rounds):
-        machine = seed(round_seed)(type("Ledger", (RewardRules,), {"table": table}))
+        machine = seed(round_seed)(type("Ledger", (OutcomeRules,), {"table": table}))
         chosen = settings(
             max_examples=_SEQUENCES_EACH, stateful_step_count=_STEPS, deadline=None, database=None, **overrides
         )

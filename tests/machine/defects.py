@@ -10,7 +10,18 @@ from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Availability, Voucher
-from service.ledger import adjustments, approvals, batch, conversions, holds, orders, reservations, rewards, rules
+from service.ledger import (
+    adjustments,
+    approvals,
+    batch,
+    conversions,
+    holds,
+    orders,
+    reservations,
+    returns,
+    rewards,
+    rules,
+)
 from service.ledger.commands import Changes, State
 from service.ledger.reversals import ReverseOriginal
 
@@ -46,9 +57,7 @@ def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        orders, "_undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),))
-    )
+    patch.setattr(orders, "undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),)))
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
@@ -76,6 +85,10 @@ def a_transfer_is_reversed_twice(patch: pytest.MonkeyPatch) -> None:
         return record._replace(reversal_id=None)
 
     _forgetting(patch, ReverseOriginal, shown)
+
+
+def a_return_is_booked_whether_covered_or_not(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(returns, "_trouble_of", lambda *_: None)
 
 
 def a_quote_is_used_twice(patch: pytest.MonkeyPatch) -> None:
@@ -128,6 +141,7 @@ DEFECTS: dict[Defect, int] = {
     a_quote_is_used_twice: 2,
     what_was_paid_is_canceled: 1,
     what_was_answered_is_still_awaited: 1,
-    the_same_admin_approves: 5,
+    the_same_admin_approves: 25,
     keys_are_forgotten_within_a_batch: 1,
+    a_return_is_booked_whether_covered_or_not: 1,
 }

@@ -31,6 +31,7 @@ _SIGNS: Mapping[str, tuple[int, int]] = {
     "DEPOSIT": (1, 0), "TRANSFER_IN": (1, 0), "CREDIT": (1, 0), "REVERSAL_IN": (1, 0), "CONVERSION_IN": (1, 0),
     "POINTS_EARNED": (1, 0), "TRANSFER_OUT": (-1, 0), "DEBIT": (-1, 0), "REVERSAL_OUT": (-1, 0),
     "CONVERSION_OUT": (-1, 0), "VOUCHER": (-1, 0), "WITHDRAWAL": (-1, 1), "HOLD": (-1, 1),
+    "WITHDRAWAL_RETURN": (1, 0), "DEPOSIT_RETURN": (-1, 0),
     "WITHDRAWAL_SETTLEMENT": (0, -1), "HOLD_CAPTURE": (0, -1), "WITHDRAWAL_REFUND": (1, -1), "HOLD_RELEASE": (1, -1),
 }  # fmt: skip
 _SHUT = {None: ("active", None), "closed": ("closed", None)}
@@ -85,7 +86,8 @@ class Evidence:
         await self.databases.wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
 
     async def run(self, commands: Sequence[Command]) -> list[Heard]:
-        return [heard(decided) for decided in await run(self.databases, *commands, policy=self.policy)]
+        ran = await run(self.databases, *commands, policy=self.policy, is_bank_asked=False)
+        return [heard(decided) for decided in ran]
 
     async def compare(self, paper: Paper, names: Iterable[str]) -> None:
         """Every wallet, all that is awaited, and the records of these names."""

@@ -44,6 +44,7 @@ class OrderRules(LedgerMachine):
             if (self.users.index(purse.owner), purse.currency) in EMPTY:
                 continue
             name = self.deposit(purse.owner, purse.currency, OPENING)
+            self._say_begun(name, ends=False)
             self._say_settled(name, 0, ends=False)
         self.commit()
 
@@ -84,9 +85,11 @@ class OrderRules(LedgerMachine):
             ends=ends,
         )
 
-    @move(when=has_live(Order), which=WHICH, ends=ENDS)
+    @move(often=2, when=has_live(Order), which=WHICH, ends=ENDS)
     def begin(self, which: int, *, ends: bool) -> None:
-        name = self.newest(which, Order)
+        self._say_begun(self.newest(which, Order), ends=ends)
+
+    def _say_begun(self, name: str, *, ends: bool) -> None:
         purse = self.paper.things[name].purse
         self.say(
             lambda common: BeginProcessing(operation_id=name, wallet_id=purse, **common),

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from tests.model.books import Purse
-from tests.model.rewards import RewardPaper
+from tests.model.outcomes import OutcomePaper
 
 
-class LedgerPaper(RewardPaper):
+class LedgerPaper(OutcomePaper):
     def open(self, users: Sequence[str], purses: Mapping[str, tuple[str, str]]) -> None:
         """Empty purses by name, with owner and currency."""
         self.earnings = []

@@ -28,9 +28,13 @@ class Order(Waiting):
 
     is_out: bool = False
     asked_bank: int = 0
+    # What one admin wants to become of it, and who.
+    proposal: tuple[str, str] | None = None
+    # The name of what the bank sent back.
+    returned: str | None = None
 
     def shown(self) -> Mapping[str, object]:
-        return {**super().shown(), "attempts": self.asked_bank}
+        return {**super().shown(), "attempts": self.asked_bank, "return_id": self.returned}
 
 
 class OrderPaper(Paper):
@@ -80,19 +84,23 @@ class OrderPaper(Paper):
         order = self.thing(name, Order)
         if not self._hear_bank(name, order, "success", amount):
             return {}
-        if order.is_out:
-            self.let_go(order.purse, name, amount, account=BANK)
-        else:
-            purse = self.purses[order.purse]
-            if purse.shut == "closed" or purse.free + purse.aside + amount > MOST:
-                # The bank has it and we cannot take it: somebody has to look.
-                order.status = "requires_review"
-                return {}
-            purse.open.remove(name)
-            self.give(order.purse, amount, account=BANK)
-        order.status = "success"
-        self.settled(name, order)
+        purse = self.purses[order.purse]
+        if not order.is_out and (purse.shut == "closed" or purse.free + purse.aside + amount > MOST):
+            # The bank has it and we cannot take it: somebody has to look.
+            order.status = "requires_review"
+            return {}
+        self.carry_out(name, order)
         return {}
+
+    def carry_out(self, name: str, order: Order) -> None:
+        """What was asked for has happened."""
+        if order.is_out:
+            self.let_go(order.purse, name, order.amount, account=BANK)
+        else:
+            self.purses[order.purse].open.remove(name)
+            self.give(order.purse, order.amount, account=BANK)
+        order.status, order.proposal = "success", None
+        self.settled(name, order)
 
     def settled(self, name: str, order: Order) -> None:
         """For what may come of it."""
@@ -100,14 +108,16 @@ class OrderPaper(Paper):
     def fail(self, name: str, amount: int | None) -> dict[str, object]:
         """The bank says that it won't pay; it says nothing of an amount where it never took the order."""
         order = self.thing(name, Order)
-        if not self._hear_bank(name, order, "failed", amount):
-            return {}
+        if self._hear_bank(name, order, "failed", amount):
+            self.come_to_nothing(name, order)
+        return {}
+
+    def come_to_nothing(self, name: str, order: Order) -> None:
         if order.is_out:
             self.put_back(order.purse, name, order.amount)
         else:
             self.purses[order.purse].open.remove(name)
-        order.status = "failed"
-        return {}
+        order.status, order.proposal = "failed", None
 
     def _hear_bank(self, name: str, order: Order, word: str, amount: int | None) -> bool:
         """Whether its word changes anything."""
@@ -115,7 +125,8 @@ class OrderPaper(Paper):
         if order.status == word and agrees:
             self.nothing_awaited(name, "bank_order")
             return False
-        if order.status not in ("pending", "processing", "requires_review"):
+        if order.status not in ("pending", "processing", "requires_review") or not order.asked_bank:
+            # Of what it was never asked for it can say nothing.
             raise Refused("illegal_transition")
         self.nothing_awaited(name, "bank_order")
         if not agrees:
