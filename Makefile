@@ -59,11 +59,11 @@ logs: ## Follow the logs of the running stack
 	fi
 
 .PHONY: dashboard
-dashboard: install ## Follow the worker alone: its log is the dashboard of the background jobs
+dashboard: install ## Queues, rates, ledger, bank and workers of the running stack, live; ARGS="--once" for one page
 	@if $(HAS_DOCKER) && [ -n "$$(docker compose ps --quiet 2>/dev/null)" ]; then \
-		docker compose logs --follow --tail 100 worker; \
+		docker compose exec $$([ -t 1 ] || echo -T) api python -m scripts.dashboard $(ARGS); \
 	else \
-		exec $(BIN)/python -m scripts.stack logs --worker; \
+		exec $(IN_STACK) $(BIN)/python -m scripts.dashboard $(ARGS); \
 	fi
 
 ##### The running stack

@@ -39,6 +39,8 @@ WalletServiceError
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
 │   ├── WalletBooksDisagree        409 wallet_books_disagree
 │   ├── AlreadyReversed            409 already_reversed
+│   ├── DeadLetterEnded            409 dead_letter_ended
+│   ├── DeadLetterNeeded           409 dead_letter_needed
 │   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
 │   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
 │   └── ApiKeyEnded                409 api_key_ended
@@ -302,6 +304,18 @@ class WalletBooksDisagree(Conflict):
 
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class DeadLetterEnded(Conflict):
+    """Says whether it was replayed or discarded, and so cannot be the other any more."""
+
+    code, title = "dead_letter_ended", "The dead letter was replayed or discarded already"
+
+
+class DeadLetterNeeded(Conflict):
+    """What it is about is still open: without this row nothing would ever bring it to its end."""
+
+    code, title = "dead_letter_needed", "Its subject is still open and needs it: replay it instead"
 
 
 class TooManyWebhookEndpoints(Conflict):

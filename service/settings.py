@@ -99,6 +99,15 @@ class Settings(BaseSettings):
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
     log_json: bool | None = None
+    # Who shows it as a bearer token gets metrics; without one they are for those on the same machine.
+    metrics_token: SecretStr | None = None
+    # Of each worker's metrics; 0 is off. Without a token it listens on loopback only.
+    worker_metrics_port: int = Field(0, ge=0, le=65535)
+    # Where traces go, e.g. http://collector:4318: OTLP over HTTP. Unset, nothing is traced. What else OpenTelemetry can
+    # be told (headers, resource attributes, sizes of batches) it reads from its own OTEL_ variables.
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
+    # Of the traces that begin here; those of callers are kept as they decided.
+    trace_sample_ratio: float = Field(1.0, ge=0, le=1)
     # For tests: where to die as if the power had gone (crash_points.py).
     crash_at: CrashPoint | None = None
 
@@ -240,6 +249,13 @@ class Settings(BaseSettings):
     # --- The worker
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
+    # Of the work on one row, after which it is put aside for a person: with back-off to 10 min, about half an hour.
+    # Neither an unknown bank nor a MongoDB or Redis that is away counts.
+    worker_failure_limit: int = Field(12, ge=1, le=100)
+    # What a worker that is told to end has for what is in hand. Whoever told it has to wait a little longer.
+    worker_grace_s: float = Field(10.0, gt=0, le=300)
+    # How often the log says how the queues stand, where that has changed or something is wrong.
+    worker_status_s: float = Field(10.0, gt=0, le=3600)
     checkpoint_interval_s: int = Field(3600, ge=1)
 
     # --- Events
@@ -316,7 +332,14 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("jwt_secret_previous", "encryption_key_previous", "bank_webhook_secret_previous", mode="before")
+    @field_validator(
+        "jwt_secret_previous",
+        "encryption_key_previous",
+        "bank_webhook_secret_previous",
+        "metrics_token",
+        "otlp_endpoint",
+        mode="before",
+    )
     @classmethod
     def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
         # Compose hands on what is not set as empty text.

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
 import structlog
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
@@ -17,11 +18,13 @@ from service.domain.limits import Limits
 from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.workers import Presence
 from service.gateways.bank import Bank
 from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.observed_bank import ObservedBank
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
@@ -33,8 +36,11 @@ from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
 from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
+from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
+from service.services.workers import find_presence
 from service.settings import EarningRuleSettings, Environment, Settings
+from service.tracing import tracing
 
 log = structlog.get_logger()
 
@@ -62,6 +68,7 @@ class Resources(NamedTuple):
     rate_limits: RateLimits
     event_channel: EventChannel
     event_feeds: EventFeeds
+    scrapes: Scrapes
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -80,6 +87,11 @@ def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
     return EarningRule(**rule.model_dump() | {"on": EarningEvent(rule.on)})
 
 
+def tracing_of(settings: Settings, service_name: str) -> AbstractAsyncContextManager[None]:
+    """To be opened before the resources, so that what they do at their end is traced too."""
+    return tracing(service_name, endpoint=settings.otlp_endpoint, sample_ratio=settings.trace_sample_ratio)
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     arm(settings.crash_at)
@@ -92,6 +104,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
         if committed.has_events:
             jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
@@ -130,11 +143,14 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
-    breaker = BankBreaker(SimulatedBank(settings, jobs), redis, settings, on_breaker_changed)
+    # Closest to the bank: what the breaker keeps from it is no call.
+    breaker = BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_breaker_changed)
     breaker.start()
     event_channel = EventChannel(settings)
     event_feeds = EventFeeds(settings, ended_tokens)
     webhook_client = WebhookClient(settings)
+    scrapes = Scrapes(settings, ledger, breaker, event_feeds)
+    scrapes.start()
     try:
         yield Resources(
             settings=settings,
@@ -154,8 +170,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             rate_limits=rate_limits,
             event_channel=event_channel,
             event_feeds=event_feeds,
+            scrapes=scrapes,
         )
     finally:
+        await scrapes.close()
         await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
@@ -183,6 +201,16 @@ async def check_parts(resources: Resources) -> dict[str, str]:
         "ledger": "ok" if resources.ledger.is_running() else "stopped",
         "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
     }
+
+
+async def find_workers(resources: Resources) -> Presence | None:
+    """None where MongoDB, which knows of them, does not answer."""
+    del resources  # whose documents are asked: there is one set for a process
+    try:
+        return await asyncio.wait_for(find_presence(utc_now()), _CHECK_TIMEOUT_S)
+    except (PyMongoError, TimeoutError) as error:
+        log.warning("health.workers_unknown", error=repr(error))
+        return None
 
 
 async def _answers(part: str, call: Awaitable[Any]) -> str:

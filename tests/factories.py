@@ -12,11 +12,13 @@ from service.documents import User
 from service.domain.adjustments import AdjustmentType
 from service.domain.breaks import Break, BreakKind, BreakState
 from service.domain.clock import utc_now
+from service.domain.dead_letters import DeadLetter, Queue
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.money import POINTS
 from service.domain.operations import Operation
+from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, Rate
 from service.domain.rewards import EarningEvent, EarningRule, Settled
@@ -30,21 +32,32 @@ from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
-from service.ledger.orders import BeginProcessing, Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import (
+    BeginProcessing,
+    Fail,
+    FlagForReview,
+    OnOperation,
+    RequestDeposit,
+    RequestWithdrawal,
+    Settle,
+)
 from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
 from service.repositories import breaks as break_repository
+from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.dead_letters import Claimed, Reason, bury
 from service.services.sealing import seal
 from service.services.users import ensure_users
 from service.settings import Settings
+from tests.books import asking_before
 
 _Change = TypeVar("_Change", bound=OnOperation)
 
@@ -146,15 +159,8 @@ async def run(
     """
     said: list[Command] = []
     for command in commands:
-        if is_bank_asked and isinstance(command, Settle | Fail):
-            said.append(
-                BeginProcessing(
-                    now=command.now,
-                    transaction_id=command.transaction_id,
-                    operation_id=command.operation_id,
-                    wallet_id=command.wallet_id,
-                )
-            )
+        if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
+            said.append(asking_before(command))
         said.append(command)
     async with databases.client.start_session() as session:
         prepared = await prepare(session, said, policy or Policy())
@@ -533,3 +539,20 @@ def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemV
         "code_sealed": seal(_KEYS, f"CODE-{key}", SealedField.VOUCHER_CODE, redemption_id),
     }
     return RedeemVoucher(**(fields | overrides))
+
+
+async def make_dead_letter(
+    databases: Databases,
+    subject_id: str,
+    topic: OutboxTopic = OutboxTopic.PASSWORD_NOTICE,
+    *,
+    error_type: str = "RuntimeError",
+) -> DeadLetter:
+    """Of the subject's row in the outbox, which is put there where it is not."""
+    row = outbox_row(topic, subject_id, "a-request", utc_now())
+    if await databases.wallet["outbox"].find_one({"_id": row.id}) is None:
+        await outbox_repository.insert_many([row], session=None)
+    reason = Reason(error_type, "in a test")
+    letter = await bury(Queue.OUTBOX, Claimed(row.id, 0), reason, 12, databases.client)
+    assert letter is not None
+    return letter

@@ -30,6 +30,7 @@ class Receiver:
         self.port = 0
         self.connections = 0
         self.requests: list[Received] = []
+        self._news = asyncio.Condition()
         self.at_once = 0
         self.most_at_once = 0
         # Without a word, as soon as somebody calls.
@@ -48,6 +49,11 @@ class Receiver:
             return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
         self.answer = answer
+
+    async def wait_for(self, count: int) -> None:
+        """Until so many requests have come."""
+        async with self._news:
+            await self._news.wait_for(lambda: len(self.requests) >= count)
 
     def url(self, path: str = "/events") -> str:
         return f"http://{LOOPBACK}:{self.port}{path}"
@@ -75,6 +81,8 @@ class Receiver:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         received = Received(method, target, headers, body)
         self.requests.append(received)
+        async with self._news:
+            self._news.notify_all()
         reply = await self.answer(received)
         writer.write(reply if isinstance(reply, bytes) else _rendered(reply))
         await writer.drain()

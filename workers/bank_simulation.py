@@ -9,13 +9,16 @@ from standardwebhooks.webhooks import Webhook
 
 from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.gateways.bank_behaviours import Progress, next_due, progress_of
 from service.gateways.bank_conditions import BankConditions
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
 from service.gateways.job_queue import Job
 from service.repositories import bank_orders as journal
+from service.services.dead_letters import Claimed
 from service.settings import Settings
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 log = structlog.get_logger()
@@ -52,7 +55,10 @@ class BankWork:
         progress = {order["_id"]: progress_of(order, now) for order in orders}
         await _move_money(progress, now)
         reach(CrashPoint.BANK_EXECUTED)
-        series = [[self.signed(report) for report in progress[order["_id"]].reports] for order in orders]
+        series = [
+            [self.signed(report, order.get("traceparent")) for report in progress[order["_id"]].reports]
+            for order in orders
+        ]
         troubles = await self.lines.post_all(series)
         reach(CrashPoint.BANK_REPORTED)
         left = [
@@ -60,7 +66,7 @@ class BankWork:
         ]
         await journal.put_back(left, orders[0]["claim"])
 
-    def signed(self, report: dict[str, Any]) -> Post:
+    def signed(self, report: dict[str, Any], traceparent: str | None = None) -> Post:
         """As Standard Webhooks 1.0.0 has it, at the receiver's time. Repeated, it keeps its id: it counts once."""
         body = orjson.dumps(report["payload"])
         now = utc_now()
@@ -70,6 +76,8 @@ class BankWork:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(report["webhook_id"], now, body.decode()),
         }
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         return Post(headers, body)
 
     def close(self) -> None:
@@ -77,7 +85,10 @@ class BankWork:
 
 
 def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
-    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE)
+    aftercare = QueueAftercare[list[Order]](
+        Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
+    )
+    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
 
 
 async def run_bank(context: dict[str, Any]) -> None:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from service.domain.dead_letters import Queue
 from service.domain.events import Event
 from service.gateways.job_queue import Job
+from service.services.dead_letters import Claimed
 from service.services.event_dispatch import claim_events, dispatch
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 # One after the other, so that a worker's events leave in the order of their numbers.
@@ -24,6 +27,7 @@ def events_drain(resources: Resources) -> Drain[Sequence[Event]]:
         claim_batch,
         lambda events: dispatch(events, resources.event_channel, resources.jobs, resources.settings),
         _HANDS,
+        QueueAftercare(Queue.EVENTS, resources, lambda events: [Claimed(event.id, None) for event in events]),
     )
 
 

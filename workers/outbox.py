@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.job_queue import Job
+from service.services.dead_letters import Claimed
 from service.services.outbox import BANK_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
@@ -32,6 +35,7 @@ def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Cal
         lambda limit: claim_rows(limit, settings, topics),
         lambda row: pursue_row(row, desk),
         hands,
+        QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts)]),
     )
 
 

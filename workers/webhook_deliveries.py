@@ -2,10 +2,13 @@
 
 from typing import Any
 
+from service.domain.dead_letters import Queue
 from service.domain.webhook_deliveries import WebhookDelivery
 from service.gateways.job_queue import Job
+from service.services.dead_letters import Claimed
 from service.services.webhook_deliveries import Courier
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
@@ -17,6 +20,7 @@ def deliveries_drain(resources: Resources) -> Drain[WebhookDelivery]:
         courier.claim,
         courier.deliver,
         resources.settings.webhook_concurrency,
+        QueueAftercare(Queue.DELIVERIES, resources, lambda row: [Claimed(row.id, row.attempts)]),
     )
 
 

@@ -30,6 +30,7 @@ _USUAL: Final[Mapping[str, Any]] = {
     "voucher_id": "vch_0198c0ffee0070008000000000000001",
     "redemption_id": "rdm_0198c0ffee0070008000000000000001",
     "reversal_id": None,
+    "return_id": None,
     "batch_id": None,
     "entry_id": "ent_0198c0ffee0070008000000000000001",
     "transaction_id": "txn_0198c0ffee0070008000000000000001",

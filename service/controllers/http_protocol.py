@@ -5,6 +5,8 @@ nothing, or one byte a minute, is kept for ever; a proxy in front would see to t
 """
 
 import asyncio
+import sys
+from socket import IPPROTO_TCP
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -20,6 +22,10 @@ HEAD_LIMIT_BYTES = 32 * 1024
 LINGER_S = 5.0
 # For the reader of a stream whose side takes nothing: what is waiting for it has to move.
 STALL_S = 10.0
+# Linux's TCP_NOTSENT_LOWAT, tcp(7), which Python has a name for from 3.12 on: a kernel keeps megabytes for a reader who
+# takes nothing, and until they are full nobody here knows of it. What is under way to one who reads does not count.
+_NOTSENT_LOWAT = 25
+_UNSENT_BYTES = 64 * 1024
 # Where an answer that has no end by itself leaves what ends it: the scope's key of a function without arguments.
 END_STREAM = "end_stream"
 
@@ -43,6 +49,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._set_deadline(HEAD_TIMEOUT_S)
+        if sys.platform == "linux":
+            transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_deadline()

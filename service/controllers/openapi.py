@@ -5,11 +5,9 @@ one place: what anything may be answered with, what a body brings with it, what 
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -42,11 +40,11 @@ from service.errors import (
     UnsupportedMediaType,
     WalletServiceError,
 )
+from service.version import project_version
 
 _METHODS: Final = ("get", "put", "post", "delete", "patch")
 _JSON: Final = "application/json"
 _FIRST_ERROR_STATUS: Final = 400
-_PROJECT_FILE: Final = Path(__file__).parents[2] / "pyproject.toml"
 
 DESCRIPTION: Final = """\
 Wallets whose balances are exact, fast under contention and provable afterwards.
@@ -99,6 +97,7 @@ TAGS: Final = (
     ("Outcomes", "What the bank left open, contradicted or sent back, and what admins decide about it."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
+    ("Dead letters", "Rows of the workers' queues that no try has brought to an end, for admins."),
     ("API keys", "For services: made, rotated and revoked by admins."),
     ("Events", "What happens in one's wallets: to read, and as it happens, by WebSocket or Server-Sent Events."),
     ("Webhook endpoints", "Where users want to be told of their events, and what was sent there."),
@@ -209,13 +208,6 @@ _PAGE: Final = re.compile(r"PageView_(\w+?)(?:View)?_")
 _ID_PARAMETER: Final = re.compile(r"(?P<noun>[a-z_]+)_id")
 
 
-@cache
-def project_version() -> str:
-    """pyproject.toml's: the one place where it stands."""
-    version: str = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]
-    return version
-
-
 def operation_id(route: APIRoute) -> str:
     """The name of the function: short, and the same for ever, wherever the route moves."""
     return route.operation_id or route.name
@@ -291,11 +283,17 @@ def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _webhooks(callback: dict[str, Any], schemas: Mapping[str, Schema]) -> dict[str, Any]:
-    """What is sent without being asked for: by the bank to us, the same message once more, and by us to users."""
-    return {
-        "payment.settled": {"post": {**callback["post"], "operationId": "payment_settled"}},
-        "event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))},
-    }
+    """What is sent without being asked for: by the bank to us, its messages once more, and by us to users."""
+    post = callback["post"]
+    content = post["requestBody"]["content"][_JSON]
+    webhooks = {"event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))}}
+    for schema in content["schema"]["anyOf"]:
+        name = schema["properties"]["type"].get("const")
+        examples = [one["value"] for one in content["examples"].values() if one["value"]["type"] == name]
+        if examples:
+            body = {**post["requestBody"], "content": {_JSON: {"schema": schema, "example": examples[0]}}}
+            webhooks[name] = {"post": {**post, "operationId": name.replace(".", "_"), "requestBody": body}}
+    return webhooks
 
 
 def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from service.controllers.problems import problem_response
 from service.domain.keys import KeyPurpose, derive_key
 from service.errors import RateLimitExceeded, Unauthenticated
 from service.gateways.rate_limits import Claim, RateLimits, Standing, claim
+from service.metrics import rate_limited
 from service.services.access_tokens import verify_access_token
 from service.settings import Settings
 
@@ -75,6 +76,7 @@ class RateLimiting:
         if standing.is_granted:
             await self._app(scope, receive, send_with_headers)
         else:
+            rate_limited(standing.name)
             wait_s = math.floor(standing.reset_in_s) + 1
             await problem_response(RateLimitExceeded(retry_after_s=wait_s))(scope, receive, send_with_headers)
 

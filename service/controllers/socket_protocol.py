@@ -13,7 +13,7 @@ from websockets.server import ServerProtocol
 
 # Nobody has anything to say here; a larger message is answered by closing with 1009.
 MESSAGE_LIMIT_BYTES = 1024
-# For a reader whose side takes nothing: what is waiting for it (64 kB here, and what the kernels hold) has to move.
+# For a reader whose side takes nothing: what is waiting for it has to move.
 STALL_S = 10.0
 # From the closing frame on: who has not closed by then does not read it.
 LINGER_S = 12.0

@@ -10,6 +10,7 @@ from service.documents.bank_orders import BankOrder
 from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.dead_letters import DeadLetterDocument
 from service.documents.duties import DutyDocument
 from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
@@ -32,6 +33,7 @@ from service.documents.vouchers import RedemptionDocument, VoucherDocument, Vouc
 from service.documents.wallet_checks import WalletCheckDocument
 from service.documents.wallets import WalletDocument
 from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
+from service.documents.workers import WorkerDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -47,6 +49,7 @@ __all__ = [
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
+    "DeadLetterDocument",
     "Deposit",
     "DutyDocument",
     "EventDocument",
@@ -75,6 +78,7 @@ __all__ = [
     "WebhookDeliveryDocument",
     "WebhookEndpointDocument",
     "Withdrawal",
+    "WorkerDocument",
 ]
 
 WALLET_DOCUMENTS = [
@@ -104,6 +108,8 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    DeadLetterDocument,
+    WorkerDocument,
     ReturnDocument,
     IncidentDocument,
     EventDocument,

@@ -33,6 +33,7 @@ class BankOrder(Document):
     created_at: datetime
     execute_at: datetime
     executed_at: datetime | None = None
+    traceparent: str | None = None
     return_at: datetime | None = None
     return_reference: str | None = None
     due_at: datetime | None = None

@@ -19,6 +19,7 @@ class OutboxDocument(Document):
     request_id: str | None
     due_at: datetime
     created_at: datetime
+    traceparent: str | None = None
     claim: str | None = None
     last_outcome: str | None = None
 

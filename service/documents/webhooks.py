@@ -5,10 +5,13 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import COUNT, TEXT, validator_of
+from service.documents.validation import COUNT, FAILURES, TEXT, validator_of
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import WebhookEndpoint
 
+# What queries have to say as well, or the indexes below are not used.
+TAKEN: dict[str, Any] = {"slot": {"$gte": 0}}
+WAITING: dict[str, Any] = {"due_at": {"$exists": True}}
 # The server deletes what is past it.
 _EXPIRY = IndexModel("expires_at", name="expiry", expireAfterSeconds=0)
 
@@ -20,9 +23,9 @@ class WebhookEndpointDocument(Document):
             # Deleted ones have no slot: of all others a user has one in each.
             IndexModel(
                 [("user_id", 1), ("slot", 1)],
-                name="user_slot",
+                name="owner_slot",
                 unique=True,
-                partialFilterExpression={"slot": {"$exists": True, "$type": "long"}},
+                partialFilterExpression=TAKEN,
             ),
             _EXPIRY,
         ]
@@ -39,8 +42,9 @@ class WebhookDeliveryDocument(Document):
             IndexModel(
                 [("due_at", 1), ("endpoint_id", 1), ("user_id", 1)],
                 name="due",
-                partialFilterExpression={"due_at": {"$exists": True}},
+                partialFilterExpression=WAITING,
             ),
+            IndexModel([("endpoint_id", 1), ("due_at", 1)], name="waiting", partialFilterExpression=WAITING),
             IndexModel("claim", name="claim", sparse=True),
             IndexModel([("endpoint_id", 1), ("_id", -1)], name="endpoint_newest"),
             _EXPIRY,
@@ -50,5 +54,6 @@ class WebhookDeliveryDocument(Document):
             endpoint_id=TEXT,
             user_id=TEXT,
             attempts=COUNT,
+            **FAILURES,
             status={"enum": [status.value for status in DeliveryStatus]},
         )

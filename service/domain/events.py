@@ -18,6 +18,7 @@ from service.domain.holds import Hold, HoldStatus, hold_view
 from service.domain.identifiers import Prefix, first_id_at
 from service.domain.operations import Operation, OperationStatus, operation_view
 from service.domain.records import Record
+from service.domain.returns import Return, ReturnStatus
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward, RewardStatus, reward_view
 from service.domain.transfers import Transfer, transfer_view
@@ -52,6 +53,7 @@ class EventType(StrEnum):
     ADJUSTMENT_SUCCEEDED = "adjustment.succeeded"
     REVERSAL_SUCCEEDED = "reversal.succeeded"
     REVERSAL_RECEIVED = "reversal.received"
+    RETURN_SUCCEEDED = "return.succeeded"
     CONVERSION_SUCCEEDED = "conversion.succeeded"
     CONVERSION_RECEIVED = "conversion.received"
     REDEMPTION_SUCCEEDED = "redemption.succeeded"
@@ -247,6 +249,27 @@ def _reversal_data(reversal: Reversal, wallet_id: str, amount: int) -> dict[str,
     }
 
 
+def _of_return(returned: Return) -> tuple[News, ...]:
+    """Once it has moved money, and what the wallet's log shows of it; until then it is a matter of the house."""
+    if returned.status is not ReturnStatus.SUCCESS:
+        return ()
+    data = {
+        "id": returned.id,
+        "type": "return",
+        "status": returned.status,
+        "operation_id": returned.operation_id,
+        "amount": returned.amount,
+        "currency": returned.currency,
+        "wallet_id": returned.wallet_id,
+        "category": returned.category,
+        "return_code": returned.return_code,
+        "transaction_id": returned.transaction_id,
+        "created_at": to_rfc3339(returned.created_at),
+        "updated_at": to_rfc3339(returned.updated_at),
+    }
+    return (News(returned.wallet_id, EventType.RETURN_SUCCEEDED, data),)
+
+
 def _of_conversion(conversion: Conversion) -> tuple[News, ...]:
     view = conversion_view(conversion)
     return (
@@ -273,6 +296,7 @@ _TELLERS: dict[type, Callable[[Any], tuple[News, ...]]] = {
     Hold: _of_hold,
     Adjustment: _of_adjustment,
     Reversal: _of_reversal,
+    Return: _of_return,
     Conversion: _of_conversion,
     Redemption: _of_redemption,
     Reward: _of_reward,

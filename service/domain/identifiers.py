@@ -35,6 +35,8 @@ class Prefix(StrEnum):
     SESSION = "ses"
     BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
+    DEAD_LETTER = "dlq"
+    WORKER = "wkr"
     ENTRY = "ent"
     TRANSACTION = "txn"
     EVENT = "evt"

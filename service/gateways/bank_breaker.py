@@ -299,7 +299,7 @@ class BankBreaker:
         # purgatory's news for its own repository, which nobody reads here.
         self._circuit.messages.clear()
         if self._circuit.state != before:
-            self._has_changed(round(time.time() * 1000))
+            self._has_changed(round(time.time() * 1000), was_closed=before == CLOSED)
 
     def _counts(self, order: str, account: int) -> bool:
         """Whether a failure speaks against the bank, and not only against one order or one account."""
@@ -323,15 +323,17 @@ class BankBreaker:
         if self._places >= self._most_places:
             self._places = None
 
-    def _has_changed(self, since_ms: int) -> None:
+    def _has_changed(self, since_ms: int, *, was_closed: bool) -> None:
         self._since_ms = since_ms
         self._orders.clear()
         self._accounts.clear()
         if self._circuit.state == CLOSED:
             self._places, self._succeeded = _FIRST_PLACES, 0
             log.warning("bank.breaker_closed")
-        else:
+        elif was_closed:
             log.error("bank.breaker_open", retry_after_s=round(self.retry_after_s(), 1))
+        else:
+            log.info("bank.still_down", retry_after_s=round(self.retry_after_s(), 1))
         self._left.set()
         self._in_background(self._tell())
         self._on_change(self.state_now, self.retry_after_s())
@@ -341,7 +343,8 @@ class BankBreaker:
     async def _listen(self) -> None:
         while True:
             await asyncio.sleep(_LOOK_S)
-            await self._tell()
+            # By a task of its own: whatever it stumbles over, the next one looks again.
+            self._in_background(self._tell())
 
     async def _tell(self) -> None:
         """Tells what we know last, and hears what others do. Without Redis everybody finds out for themselves."""
@@ -367,7 +370,7 @@ class BankBreaker:
             return
         self._circuit.set_state(state)
         self._circuit.messages.clear()
-        self._has_changed(since_ms)
+        self._has_changed(since_ms, was_closed=was_closed)
 
     def _in_background(self, call: Awaitable[None]) -> None:
         async def run() -> None:

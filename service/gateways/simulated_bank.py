@@ -24,6 +24,7 @@ from service.gateways.bank_conditions import BankConditions
 from service.gateways.job_queue import Job, JobQueue
 from service.repositories import bank_orders as journal
 from service.settings import Settings
+from service.tracing import current_traceparent
 
 _REPORT_LOOK_S = 0.02
 
@@ -97,7 +98,11 @@ class SimulatedBank:
 
     async def _accept(self, order: BankOrder, behaviour: Behaviour) -> dict[str, Any]:
         delay_s = random.uniform(self._settings.bank_delay_min_s, self._settings.bank_delay_max_s)  # noqa: S311 no secret
-        return journal_row(order, behaviour, await self.conditions.now(), delay_s, self._settings)
+        row = journal_row(order, behaviour, await self.conditions.now(), delay_s, self._settings)
+        if (traceparent := current_traceparent()) is not None:
+            # As a header of a request would have it; its callbacks bring it back.
+            row["traceparent"] = traceparent
+        return row
 
     async def _begin(self, row: dict[str, Any], conduct: Conduct) -> dict[str, Any]:
         """What is executed at once is so before anybody is answered; all else is the worker's."""

@@ -140,7 +140,9 @@ class Draft:
             self._tell_of_record(self.any_record(record.id), record, command)
             self.records[record.id] = record
         for row in changes.outbox_rows:
-            self.outbox_inserts[row.id] = row
+            self.outbox_inserts[row.id] = (
+                row if command.traceparent is None else row._replace(traceparent=command.traceparent)
+            )
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
             if self.outbox_inserts.pop(row_id, None) is None:

@@ -25,6 +25,7 @@ from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Un
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.transaction import GuardMissed, prepare
+from service.tracing import span
 
 log = structlog.get_logger()
 
@@ -131,9 +132,11 @@ class Ledger:
         self._waiting.append(pending)
         self._waiting_weight += command.weight
         self._wake.set()
-        decided = await pending.future
-        if decided.error is not None:
-            raise decided.error
+        # Of a batch, which belongs to many traces, each trace has its own command's part.
+        with span("ledger.commit", {"wallet.command": type(command).__name__}):
+            decided = await pending.future
+            if decided.error is not None:
+                raise decided.error
         return decided
 
     async def change(self, command: Command, kind: type[_Kind]) -> _Kind:

@@ -11,22 +11,24 @@ from pymongo.errors import BulkWriteError
 from service.documents import BankCallback
 from service.repositories.due_rows import claim_due
 from service.repositories.gathering import Gathered
+from service.tracing import current_traceparent
 
 _DUPLICATE_KEY = 11000
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
     """False where a callback with this id is here already. No transaction, so none to spoil."""
-    return await _insert(
-        {
-            "_id": callback_id,
-            "payload": payload,
-            "request_id": request_id,
-            "attempts": 0,
-            "received_at": now,
-            "due_at": now,
-        }
-    )
+    row = {
+        "_id": callback_id,
+        "payload": payload,
+        "request_id": request_id,
+        "attempts": 0,
+        "received_at": now,
+        "due_at": now,
+    }
+    if (traceparent := current_traceparent()) is not None:
+        row["traceparent"] = traceparent
+    return await _insert(row)
 
 
 async def _insert_many(rows: Sequence[dict[str, Any]]) -> list[bool]:

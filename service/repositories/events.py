@@ -8,11 +8,12 @@ from uuid import uuid4
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import EventDocument
+from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.events import Event, EventType
 from service.repositories.records import from_row, to_row
 
 # What only the dispatch is concerned with.
-_DISPATCH_FIELDS = {"due_at": 0, "claim": 0, "expires_at": 0}
+_DISPATCH_FIELDS = {"due_at": 0, "claim": 0, "expires_at": 0, **dict.fromkeys(FAILURE_FIELDS, 0)}
 _READ_AT_ONCE = 256
 
 

@@ -18,6 +18,8 @@ from service.repositories.gathering import Gathered
 def _to_row(row: OutboxRow) -> dict[str, Any]:
     document = row._asdict()
     document["_id"] = document.pop("id")
+    if row.traceparent is None:
+        del document["traceparent"]
     return document
 
 
@@ -31,6 +33,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        traceparent=document.get("traceparent"),
         last_outcome=document.get("last_outcome"),
     )
 
@@ -80,9 +83,10 @@ async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) ->
     await _change(UpdateOne({"_id": row_id}, change))
 
 
-async def put_back(row_id: str, due_at: datetime) -> None:
-    """As if it had not been taken: nobody was visited."""
-    await _change(UpdateOne({"_id": row_id}, {"$set": {"due_at": due_at}}))
+async def put_back(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+    """Without counting a visit: nobody was visited, or it says nothing about this row."""
+    change = {"due_at": due_at} if outcome is None else {"due_at": due_at, "last_outcome": outcome}
+    await _change(UpdateOne({"_id": row_id}, {"$set": change}))
 
 
 async def delete(row_id: str) -> None:

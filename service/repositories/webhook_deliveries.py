@@ -11,6 +11,8 @@ from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from service.documents import WebhookDeliveryDocument
+from service.documents.webhooks import WAITING
+from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
 from service.repositories.records import from_row, to_row
 
@@ -122,7 +124,7 @@ async def cancel(delivery: WebhookDelivery) -> None:
 async def cancel_all(endpoint_id: str) -> None:
     """What waits for the endpoint; what is in hand is seen to by whose hand it is."""
     await WebhookDeliveryDocument.get_pymongo_collection().update_many(
-        {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None},
+        {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None, **WAITING},
         {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
     )
 
@@ -186,5 +188,6 @@ def _row(delivery: WebhookDelivery) -> dict[str, Any]:
 
 
 def _delivery(row: dict[str, Any]) -> WebhookDelivery:
-    delivery: WebhookDelivery = from_row(WebhookDelivery, row)
+    own = {name: value for name, value in row.items() if name not in FAILURE_FIELDS}
+    delivery: WebhookDelivery = from_row(WebhookDelivery, own)
     return delivery

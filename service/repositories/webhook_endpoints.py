@@ -8,6 +8,7 @@ from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import User, WebhookEndpointDocument
+from service.documents.webhooks import TAKEN
 from service.domain.webhook_endpoints import EndpointStatus, WebhookEndpoint
 from service.repositories.records import from_row, to_row
 
@@ -36,7 +37,7 @@ async def insert(endpoint: WebhookEndpoint, *, session: AsyncClientSession) -> N
 async def find_slots(user_id: str, *, session: AsyncClientSession) -> set[int]:
     """Which of the user's places are taken."""
     rows = WebhookEndpointDocument.get_pymongo_collection().find(
-        {"user_id": user_id, "slot": {"$ne": None}}, {"slot": 1}, session=session
+        {"user_id": user_id, **TAKEN}, {"slot": 1}, session=session
     )
     return {int(row["slot"]) for row in await rows.to_list()}
 
@@ -46,13 +47,13 @@ async def find_owned(
 ) -> WebhookEndpoint | None:
     """None for one that was deleted, too."""
     row = await WebhookEndpointDocument.get_pymongo_collection().find_one(
-        {"_id": endpoint_id, "user_id": user_id, "slot": {"$ne": None}}, session=session
+        {"_id": endpoint_id, "user_id": user_id, **TAKEN}, session=session
     )
     return None if row is None else _endpoint(row)
 
 
 async def find_newest(user_id: str, *, before_id: str | None, limit: int) -> list[WebhookEndpoint]:
-    condition: dict[str, Any] = {"user_id": user_id, "slot": {"$ne": None}}
+    condition: dict[str, Any] = {"user_id": user_id, **TAKEN}
     if before_id is not None:
         condition["_id"] = {"$lt": before_id}
     rows = WebhookEndpointDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
@@ -71,7 +72,7 @@ async def find_live(endpoint_id: str) -> WebhookEndpoint | None:
 
 
 async def _find_live(condition: dict[str, Any]) -> list[WebhookEndpoint]:
-    live = {**condition, "slot": {"$ne": None}, "status": EndpointStatus.ACTIVE}
+    live = {**condition, **TAKEN, "status": EndpointStatus.ACTIVE}
     rows = await WebhookEndpointDocument.get_pymongo_collection().aggregate(
         [{"$match": live}, *_OWNER_MAY_ACT], batchSize=_ONE_BATCH
     )

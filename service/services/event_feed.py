@@ -8,8 +8,8 @@ and then, and every second while Redis is away.
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -126,13 +126,14 @@ class Feed:
         self.ended.set()
         self._wake.set()
 
-    async def batches(self, heartbeat_s: float) -> AsyncIterator[Sequence[Told | Missed]]:
+    async def batches(self, heartbeat_s: float) -> AsyncGenerator[Sequence[Told | Missed], None]:
         """What is to be sent, in order within each wallet; an empty one where nothing happened for so long."""
         while self.ending is None:
             if self._behind:
                 wallet_id, known = self._behind.popitem()
-                async for batch in self._read_on(wallet_id, known):
-                    yield batch
+                async with aclosing(self._read_on(wallet_id, known)) as batches:
+                    async for batch in batches:
+                        yield batch
             elif batch := self._take_arrived():
                 yield batch
             else:
@@ -154,7 +155,7 @@ class Feed:
                 self._fall_behind(told.wallet_id, told.sequence)
         return batch
 
-    async def _read_on(self, wallet_id: str, known: int) -> AsyncIterator[Sequence[Told | Missed]]:
+    async def _read_on(self, wallet_id: str, known: int) -> AsyncGenerator[Sequence[Told | Missed], None]:
         """From MongoDB, until nothing more is there; `known` is a number that was given out for sure."""
         self._is_catching_up = True
         try:

@@ -18,6 +18,7 @@ from service.services.password_changes import send_notice, send_reset_token
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
+from service.tracing import continued
 
 # Two queues, each with hands of its own: a bank that hangs keeps no code from being sent, and no number of rewards
 # stands before an order.
@@ -36,6 +37,12 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
     """Until its row is deleted in the transaction that ends the matter, it falls due again and again."""
     reach(CrashPoint.OUTBOX_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row.request_id)
+    facts = {"wallet.operation_id": row.subject_id, "wallet.topic": row.topic.value, "wallet.attempt": row.attempts}
+    with continued(row.traceparent, "outbox.visit", "consumer", facts):
+        await _pursue(row, desk)
+
+
+async def _pursue(row: OutboxRow, desk: Desk) -> None:
     match row.topic:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
@@ -56,6 +57,9 @@ _NOT_FOUND = "not_found"
 _NO_TIME_LEFT = "no time left for an answer"
 _OUTCOME_LIMIT = 128
 
+# Whether this task's visit was cut short while the bank had the word.
+_was_at_bank: ContextVar[bool] = ContextVar("_was_at_bank", default=False)
+
 _ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
 
 
@@ -76,6 +80,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
+    _was_at_bank.set(False)
     operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
@@ -90,14 +95,21 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
             await _visit_bank(operation, row, desk)
     except BankUnavailable as unavailable:
         await _put_back(row, unavailable.retry_after_s, desk)
-    except (BankOutcomeUnknown, TimeoutError) as unknown:
+    except BankOutcomeUnknown as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
         down_for_s = retry_after_s(desk.bank)
         if down_for_s:
             # It is the bank's trouble and not this order's, so it does not count.
-            await _put_back(row, down_for_s, desk)
+            await _put_back(row, down_for_s, desk, str(unknown)[:_OUTCOME_LIMIT])
         else:
-            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown) or _NO_TIME_LEFT)
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown))
+    except TimeoutError:
+        log.warning("bank.visit_cut_short", operation_id=operation.id, was_at_bank=_was_at_bank.get())
+        if _was_at_bank.get():
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
+        else:
+            # It is we who were slow, which says nothing about the bank either.
+            await _put_back(row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -183,6 +195,9 @@ async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
     try:
         async with asyncio.timeout(desk.settings.bank_timeout_s):
             return await call
+    except asyncio.CancelledError:
+        _was_at_bank.set(True)
+        raise
     except TimeoutError as silence:
         raise BankOutcomeUnknown("no answer from the bank in time") from silence
     except (BankRejected, BankOutcomeUnknown, BankUnavailable):
@@ -202,10 +217,10 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
 
 
-async def _put_back(row: OutboxRow, delay_s: float, desk: Desk) -> None:
+async def _put_back(row: OutboxRow, delay_s: float, desk: Desk, outcome: str | None = None) -> None:
     """Not all at one moment; how many may go there then is the breaker's matter."""
     spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
-    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s))
+    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
 
 
 async def _leave_to_a_person(

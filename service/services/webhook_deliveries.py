@@ -33,6 +33,7 @@ from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, Web
 from service.errors import NotFound, WebhookEndpointDisabled
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.webhook_client import WebhookAnswer, WebhookClient, WebhookUnanswered
+from service.metrics import delivery_attempted
 from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.repositories.webhook_deliveries import DeliveryFilter as DeliveryFilter  # noqa: PLC0414 controllers name it, and may not reach below
@@ -139,7 +140,7 @@ class Courier:
             response=None if answer is None else excerpt(answer.body),
         )
         outcome = outcome_of(attempt.code, delivery, self._settings.webhook_retry_delays_s)
-        # Whoever counts outcomes counts these.
+        delivery_attempted(outcome.value)
         log.info(
             "webhook.tried",
             endpoint_id=endpoint.id,
@@ -163,8 +164,8 @@ class Courier:
                 due_at = next_try(delivery, delays_s, pause, random.random(), utc_now())  # noqa: S311 no secret
                 await delivery_repository.note_retry(delivery, attempt, due_at)
             case Outcome.FAILED:
-                await delivery_repository.note_failed(delivery, attempt)
-                if delivery.attempts > len(self._settings.webhook_retry_delays_s):
+                is_ours = await delivery_repository.note_failed(delivery, attempt)
+                if is_ours and delivery.attempts > len(self._settings.webhook_retry_delays_s):
                     await self._disable(delivery, DisabledReason.FAILING)
             case Outcome.GONE:
                 await delivery_repository.note_failed(delivery, attempt)

@@ -14,8 +14,8 @@ import pytest
 from schemathesis.specs.openapi import definitions
 
 from service.controllers.examples import ExampleMissingError, example_of
-from service.controllers.openapi import project_version
 from service.errors import WalletServiceError
+from service.version import project_version
 
 _METHODS = ("get", "put", "post", "delete", "patch")
 _PROBLEM = "application/problem+json"
@@ -24,9 +24,9 @@ _JSON = "application/json"
 _OPEN = {
     "POST /api/v1/auth/login", "POST /api/v1/auth/register", "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/password-reset", "POST /api/v1/auth/password-reset/confirm", "GET /api/v1/checkpoints/keys",
-    "GET /livez", "GET /readyz", "GET /health",
+    "GET /livez", "GET /readyz", "GET /health", "GET /metrics",
 }  # fmt: skip
-_HEALTH = {"GET /livez", "GET /readyz", "GET /health"}
+_HEALTH = {"GET /livez", "GET /readyz", "GET /health", "GET /metrics"}
 
 
 class Operation(NamedTuple):
@@ -274,17 +274,19 @@ class TestLists:
 
 
 class TestWebhooks:
-    def test_the_banks_message_is_declared_with_the_headers_of_standard_webhooks(
-        self, document: dict[str, Any]
+    @pytest.mark.parametrize("name", ["payment.settled", "payment.returned"])
+    def test_the_banks_messages_are_declared_with_the_headers_of_standard_webhooks(
+        self, document: dict[str, Any], name: str
     ) -> None:
-        message = document["webhooks"]["payment.settled"]["post"]
+        message = document["webhooks"][name]["post"]
         assert {one["name"] for one in message["parameters"] if one["in"] == "header"} == {
             "webhook-id",
             "webhook-timestamp",
             "webhook-signature",
         }
         assert set(message["responses"]) == {"200", "400", "401", "413", "415", "422", "500", "503"}
-        assert message["requestBody"]["content"][_JSON]["example"]["type"] == "payment.settled"
+        content = message["requestBody"]["content"][_JSON]
+        assert content["example"]["type"] == content["schema"]["properties"]["type"]["const"] == name
 
 
 def _validator(document: dict[str, Any], schema: dict[str, Any]) -> Any:

@@ -1,17 +1,20 @@
 """Health, and what clients see of a database or a Redis that does not answer."""
 
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, timedelta
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from service.database import Databases
+from service.domain.clock import utc_now
+from service.domain.workers import ALIVE_S, Worker
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankReport, StatementLine
 from service.gateways.bank_breaker import BankBreaker
 from service.gateways.quick_redis import QuickRedis
 from service.main import create_app
+from service.services.workers import beat
 from service.settings import Settings
 from tests.factories import bearer, make_account
 from tests.servers import Admin, Servers, fail_point, make_settings
@@ -59,7 +62,26 @@ class TestHealth:
 
     async def test_names_every_part(self, root: httpx.AsyncClient) -> None:
         checks = (await root.get("/health")).json()["checks"]
-        assert checks == {"mongodb": "ok", "redis": "ok", "ledger": "ok", "bank": "ok"}
+        assert set(checks) == {"mongodb", "redis", "ledger", "bank", "workers"}
+        assert {checks[name] for name in ("mongodb", "redis", "ledger")} == {"ok"}
+
+    @pytest.mark.parametrize("path", ["/readyz", "/health"])
+    async def test_tells_of_workers_and_is_well_without_any(
+        self, root: httpx.AsyncClient, databases: Databases, path: str
+    ) -> None:
+        now = utc_now()
+        await beat(Worker("wkr_health", "here", 1, "1.0", now, now, {}, {}, {}))
+        response = (await root.get(path)).json()
+        assert response["checks"]["workers"] == "ok"
+        assert response["workers"]["alive"] >= 1
+        assert 0 <= response["workers"]["last_seen_age_s"] < ALIVE_S
+        silent = {"$set": {"seen_at": now - timedelta(seconds=ALIVE_S + 1)}}
+        await databases.wallet["workers"].update_many({}, silent)
+        without = await root.get(path)
+        assert (without.status_code, without.json()["status"]) == (200, "ok")
+        assert without.json()["checks"]["workers"] == "none"
+        assert without.json()["workers"]["alive"] == 0
+        assert without.json()["workers"]["last_seen_age_s"] > ALIVE_S
 
     async def test_a_bank_that_is_down_makes_nothing_of_ours_unhealthy(
         self, root: httpx.AsyncClient, open_breaker: BankBreaker

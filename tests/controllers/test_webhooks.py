@@ -1,18 +1,24 @@
 """The bank's callbacks at the door: only what is signed, fresh and new gets in."""
 
+import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import orjson
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 
 from service.database import Databases
+from service.errors import InvalidSignature
+from service.services.bank_callbacks import apply_callback, verify_signature
 from service.settings import Settings
+from service.startup import Resources
 
 _PATH = "/webhooks/bank-callback"
 
@@ -112,3 +118,76 @@ class TestTheDoor:
         response = await api.post(_PATH, content=body, headers=_signed(body, settings))
         assert response.status_code == status
         assert response.headers["content-type"] == "application/problem+json"
+
+
+class TestTwoSecrets:
+    async def test_either_is_believed_while_the_bank_changes_to_another(self, resources: Resources) -> None:
+        other = "whsec_" + "b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldA=="
+        during = resources.settings.model_copy(update={"bank_webhook_secret_previous": SecretStr(other)})
+        body = _body()
+        for secret in (None, other):
+            headers = _signed(body, during, secret=secret)
+            assert verify_signature(body, headers, during) == headers["webhook-id"]
+        with pytest.raises(InvalidSignature):
+            verify_signature(body, _signed(body, during, secret=other), resources.settings)
+        third = "whsec_" + "dGhpcmQtc2VjcmV0LXRoaXJkLXNlY3JldC0="
+        with pytest.raises(InvalidSignature):
+            verify_signature(body, _signed(body, during, secret=third), during)
+
+    async def test_one_of_several_signatures_has_to_hold(self, settings: Settings) -> None:
+        body = _body()
+        headers = _signed(body, settings)
+        several = {**headers, "webhook-signature": f"v1,{'A' * 43}= v2,x {headers['webhook-signature']}"}
+        assert verify_signature(body, several, settings) == headers["webhook-id"]
+
+    @pytest.mark.parametrize("age_s", [301, -301])
+    async def test_neither_stretches_the_five_minutes(self, settings: Settings, age_s: float) -> None:
+        both = settings.model_copy(update={"bank_webhook_secret_previous": settings.bank_webhook_secret})
+        body = _body()
+        with pytest.raises(InvalidSignature):
+            verify_signature(body, _signed(body, both, age_s=age_s), both)
+
+
+class TestWhatIsKept:
+    async def _kept(self, databases: Databases, **condition: object) -> list[dict[str, Any]]:
+        return await databases.wallet["bank_callbacks"].find(condition).to_list()
+
+    async def test_a_return(self, api: httpx.AsyncClient, settings: Settings, databases: Databases) -> None:
+        said = {"type": "payment.returned", "reference": f"wdr_{uuid4().hex}", "amount": 5, "currency": "INR"}
+        body = orjson.dumps({**said, "bank_reference": "ret_1", "return_code": "account_closed"})
+        assert (await api.post(_PATH, content=body, headers=_signed(body, settings))).status_code == 200
+        (kept,) = await self._kept(databases, **{"payload.reference": said["reference"]})
+        assert kept["payload"]["return_code"] == "account_closed"
+        without = orjson.dumps(said)
+        assert (await api.post(_PATH, content=without, headers=_signed(without, settings))).status_code == 422
+
+    @pytest.mark.parametrize(
+        "said", [{}, {"reference": {"$gt": 1}, "amount": 2**70}, {"reference": "dep_1", "$set": {"a.b": None}}]
+    )
+    async def test_a_type_that_is_not_known_whole_and_to_no_effect(
+        self, api: httpx.AsyncClient, settings: Settings, resources: Resources, said: dict[str, Any]
+    ) -> None:
+        body = json.dumps({"type": "account.renamed", **said}).encode()
+        headers = _signed(body, settings)
+        assert (await api.post(_PATH, content=body, headers=headers)).status_code == 200
+        (kept,) = await self._kept(resources.databases, _id=headers["webhook-id"])
+        assert json.loads(kept["payload"]["body"]) == json.loads(body)
+        await apply_callback(kept, resources.ledger)
+        (kept,) = await self._kept(resources.databases, _id=headers["webhook-id"])
+        assert kept["result"] == "ignored_type"
+
+    async def test_another_body_under_a_known_id_apart_from_it_and_once(
+        self, api: httpx.AsyncClient, settings: Settings, resources: Resources
+    ) -> None:
+        reference = f"wdr_{uuid4().hex}"
+        callback_id = f"msg_{uuid4().hex}"
+        first, second = [_body(reference=reference, amount=amount) for amount in (5, 6)]
+        for body in (first, second, second, first):
+            headers = _signed(body, settings, callback_id=callback_id)
+            assert (await api.post(_PATH, content=body, headers=headers)).status_code == 200
+        kept = await self._kept(resources.databases, **{"payload.reference": reference})
+        rows = {row["payload"]["amount"]: row for row in kept}
+        assert (rows[5]["_id"], rows[6]["reuses"], len(rows)) == (callback_id, callback_id, 2)
+        await apply_callback(rows[6], resources.ledger)
+        (incident,) = await resources.databases.wallet["incidents"].find({"reference": reference}).to_list()
+        assert (incident["kind"], incident["said"]["amount"]) == ("message_id_reused", 6)

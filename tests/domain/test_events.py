@@ -7,6 +7,7 @@ from typing import get_args
 from service.domain.audit_events import AuditEvent
 from service.domain.events import TOLD_OF, EventType, event_id
 from service.domain.identifiers import Prefix, first_id_at, made_at
+from service.domain.incidents import Incident
 from service.domain.operations import TRANSITIONS, OperationStatus, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Record
@@ -14,7 +15,7 @@ from service.domain.vouchers import Voucher, VoucherUse
 
 _AT = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
 # What no wallet's owner is told of: the house's own, and what leads to another record at once.
-_SILENT = {Quote, Voucher, VoucherUse, AuditEvent}
+_SILENT = {Quote, Voucher, VoucherUse, AuditEvent, Incident}
 
 
 class TestTheWords:

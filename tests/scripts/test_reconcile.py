@@ -39,7 +39,7 @@ async def settle(books: OwnBooks) -> Operation:
     return await change(books.databases, settlement_of(asked, entry_id=entry_id))
 
 
-async def pay(operation: Operation, books: OwnBooks) -> None:
+async def pay(books: OwnBooks, operation: Operation) -> None:
     order = BankOrder(operation.id, OrderKind.PAYOUT, operation.amount, operation.currency, "bank-account-0001")
     await journal.insert_missing([paid_row(order, _NOON, books.resources.settings)])
 
@@ -53,7 +53,7 @@ class TestTheCommand:
     async def test_tells_of_days_and_wallets_and_ends_with_0_then_with_1_for_an_open_break(
         self, books: OwnBooks
     ) -> None:
-        await pay(await settle(books), books)
+        await pay(books, await settle(books))
         sound = await reconcile(books, "--day", _DAY, "--replay")
         assert (sound.status, sound.err) == (0, ""), sound
         assert f"{_DAY}: 1 lines of the bank, 1 entries of ours" in sound.out

@@ -16,12 +16,31 @@ from fastapi import FastAPI
 
 from service.documents import WALLET_DOCUMENTS, User
 from service.domain.identifiers import Prefix, new_id
+from service.domain.incidents import Said, SaidEvent
+from service.domain.operations import Operation
 from service.domain.permissions import KEY_PERMISSIONS, ROLE_PERMISSIONS
+from service.domain.returns import return_id_of
 from service.domain.wallets import Wallet
+from service.ledger.orders import FlagForReview
+from service.repositories import records as record_repository
 from service.services.checkpoints import take_checkpoint
+from service.services.incidents import open_incident
+from service.services.returns import apply_return
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import PASSWORD, bearer, make_account, make_break, make_email, make_voucher, make_wallet
+from tests.factories import (
+    PASSWORD,
+    asking_of,
+    bearer,
+    change_of,
+    make_account,
+    make_break,
+    make_dead_letter,
+    make_email,
+    make_voucher,
+    make_wallet,
+    settlement_of,
+)
 from tests.security.routes import Field, NothingToSend, Route, example_of
 
 USER, SERVICE, ADMIN = ROLES = ("user", "service", "admin")
@@ -336,6 +355,37 @@ async def _reversal_id(person: Person) -> str:
     return await person.world.admin.make(f"/transfers/{transfer_id}/reversal", reason="A test needs it")
 
 
+async def _operation_id(person: Person) -> str:
+    """One that waits for a person: as the worker leaves it where the bank says nothing."""
+    # Nobody decides about their own.
+    owner = person.world.third if person.role == ADMIN else person
+    operation_id = await _withdrawal_id(owner)
+    found = await record_repository.find(operation_id, Operation)
+    assert found is not None
+    await person.world.resources.ledger.change(
+        change_of(FlagForReview, found, failure_code="bank_outcome_unknown", failure_message="No outcome"), Operation
+    )
+    return operation_id
+
+
+async def _return_id(person: Person) -> str:
+    """Of a deposit that is not there any more."""
+    ledger = person.world.resources.ledger
+    deposit = await record_repository.find(await _deposit_id(person), Operation)
+    assert deposit is not None
+    await ledger.change(asking_of(deposit), Operation)
+    await ledger.change(settlement_of(deposit), Operation)
+    said = Said(SaidEvent.RETURNED, None, deposit.amount, deposit.currency, "ret_1", "chargeback", "Taken back")
+    await apply_return(deposit, said, ledger, may_wait=False)
+    return return_id_of(deposit.id)
+
+
+async def _incident_id(person: Person) -> str:
+    said = Said(SaidEvent.SETTLED, "success", 1_000, "INR", "bank_1")
+    operation_id = await _withdrawal_id(person)
+    return await open_incident(operation_id, said, None, person.world.resources.ledger)
+
+
 async def _voucher_id(person: Person) -> str:
     return (await make_voucher(person.world.databases)).id
 
@@ -400,6 +450,11 @@ async def _first(_person: Person) -> str:
     return "1"
 
 
+async def _dead_letter_id(person: Person) -> str:
+    """Of a row that nothing else waits for."""
+    return (await make_dead_letter(person.world.databases, person.user.id)).id
+
+
 MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "user_id": _user_id,
     "wallet_id": _wallet_id,
@@ -412,6 +467,9 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "hold_id": _hold_id,
     "adjustment_id": _adjustment_id,
     "reversal_id": _reversal_id,
+    "operation_id": _operation_id,
+    "return_id": _return_id,
+    "incident_id": _incident_id,
     "voucher_id": _voucher_id,
     "redemption_id": _redemption_id,
     "break_id": _break_id,
@@ -421,11 +479,12 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "delivery_id": _delivery_id,
     "currency": _currency,
     "number": _first,
+    "dead_letter_id": _dead_letter_id,
 }
 
 # What nobody else of the same role may see, by the role. Admins see all.
 PRIVATE: Final[dict[str, frozenset[str]]] = {
-    USER: frozenset(MAKERS) - {"voucher_id", "break_id", "currency", "number"},
+    USER: frozenset(MAKERS) - {"voucher_id", "dead_letter_id", "break_id", "currency", "number"},
     SERVICE: frozenset({"adjustment_id"}),
     ADMIN: frozenset(),
 }

@@ -13,12 +13,15 @@ import pytest
 from service.domain.breaks import SYSTEM, Break, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, first_id_at, new_id
+from service.domain.incidents import Said, SaidEvent
 from service.domain.operations import Operation, OperationType
 from service.domain.reconciliation import DayTotal, Flow, days_due
+from service.domain.returns import Return
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankReport, OrderKind, StatementLine
 from service.gateways.bank_behaviours import paid_row
 from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.returns import TakeReturn
 from service.repositories import bank_orders as journal
 from service.repositories import breaks as break_repository
 from service.repositories import duties as duty_repository
@@ -27,7 +30,16 @@ from service.services import reconciliation as reconciliation_service
 from service.services.reconciliation import DUTY, Clerk, compare_days, reconcile_what_is_due
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
-from tests.factories import change, change_of, deposit_of, failure_of, make_funded_wallet, settlement_of, withdrawal_of
+from tests.factories import (
+    change,
+    change_of,
+    deposit_of,
+    failure_of,
+    make_funded_wallet,
+    run,
+    settlement_of,
+    withdrawal_of,
+)
 from tests.servers import Servers
 
 K = BreakKind
@@ -72,6 +84,26 @@ class Desk:
         operation = await self.ask(amount, deposit=deposit)
         entry_id = first_id_at(Prefix.ENTRY, moment) + uuid4().hex[12:]
         return await change(self.books.databases, settlement_of(operation, entry_id=entry_id))
+
+    async def give_back(self, operation: Operation, at: datetime | None = None) -> Operation:
+        """The bank has said that it came back, and it is booked at that time."""
+        said = Said(
+            SaidEvent.RETURNED, None, operation.amount, operation.currency, "bnk_back", "AC04", "Closed account"
+        )
+        command = TakeReturn(
+            now=utc_now(),
+            transaction_id=new_id(Prefix.TRANSACTION),
+            operation_id=operation.id,
+            wallet_id=operation.wallet_id,
+            said=said,
+            entry_id=first_id_at(Prefix.ENTRY, at or self.at()) + uuid4().hex[12:],
+            incident_id=new_id(Prefix.INCIDENT),
+            incident_event_id=new_id(Prefix.AUDIT_EVENT),
+            freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+        )
+        (decided,) = await run(self.books.databases, command)
+        assert isinstance(decided.record, Return), decided
+        return operation
 
     async def fail(self) -> Operation:
         return await change(self.books.databases, failure_of(await self.ask()))
@@ -237,6 +269,27 @@ class TestBreaks:
         desk.pay(operation, is_return=True)
         assert await desk.compare() == [(K.RETURN_MISSING_HERE, operation.id)]
 
+    @pytest.mark.parametrize("deposit", [False, True])
+    async def test_money_that_came_back_on_both_sides_is_none(self, desk: Desk, deposit: bool) -> None:
+        operation = await desk.give_back(await desk.settle(deposit=deposit))
+        desk.pay(operation)
+        desk.pay(operation, at=desk.at(days=1), is_return=True)
+        assert [await desk.compare(days) for days in (0, 1)] == [[], []]
+        (compared,) = await compare_days(desk.clerk, [desk.day])
+        returned = Flow.RETURNED_COLLECTION if deposit else Flow.RETURNED_PAYOUT
+        assert [(one.bank, one.ours) for one in compared.totals if one.flow is returned] == [(0, 1_000)]
+
+    async def test_money_that_came_back_here_and_in_no_statement(self, desk: Desk) -> None:
+        operation = await desk.give_back(await desk.settle())
+        desk.pay(operation)
+        assert await desk.compare() == [(K.RETURN_MISSING_THERE, operation.id)]
+
+    async def test_money_that_came_back_in_another_amount(self, desk: Desk) -> None:
+        operation = await desk.give_back(await desk.settle())
+        desk.pay(operation)
+        desk.pay(operation, is_return=True, amount=999)
+        assert await desk.compare() == [(K.RETURN_DIFFERS, operation.id)]
+
     async def test_freeze_no_wallet(self, desk: Desk) -> None:
         operation = await desk.fail()
         desk.pay(operation)
@@ -277,9 +330,15 @@ class TestTheSimulatedBank:
         desk.clerk = desk.clerk._replace(bank=bank)
         operations = [await desk.settle() for _ in range(4)]
         orders = desk.books.admin.bank["orders"]
-        for operation in operations:
-            order = BankOrder(operation.id, OrderKind.PAYOUT, operation.amount, "INR", "bank-account-0001")
-            await journal.insert_missing([paid_row(order, desk.at(), desk.books.resources.settings)])
+        orders_in = [
+            paid_row(
+                BankOrder(operation.id, OrderKind.PAYOUT, operation.amount, "INR", "bank-account-0001"),
+                desk.at(),
+                desk.clerk.settings,
+            )
+            for operation in operations
+        ]
+        await journal.insert_missing(orders_in)
         assert await desk.compare() == []
         sound, removed, doubled, changed = operations
         await orders.update_one({"_id": removed.id}, {"$set": {"payments": []}})

@@ -303,6 +303,17 @@ class TestLaterVisits:
         assert row is not None
         assert row["visits"] == 1
 
+    async def test_a_visit_that_we_ourselves_are_too_slow_for_does_not_count(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        scene.settings = scene.settings.model_copy(update={"bank_recheck_s": 1e-6})
+        bank = ScriptedBank()
+        await scene.visit(bank, attempts=scene.settings.bank_attempt_limit)
+        assert bank.submitted == []
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
+        assert row is not None
+        assert (row["visits"], row["last_outcome"]) == (0, "no time left for an answer")
+
 
 class TestReports:
     async def test_a_late_word_still_ends_what_was_left_to_a_person(self, scene: Scene) -> None:

@@ -135,6 +135,120 @@ REVERSALS: Final = Folder(
     ),
 )
 
+_NOT_WAITING: Final = (
+    "The story's own operations have ended or are on their way: only what waits for a person is decided here."
+)
+
+OUTCOMES: Final = Folder(
+    "Outcomes",
+    "What the bank left open, contradicted or sent back. A bank that behaves leaves these lists empty.",
+    (
+        Step(
+            "GET /admin/reviews",
+            "What waits for a person",
+            by="admin",
+            query={"limit": "5"},
+            tests={"only what waits": 'body.data.forEach((one) => pm.expect(one.status).to.eql("requires_review"));'},
+        ),
+        Step(
+            "GET /admin/operations/{operation_id}",
+            "Each call to the bank about a deposit",
+            by="admin",
+            path={"operation_id": "{{deposit_id}}"},
+            expects={"id": "{{deposit_id}}", "type": "deposit"},
+            tests={"was submitted": "pm.expect(body.attempts).to.be.at.least(1);"},
+        ),
+        Step(
+            "POST /admin/reviews/{operation_id}/settle",
+            "Nothing to decide about",
+            409,
+            by="admin",
+            path={"operation_id": "{{deposit_id}}"},
+            body={"reason": "The bank says so on the telephone"},
+            error="illegal_transition",
+            note=_NOT_WAITING,
+        ),
+        Step(
+            "POST /admin/reviews/{operation_id}/fail",
+            "Nothing to give back",
+            409,
+            by="admin",
+            path={"operation_id": "{{deposit_id}}"},
+            body={"reason": "The bank says on the telephone that it never got it"},
+            error="illegal_transition",
+            note=_NOT_WAITING,
+        ),
+        Step(
+            "POST /admin/reviews/{operation_id}/ask-again",
+            "Nothing to ask about",
+            409,
+            by="admin",
+            path={"operation_id": "{{deposit_id}}"},
+            body={"reason": "The bank is back"},
+            error="illegal_transition",
+            note=_NOT_WAITING,
+        ),
+        Step(
+            "GET /admin/incidents",
+            "Where the bank contradicts the books",
+            by="admin",
+            query={"status": "open", "limit": "5"},
+            tests={"open ones": 'body.data.forEach((one) => pm.expect(one.status).to.eql("open"));'},
+        ),
+        Step(
+            "GET /admin/incidents/{incident_id}",
+            "An incident that there is not",
+            404,
+            by="admin",
+            path={"incident_id": "inc_00000000000000000000000000000000"},
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/incidents/{incident_id}/explain",
+            "None to explain",
+            404,
+            by="admin",
+            path={"incident_id": "inc_00000000000000000000000000000000"},
+            body={"reason": "A report of another customer's order"},
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/incidents/{incident_id}/resolve",
+            "None to resolve",
+            404,
+            by="admin",
+            path={"incident_id": "inc_00000000000000000000000000000000"},
+            body={"reason": "Paid back by the bank"},
+            error="not_found",
+        ),
+        Step(
+            "GET /admin/returns",
+            "What no wallet could follow yet",
+            by="admin",
+            query={"status": "requires_review", "limit": "5"},
+            tests={"waiting ones": 'body.data.forEach((one) => pm.expect(one.status).to.eql("requires_review"));'},
+        ),
+        Step(
+            "GET /admin/returns/{return_id}",
+            "A return that there is not",
+            404,
+            by="admin",
+            path={"return_id": "rtn_00000000000000000000000000000000"},
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/returns/{return_id}/collect",
+            "None to collect",
+            404,
+            by="admin",
+            path={"return_id": "rtn_00000000000000000000000000000000"},
+            body={"reason": "The customer has paid in what was missing"},
+            error="not_found",
+        ),
+        Step("GET /admin/incidents", "Not for users", 403, error="forbidden"),
+    ),
+)
+
 _NEW_VOUCHER: Final = Step(
     "POST /admin/vouchers",
     "Put a voucher into the catalogue",
@@ -476,6 +590,54 @@ USER_ADMINISTRATION: Final = Folder(
             path={"user_id": "{{admin_id}}"},
             body={"reason": "Enough for today"},
             error="own_account",
+        ),
+    ),
+)
+
+_NO_LETTER: Final = {"dead_letter_id": "dlq_0198c0ffee0070008000000000000001"}
+
+DEAD_LETTERS: Final = Folder(
+    "Dead letters",
+    "What the workers could not do, however often they tried. In a sound stack there are none.",
+    (
+        Step(
+            "GET /admin/dead-letters",
+            "What waits for somebody",
+            by="admin",
+            query={"state": "dead", "queue": "outbox", "limit": "5"},
+            expects={"next_cursor": None},
+        ),
+        Step(
+            "POST /admin/dead-letters/replay",
+            "Put many back into their queues",
+            by="admin",
+            body={"queue": "outbox", "error_type": "NoSuchError", "limit": 100},
+            expects={"replayed": 0, "has_more": False},
+        ),
+        Step(
+            "GET /admin/dead-letters/{dead_letter_id}",
+            "One that there is not",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/replay",
+            "Put one back",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/discard",
+            "Give one up",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            body={"reason": "Its user is gone"},
+            error="not_found",
         ),
     ),
 )
