@@ -28,7 +28,6 @@ def a_contradiction_ends_it_anew(patch: pytest.MonkeyPatch) -> None:
     """A deposit that was declined and is now said to be paid is credited."""
     again = {**TRANSITIONS, OperationStatus.FAILED: frozenset({OperationStatus.SUCCESS})}
     patch.setattr(orders, "TRANSITIONS", again)
-    patch.setattr(orders, "ended", lambda wallet, _: wallet)
 
 
 def a_contradiction_is_told_to_nobody(patch: pytest.MonkeyPatch) -> None:

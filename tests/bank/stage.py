@@ -5,9 +5,9 @@ Those of one conduct go side by side, moment by moment, so that they share trans
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -35,7 +35,7 @@ from service.services.orders import Order
 from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
-from tests.bank.paper import MANNERS, Ending, Truth
+from tests.bank.paper import MANNERS, Ending, Truth, ending_of
 from tests.bank.scenarios import Callback, Conduct, Moment, Outage, Scenario
 from tests.factories import fund_wallet, make_account
 from workers.bank_simulation import BankWork
@@ -55,10 +55,30 @@ _LAST_BUT_ONE = 19
 _ALL = 100_000
 
 
+_Result = TypeVar("_Result")
+
+
+async def _together(*plays: Awaitable[_Result]) -> list[_Result]:
+    """All of them to their ends, also where one fails: nothing goes on behind the back of who comes next."""
+    results = await asyncio.gather(*plays, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
+
+
 class Played(NamedTuple):
     scenario: Scenario
     reference: str
     ending: Ending
+
+    @property
+    def trouble(self) -> str | None:
+        """In words, where it did not end as it should."""
+        expected = ending_of(self.scenario)
+        if self.ending == expected:
+            return None
+        return f"{self.reference}: {self.scenario}:\n  found    {self.ending}\n  expected {expected}"
 
 
 class StagedBank(SimulatedBank):
@@ -136,7 +156,7 @@ class Stage:
                 fields["entry_id"] = new_id(Prefix.ENTRY)
             await self._resources.ledger.change(_KINDS[kind][1](**fields), Operation)
 
-        await asyncio.gather(*(request(reference, one.kind) for reference, one in self._scenarios.items()))
+        await _together(*(request(reference, one.kind) for reference, one in self._scenarios.items()))
 
     async def _wallet(self) -> Wallet:
         """Its money is the bank's too."""
@@ -158,7 +178,7 @@ class Stage:
         resources = self._resources
         desk = Desk(resources.ledger, self._bank, resources.mailbox, settings, resources.databases.client)
         rows = await claim_rows(_ALL, settings)
-        await asyncio.gather(*(pursue_row(row, desk) for row in rows))
+        await _together(*(pursue_row(row, desk) for row in rows))
 
     async def _let_the_bank_work(self) -> None:
         while batches := await self._work.claim(1):
@@ -176,11 +196,11 @@ class Stage:
                 await receive_callback(callback_id, payload, None, self._resources.jobs)
             return [None] * len(posts)
 
-        return await asyncio.gather(*(post(posts) for posts in series))
+        return await _together(*(post(posts) for posts in series))
 
     async def _apply_what_came(self) -> None:
         rows = await claim_callbacks(_ALL)
-        await asyncio.gather(*(apply_callback(row, self._resources.ledger) for row in rows))
+        await _together(*(apply_callback(row, self._resources.ledger) for row in rows))
 
     async def _hear_what_waits(self) -> None:
         """For the last time."""
@@ -191,7 +211,7 @@ class Stage:
         assert await inbox.count_documents({"due_at": {"$exists": True}}) == 0
 
     async def _arrive(self, moment: Moment) -> None:
-        await asyncio.gather(*(self._say(reference, moment) for reference in self._scenarios))
+        await _together(*(self._say(reference, moment) for reference in self._scenarios))
 
     async def _meanwhile(self, reference: str) -> None:
         """Once: an order that is brought there again is no news."""
