@@ -1,16 +1,20 @@
-"""arq's own way of taking a job ends the whole worker where Redis goes away in the middle of it.
+"""arq's own main loop ends the worker where Redis goes away at the wrong moment; here it costs one look at the queue.
 
-It watches a key and reads two more (arq 0.28, `Worker.start_jobs`); a connection that is lost in between cannot be
-repeated by the client, and nothing catches what it raises instead. Here it costs one look at the queue.
+To take a job it watches a key and reads two more, and what it does around a job it does in transactions (arq 0.28,
+`Worker.start_jobs` and `run_job`). What is lost in the middle of those is not always repeated by the client, and
+nothing catches what it raises.
 """
 
 import structlog
 from arq.worker import Worker
-from redis.exceptions import WatchError
+from redis.exceptions import RedisError
 
 log = structlog.get_logger()
 
+_AWAY = (RedisError, OSError)
+
 _start_jobs = Worker.start_jobs
+_look = Worker._poll_iteration  # noqa: SLF001 arq has no other place for it
 
 
 async def start_jobs(worker: Worker, job_ids: list[bytes]) -> None:
@@ -18,11 +22,20 @@ async def start_jobs(worker: Worker, job_ids: list[bytes]) -> None:
     for job_id in job_ids:
         try:
             await _start_jobs(worker, [job_id])
-        except WatchError as error:
+        except _AWAY as error:
             worker._release_sem_dec_counter_on_complete()  # noqa: SLF001 what arq does for a job that it does not start
             log.warning("worker.redis_lost", error=repr(error))
             return
 
 
+async def look(worker: Worker) -> None:
+    """A job that Redis was away for is over: what it was to do stands in MongoDB, and the sweep finds it."""
+    try:
+        await _look(worker)
+    except _AWAY as error:
+        log.warning("worker.redis_lost", error=repr(error))
+
+
 def outlive_redis() -> None:
     Worker.start_jobs = start_jobs  # type: ignore[method-assign,assignment]  # mypy binds it twice
+    Worker._poll_iteration = look  # type: ignore[method-assign,assignment]  # noqa: SLF001

@@ -12,7 +12,9 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Deserializer, Serializer
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.settings import Settings
 
@@ -45,7 +47,8 @@ def redis_settings(settings: Settings, *, retries: int) -> RedisSettings:
     parsed.conn_timeout = 1
     parsed.conn_retries = 1
     parsed.retry = Retry(ExponentialBackoff(cap=1, base=0.05), retries)
-    parsed.retry_on_error = [OSError]
+    # Named, or the client repeats no transaction for them.
+    parsed.retry_on_error = [OSError, ConnectionError, RedisConnectionError, RedisTimeoutError]
     parsed.retry_on_timeout = True
     return parsed
 

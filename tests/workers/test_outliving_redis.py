@@ -1,5 +1,6 @@
 """A Redis that goes away just while arq takes a job: the worker looks again, with as many hands as before."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -7,11 +8,12 @@ from arq import create_pool
 from arq.typing import WorkerCoroutine
 from arq.worker import Worker, func
 from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import WatchError
 
 from service.gateways.job_queue import deserialize_job, redis_settings, serialize_job
 from service.settings import Settings
-from workers.outliving_redis import start_jobs
+from workers.outliving_redis import look, start_jobs
 
 _QUEUE = "arq:test-outliving"
 
@@ -55,3 +57,21 @@ async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
     finally:
         await pool.aclose()
     assert (ran, lost) == (["one"], [])
+
+
+async def test_a_job_that_redis_goes_away_for_ends_no_worker(settings: Settings) -> None:
+    pool = await create_pool(redis_settings(settings, retries=1))
+    worker = Worker(
+        [func(cast(WorkerCoroutine, _noted), name="noted")], redis_pool=pool, queue_name=_QUEUE, handle_signals=False
+    )
+
+    async def lose_redis() -> None:
+        raise RedisConnectionError("Connection closed by server.")
+
+    worker.tasks["one"] = asyncio.create_task(lose_redis())
+    await asyncio.wait(worker.tasks.values())
+    try:
+        await look(worker)
+    finally:
+        await pool.aclose()
+    assert worker.tasks == {}
