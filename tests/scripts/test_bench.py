@@ -6,12 +6,16 @@ import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from scripts.bench.__main__ import has_failed
+from scripts.bench.drain import DrainReport, DrainRun, table_of_drain
 from scripts.bench.face import CONNECTIONS, Face, Flood, Timing, Turn, table_of_face
+from scripts.bench.outage import OutageReport, Phase, Seen, table_of_outage
 from scripts.bench.report import CELLS, Cell, Row, Run, Traffic, ratios, table_of_ratios, table_of_rows
 from scripts.bench.wrk import Measurement, Target, WrkError, find_wrk, parse, run_wrk
 from scripts.ledger_rules import Breach
@@ -206,3 +210,44 @@ def _answering(
             writer.close()
 
     return serve
+
+
+def rendered(table: Table) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def make_drain_run(drained: int, seconds: float) -> DrainRun:
+    return DrainRun([make_measurement()], drained, seconds, 2.0, 1.5, 0.5, 1.0, [])
+
+
+class TestTheDrain:
+    def test_the_median_of_the_rounds_has_to_reach_the_target(self) -> None:
+        assert DrainReport([make_drain_run(3000, seconds) for seconds in (5.0, 10.0, 20.0)]).is_met
+        assert not DrainReport([make_drain_run(2990, 10.0)]).is_met
+
+    def test_shows_accepted_and_drained_apart_and_processor_time_for_a_thousand(self) -> None:
+        facts = DrainReport([make_drain_run(1500, 3.0)]).facts()
+        assert (facts["accepted_per_second"], facts["drained_per_second"], facts["oldest_s"]) == (100.0, 500.0, 2.0)
+        assert facts["worker_cpu_s_per_thousand"] == 1.0
+        assert "500" in rendered(table_of_drain(DrainReport([make_drain_run(1500, 3.0)])))
+
+
+class TestTheOutage:
+    def make(self, **more: Any) -> OutageReport:
+        seen = {phase: Seen(Counter({202: 100}), [10.0] * 100) for phase in Phase}
+        report = OutageReport(seen, 60.0, 6000, 20.0, 2, {"success": 400}, [])
+        return report._replace(**more)
+
+    def test_is_met_where_nothing_is_refused_or_lost_and_all_is_settled_in_time(self) -> None:
+        assert self.make().is_met
+        assert not self.make(settled_s=61.0).is_met
+        assert not self.make(statuses={"success": 399, "requires_review": 1}).is_met
+        assert not self.make(seen=self.make().seen | {Phase.AFTER: Seen(Counter({202: 99, 503: 1}))}).is_met
+
+    def test_a_request_may_take_twice_as_long_meanwhile(self) -> None:
+        slow = {Phase.DOWN: Seen(Counter({202: 100}), [21.0] * 100)}
+        assert not self.make(seen=self.make().seen | slow).is_met
+        assert "2.10" in rendered(table_of_outage(self.make(seen=self.make().seen | slow)))
