@@ -7,20 +7,25 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+import structlog
+
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import Operation, OperationStatus
-from service.errors import IdempotencyKeyReused
+from service.errors import IdempotencyKeyReused, IllegalTransition
 from service.gateways.bank import BankOrder, OrderKind
 from service.gateways.bank_behaviours import paid_row
 from service.gateways.simulated_bank import report_of
 from service.ledger.committer import Ledger
+from service.ledger.orders import BeginProcessing
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
-from service.services.bank_reports import apply_report
+from service.services.bank_reports import about, apply_report
 from service.services.deposits import request_deposit
 from service.services.orders import Order, Requester
 from service.settings import Settings
+
+log = structlog.get_logger()
 
 # The simulated bank never declines an account that ends like this.
 SOURCE: Final = "seed-account-success"
@@ -51,6 +56,7 @@ async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger, sett
     ids = [operation_id for operation_id in requested if operation_id is not None]
     unpaid = [operation for operation in await _deposits(ids) if operation.status is not OperationStatus.SUCCESS]
     if unpaid:
+        await asyncio.gather(*(_begin(operation, ledger) for operation in unpaid))
         orders = await _pay(unpaid, settings)
         await asyncio.gather(
             *(apply_report(operation, report_of(orders[operation.id]), ledger) for operation in unpaid)
@@ -79,6 +85,14 @@ async def _request(balance: StartingBalance, ledger: Ledger, settings: Settings)
 
 async def _deposits(ids: Sequence[str]) -> list[Operation]:
     return await record_repository.find_many(ids, Operation)
+
+
+async def _begin(operation: Operation, ledger: Ledger) -> None:
+    """Noted before the bank is asked, as by any worker: of what it was not asked for it is not believed anything."""
+    try:
+        await ledger.change(BeginProcessing(**about(operation)), Operation)
+    except IllegalTransition as overtaken:
+        log.info("seed.overtaken", operation_id=operation.id, status_now=overtaken.facts["status_now"])
 
 
 async def _pay(operations: Sequence[Operation], settings: Settings) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
+from service.ledger.orders import BeginProcessing, Fail, FlagForReview, OnOperation, Settle
 
 Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse
 
@@ -44,7 +45,11 @@ class Books:
     def run(self, commands: Iterable[Command]) -> list[Decided]:
         commands = list(commands)
         batch = Batch(self._load(commands), self.policy)
-        decided = [batch.run(command) for command in commands]
+        decided = []
+        for command in commands:
+            if isinstance(command, Settle | Fail | FlagForReview):
+                batch.run(asking_before(command))
+            decided.append(batch.run(command))
         self._take_in(batch.writes())
         return decided
 
@@ -87,6 +92,16 @@ class Books:
             self.outbox[row.id] = row
         for row_id in writes.outbox_deletes:
             self.outbox.pop(row_id, None)
+
+
+def asking_before(command: OnOperation) -> BeginProcessing:
+    """A worker has begun to ask before the bank says anything, or nothing for so long that a person has to look."""
+    return BeginProcessing(
+        now=command.now,
+        transaction_id=command.transaction_id,
+        operation_id=command.operation_id,
+        wallet_id=command.wallet_id,
+    )
 
 
 def assert_chain(books: Books) -> None:

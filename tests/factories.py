@@ -32,7 +32,15 @@ from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
-from service.ledger.orders import BeginProcessing, Fail, OnOperation, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import (
+    BeginProcessing,
+    Fail,
+    FlagForReview,
+    OnOperation,
+    RequestDeposit,
+    RequestWithdrawal,
+    Settle,
+)
 from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
@@ -49,6 +57,7 @@ from service.services.dead_letters import Claimed, Reason, bury
 from service.services.sealing import seal
 from service.services.users import ensure_users
 from service.settings import Settings
+from tests.books import asking_before
 
 _Change = TypeVar("_Change", bound=OnOperation)
 
@@ -150,15 +159,8 @@ async def run(
     """
     said: list[Command] = []
     for command in commands:
-        if is_bank_asked and isinstance(command, Settle | Fail):
-            said.append(
-                BeginProcessing(
-                    now=command.now,
-                    transaction_id=command.transaction_id,
-                    operation_id=command.operation_id,
-                    wallet_id=command.wallet_id,
-                )
-            )
+        if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
+            said.append(asking_before(command))
         said.append(command)
     async with databases.client.start_session() as session:
         prepared = await prepare(session, said, policy or Policy())

@@ -114,8 +114,11 @@ async def _close(context: dict[str, Any]) -> None:
 
 
 async def _on_shutdown(context: dict[str, Any]) -> None:
-    """Where arq ends by itself; else it is done already."""
-    await context["ending"].closed()
+    """Where arq ends by itself, and where it was told to while it began; else it is done already."""
+    if "ending" in context:
+        await context["ending"].closed()
+    elif "stack" in context:
+        await context["stack"].aclose()
 
 
 async def _on_job_start(context: dict[str, Any]) -> None:

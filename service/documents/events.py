@@ -22,7 +22,8 @@ class EventDocument(Document):
             IndexModel([("user_id", 1), ("_id", -1)], name="user_newest"),
             # Dispatched ones have no due_at, so that the worker's index holds only what is to be done.
             IndexModel("due_at", name="due", sparse=True),
-            IndexModel("expires_at", name="expiry", expireAfterSeconds=0),
+            # Nothing of it has to be written before the dispatch.
+            IndexModel("expires_at", name="expiry", expireAfterSeconds=0, sparse=True),
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(
             Event, sequence=POSITIVE_AMOUNT, due_at=TIME, claim=TEXT, expires_at=TIME, **FAILURES

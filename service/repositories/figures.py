@@ -4,21 +4,34 @@ import asyncio
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from beanie import Document
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS, OutboxDocument
+from service.documents import (
+    BankCallback,
+    BankOrder,
+    BreakDocument,
+    DeadLetterDocument,
+    DutyDocument,
+    EventDocument,
+    IncidentDocument,
+    OutboxDocument,
+    WebhookDeliveryDocument,
+)
+from service.domain.breaks import BreakKind, BreakState
+from service.domain.dead_letters import DeadLetterState
+from service.domain.incidents import IncidentStatus
 from service.domain.outbox import OutboxTopic
 
 Collection = AsyncCollection[dict[str, Any]]
 
-_DOCUMENTS: Final = {document.Settings.name: document for document in (*WALLET_DOCUMENTS, *BANK_DOCUMENTS)}
 # The collections whose rows wait in `due_at`, by the names that metrics have for their queues.
-_QUEUES: Final = {
-    "outbox": "outbox",
-    "callbacks": "bank_callbacks",
-    "events": "events",
-    "deliveries": "webhook_deliveries",
-    "bank": "orders",
+_QUEUES: Final[dict[str, type[Document]]] = {
+    "outbox": OutboxDocument,
+    "callbacks": BankCallback,
+    "events": EventDocument,
+    "deliveries": WebhookDeliveryDocument,
+    "bank": BankOrder,
 }
 # Some ten thousand rows are counted in a hundredth of a second. Beyond this, more is more.
 _COUNTED: Final = 100_000
@@ -32,9 +45,8 @@ class Backlog(NamedTuple):
 
 
 async def find_backlogs(now: datetime) -> dict[str, Backlog]:
-    queues = {queue: found for queue, name in _QUEUES.items() if (found := _collection(name)) is not None}
-    backlogs = await asyncio.gather(*(_backlog(collection, now) for collection in queues.values()))
-    return dict(zip(queues, backlogs, strict=True))
+    found = await asyncio.gather(*(_backlog(queue.get_pymongo_collection(), now) for queue in _QUEUES.values()))
+    return dict(zip(_QUEUES, found, strict=True))
 
 
 async def _backlog(collection: Collection, now: datetime) -> Backlog:
@@ -48,43 +60,33 @@ async def _backlog(collection: Collection, now: datetime) -> Backlog:
     return Backlog(await collection.count_documents(due, limit=_COUNTED), oldest["due_at"])
 
 
-async def count_dead_letters() -> dict[str, int] | None:
+async def count_dead_letters() -> dict[str, int]:
     """By queue, all of them."""
-    found = await _count("dead_letters", {"state": "dead"}, by="queue")
-    return None if found is None else dict.fromkeys(_QUEUES, 0) | found
+    dead = {"state": DeadLetterState.DEAD}
+    return dict.fromkeys(_QUEUES, 0) | await _count(DeadLetterDocument, dead, by="queue")
 
 
-async def count_open_breaks() -> dict[str, int] | None:
-    """By kind, those that there are."""
-    return await _count("breaks", {"state": "open"}, by="kind")
+async def count_open_breaks() -> dict[str, int]:
+    """By kind, all of them."""
+    kinds = dict.fromkeys((kind.value for kind in BreakKind), 0)
+    return kinds | await _count(BreakDocument, {"state": BreakState.OPEN}, by="kind")
 
 
-async def count_open_incidents() -> int | None:
-    incidents = _collection("incidents")
-    return None if incidents is None else await incidents.count_documents({"status": "open"}, limit=_COUNTED)
+async def count_open_incidents() -> int:
+    incidents = IncidentDocument.get_pymongo_collection()
+    return await incidents.count_documents({"status": IncidentStatus.OPEN}, limit=_COUNTED)
 
 
 async def find_last_replay() -> datetime | None:
     """When all wallets had last been held against their logs; None where they have not been yet."""
-    duties = _collection("duties")
-    found = None if duties is None else await duties.find_one({"_id": "replay"}, {"progress.last.finished_at": 1})
+    duties = DutyDocument.get_pymongo_collection()
+    found = await duties.find_one({"_id": "replay"}, {"progress.last.finished_at": 1})
     last: dict[str, datetime] = ((found or {}).get("progress") or {}).get("last") or {}
     return last.get("finished_at")
 
 
-async def _count(name: str, match: dict[str, Any], *, by: str) -> dict[str, int] | None:
-    collection = _collection(name)
-    if collection is None:
-        return None
-    stages: list[dict[str, Any]] = [
-        {"$match": match},
-        {"$limit": _COUNTED},
-        {"$group": {"_id": f"${by}", "rows": {"$sum": 1}}},
-    ]
-    return {row["_id"]: row["rows"] async for row in await collection.aggregate(stages)}
-
-
-def _collection(name: str) -> Collection | None:
-    """None for what this version does not have."""
-    document = _DOCUMENTS.get(name)
-    return None if document is None else document.get_pymongo_collection()
+async def _count(document: type[Document], match: dict[str, Any], *, by: str) -> dict[str, int]:
+    grouped = {"_id": f"${by}", "rows": {"$sum": 1}}
+    stages: list[dict[str, Any]] = [{"$match": match}, {"$limit": _COUNTED}, {"$group": grouped}]
+    found = await document.get_pymongo_collection().aggregate(stages)
+    return {row["_id"]: row["rows"] async for row in found}

@@ -127,13 +127,12 @@ async def _read_breaks() -> Mapping[Figure, Values]:
     return _by_label(metrics.RECONCILIATION_BREAKS, await figure_repository.count_open_breaks())
 
 
-def _by_label(figure: Figure, counts: Mapping[str, int] | None) -> Mapping[Figure, Values]:
-    return {} if counts is None else {figure: {(label,): count for label, count in counts.items()}}
+def _by_label(figure: Figure, counts: Mapping[str, int]) -> Mapping[Figure, Values]:
+    return {figure: {(label,): count for label, count in counts.items()}}
 
 
 async def _read_incidents() -> Mapping[Figure, Values]:
-    count = await figure_repository.count_open_incidents()
-    return {} if count is None else {metrics.INCIDENTS_OPEN: {(): count}}
+    return {metrics.INCIDENTS_OPEN: {(): await figure_repository.count_open_incidents()}}
 
 
 async def _read_integrity() -> Mapping[Figure, Values]:

@@ -108,7 +108,12 @@ async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> f
     last = round_in(duty.progress.get("last"))
     current = round_in(duty.progress.get("current")) or Round(1 if last is None else last.number + 1, now)
     started_s = monotonic()
-    done = await replay_slice(client, ledger, settings, current.position)
+    try:
+        done = await replay_slice(client, ledger, settings, current.position)
+    except asyncio.CancelledError:
+        # A worker that is shut down lets nobody wait for its lease.
+        await duty_repository.hand_back(duty, utc_now(), duty.progress)
+        raise
     reach(CrashPoint.REPLAY_CHECKED)
     took_s = monotonic() - started_s
     current = current._replace(

@@ -62,9 +62,9 @@ async def _ask_for_many(people: list[Person]) -> None:
 
 
 async def _is_at_work(own_stack: Stack, databases: Databases) -> None:
-    """Until it has begun with what lies there, and has much of it still to do."""
+    """Until it has told of itself, which it does when it begins."""
     started = time.monotonic()
-    while await databases.wallet["withdrawals"].find_one({"status": {"$ne": "pending"}}) is None:
+    while await databases.wallet["workers"].find_one({"stopped_at": None}) is None:
         assert time.monotonic() - started < _SOON_S, own_stack.log_path(WORKER).read_text()[-2000:]
         await asyncio.sleep(0.005)
 

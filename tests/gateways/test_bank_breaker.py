@@ -317,6 +317,24 @@ class TestClosing:
         await breaker.submit(order_of())
         assert await breaker.state() is BreakerState.CLOSED
 
+    async def test_what_began_before_it_opened_does_not_speak_for_the_one_that_finds_out(
+        self, make: Make, bank: ToldBank
+    ) -> None:
+        breaker = make(bank_timeout_s=60)
+        bank.gate.clear()
+        early = asyncio.create_task(breaker.submit(order_of()))
+        await until(lambda: bank.at_once == 1)
+        bank.word = BankOutcomeUnknown("503")
+        for _ in range(_FAILURES):
+            with pytest.raises(BankOutcomeUnknown):
+                await breaker.find(f"wdr_{uuid4().hex}")
+        await asyncio.sleep(_OPEN_S)
+        async with breaker.visit():
+            bank.word = None
+            bank.gate.set()
+            await early
+            assert await breaker.state() is BreakerState.HALF_OPEN
+
 
 class TestTellingEachOther:
     async def test_what_one_process_finds_out_the_others_know(self, make: Make, bank: ToldBank) -> None:
@@ -375,7 +393,14 @@ class TestWithoutRedis:
             await open_up(breaker, bank)
             await asyncio.sleep(_OPEN_S)
             bank.word = None
-            await breaker.submit(order_of())
+            bank.most_at_once = 0
+            bank.gate.clear()
+            tasks = [asyncio.create_task(breaker.submit(order_of())) for _ in range(10)]
+            await asyncio.wait(tasks, timeout=0.1)
+            bank.gate.set()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert bank.most_at_once == 1
+            assert sum(isinstance(one, BankReport) for one in outcomes) == 1
         assert await breaker.state() is BreakerState.CLOSED
         assert not [line for line in logs if line.get("exc_info")]
         await own.close()

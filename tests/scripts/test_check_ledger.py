@@ -29,6 +29,7 @@ from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
 from service.gateways.simulated_bank import report_of
+from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview
 from service.repositories import bank_orders as journal
@@ -36,7 +37,13 @@ from service.repositories import records as record_repository
 from service.services.account_sums import close_hours
 from service.services.adjustments import AdjustmentOrder, request_adjustment
 from service.services.approvals import cancel_payment
-from service.services.bank_callbacks import CallbackPayload, apply_callback, claim_callbacks, receive_callback
+from service.services.bank_callbacks import (
+    CallbackPayload,
+    apply_callback,
+    claim_callbacks,
+    read_payload,
+    receive_callback,
+)
 from service.services.callers import Caller
 from service.services.checkpoints import signing_key, take_checkpoint
 from service.services.conversions import ConversionOrder, convert
@@ -53,7 +60,7 @@ from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
 from tests.commands import run_module
-from tests.factories import make_user, make_wallet
+from tests.factories import asking_of, deposit_of, make_user, make_wallet, settlement_of, withdrawal_of
 from tests.servers import Servers, make_settings
 
 Row = dict[str, Any]
@@ -84,7 +91,7 @@ class Books(NamedTuple):
 
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
-    "holds", "adjustments", "reversals", "conversions",
+    "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
 )  # fmt: skip
 # As at the command line.
@@ -179,6 +186,7 @@ async def _live(resources: Resources) -> None:
         await _transfer(resources, first, third, 250)
         await ask("withdrawal", "success", 30)
     await _deal(resources)
+    await _send_back(resources)
     # The bank says it once more, and nobody has listened yet.
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
@@ -224,6 +232,46 @@ async def _deal(resources: Resources) -> None:
     )
     converted = await convert(ledger, asker, ConversionOrder(quote.id, None, None, {}), claim("conversion"), None)
     assert converted.status_code == 201, converted.body
+
+
+async def _send_back(resources: Resources) -> None:
+    """One more person: a withdrawal that came back, a deposit that was taken back and is not covered, and a
+    contradiction. The bank's journal has the two returns.
+    """
+    ledger, databases = resources.ledger, resources.databases
+    person = await make_user(databases, email="sent-back@example.com")
+    wallet = await make_wallet(databases, person)
+
+    async def settle(asking: Command) -> Operation:
+        decided = await ledger.execute(asking)
+        assert decided.record is not None
+        operation = await record_repository.find(decided.record.id, Operation)
+        assert operation is not None
+        await ledger.change(asking_of(operation), Operation)
+        await ledger.change(settlement_of(operation), Operation)
+        paid = {"at": utc_now(), "amount": Int64(operation.amount), "bank_reference": "bnk_test"}
+        order = await databases.bank["orders"].find_one({"state": "success"})
+        assert order is not None
+        kind = "payout" if operation.id.startswith("wdr_") else "collection"
+        changed = {"_id": operation.id, "kind": kind, "amount": Int64(operation.amount), "payments": [paid]}
+        await databases.bank["orders"].insert_one({**order, **changed, "bank_reference": "bnk_test", "returns": []})
+        return operation
+
+    async def say(operation: Operation, **said: Any) -> None:
+        payload = {"reference": operation.id, "amount": operation.amount, "currency": "INR"} | said
+        await receive_callback(f"msg_{said['type']}_{operation.id}", read_payload(payload), None, resources.jobs)
+        if said["type"] == "payment.returned":
+            back = {"at": utc_now(), "amount": Int64(operation.amount), "bank_reference": "ret_test"}
+            await databases.bank["orders"].update_one({"_id": operation.id}, {"$set": {"returns": [back]}})
+
+    deposit = await settle(deposit_of(wallet, 1_000))
+    withdrawn = await settle(withdrawal_of(wallet, 300))
+    kept = await settle(withdrawal_of(wallet, 200))
+    for operation in (withdrawn, deposit):
+        await say(operation, type="payment.returned", return_code="account_closed", bank_reference="ret_test")
+    await say(kept, type="payment.settled", status="failed", bank_reference="bnk_test")
+    for row in await claim_callbacks(1000):
+        await apply_callback(row, ledger)
 
 
 async def _transfer(resources: Resources, sender: User, to: User, amount: int) -> None:
@@ -307,6 +355,17 @@ class TestASoundLedger:
             (operation_id, "processing")
         ]
         assert await check_ledger(books.databases) == []
+        late = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", operation_id)]
+
+    async def test_may_have_what_the_bank_has_sent_back_and_we_have_not_heard_of_yet(self, books: Books) -> None:
+        back = {"at": utc_now() - timedelta(seconds=60), "bank_reference": "ret_new"}
+        operation_id = (await books.one("deposits", status="success", return_id=None))["_id"]
+        order = await books.one("orders", _id=operation_id)
+        await books.put("orders", {**order, "returns": [{**back, "amount": order["amount"]}]})
+        inspection = await inspect(books.databases, grace=timedelta(seconds=90))
+        assert inspection.breaches == []
+        assert [(one.operation_id, one.status) for one in inspection.waiting] == [(operation_id, "success")]
         late = await inspect(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late.breaches] == [("settlement_overdue", operation_id)]
 
@@ -514,6 +573,42 @@ async def remove_settlement_entry(books: Books) -> str:
     entry = await books.one("transaction_logs", type="WITHDRAWAL_SETTLEMENT")
     await books.remove("transaction_logs", entry)
     return str(entry["reference"])
+
+
+async def forget_the_incident_of_a_callback(books: Books) -> str:
+    callback = await books.one("bank_callbacks", result="contradiction")
+    await books.named("incidents").delete_one({"_id": callback["incident_id"]})
+    return str(callback["_id"])
+
+
+async def fail_at_the_bank_what_is_resolved(books: Books) -> str:
+    """The bank was right, the books were wrong, and nobody has put them right."""
+    incident = await books.one("incidents", kind="failure_after_success")
+    order = await books.one("orders", _id=incident["operation_id"])
+    await books.put("orders", {**order, "state": "failed", "payments": []})
+    assert await check_ledger(books.databases) == [], "what is in dispute is known"
+    await books.put("incidents", {**incident, "status": "resolved"})
+    return str(order["_id"])
+
+
+async def forget_a_return_here(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    await books.put("withdrawals", {**operation, "return_id": None})
+    return str(operation["wallet_id"])
+
+
+async def forget_a_return_at_the_bank(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    order = await books.one("orders", _id=operation["_id"])
+    await books.put("orders", {**order, "returns": []})
+    return str(order["_id"])
+
+
+async def return_another_amount(books: Books) -> str:
+    operation = await books.one("withdrawals", return_id={"$ne": None})
+    order = await books.one("orders", _id=operation["_id"])
+    await books.put("orders", {**order, "returns": [{**order["returns"][0], "amount": Int64(1)}]})
+    return str(order["_id"])
 
 
 async def append_entry(books: Books, wallet_id: str, kind: str, change: int, **fields: Any) -> Row:
@@ -995,6 +1090,34 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "callback_unknown_reference",
         set(),
     ),
+    "a callback whose incident is gone": (forget_the_incident_of_a_callback, "incident_missing", set()),
+    "a contradiction that is called resolved and is not": (
+        fail_at_the_bank_what_is_resolved,
+        "payment_missing",
+        {"order_state"},
+    ),
+    "a return that nobody booked": (
+        change("returns", {"type": "withdrawal"}, status="requires_review"),
+        "entry_surplus",
+        {"wallet_open_operations", "bank_total"},
+    ),
+    "a return booked without an entry": (
+        change("returns", {"type": "deposit"}, status="success"),
+        "entry_missing",
+        {"wallet_open_operations", "bank_total"},
+    ),
+    "a return that the bank knows nothing of": (forget_a_return_at_the_bank, "return_surplus", set()),
+    "a return of another amount at the bank": (return_another_amount, "order_mismatch", set()),
+    "a return that belongs to another operation": (
+        change("withdrawals", {"return_id": {"$ne": None}}, return_id="rtn_other"),
+        "return_link",
+        set(),
+    ),
+    "a return that its operation does not know": (
+        forget_a_return_here,
+        "wallet_usage",
+        set(),
+    ),
     "a callback given up": (
         change("bank_callbacks", {"result": "success"}, result="given_up"),
         "callback_given_up",
@@ -1021,7 +1144,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         {"checkpoint_signature"},
     ),
     "a checkpoint's size": (
-        change("checkpoints", {"_id": 3}, wallets=Int64(8)),
+        change("checkpoints", {"_id": 3}, wallets=Int64(9)),
         "checkpoint_tree",
         {"checkpoint_signature"},
     ),
@@ -1134,7 +1257,7 @@ class TestCheckpoints:
     async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
         assert ended.status == 0, ended.out + ended.err
-        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 7 wallets under ")
+        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 8 wallets under ")
         assert await check_books(books) == []
 
     async def test_are_not_taken_of_nothing(self, servers: Servers, tmp_path: Path) -> None:

@@ -411,6 +411,18 @@ class TestSlices:
         assert [one.state for one in await books.breaks_of(others[1])] == [BreakState.RESOLVED]
 
 
+class TestLongChains:
+    async def test_a_break_far_behind_is_not_taken_for_mended_by_the_pieces_before_it(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        await books.forge(wallet, 7, category="other")
+        for _ in range(2):
+            await books.replay(wallet.id[:-1])
+        assert [(one.state, one.times_seen) for one in await books.breaks_of(wallet)] == [(BreakState.OPEN, 2)]
+
+
 async def begin_round(books: OwnBooks, wallet: Wallet) -> None:
     """Due now, and so far that this wallet is the next one."""
     progress = {"current": Round(7, utc_now(), wallet.id[:-1])._asdict(), "last": None}
