@@ -59,11 +59,11 @@ logs: ## Follow the logs of the running stack
 	fi
 
 .PHONY: dashboard
-dashboard: install ## Follow the worker alone: its log is the dashboard of the background jobs
+dashboard: install ## Queues, rates, ledger, bank and workers of the running stack, live; ARGS="--once" for one page
 	@if $(HAS_DOCKER) && [ -n "$$(docker compose ps --quiet 2>/dev/null)" ]; then \
-		docker compose logs --follow --tail 100 worker; \
+		docker compose exec $$([ -t 1 ] || echo -T) api python -m scripts.dashboard $(ARGS); \
 	else \
-		exec $(BIN)/python -m scripts.stack logs --worker; \
+		exec $(IN_STACK) $(BIN)/python -m scripts.dashboard $(ARGS); \
 	fi
 
 ##### The running stack
@@ -79,6 +79,14 @@ seed: install ## Create the demo users (repeat-safe); ARGS="--users 1000 --balan
 .PHONY: check-ledger
 check-ledger: install ## Prove the books: every wallet, entry, operation and the bank's journal
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)
+
+.PHONY: bank
+bank: install ## The simulated bank: ARGS="status", ARGS="down --for 60", ARGS="up", ARGS="clock +3d"
+	@$(IN_STACK) $(BIN)/python -m scripts.bank $(or $(ARGS),status)
+
+.PHONY: reconcile
+reconcile: install ## Compare days with the bank: ARGS="--day 2026-11-20", "--from … --to …"; "--replay" replays every wallet
+	@$(IN_STACK) $(BIN)/python -m scripts.reconcile $(ARGS)
 
 .PHONY: checkpoint
 checkpoint: install ## Seal and sign all wallets' heads now; the worker does it every hour
@@ -106,9 +114,14 @@ postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman co
 
 ##### Checking
 
+# Each process of the tests has servers of its own. Where processes are killed under load, the load is to be the test's.
+TEST_PROCESSES ?= 2
+ALL_TESTS = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/failures && \
+	$(BIN)/python -m pytest tests/failures
+
 .PHONY: test
 test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(ALL_TESTS))
 
 .PHONY: test-nightly
 test-nightly: install ## Play 2,000 sequences of the ledger's state machine (8 min), from a new seed each time

@@ -37,7 +37,7 @@ class Foreground:
         for name, command in ((API, stack.api_command()), (WORKER, stack.worker_command())):
             # `exec`, so that signals reach the program and not a shell.
             self._manager.add_process(
-                name, f"exec {shlex.join(command)}", env=stack.environment, cwd=str(stack.data_dir)
+                name, f"exec {shlex.join(command)}", env=stack.environment_of(name, command), cwd=str(stack.data_dir)
             )
 
     def run(self) -> str | None:

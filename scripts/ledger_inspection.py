@@ -23,6 +23,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
 from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
+from scripts.event_rules import Numbers, check_numbers, check_told
 from scripts.ledger_rules import (
     BETWEEN_WALLETS,
     GENESIS,
@@ -65,15 +66,20 @@ _ACCEPTED: Final = 202
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
     "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
-    "vouchers", "incidents",
+    "vouchers", "incidents", "dead_letters", "wallets", "events",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
 # Not the codes, which are nobody's but their owners'.
 _REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
+_EVENT_FIELDS: Final = ("_id", "wallet_id", "sequence", "user_id", "subject_id", "status")
+_TELLING_FIELDS: Final = ("_id", "user_id", "status", "event_sequence", "updated_at")
 _ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
-_CALLBACK_FIELDS: Final = ("_id", "payload.reference", "received_at", "due_at", "result", "incident_id")
+_CALLBACK_FIELDS: Final = (
+    "_id", "payload.reference", "received_at", "due_at", "result", "incident_id", "dead_letter_id",
+)  # fmt: skip
+_LETTER_FIELDS: Final = ("_id", "queue", "row_id", "topic", "subject_id", "state")
 _ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments", "returns")
 _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 
@@ -81,7 +87,7 @@ _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions", "incidents",
-    "incidents unresolved",
+    "incidents unresolved", "dead letters", "events",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -158,6 +164,7 @@ async def inspect(
                 await _inspect_transactions(reader, inspection)
                 await _inspect_operations(reader, inspection, now, grace)
                 await _inspect_vouchers(reader, inspection)
+                await _inspect_events(reader, inspection, now)
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
@@ -195,11 +202,15 @@ class _Reader:
         self._on_progress = on_progress
 
     async def find(
-        self, collection: AsyncCollection[Row], sort: Sequence[tuple[str, int]], fields: Sequence[str] = ()
+        self,
+        collection: AsyncCollection[Row],
+        sort: Sequence[tuple[str, int]],
+        fields: Sequence[str] = (),
+        condition: Row | None = None,
     ) -> AsyncIterator[Row]:
         # By reference there is no index to sort by, and the sort may need more than the server's memory for it.
         cursor = collection.find(
-            {},
+            condition or {},
             list(fields) or None,
             sort=list(sort),
             session=self._session,
@@ -302,6 +313,30 @@ class _Reader:
         """`{_id: key, number: the sum}` of all rows with that key, by key."""
         cursor = await self.wallet[collection].aggregate(
             [{"$group": {"_id": key, "number": {"$sum": number}}}, {"$sort": {"_id": 1}}],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
+    async def told_last(self) -> AsyncIterator[Row]:
+        """`{_id: subject, status: what its last event says}`, by subject; in the wallet that it belongs to, since who
+        receives something counts by other numbers.
+        """
+        cursor = await self.wallet["events"].aggregate(
+            [
+                {"$match": {"type": {"$not": {"$regex": r"\.received$"}}}},
+                {
+                    "$group": {
+                        "_id": "$subject_id",
+                        "last": {"$top": {"sortBy": {"sequence": -1}, "output": "$status"}},
+                    }
+                },
+                {"$project": {"status": "$last"}},
+                {"$sort": {"_id": 1}},
+            ],
             session=self._session,
             batchSize=_BATCH_ROWS,
             allowDiskUse=True,
@@ -414,14 +449,20 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
         (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
         (reader.find(reader.wallet["incidents"], [("reference", 1)], _INCIDENT_FIELDS), "reference"),
+        (reader.find(reader.wallet["dead_letters"], [("subject_id", 1)], _LETTER_FIELDS), "subject_id"),
+        (reader.told_last(), "_id"),
         *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
     )
-    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, *found) in groups:
+    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, letters, told, *found) in groups:
+        inspection.breaches += check_told(key, told, [*rewards, *redemptions, *(row for rows in found for row in rows)])
         records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
-        case = Case(key, records, entries, outbox_rows, orders, incidents)
+        case = Case(key, records, entries, outbox_rows, orders, incidents, letters)
         if incidents:
             inspection.counts["incidents"] += len(incidents)
             inspection.counts["incidents unresolved"] += sum(row.get("status") != "resolved" for row in incidents)
+        dead = [letter for letter in letters if letter.get("state") == "dead"]
+        if dead:
+            inspection.counts["dead letters"] += len(dead)
         if key.startswith(POINTS_PREFIXES):
             inspection.breaches += check_points(key, rewards, redemptions, case.entries)
             inspection.counts["rewards"] += len(rewards)
@@ -462,6 +503,27 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.waiting.append(Waiting(case.id, status, age))
 
 
+async def _inspect_events(reader: _Reader, inspection: Inspection, now: datetime) -> None:
+    wallets = reader.find(reader.wallet["wallets"], [("_id", 1)], _TELLING_FIELDS)
+    async for wallet_id, (found, numbers) in _join((wallets, "_id"), (_numbers(reader, inspection), "_id")):
+        inspection.breaches += check_numbers(wallet_id, found, numbers[0]["numbers"] if numbers else None, now)
+
+
+async def _numbers(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]:
+    """`{_id: wallet, numbers: the end of its events}`, each one checked on the way."""
+    numbers: Numbers | None = None
+    async for event in reader.find(reader.wallet["events"], [("wallet_id", 1), ("sequence", 1)], _EVENT_FIELDS):
+        wallet_id = str(event.get("wallet_id"))
+        if numbers is None or numbers.wallet_id != wallet_id:
+            if numbers is not None:
+                yield {"_id": numbers.wallet_id, "numbers": numbers}
+            numbers = Numbers(wallet_id)
+        inspection.breaches += numbers.follow(event)
+        inspection.counts["events"] += 1
+    if numbers is not None:
+        yield {"_id": numbers.wallet_id, "numbers": numbers}
+
+
 async def _inspect_vouchers(reader: _Reader, inspection: Inspection) -> None:
     vouchers = reader.find(reader.wallet["vouchers"], [("_id", 1)], ("_id", "stock", "stocked_total"))
     redeemed = reader.counted("redemptions", "$voucher_id", 1)
@@ -480,13 +542,17 @@ def _number(counted: list[Row]) -> int:
 
 
 async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
+    callbacks = reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS)
+    of_callbacks = {"queue": "callbacks"}
+    letters = reader.find(reader.wallet["dead_letters"], [("row_id", 1)], _LETTER_FIELDS, of_callbacks)
     named: dict[str, str] = {}
-    async for callback in reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS):
-        inspection.counts["callbacks of the bank"] += 1
-        inspection.breaches += check_callback(callback, now, grace)
-        if callback.get("incident_id") is not None:
-            named[str(callback["_id"])] = str(callback["incident_id"])
-        if len(named) == _LOOKUP_ROWS:
+    async for _, (found, aside) in _join((callbacks, "_id"), (letters, "row_id")):
+        for callback in found:
+            inspection.counts["callbacks of the bank"] += 1
+            inspection.breaches += check_callback(callback, aside, now, grace)
+            if callback.get("incident_id") is not None:
+                named[str(callback["_id"])] = str(callback["incident_id"])
+        if len(named) >= _LOOKUP_ROWS:
             inspection.breaches += await _check_incidents(named, reader)
             named = {}
     inspection.breaches += await _check_incidents(named, reader)

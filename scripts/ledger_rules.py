@@ -84,6 +84,9 @@ class Rule(StrEnum):
     VOUCHER_STOCK = "voucher_stock"
     VOUCHER_USE = "voucher_use"
 
+    EVENT_SEQUENCE = "event_sequence"
+    EVENT_STATE = "event_state"
+
 
 class Breach(NamedTuple):
     """A rule that does not hold, of which wallet, entry, operation or currency, and what stands there instead."""
@@ -416,6 +419,7 @@ class Case(NamedTuple):
     outbox_rows: Sequence[Row]
     orders: Sequence[Row]
     incidents: Sequence[Row] = ()
+    dead_letters: Sequence[Row] = ()
 
     @property
     def operation(self) -> Row | None:
@@ -430,6 +434,10 @@ class Case(NamedTuple):
     def kind(self) -> Kind | None:
         """By the collection, which the id's prefix has to agree with."""
         return next((kind for kind in KINDS if self.records.get(kind.collection)), None)
+
+    def letters(self, state: str) -> list[Row]:
+        """What was a row of the outbox."""
+        return [one for one in self.dead_letters if (one.get("queue"), one.get("state")) == ("outbox", state)]
 
     @property
     def payments(self) -> list[Row]:
@@ -518,9 +526,12 @@ def _is_as_due(entry: Row, due: Due) -> bool:
 def _check_outbox(case: Case, operation: Row, kind: Kind, now: datetime) -> Iterator[Breach]:
     awaited = kind.awaited.get(operation["status"])
     rows = [row for row in case.outbox_rows if row.get("topic") not in _AFTERMATH]
-    if awaited is not None and awaited not in {row.get("topic") for row in rows}:
+    # A dead letter waits for a person, who puts it back.
+    if awaited is not None and awaited not in {row.get("topic") for row in (*rows, *case.letters("dead"))}:
         yield Breach(Rule.OUTBOX_MISSING, case.id, f"{operation['status']}, and nothing will ever move it on")
-    if awaited is None and rows:
+    # What came back for an operation that has ended meanwhile goes with the worker's next visit.
+    replayed = {letter.get("row_id") for letter in case.letters("replayed")}
+    if awaited is None and any(row.get("_id") not in replayed for row in rows):
         yield Breach(Rule.OUTBOX_SURPLUS, case.id, f"still in the outbox in {operation['status']}")
     for row in case.outbox_rows:
         due_at = row.get("due_at")
@@ -594,12 +605,13 @@ def waiting_since(case: Case) -> datetime | None:
 
 
 def is_with_a_person(case: Case) -> bool:
-    return case.operation is not None and case.operation["status"] == _IN_REVIEW
+    return case.operation is not None and (case.operation["status"] == _IN_REVIEW or bool(case.letters("dead")))
 
 
-def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Iterator[Breach]:
-    """One row of the inbox. What was received longer than `grace` ago and still waits is a breach; without `grace`
-    it never is. What contradicts the books is none where an incident tells of it.
+def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: timedelta | None) -> Iterator[Breach]:
+    """One row of the inbox, and its dead letters. What was received longer than `grace` ago and still waits is a
+    breach, unless it waits for a person; without `grace` it never is. What contradicts the books is none where an
+    incident tells of it.
     """
     callback_id, result = str(callback.get("_id")), callback.get("result")
     payload = callback.get("payload")
@@ -608,7 +620,7 @@ def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Ite
         rule, detail = _UNHEARD[str(result)]
         yield Breach(rule, callback_id, detail.format(reference=reference))
     # Nothing became of one that has no result, even where it has lost its due_at and no worker would find it.
-    if callback.get("due_at") is None and result is not None:
+    if callback.get("due_at") is None and (result is not None or _is_aside(callback, letters)):
         return
     received_at = callback.get("received_at")
     if not isinstance(received_at, datetime):
@@ -616,3 +628,9 @@ def check_callback(callback: Row, now: datetime, grace: timedelta | None) -> Ite
     elif grace is not None and now - received_at > grace:
         detail = f"what the bank said of {reference} waits since {(now - received_at).total_seconds():.0f} s"
         yield Breach(Rule.CALLBACK_OVERDUE, callback_id, detail)
+
+
+def _is_aside(callback: Row, letters: Sequence[Row]) -> bool:
+    """Put aside for a person, or given up by one."""
+    ids = {letter.get("_id") for letter in letters if letter.get("state") in ("dead", "discarded")}
+    return callback.get("dead_letter_id") in ids

@@ -16,7 +16,7 @@ PASSWORD_BYTES: Final = 24  # 192 bits: beyond guessing
 
 
 def fill(example: str) -> str:
-    """The example with a value after each name that ends in SECRET, KEY or PASSWORD and has none."""
+    """The example with a value after each name that ends in SECRET, KEY, PASSWORD or TOKEN and has none."""
 
     def add_value(match: re.Match[str]) -> str:
         name = match["name"]
@@ -30,7 +30,7 @@ def fill(example: str) -> str:
 
     # Compose is for production unless told otherwise; whoever lets this file be made is trying things out.
     example = example.replace("# WALLET_ENV=development", "WALLET_ENV=development")
-    return re.sub(r"^(?P<name>WALLET_\w+_(?:SECRET|KEY|PASSWORD))=$", add_value, example, flags=re.MULTILINE)
+    return re.sub(r"^(?P<name>WALLET_\w+_(?:SECRET|KEY|PASSWORD|TOKEN))=$", add_value, example, flags=re.MULTILINE)
 
 
 def main() -> None:

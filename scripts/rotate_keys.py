@@ -50,6 +50,8 @@ PLACES: Final = (
     Place("withdrawals", "account_sealed", SealedField.ACCOUNT),
     Place("redemptions", "code_sealed", SealedField.VOUCHER_CODE),
     Place("totp_enrolments", "sealed_secret", SealedField.TOTP_SECRET),
+    Place("webhook_endpoints", "secret_sealed", SealedField.WEBHOOK_SECRET),
+    Place("webhook_endpoints", "previous_secret_sealed", SealedField.WEBHOOK_SECRET),
 )
 
 

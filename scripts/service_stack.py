@@ -13,6 +13,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,8 @@ from scripts.stack_environment import (
 ADMIN_URL: Final = "WALLET_MONGO_ADMIN_URL"
 API: Final = "api"
 WORKER: Final = "worker"
+WORKER_METRICS_PORT: Final = "WALLET_WORKER_METRICS_PORT"
+WORKERS_OPTION: Final = "--workers"
 API_FACTORY: Final = "service.main:create_app"
 # For those who ask more often than any client may.
 NO_LIMITS: Final = {
@@ -60,6 +63,7 @@ NO_LIMITS: Final = {
 }
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"
+SOCKET_PROTOCOL: Final = "service.controllers.socket_protocol:GuardedSocketProtocol"
 
 # uvicorn's own patience with open requests; what stops the API has to wait a little longer.
 GRACEFUL_STOP_S: Final = 10
@@ -103,6 +107,12 @@ class Stack:
         return f"http://{LOOPBACK}:{self.api_port}"
 
     @property
+    def worker_metrics_url(self) -> str | None:
+        """None where it is turned off."""
+        port = self.settings[WORKER_METRICS_PORT]
+        return None if port == "0" else f"http://{LOOPBACK}:{port}/metrics"
+
+    @property
     def servers(self) -> list[EmbeddedServer]:
         return [server for server in (self.mongo, self.redis) if server is not None]
 
@@ -117,6 +127,18 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """The whole environment of this stack's programs. Only the set-up learns the administrator's URL."""
         return environment_for({name: value for name, value in self.settings.items() if name != ADMIN_URL})
+
+    def environment_of(self, name: str, command: Sequence[str]) -> dict[str, str]:
+        """For one program. Several processes of the API count together, in a folder that is new at each start."""
+        environment = self.environment
+        if WORKERS_OPTION in command:
+            folder = self.data_dir / "metrics"
+            shutil.rmtree(folder, ignore_errors=True)
+            environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        if name not in (API, WORKER):
+            # A port has one owner: the first worker.
+            environment[WORKER_METRICS_PORT] = "0"
+        return environment
 
     def start_servers(self) -> None:
         """MongoDB and Redis, as far as they are ours to start; afterwards `settings` tells where everything is."""
@@ -134,6 +156,7 @@ class Stack:
         defaults = {
             **own_secrets(self.data_dir),
             "WALLET_BANK_CALLBACK_URL": f"{self.base_url}/webhooks/bank-callback",
+            WORKER_METRICS_PORT: str(free_port()),
         }
         self.settings = {
             **defaults,
@@ -175,7 +198,7 @@ class Stack:
             "--loop", "uvloop",
             "--http", HTTP_PROTOCOL,
             "--no-access-log",
-            "--ws", "none",
+            "--ws", SOCKET_PROTOCOL,
             "--no-server-header",
             # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
             "--no-proxy-headers",
@@ -183,7 +206,7 @@ class Stack:
         ]
         # fmt: on
         # One worker would be a second process under a supervisor for nothing.
-        return [*command, "--workers", str(processes)] if processes > 1 else command
+        return [*command, WORKERS_OPTION, str(processes)] if processes > 1 else command
 
     @staticmethod
     def worker_command() -> list[str]:
@@ -210,7 +233,7 @@ class Stack:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environment,
+                env=self.environment_of(name, command),
                 cwd=self.data_dir,  # not the repository, so that its .env is not read behind our back
                 start_new_session=True,
             )

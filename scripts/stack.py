@@ -182,6 +182,7 @@ def _where_things_are(stack: Stack, how_to_stop: str) -> str:
         "",
         f"The wallet service answers at {stack.base_url}",
         f"  API docs     {stack.base_url}/docs",
+        f"  metrics      {stack.base_url}/metrics{_of_the_worker(stack)}",
         f"  demo users   {users} (their passwords stand in CREDENTIALS.md)",
         f"  data         {stack.data_dir}",
         f"  logs         {stack.log_dir} (make logs)",
@@ -189,6 +190,10 @@ def _where_things_are(stack: Stack, how_to_stop: str) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _of_the_worker(stack: Stack) -> str:
+    return "" if stack.worker_metrics_url is None else f", of the worker {stack.worker_metrics_url}"
 
 
 @app.command()

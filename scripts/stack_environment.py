@@ -34,6 +34,10 @@ WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
 KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 
 
+# Where processes of one program count together; two programs must not.
+_OF_ONE_PROGRAM: Final = ("PROMETHEUS_MULTIPROC_DIR",)
+
+
 def settings_around_us() -> dict[str, str]:
     """WALLET_ settings of `.env` and the environment; the environment wins."""
     in_file = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value}
@@ -114,7 +118,7 @@ def mongo_settings(mongo: MongoServer, data_dir: Path) -> dict[str, str]:
 
 def environment_for(settings: Mapping[str, str]) -> dict[str, str]:
     """A child's whole environment: ours, but with exactly these WALLET_ settings."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, *_OF_ONE_PROGRAM))}
     python_path = [str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]
     return {
         **inherited,

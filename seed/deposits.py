@@ -14,7 +14,8 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import Operation, OperationStatus
 from service.errors import IdempotencyKeyReused, IllegalTransition
 from service.gateways.bank import BankOrder, OrderKind
-from service.gateways.simulated_bank import Behaviour, journal_row, report_of
+from service.gateways.bank_behaviours import paid_row
+from service.gateways.simulated_bank import report_of
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing
 from service.repositories import bank_orders as journal
@@ -56,7 +57,7 @@ async def deposit_once(balances: Sequence[StartingBalance], ledger: Ledger, sett
     unpaid = [operation for operation in await _deposits(ids) if operation.status is not OperationStatus.SUCCESS]
     if unpaid:
         await asyncio.gather(*(_begin(operation, ledger) for operation in unpaid))
-        orders = await _pay(unpaid)
+        orders = await _pay(unpaid, settings)
         await asyncio.gather(
             *(apply_report(operation, report_of(orders[operation.id]), ledger) for operation in unpaid)
         )
@@ -94,26 +95,19 @@ async def _begin(operation: Operation, ledger: Ledger) -> None:
         log.info("seed.overtaken", operation_id=operation.id, status_now=overtaken.facts["status_now"])
 
 
-async def _pay(operations: Sequence[Operation]) -> dict[str, dict[str, Any]]:
+async def _pay(operations: Sequence[Operation], settings: Settings) -> dict[str, dict[str, Any]]:
     """The bank's part: every order is in its journal and paid afterwards, each once.
 
     Orders enter the journal as paid, in one write. Those that a worker took there first are executed one by one.
     Who is stopped after this leaves payments whose operations are open: the next run or any worker asks the bank.
     """
-    orders = {operation.id: _paid_order(operation) for operation in operations}
+    now = utc_now()
+    orders = {operation.id: paid_row(_order_of(operation), now, settings) for operation in operations}
     for reference in await journal.insert_missing(list(orders.values())):
-        known = await journal.find(reference)
-        if known is None:
-            raise SeedFailed(f"The bank's journal has lost the order {reference}")
-        orders[reference] = await journal.execute(known, utc_now())
+        await journal.execute_many([reference], utc_now())
+        orders[reference] = await journal.get(reference)
     return orders
 
 
-def _paid_order(operation: Operation) -> dict[str, Any]:
-    now = utc_now()
-    order = BankOrder(operation.id, OrderKind.COLLECTION, operation.amount, operation.currency, SOURCE)
-    row = journal_row(order, Behaviour.SUCCESS, now, 0)
-    # Nothing to report later: the caller tells the ledger.
-    del row["due_at"]
-    payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
-    return {**row, "state": row["outcome"], "executed_at": now, "payments": [payment]}
+def _order_of(operation: Operation) -> BankOrder:
+    return BankOrder(operation.id, OrderKind.COLLECTION, operation.amount, operation.currency, SOURCE)

@@ -23,6 +23,9 @@ class CrashPoint(StrEnum):
     OUTBOX_CLAIMED = "outbox.claimed"
     SUBMIT_BEGUN = "submit.begun"
     SUBMIT_ANSWERED = "submit.answered"
+    # At the simulated bank, whose worker is ours.
+    BANK_EXECUTED = "bank.executed"
+    BANK_REPORTED = "bank.reported"
     # What the bank says, however we hear of it.
     SETTLE_REPORTED = "settle.reported"
     SETTLE_COMMITTED = "settle.committed"
@@ -34,6 +37,15 @@ class CrashPoint(StrEnum):
     CALLBACK_KEPT = "callback.kept"
     CALLBACK_CLAIMED = "callback.claimed"
     CALLBACK_APPLIED = "callback.applied"
+    # What its owner is told.
+    EVENT_CLAIMED = "event.claimed"
+    EVENT_PUBLISHED = "event.published"
+    # The way of an event to somebody's endpoint.
+    DELIVERY_CLAIMED = "delivery.claimed"
+    DELIVERY_ANSWERED = "delivery.answered"
+    # A slice of the replay: nothing is kept yet; all is, but where to go on from.
+    REPLAY_READ = "replay.read"
+    REPLAY_CHECKED = "replay.checked"
 
 
 _armed: CrashPoint | None = None

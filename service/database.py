@@ -62,6 +62,7 @@ _ACTIONS = {
     "outbox": ["find", "insert", "update", "remove"],
     "checkpoints": ["find", "insert"],
     "checkpoint_tiles": ["find", "insert"],
+    "used_tickets": ["find", "insert"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31

@@ -37,7 +37,12 @@ WalletServiceError
 │   ├── RecipientAlreadyNamed      409 recipient_already_named
 │   ├── WalletNotEmpty             409 wallet_not_empty
 │   ├── WalletHasOpenOperations    409 wallet_has_open_operations
+│   ├── WalletBooksDisagree        409 wallet_books_disagree
 │   ├── AlreadyReversed            409 already_reversed
+│   ├── DeadLetterEnded            409 dead_letter_ended
+│   ├── DeadLetterNeeded           409 dead_letter_needed
+│   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
+│   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
 │   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
@@ -61,6 +66,8 @@ WalletServiceError
 ├── InvalidResetToken              422 invalid_reset_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
+├── TooManyStreams                 429 too_many_streams
+├── PositionUnknown                422 position_unknown
 ├── StatementTooLong               422 statement_too_long
 ├── TotalOverflow                  422 total_overflow
 ├── TooManyCategories              422 too_many_categories
@@ -289,8 +296,36 @@ class WalletHasOpenOperations(Conflict):
     code, title = "wallet_has_open_operations", "The wallet has operations that are not over"
 
 
+class WalletBooksDisagree(Conflict):
+    """Frozen for a break that is open: explain or resolve that first."""
+
+    code, title = "wallet_books_disagree", "The wallet's books disagree, and nobody has explained why"
+
+
 class AlreadyReversed(Conflict):
     code, title = "already_reversed", "It was reversed already"
+
+
+class DeadLetterEnded(Conflict):
+    """Says whether it was replayed or discarded, and so cannot be the other any more."""
+
+    code, title = "dead_letter_ended", "The dead letter was replayed or discarded already"
+
+
+class DeadLetterNeeded(Conflict):
+    """What it is about is still open: without this row nothing would ever bring it to its end."""
+
+    code, title = "dead_letter_needed", "Its subject is still open and needs it: replay it instead"
+
+
+class TooManyWebhookEndpoints(Conflict):
+    code, title = "too_many_webhook_endpoints", "You have as many webhook endpoints as one may"
+
+
+class WebhookEndpointDisabled(Conflict):
+    """Nothing is sent there until its owner enables it."""
+
+    code, title = "webhook_endpoint_disabled", "The webhook endpoint is disabled"
 
 
 class ApiKeyEnded(Conflict):
@@ -414,6 +449,17 @@ class RateLimitExceeded(WalletServiceError):
 
     code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
     is_kept_under_key = False
+
+
+class TooManyStreams(WalletServiceError):
+    code, http_status, title = "too_many_streams", 429, "Too many streams of events are open; close one first"
+    is_kept_under_key = False
+
+
+class PositionUnknown(WalletServiceError):
+    """A number that no event has had yet: whoever has seen it has seen another database."""
+
+    code, http_status, title = "position_unknown", 422, "There is no event of that number yet"
 
 
 class StatementTooLong(WalletServiceError):

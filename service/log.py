@@ -55,7 +55,7 @@ _PLAIN_TEXTS = re.compile(
 )
 _HIDDEN = "[hidden]"
 # Whatever else they say, these are ours or were looked at already.
-_PLAIN_FIELDS = frozenset({"level", "timestamp", "request_id", "job_id", "_record", "_from_structlog"})
+_PLAIN_FIELDS = frozenset({"level", "timestamp", "request_id", "trace_id", "job_id", "_record", "_from_structlog"})
 # Half from each end: a traceback says where it began and how it ended there.
 _TEXT_LIMIT = 8 * 1024
 _DEEPEST = 4

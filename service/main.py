@@ -13,13 +13,18 @@ from service.controllers import (
     approvals,
     audit_events,
     auth,
+    breaks,
     checkpoints,
     conversions,
+    dead_letters,
     deposits,
+    events,
     health,
     holds,
     incidents,
+    integrity,
     limits,
+    metrics,
     password_changes,
     proofs,
     quotes,
@@ -29,6 +34,7 @@ from service.controllers import (
     reviews,
     rewards,
     sessions,
+    sockets,
     spending,
     statements,
     totp,
@@ -38,6 +44,7 @@ from service.controllers import (
     vouchers,
     wallet_life,
     wallets,
+    webhook_endpoints,
     webhooks,
     withdrawals,
 )
@@ -46,7 +53,7 @@ from service.controllers.openapi import complete_openapi, metadata, operation_id
 from service.controllers.problems import add_problem_handlers, note_methods
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
-from service.startup import open_resources
+from service.startup import open_resources, tracing_of
 
 API_PREFIX = "/api/v1"
 
@@ -74,7 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         set_up_logging(settings)
-        async with open_resources(settings) as resources:
+        async with tracing_of(settings, "wallet-api"), open_resources(settings) as resources:
             app.state.resources = resources
             await resources.ended_tokens.start()
             _spare_the_garbage_collector()
@@ -105,6 +112,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sessions.router,
         password_changes.router,
         admin.router,
+        integrity.router,
+        breaks.router,
         totp.router,
         statements.router,
         spending.router,
@@ -126,9 +135,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         vouchers.router,
         vouchers.admin_router,
         rewards.router,
+        dead_letters.router,
+        events.router,
+        sockets.router,
+        webhook_endpoints.router,
     ):
         _include(app, router, API_PREFIX)
-    for router in (webhooks.router, health.router, reference.router):
+    for router in (webhooks.router, health.router, metrics.router, reference.router):
         _include(app, router, "")
     add_problem_handlers(app)
     complete_openapi(app)

@@ -99,6 +99,15 @@ class Settings(BaseSettings):
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
     log_json: bool | None = None
+    # Who shows it as a bearer token gets metrics; without one they are for those on the same machine.
+    metrics_token: SecretStr | None = None
+    # Of each worker's metrics; 0 is off. Without a token it listens on loopback only.
+    worker_metrics_port: int = Field(0, ge=0, le=65535)
+    # Where traces go, e.g. http://collector:4318: OTLP over HTTP. Unset, nothing is traced. What else OpenTelemetry can
+    # be told (headers, resource attributes, sizes of batches) it reads from its own OTEL_ variables.
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
+    # Of the traces that begin here; those of callers are kept as they decided.
+    trace_sample_ratio: float = Field(1.0, ge=0, le=1)
     # For tests: where to die as if the power had gone (crash_points.py).
     crash_at: CrashPoint | None = None
 
@@ -192,16 +201,81 @@ class Settings(BaseSettings):
     bank_success_rate: float = Field(0.9, ge=0, le=1)
     bank_timeout_rate: float = Field(0.02, ge=0, le=1)
     bank_error_rate: float = Field(0.02, ge=0, le=1)
+    # Of the nastier behaviours (CREDENTIALS.md), by name. None by default: most leave something for a person to do.
+    bank_rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    # By how much a callback is late, or one that contradicts the first comes after it.
+    bank_late_s: float = Field(20.0, ge=0)
+    # What comes back does so after days.
+    bank_return_after_s: float = Field(3 * 24 * 3600, ge=0)
+    # A bank that is down by schedule: for so long, so often. 0 is never.
+    bank_outage_every_s: float = Field(0.0, ge=0)
+    bank_outage_length_s: float = Field(0.0, ge=0)
+    # Answers nothing at all then, instead of 503 at once.
+    bank_outage_hangs: bool = False
     bank_timeout_s: float = Field(5.0, gt=0)
     # An operation whose bank is silent is asked about after this long, then ever more rarely.
     bank_recheck_s: float = Field(15.0, gt=0, le=600)
+    # An order that nobody answered may still arrive at the bank for so long. Only then does a refusal of the next try
+    # say that there is nothing to wait for.
+    bank_in_flight_s: float = Field(120.0, ge=0)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
+    # So many orders in a row without an answer, of two accounts at least, and the bank counts as down: nobody asks it,
+    # what is accepted waits. 0: it never does.
+    bank_breaker_failures: int = Field(10, ge=0)
+    # Then one order at a time finds out whether it is back, so often.
+    bank_breaker_open_s: float = Field(5.0, gt=0, le=600)
+
+    # --- Webhooks to users (README, Webhooks)
+    # From connecting to the last byte that is read of an answer.
+    webhook_timeout_s: float = Field(15.0, gt=0, le=60)
+    # Waits before each further try, give or take a fifth; together three days.
+    webhook_retry_delays_s: tuple[Annotated[int, Field(ge=1, le=7 * 24 * 3600)], ...] = Field(
+        (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 64800, 79200), max_length=50
+    )
+    webhook_endpoints_per_user: int = Field(10, ge=1, le=100)
+    # How long what was sent can be looked up and sent again; longer than all tries together.
+    webhook_retention_days: int = Field(30, ge=7, le=366)
+    webhook_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
+    # Public addresses that are one's own house all the same, separated by commas.
+    webhook_denied_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    # For development and tests: receivers on this machine, at any port and without TLS too.
+    webhook_allow_loopback: bool = False
+    # Sent at once by each worker, and how many of these to one endpoint and to the endpoints of one user.
+    webhook_concurrency: int = Field(64, ge=1)
+    webhook_endpoint_concurrency: int = Field(4, ge=1)
+    webhook_user_concurrency: int = Field(8, ge=1)
 
     # --- The worker
     worker_concurrency: int = Field(64, ge=1)
     worker_sweep_s: int = Field(5, ge=1, le=30)
+    # Of the work on one row, after which it is put aside for a person: with back-off to 10 min, about half an hour.
+    # Neither an unknown bank nor a MongoDB or Redis that is away counts.
+    worker_failure_limit: int = Field(12, ge=1, le=100)
+    # What a worker that is told to end has for what is in hand. Whoever told it has to wait a little longer.
+    worker_grace_s: float = Field(10.0, gt=0, le=300)
+    # How often the log says how the queues stand, where that has changed or something is wrong.
+    worker_status_s: float = Field(10.0, gt=0, le=3600)
     checkpoint_interval_s: int = Field(3600, ge=1)
+
+    # --- Events
+    # From when it was made; what has not been dispatched stays longer. Who was away for longer is told of the gap.
+    event_retention_s: int = Field(30 * 24 * 3600, ge=3600)
+    # Open at one time in each process of the API, of one user and together: each takes about 40 kB.
+    streams_per_user: int = Field(10, ge=1)
+    streams_limit: int = Field(2_000, ge=1)
+
+    # --- The books, looked at all the time
+    # In which all wallets are replayed; those that did not move cost next to nothing.
+    integrity_round_s: float = Field(240.0, ge=0)
+    # From its first entry on each wallet is replayed once in about this time.
+    integrity_full_s: float = Field(24 * 3600.0, ge=0)
+    # A day is compared with the bank's statement when it has been over for so long: what was under way at midnight has
+    # been booked by then on both sides.
+    reconciliation_grace_s: float = Field(2 * 3600.0, ge=0)
+    # Once more after so long, for statements that come late, and for so many days back.
+    reconciliation_interval_s: float = Field(6 * 3600.0, gt=0)
+    reconciliation_days_back: int = Field(3, ge=1, le=31)
 
     # --- Rate limits
     # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
@@ -258,13 +332,20 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("jwt_secret_previous", "encryption_key_previous", "bank_webhook_secret_previous", mode="before")
+    @field_validator(
+        "jwt_secret_previous",
+        "encryption_key_previous",
+        "bank_webhook_secret_previous",
+        "metrics_token",
+        "otlp_endpoint",
+        mode="before",
+    )
     @classmethod
     def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
         # Compose hands on what is not set as empty text.
         return key or None
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "webhook_denied_networks", mode="before")
     @classmethod
     def _split_networks(cls, networks: object) -> object:
         return [one.strip() for one in networks.split(",") if one.strip()] if isinstance(networks, str) else networks
@@ -308,6 +389,8 @@ class Settings(BaseSettings):
             _refuse_weak_secrets(self._secrets())
             if self.crash_at is not None:
                 raise ValueError("WALLET_CRASH_AT is for tests: production must not die on demand")
+            if self.webhook_allow_loopback:
+                raise ValueError("WALLET_WEBHOOK_ALLOW_LOOPBACK is for development: users would reach this machine")
         if any(len(secret.encode()) < 32 for secret in self.jwt_secrets):  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET and _PREVIOUS need at least 32 bytes (RFC 7518, section 3.2)")
         return self

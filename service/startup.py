@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 
 import structlog
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
+from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
@@ -17,20 +18,29 @@ from service.domain.limits import Limits
 from service.domain.money import is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.workers import Presence
 from service.gateways.bank import Bank
+from service.gateways.bank_breaker import BankBreaker, BreakerState
+from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.mailbox import FileMailbox, Mailbox
+from service.gateways.observed_bank import ObservedBank
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.webhook_client import WebhookClient
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
 from service.services.ended_tokens import EndedTokens
+from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
+from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
+from service.services.workers import find_presence
 from service.settings import EarningRuleSettings, Environment, Settings
+from service.tracing import tracing
 
 log = structlog.get_logger()
 
@@ -44,8 +54,11 @@ class Resources(NamedTuple):
     jobs: JobQueue
     ledger: Ledger
     bank: Bank
+    # Around that very bank.
+    breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
+    webhook_client: WebhookClient
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -53,6 +66,9 @@ class Resources(NamedTuple):
     audit_trail: AuditTrail
     ended_tokens: EndedTokens
     rate_limits: RateLimits
+    event_channel: EventChannel
+    event_feeds: EventFeeds
+    scrapes: Scrapes
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -71,6 +87,11 @@ def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
     return EarningRule(**rule.model_dump() | {"on": EarningEvent(rule.on)})
 
 
+def tracing_of(settings: Settings, service_name: str) -> AbstractAsyncContextManager[None]:
+    """To be opened before the resources, so that what they do at their end is traced too."""
+    return tracing(service_name, endpoint=settings.otlp_endpoint, sample_ratio=settings.trace_sample_ratio)
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     arm(settings.crash_at)
@@ -83,6 +104,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
+        metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
         log.info(
             "ledger.batch_committed",
             size=committed.commands,
@@ -90,6 +114,10 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             conflicts=committed.conflicts,
             duration_ms=round(committed.duration_s * 1000, 2),
         )
+
+    def on_breaker_changed(state: BreakerState, retry_after_s: float) -> None:
+        # Without waiting for the sweep: the first try, and what waits when it has gone well.
+        jobs.wake(Job.DRAIN_OUTBOX, 0.0 if state is BreakerState.CLOSED else retry_after_s)
 
     redis = QuickRedis(settings)
     rate_limits = RateLimits(redis)
@@ -115,40 +143,74 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     ended_tokens = EndedTokens(settings.access_token_lifetime_s)
     hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
     key_uses = KeyUses()
+    # Closest to the bank: what the breaker keeps from it is no call.
+    breaker = BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_breaker_changed)
+    breaker.start()
+    event_channel = EventChannel(settings)
+    event_feeds = EventFeeds(settings, ended_tokens)
+    webhook_client = WebhookClient(settings)
+    scrapes = Scrapes(settings, ledger, breaker, event_feeds)
+    scrapes.start()
     try:
         yield Resources(
             settings=settings,
             databases=databases,
             jobs=jobs,
             ledger=ledger,
-            bank=SimulatedBank(settings, jobs),
+            bank=breaker,
+            breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
+            webhook_client=webhook_client,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,
             audit_trail=audit_trail,
             ended_tokens=ended_tokens,
             rate_limits=rate_limits,
+            event_channel=event_channel,
+            event_feeds=event_feeds,
+            scrapes=scrapes,
         )
     finally:
+        await scrapes.close()
+        await event_feeds.close()
         await ended_tokens.close()
         await audit_trail.close()
         await ledger.close()
         await key_uses.close()
+        await breaker.close()
+        await webhook_client.close()
         hashing.shutdown(wait=False, cancel_futures=True)
         await jobs.close()
         await redis.close()
+        await event_channel.close()
         await databases.client.close()
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:
-    """Every part that the service leans on, by name: ok, unavailable or stopped."""
+    """Every part that the service leans on, by name: ok, unavailable or stopped; the bank's is its breaker."""
     mongodb, redis = await asyncio.gather(
         _answers("mongodb", resources.databases.client.admin.command("ping")),
         _answers("redis", resources.jobs.ping()),
     )
-    return {"mongodb": mongodb, "redis": redis, "ledger": "ok" if resources.ledger.is_running() else "stopped"}
+    bank = resources.breaker.state_now
+    return {
+        "mongodb": mongodb,
+        "redis": redis,
+        "ledger": "ok" if resources.ledger.is_running() else "stopped",
+        "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
+    }
+
+
+async def find_workers(resources: Resources) -> Presence | None:
+    """None where MongoDB, which knows of them, does not answer."""
+    del resources  # whose documents are asked: there is one set for a process
+    try:
+        return await asyncio.wait_for(find_presence(utc_now()), _CHECK_TIMEOUT_S)
+    except (PyMongoError, TimeoutError) as error:
+        log.warning("health.workers_unknown", error=repr(error))
+        return None
 
 
 async def _answers(part: str, call: Awaitable[Any]) -> str:

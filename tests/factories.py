@@ -10,12 +10,15 @@ from uuid import uuid4
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.adjustments import AdjustmentType
+from service.domain.breaks import Break, BreakKind, BreakState
 from service.domain.clock import utc_now
+from service.domain.dead_letters import DeadLetter, Queue
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.money import POINTS
 from service.domain.operations import Operation
+from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, Rate
 from service.domain.rewards import EarningEvent, EarningRule, Settled
@@ -42,12 +45,15 @@ from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
+from service.repositories import breaks as break_repository
+from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.dead_letters import Claimed, Reason, bury
 from service.services.sealing import seal
 from service.services.users import ensure_users
 from service.settings import Settings
@@ -494,6 +500,28 @@ async def make_voucher(databases: Databases, **overrides: Any) -> Voucher:
     return voucher
 
 
+async def make_break(**overrides: Any) -> Break:
+    """Open: the bank has paid what nobody here knows."""
+    now = utc_now()
+    fields: dict[str, Any] = {
+        "id": new_id(Prefix.BREAK),
+        "kind": BreakKind.MISSING_HERE,
+        "subject": new_id(Prefix.WITHDRAWAL),
+        "wallet_id": None,
+        "operation_id": None,
+        "day": "2026-11-20",
+        "expected": {"operation": None},
+        "found": {"lines": 1, "amount": 1_000, "currency": "INR", "flow": "payout"},
+        "state": BreakState.OPEN,
+        "first_seen": now,
+        "last_seen": now,
+        "times_seen": 1,
+    }
+    one = Break(**(fields | overrides))
+    assert await break_repository.insert_once(one)
+    return one
+
+
 def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemVoucher:
     """With a key of its own."""
     redemption_id = new_id(Prefix.REDEMPTION)
@@ -511,3 +539,20 @@ def redemption_of(saver: Account, voucher: Voucher, **overrides: Any) -> RedeemV
         "code_sealed": seal(_KEYS, f"CODE-{key}", SealedField.VOUCHER_CODE, redemption_id),
     }
     return RedeemVoucher(**(fields | overrides))
+
+
+async def make_dead_letter(
+    databases: Databases,
+    subject_id: str,
+    topic: OutboxTopic = OutboxTopic.PASSWORD_NOTICE,
+    *,
+    error_type: str = "RuntimeError",
+) -> DeadLetter:
+    """Of the subject's row in the outbox, which is put there where it is not."""
+    row = outbox_row(topic, subject_id, "a-request", utc_now())
+    if await databases.wallet["outbox"].find_one({"_id": row.id}) is None:
+        await outbox_repository.insert_many([row], session=None)
+    reason = Reason(error_type, "in a test")
+    letter = await bury(Queue.OUTBOX, Claimed(row.id, 0), reason, 12, databases.client)
+    assert letter is not None
+    return letter

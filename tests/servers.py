@@ -48,6 +48,8 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "redis_url": SecretStr(servers.redis.url),
         "mailbox_file": str(servers.mongo.data_dir.parent / "mailbox.jsonl"),
         "database": f"wallet_test_{uuid4().hex[:8]}",
+        # Receivers of tests are on this machine.
+        "webhook_allow_loopback": True,
         "bank_delay_min_s": 0.0,
         "bank_delay_max_s": 0.05,
         "bank_success_rate": 1.0,

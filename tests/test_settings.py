@@ -32,6 +32,7 @@ _OPTIONAL: dict[str, Any] = {
     "encryption_key_previous": SecretStr(_key(4)),
     "bank_webhook_secret_previous": SecretStr("whsec_" + _key(5)),
     "jwt_secret_previous": SecretStr(sha256(b"jwt before").hexdigest()),
+    "metrics_token": SecretStr(sha256(b"metrics").hexdigest()),
 }
 _SECRETS = PRODUCTION | _OPTIONAL
 
@@ -79,6 +80,11 @@ class TestProduction:
                 in_production(**{name: _SECRETS["encryption_key"]})
         with pytest.raises(ValidationError, match="two different secrets"):
             in_production(bank_webhook_secret=SecretStr("whsec_" + _key(2)))
+
+    def test_refuses_receivers_on_its_own_machine(self) -> None:
+        with pytest.raises(ValidationError, match="WALLET_WEBHOOK_ALLOW_LOOPBACK"):
+            in_production(webhook_allow_loopback=True)
+        assert not in_production().webhook_allow_loopback
 
     def test_knows_servers_without_a_password(self) -> None:
         addresses: dict[str, Any] = {
@@ -143,6 +149,11 @@ class TestSense:
             {"quote_lifetime_s": 0},
             {"fx_rates": {"USD/INR": 83.25}},
             {"hold_lifetime_s": 5, "hold_lifetime_max_s": 4},
+            {"webhook_ports": (0,)},
+            {"webhook_ports": (65536,)},
+            {"webhook_retry_delays_s": (0,)},
+            {"webhook_timeout_s": 61},
+            {"webhook_denied_networks": "10.0.0.1/8"},
         ],
     )
     def test_what_makes_none_is_refused_at_the_start(self, wrong: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from service.domain.dead_letters import Queue
 from service.gateways.job_queue import Job
 from service.services.bank_callbacks import apply_callback, claim_callbacks
+from service.services.dead_letters import Claimed
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
@@ -15,6 +18,7 @@ def callbacks_drain(resources: Resources) -> Drain[dict[str, Any]]:
         claim_callbacks,
         lambda row: apply_callback(row, resources.ledger),
         resources.settings.worker_concurrency,
+        QueueAftercare(Queue.CALLBACKS, resources, lambda row: [Claimed(row["_id"], row["attempts"])]),
     )
 
 

@@ -1,80 +1,119 @@
-"""The simulated bank at work: executes the orders that are due and reports each by a signed callback."""
+"""The simulated bank at work: executes what is due, pays back, and reports by signed callbacks; in batches."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import orjson
 import structlog
 from standardwebhooks.webhooks import Webhook
 
+from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
-from service.gateways.bank import BankState
+from service.domain.dead_letters import Queue
+from service.gateways.bank_behaviours import Progress, next_due, progress_of
+from service.gateways.bank_conditions import BankConditions
+from service.gateways.callback_lines import CallbackLines, Post, Trouble
 from service.gateways.job_queue import Job
-from service.gateways.simulated_bank import report_of
 from service.repositories import bank_orders as journal
+from service.services.dead_letters import Claimed
 from service.settings import Settings
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 log = structlog.get_logger()
 
-# Longer than executing and reporting ever take: a bank that dies in between comes back to the order.
-_LEASE_S = 15.0
+# Longer than executing and reporting a batch ever take: a bank that dies in between comes back to the orders.
+_LEASE_S = 30.0
+_BATCH = 128
+# While one batch is reported, the next is executed.
+_BATCHES_AT_ONCE = 2
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 60.0
 _DOUBLINGS = 10
 
+Order = dict[str, Any]
 
-def bank_drain(resources: Resources, http: httpx.AsyncClient) -> Drain[dict[str, Any]]:
-    settings = resources.settings
-    return Drain(
-        Job.RUN_BANK,
-        resources.jobs,
-        lambda limit: journal.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit),
-        lambda order: _execute_and_report(order, http, settings),
-        settings.worker_concurrency,
+
+class BankWork:
+    """Whatever is done here twice, since a worker died or was slow, is done once in the journal and said twice."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.conditions = BankConditions(settings)
+        self.lines = CallbackLines(settings.bank_callback_url)
+        self._webhook = Webhook(settings.bank_webhook_secret.get_secret_value())
+
+    async def claim(self, limit: int) -> list[list[Order]]:
+        """One batch of orders, or none; a bank that is down does nothing at all."""
+        if limit == 0 or await self.conditions.outage() is not None:
+            return []
+        orders = await journal.claim(now=await self.conditions.now(), lease_s=_LEASE_S, limit=_BATCH)
+        return [orders] if orders else []
+
+    async def work(self, orders: list[Order]) -> None:
+        now = await self.conditions.now()
+        progress = {order["_id"]: progress_of(order, now) for order in orders}
+        await _move_money(progress, now)
+        reach(CrashPoint.BANK_EXECUTED)
+        series = [
+            [self.signed(report, order.get("traceparent")) for report in progress[order["_id"]].reports]
+            for order in orders
+        ]
+        troubles = await self.lines.post_all(series)
+        reach(CrashPoint.BANK_REPORTED)
+        left = [
+            _left_of(order, progress[order["_id"]], told, now) for order, told in zip(orders, troubles, strict=True)
+        ]
+        await journal.put_back(left, orders[0]["claim"])
+
+    def signed(self, report: dict[str, Any], traceparent: str | None = None) -> Post:
+        """As Standard Webhooks 1.0.0 has it, at the receiver's time. Repeated, it keeps its id: it counts once."""
+        body = orjson.dumps(report["payload"])
+        now = utc_now()
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": report["webhook_id"],
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(report["webhook_id"], now, body.decode()),
+        }
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
+        return Post(headers, body)
+
+    def close(self) -> None:
+        self.lines.close()
+
+
+def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
+    aftercare = QueueAftercare[list[Order]](
+        Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
     )
+    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
 
 
 async def run_bank(context: dict[str, Any]) -> None:
     await context["bank"].run()
 
 
-async def _execute_and_report(order: dict[str, Any], http: httpx.AsyncClient, settings: Settings) -> None:
-    executed = await journal.execute(order, utc_now())
-    try:
-        response = await http.post(settings.bank_callback_url, **signed_callback(executed, settings))
-        response.raise_for_status()
-    except httpx.HTTPError as error:
-        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(order["attempts"], _DOUBLINGS))
-        log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=repr(error))
-        await journal.report_later(order["_id"], utc_now(), delay_s)
-    else:
-        await journal.mark_reported(order["_id"])
+async def _move_money(progress: dict[str, Progress], now: datetime) -> None:
+    """What is executed and paid back at once is so in this order."""
+    executed = [reference for reference, due in progress.items() if due.executes]
+    returned = [reference for reference, due in progress.items() if due.returns]
+    if executed:
+        await journal.execute_many(executed, now)
+    if returned:
+        await journal.return_many(returned, now)
 
 
-def signed_callback(order: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Body and headers as Standard Webhooks 1.0.0 has them. A repeated report keeps its id, so that it counts once."""
-    report = report_of(order)
-    assert report.state is not BankState.ACCEPTED, "only what has ended is reported"  # noqa: S101 the simulation's own rule
-    payload = {
-        "type": "payment.settled",
-        "reference": report.reference,
-        "status": report.state,
-        "amount": report.amount,
-        "currency": report.currency,
-        "bank_reference": report.bank_reference,
-        "failure_code": report.failure_code,
-        "failure_message": report.failure_message,
-    }
-    body = orjson.dumps(payload)
-    callback_id = f"msg_{report.reference}"
-    now = utc_now()
-    signature = Webhook(settings.bank_webhook_secret.get_secret_value()).sign(callback_id, now, body.decode())
-    headers = {
-        "content-type": "application/json",
-        "webhook-id": callback_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": signature,
-    }
-    return {"content": body, "headers": headers}
+def _left_of(order: Order, progress: Progress, troubles: list[Trouble], now: datetime) -> journal.Left:
+    """What was not taken is said again later, and with it all that was to follow it."""
+    unsaid = [report for report, trouble in zip(progress.reports, troubles, strict=True) if trouble is not None]
+    later = [report for report in order["reports"] if report["due_at"] > now]
+    due_at = next_due(order, now)
+    if unsaid:
+        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(order["attempts"] - 1, _DOUBLINGS))
+        retry_at = now + timedelta(seconds=delay_s)
+        due_at = retry_at if due_at is None else min(due_at, retry_at)
+        trouble = next(filter(None, troubles))
+        log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=trouble)
+    return journal.Left(order["_id"], [*unsaid, *later], due_at)

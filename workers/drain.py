@@ -2,21 +2,45 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import structlog
 
 from service.gateways.job_queue import Job, JobQueue
+from service.metrics import rows_done, rows_taken
 
 log = structlog.get_logger()
 
 Row = TypeVar("Row")
+Row_contra = TypeVar("Row_contra", contravariant=True)
+
+
+class Aftercare(Protocol[Row_contra]):
+    """What becomes of rows that were taken and not done."""
+
+    async def failed(self, row: Row_contra, error: Exception) -> None: ...
+
+    async def give_back(self, rows: Sequence[Row_contra], was_begun: bool) -> None: ...
+
 
 # Half of a job's time: what is due after that is for the next job, which this one calls itself.
 _TAKING_ENDS_S = 30.0
+# Rows come to their ends in groups, since they share transactions; the rest of a group is behind its first by less.
+_MOMENT_S = 0.005
 # Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
 _CLOSING_ENDS_S = 10.0
+# What metrics call the queue that a job works down.
+QUEUE_NAMES: Final = {
+    Job.DRAIN_OUTBOX: "outbox",
+    Job.APPLY_CALLBACKS: "callbacks",
+    Job.DISPATCH_EVENTS: "events",
+    Job.DELIVER_WEBHOOKS: "deliveries",
+    Job.RUN_BANK: "bank",
+}
+_BREAKING_OFF_ENDS_S = 1.0
+_ENDED_BY_THEN_S = 1.0
 
 
 class Drain(Generic[Row]):
@@ -28,48 +52,128 @@ class Drain(Generic[Row]):
         jobs: JobQueue,
         claim: Callable[[int], Awaitable[Sequence[Row]]],
         work: Callable[[Row], Awaitable[None]],
-        hands: int,
+        hands: int | Callable[[], int],
+        aftercare: Aftercare[Row] | None = None,
     ) -> None:
-        """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again."""
-        self.job, self._jobs, self._claim, self._work, self._hands = job, jobs, claim, work, hands
-        self._in_hand: set[asyncio.Task[None]] = set()
-        self._is_running = False
+        """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again.
+
+        Where `hands` may be fewer at times, or none, it is asked for them before each look.
+        """
+        self.job, self._jobs, self._claim, self._work = job, jobs, claim, work
+        self._queue = QUEUE_NAMES[job]
+        self._hands = hands if callable(hands) else lambda: hands
+        self._aftercare = aftercare
+        self.done = self.failed = 0
+        self._in_hand: dict[asyncio.Task[None], Row] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = asyncio.Event()
         self._has_news = False
 
     async def run(self) -> None:
         """Returns when nothing more is due; a second call meanwhile makes the first one look once more."""
         self._has_news = True
-        if self._is_running:
+        if self._stopping.is_set():
+            # The nudge is for somebody else.
+            self._jobs.wake(self.job, _ENDED_BY_THEN_S)
             return
-        self._is_running = True
+        if not self._idle.is_set():
+            return
+        self._idle.clear()
         try:
             end = monotonic() + _TAKING_ENDS_S
-            while self._has_news:
+            while self._has_news and not self._stopping.is_set():
                 if monotonic() >= end:
                     self._jobs.wake(self.job)
                     return
                 self._has_news = False
                 await self._take_what_is_due()
         finally:
-            self._is_running = False
+            self._idle.set()
 
     async def _take_what_is_due(self) -> None:
-        if len(self._in_hand) >= self._hands:
-            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
-        rows = await self._claim(self._hands - len(self._in_hand))
+        free = await self._free_hands()
+        if free == 0 or self._stopping.is_set():
+            return
+        rows = await self._claim(free)
+        if self._stopping.is_set():
+            await self._give_back(rows, was_begun=False)
+            return
         for row in rows:
             task = asyncio.create_task(self._work_on(row))
-            self._in_hand.add(task)
-            task.add_done_callback(self._in_hand.discard)
+            self._in_hand[task] = row
+            task.add_done_callback(self._in_hand.pop)
         self._has_news = self._has_news or bool(rows)
 
+    async def _free_hands(self) -> int:
+        """Waits for one that is free, and a moment for others: rows share round trips if they are taken together.
+
+        None while there are no hands at all, as there is no telling when there will be.
+        """
+        if len(self._in_hand) >= self._hands() > 0:
+            await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(_MOMENT_S)
+        free = self._hands() - len(self._in_hand)
+        if free <= 0:
+            # There were more just now; those that are busy still make for news.
+            self._has_news = self._has_news or self._hands() > 0
+            return 0
+        return free
+
     async def _work_on(self, row: Row) -> None:
+        # Some drains take several together as one.
+        size = len(row) if isinstance(row, list) else 1
+        rows_taken(self._queue, size)
+        outcome = "failed"
         try:
             await self._work(row)
-        except Exception:
+        except Exception as error:
+            self.failed += 1
             log.exception("job.row_failed", job=self.job)
+            await self._note_failure(row, error)
+        else:
+            outcome = "done"
+            self.done += 1
+        finally:
+            rows_done(self._queue, outcome, size)
 
-    async def close(self) -> None:
-        """Waits for what is in hand."""
+    async def _note_failure(self, row: Row, error: Exception) -> None:
+        if self._aftercare is None:
+            return
+        try:
+            await self._aftercare.failed(row, error)
+        except Exception as trouble:  # noqa: BLE001 whatever it is, the row comes back when its claim ends
+            log.error("job.failure_not_noted", job=self.job, error=repr(trouble))  # noqa: TRY400 the failure itself has its traceback
+
+    @property
+    def in_hand(self) -> int:
+        return len(self._in_hand)
+
+    def stop(self) -> None:
+        """Takes nothing more, whoever asks. What is in hand goes on."""
+        self._stopping.set()
+
+    async def close(self, grace_s: float = _CLOSING_ENDS_S) -> None:
+        """Waits for what is in hand; what is not done in time is broken off. What could not be done is given back."""
+        self.stop()
+        end = monotonic() + grace_s
+        with suppress(TimeoutError):
+            # A look that has begun: what it has taken it gives back itself.
+            await asyncio.wait_for(self._idle.wait(), grace_s)
         if self._in_hand:
-            await asyncio.wait(self._in_hand, timeout=_CLOSING_ENDS_S)
+            await asyncio.wait(self._in_hand, timeout=max(0.0, end - monotonic()))
+        left = dict(self._in_hand)
+        if left:
+            log.warning("job.rows_broken_off", job=self.job, rows=len(left))
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=_BREAKING_OFF_ENDS_S)
+            await self._give_back([row for task, row in left.items() if task.cancelled()], was_begun=True)
+
+    async def _give_back(self, rows: Sequence[Row], *, was_begun: bool) -> None:
+        if self._aftercare is None or not rows:
+            return
+        try:
+            await self._aftercare.give_back(rows, was_begun)
+        except Exception as trouble:  # noqa: BLE001 whatever it is, they come back when their claim ends
+            log.error("job.rows_not_given_back", job=self.job, error=repr(trouble))  # noqa: TRY400 an outage needs no traceback

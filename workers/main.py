@@ -1,66 +1,124 @@
 """arq's settings: which jobs there are, and what a worker opens and closes."""
 
 import asyncio
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, ClassVar, cast
 
-import httpx
 import structlog
+import uvloop
 from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 
+from service.domain.dead_letters import Queue
 from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
 from service.settings import get_settings
-from service.startup import open_resources
+from service.startup import open_resources, tracing_of
 from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import apply_callbacks, callbacks_drain
-from workers.bank_simulation import bank_drain, run_bank
+from workers.bank_simulation import BankWork, bank_drain, run_bank
 from workers.checkpoints import take_checkpoints_for_ever
-from workers.outbox import drain_outbox, outbox_drain
+from workers.ending import Ending
+from workers.events import dispatch_events, events_drain
+from workers.metrics import serve_metrics
+from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.outliving_redis import outlive_redis
+from workers.presence import Presence, tell_status_for_ever
+from workers.reconciliation import reconcile_for_ever
+from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
+from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
 
 log = structlog.get_logger()
 
+# Half of what a worker does is reading and writing sockets. Here, because arq makes the loop as soon as it has read
+# the settings below.
+asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+outlive_redis()
+
 Task = Callable[[dict[str, Any]], Awaitable[None]]
+
+_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
-_CALLBACK_TIMEOUT_S = 5.0
-_SHUTDOWN_S = 15
+# Of transactions that are under way.
+_TASKS_END_S = 2.0
 # Up to a second apart, so about ten minutes: a Redis that restarts or moves must not end the workers.
 _REDIS_RETRIES = 600
-_CONNECTIONS_LIMIT = 32
+# `arq --check` reads these settings too, and is to say within seconds that Redis is away.
+_IS_CHECK = "--check" in sys.argv
 
 
 async def _on_startup(context: dict[str, Any]) -> None:
     settings = get_settings()
     set_up_logging(settings)
     stack = AsyncExitStack()
+    await stack.enter_async_context(tracing_of(settings, "wallet-worker"))
     resources = await stack.enter_async_context(open_resources(settings))
-    limits = httpx.Limits(max_connections=_CONNECTIONS_LIMIT, max_keepalive_connections=_CONNECTIONS_LIMIT)
-    http = await stack.enter_async_context(httpx.AsyncClient(timeout=_CALLBACK_TIMEOUT_S, limits=limits))
+    await stack.enter_async_context(serve_metrics(resources))
+    bank_work = BankWork(settings)
+    stack.callback(bank_work.close)
     context["stack"] = stack
     context["resources"] = resources
+    context["orders"] = orders_drain(resources)
     context["outbox"] = outbox_drain(resources)
     context["callbacks"] = callbacks_drain(resources)
-    context["bank"] = bank_drain(resources, http)
-    drains = [context[name] for name in ("callbacks", "outbox", "bank")]
-    context["sweep"] = asyncio.create_task(sweep_for_ever(drains, settings.worker_sweep_s), name="sweep")
-    context["account_sums"] = asyncio.create_task(close_hours_for_ever(resources), name="account_sums")
-    context["checkpoints"] = asyncio.create_task(take_checkpoints_for_ever(resources), name="checkpoints")
+    context["bank"] = bank_drain(resources, bank_work)
+    context["events"] = events_drain(resources)
+    context["deliveries"] = deliveries_drain(resources)
+    drains = [context[name] for name in _DRAINS]
+    presence = Presence(
+        {
+            Queue.OUTBOX: (context["orders"], context["outbox"]),
+            Queue.CALLBACKS: (context["callbacks"],),
+            Queue.EVENTS: (context["events"],),
+            Queue.DELIVERIES: (context["deliveries"],),
+            Queue.BANK: (context["bank"],),
+        }
+    )
+    context["presence"] = presence
+    endless = {
+        "sweep": sweep_for_ever(drains, settings.worker_sweep_s),
+        "account_sums": close_hours_for_ever(resources),
+        "checkpoints": take_checkpoints_for_ever(resources),
+        "replay": replay_for_ever(resources),
+        "reconciliation": reconcile_for_ever(resources),
+        "presence": presence.beat_for_ever(),
+        "status": tell_status_for_ever(presence, resources),
+    }
+    context["tasks"] = [asyncio.create_task(work, name=name) for name, work in endless.items()]
+    context["ending"] = Ending(partial(_close, context))
     log.info("worker.started")
 
 
-async def _on_shutdown(context: dict[str, Any]) -> None:
-    log.info("worker.stopping")
-    context["sweep"].cancel()
-    context["account_sums"].cancel()
-    context["checkpoints"].cancel()
-    await asyncio.gather(*(context[drain].close() for drain in ("outbox", "callbacks", "bank")))
+async def _close(context: dict[str, Any]) -> None:
+    log.info("worker.stopping", in_hand=sum(context[drain].in_hand for drain in _DRAINS))
+    grace_s = context["resources"].settings.worker_grace_s
+    await asyncio.gather(*(context[drain].close(grace_s) for drain in _DRAINS))
+    # Only now: whatever has taken rows has given them back itself.
+    for task in context["tasks"]:
+        task.cancel()
+    await asyncio.wait(context["tasks"], timeout=_TASKS_END_S)
+    try:
+        await context["presence"].leave()
+    except Exception as error:  # noqa: BLE001 it is missed soon enough
+        log.warning("worker.not_told", error=repr(error))
     await context["stack"].aclose()
+    log.info("worker.stopped")
+
+
+async def _on_shutdown(context: dict[str, Any]) -> None:
+    """Where arq ends by itself, and where it was told to while it began; else it is done already."""
+    if "ending" in context:
+        await context["ending"].closed()
+    elif "stack" in context:
+        await context["stack"].aclose()
 
 
 async def _on_job_start(context: dict[str, Any]) -> None:
@@ -80,18 +138,22 @@ class WorkerSettings:
         _job(Job.DRAIN_OUTBOX, drain_outbox),
         _job(Job.APPLY_CALLBACKS, apply_callbacks),
         _job(Job.RUN_BANK, run_bank),
+        _job(Job.DISPATCH_EVENTS, dispatch_events),
+        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
     ]
-    redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=_REDIS_RETRIES)
+    redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=0 if _IS_CHECK else _REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup
     on_shutdown: ClassVar[Task] = _on_shutdown
     on_job_start: ClassVar[Task] = _on_job_start
     job_serializer = serialize_job
     job_deserializer = deserialize_job
     job_timeout = _JOB_TIMEOUT_S
-    job_completion_wait = _SHUTDOWN_S
     keep_result = 0
     # arq's own half second between looks would be most of an operation's way to the bank.
     poll_delay = 0.05
     max_jobs = 32
-    health_check_interval = 30
+    # The key is gone a second after the next one was due: who asks less often than that is told the truth.
+    health_check_interval = 10
+    # Of several workers each container asks after its own; arq's one key for all would be kept fresh by any of them.
+    health_check_key = f"arq:queue:health-check:{socket.gethostname()}"
     log_results = False

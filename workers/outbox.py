@@ -1,26 +1,43 @@
 """The job that does what is due in the outbox."""
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from service.domain.outbox import OutboxRow
+from service.domain.dead_letters import Queue
+from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.job_queue import Job
-from service.services.outbox import claim_rows, pursue_row
+from service.services.dead_letters import Claimed
+from service.services.outbox import BANK_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
+from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
+def orders_drain(resources: Resources) -> Drain[OutboxRow]:
+    """What goes to the bank."""
+    most = resources.settings.worker_concurrency
+    return _drain(resources, BANK_TOPICS, lambda: resources.breaker.places(most))
+
+
 def outbox_drain(resources: Resources) -> Drain[OutboxRow]:
+    """All the rest."""
+    return _drain(resources, OTHER_TOPICS, resources.settings.worker_concurrency)
+
+
+def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Callable[[], int]) -> Drain[OutboxRow]:
     settings = resources.settings
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, settings, resources.databases.client)
     return Drain(
         Job.DRAIN_OUTBOX,
         resources.jobs,
-        lambda limit: claim_rows(limit, settings),
+        lambda limit: claim_rows(limit, settings, topics),
         lambda row: pursue_row(row, desk),
-        settings.worker_concurrency,
+        hands,
+        QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts)]),
     )
 
 
 async def drain_outbox(context: dict[str, Any]) -> None:
-    await context["outbox"].run()
+    await asyncio.gather(context["orders"].run(), context["outbox"].run())

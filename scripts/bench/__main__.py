@@ -1,7 +1,7 @@
 """`make bench`: withdrawals under load on a stack of its own, beside the plain design and a trivial request.
 
 What is measured is the API over HTTP with durable commits. No worker runs meanwhile: the bank's work would take the
-processor from what is measured, as much from one row as from another.
+processor from what is measured, as much from one row as from another. What a worker gets done is a part of its own.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import platform
 import sys
 import tempfile
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,14 +24,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.bench.app import OPEN_REQUESTS_PATH, PING_PATH, PLAIN_PATH
+from scripts.bench.drain import DrainBench, DrainReport, table_of_drain
 from scripts.bench.face import OFF, Face, FaceBench, table_of_face
 from scripts.bench.load_users import LoadUsers
+from scripts.bench.outage import OutageBench, OutageReport, table_of_outage
 from scripts.bench.report import CELLS, Cell, Ratio, Row, Run, Traffic, ratios, table_of_ratios, table_of_rows
 from scripts.bench.wrk import Target, WrkError, find_wrk, run_wrk
 from scripts.check_ledger import check_ledger
 from scripts.embedded import EmbeddedServerError
 from scripts.ledger_rules import Breach
-from scripts.server_process import POLL_S, wait_until
+from scripts.server_process import POLL_S, used_cpu_s, wait_until
 from scripts.service_stack import API, Stack
 from service.database import connect
 from service.settings import Settings
@@ -55,13 +58,22 @@ _WIDTH: Final = 120
 console = Console()
 
 
+class Part(StrEnum):
+    """What `--only` chooses from."""
+
+    LEDGER = "ledger"
+    DRAIN = "drain"
+    FACE = "face"
+    OUTAGE = "outage"
+
+
 def main(
     seconds: Annotated[int, typer.Option(help="How long each row is measured, in each round.", min=1)] = 7,
     warm_up: Annotated[int, typer.Option(help="Seconds of the same load before that.", min=1)] = 2,
     rounds: Annotated[int, typer.Option(help="Every row is measured so many times; figures are medians.", min=1)] = 2,
     users: Annotated[int, typer.Option(help="How many wallets 'many' are.", min=1)] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    only_face: Annotated[bool, typer.Option("--only-face", help="Only what limits and logins cost.")] = False,
+    only: Annotated[Part | None, typer.Option(help="One part; the outage is measured only so.")] = None,
     strict: Annotated[bool, typer.Option(help="A missed ratio fails the bench too.")] = False,
 ) -> None:
     """Measure throughput and latency; ends with 1 where a request failed or the ledger is not sound."""
@@ -75,13 +87,15 @@ def main(
         ):
             bench = Bench(stack, seconds=seconds, warm_up_s=warm_up, user_count=users)
             bench.start()
-            rows = [] if only_face else _measure_all(bench, rounds)
-            face = _measure_face(bench, rounds)
+            rows = _measure_all(bench, rounds) if only in {None, Part.LEDGER} else []
+            drain = _measure_drain(bench, rounds) if only in {None, Part.DRAIN} else None
+            face = _measure_face(bench, rounds) if only in {None, Part.FACE} else None
+            down = bench.outage().run() if only is Part.OUTAGE else None
     except (EmbeddedServerError, WrkError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
     found = ratios({row.cell: row.per_second for row in rows}) if rows else []
-    _show(rows, found, face)
+    _show(rows, found, face, drain, down)
     if json_file is not None:
         facts: dict[str, Any] = {
             "machine": {
@@ -92,10 +106,16 @@ def main(
             "options": {"seconds": seconds, "warm_up": warm_up, "rounds": rounds, "users": users},
             "rows": [row.facts() for row in rows],
             "ratios": [{**ratio._asdict(), "is_met": ratio.is_met} for ratio in found],
-            "face": face.facts(),
+            "face": None if face is None else face.facts(),
+            "drain": None if drain is None else drain.facts(),
+            "outage": None if down is None else down.facts(),
         }
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
-    if has_failed(rows, found, is_strict=strict) or face.errors or (strict and not face.is_met):
+    parts = [part for part in (face, drain, down) if part is not None]
+    is_broken = (face is not None and face.errors) or (drain is not None and (drain.errors or drain.breaches))
+    is_broken = is_broken or (down is not None and not down.is_sound)
+    is_missed = strict and not all(part.is_met for part in parts)
+    if has_failed(rows, found, is_strict=strict) or is_broken or is_missed:
         raise typer.Exit(1)
 
 
@@ -126,6 +146,16 @@ class Bench:
 
     def face(self) -> FaceBench:
         return FaceBench(self._stack, self._load_users, self._start_api, self.measure, self._seconds)
+
+    def drain(self) -> DrainBench:
+        return DrainBench(self._stack, self._load_users, self._settings, self._restart_api)
+
+    def outage(self) -> OutageBench:
+        return OutageBench(self._stack, self._load_users, self._settings, self._restart_api)
+
+    def _restart_api(self) -> None:
+        self._stack.stop(API)
+        self._start_api()
 
     def measure(self, cell: Cell) -> Run:
         if cell.traffic.moves_money:
@@ -170,7 +200,7 @@ class Bench:
 
     def _cpu_s(self) -> tuple[float, float]:
         mongod = None if self._stack.mongo is None else self._stack.mongo.process
-        return _used_cpu_s(self._stack.children[API].pid), 0.0 if mongod is None else _used_cpu_s(mongod.pid)
+        return used_cpu_s(self._stack.children[API].pid), 0.0 if mongod is None else used_cpu_s(mongod.pid)
 
     async def _check(self) -> list[Breach]:
         databases = connect(self._settings.mongo_url.get_secret_value(), self._settings)
@@ -185,17 +215,6 @@ def settings_of(stack: Stack) -> Settings:
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
     values: dict[str, Any] = {names[name]: value for name, value in stack.settings.items() if name in names}
     return Settings(**values, _env_file=None)
-
-
-def _used_cpu_s(pid: int) -> float:
-    """User and system time of a process, proc(5); 0 where the system does not show it."""
-    try:
-        line = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0.0
-    # The name, in brackets, may contain anything.
-    fields = line.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _measure_all(bench: Bench, rounds: int) -> list[Row]:
@@ -219,12 +238,28 @@ def _measure_face(bench: Bench, rounds: int) -> Face:
         return bench.face().run(rounds, lambda: progress.advance(task))
 
 
-def _show(rows: list[Row], found: list[Ratio], face: Face) -> None:
+def _measure_drain(bench: Bench, rounds: int) -> DrainReport:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("what a worker gets done"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=rounds)
+        return bench.drain().run(rounds, lambda: progress.advance(task))
+
+
+def _show(
+    rows: list[Row], found: list[Ratio], face: Face | None, drain: DrainReport | None, down: OutageReport | None
+) -> None:
     wide = Console(width=max(console.width, _WIDTH))
     if rows:
         wide.print(table_of_rows(rows))
         wide.print(table_of_ratios(found))
-    wide.print(table_of_face(face))
+    if drain is not None:
+        wide.print(table_of_drain(drain))
+    if face is not None:
+        wide.print(table_of_face(face))
+    if down is not None:
+        wide.print(table_of_outage(down))
+    for breach in [] if drain is None else drain.breaches[:_LONGEST_LIST]:
+        console.print(f"[red]BREACH[/red] drain: {escape(str(breach))}", soft_wrap=True)
     for row in rows:
         for breach in row.breaches[:_LONGEST_LIST]:
             console.print(f"[red]BREACH[/red] {row.cell}: {escape(str(breach))}", soft_wrap=True)

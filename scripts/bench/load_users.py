@@ -21,12 +21,13 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.wallets import new_wallet
-from service.gateways.bank import BankOrder, BankState, OrderKind
-from service.gateways.simulated_bank import Behaviour, journal_row
+from service.gateways.bank import BankOrder, OrderKind
+from service.gateways.bank_behaviours import paid_row
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
+from service.services.bank_reports import about
 from service.services.orders import Order
 from service.services.passwords import Passwords
 from service.settings import Settings
@@ -156,9 +157,11 @@ class LoadUsers:
             deposits = await asyncio.gather(
                 *(ledger.change(_deposit(user, currency, self._settings), Operation) for user in self._users)
             )
-            payments = [_paid_order(deposit) for deposit in deposits]
+            now = utc_now()
+            payments = [paid_row(_order_of(deposit), now, self._settings) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
-            await asyncio.gather(*(ledger.change(_asking(deposit), Operation) for deposit in deposits))
+            # Nobody is paid for what was never sent.
+            await asyncio.gather(*(ledger.change(BeginProcessing(**about(one)), Operation) for one in deposits))
             settlements = zip(deposits, payments, strict=True)
             await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
         finally:
@@ -217,24 +220,8 @@ def _deposit(user: User, currency: str, settings: Settings) -> RequestDeposit:
     )
 
 
-def _paid_order(deposit: Operation) -> dict[str, Any]:
-    """As the bank's journal shows an order that it has executed and reported."""
-    now = utc_now()
-    order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, _ACCOUNT)
-    row = journal_row(order, Behaviour.SUCCESS, now, 0.0)
-    del row["due_at"]
-    payment = {"at": now, "amount": row["amount"], "bank_reference": row["bank_reference"]}
-    return {**row, "state": BankState.SUCCESS, "executed_at": now, "payments": [payment]}
-
-
-def _asking(deposit: Operation) -> BeginProcessing:
-    """Noted before the bank is asked: of what it was not asked for it is not believed anything."""
-    return BeginProcessing(
-        now=utc_now(),
-        transaction_id=new_id(Prefix.TRANSACTION),
-        operation_id=deposit.id,
-        wallet_id=deposit.wallet_id,
-    )
+def _order_of(deposit: Operation) -> BankOrder:
+    return BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, _ACCOUNT)
 
 
 def _settlement(deposit: Operation, order: dict[str, Any]) -> Settle:

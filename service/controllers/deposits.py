@@ -7,13 +7,14 @@ from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import (
+    ACCEPTED_HEADERS,
     ORDER_PROBLEMS,
     Account,
     DepositView,
     OperationsQuery,
     OrderRequest,
     list_page,
-    respond,
+    respond_order,
     shape,
 )
 from service.controllers.requests import StrictRoute
@@ -35,7 +36,7 @@ class DepositRequest(OrderRequest):
     "/deposits",
     status_code=202,
     response_model=DepositView,
-    responses=ORDER_PROBLEMS,
+    responses=ORDER_PROBLEMS | ACCEPTED_HEADERS,
     summary="Deposit money from an account at the bank",
     description="Answered with 202; credited when the bank has paid. Until then nothing of it can be spent.",
 )
@@ -50,7 +51,7 @@ async def request_deposit(
     answer = await deposits.request_deposit(
         resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings
     )
-    return respond(answer)
+    return respond_order(answer, resources)
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """Is it alive, is it ready: for people, load balancers and orchestrators."""
 
+import asyncio
 from typing import Any, Literal
 
 import orjson
@@ -8,18 +9,28 @@ from pydantic import Field
 
 from service.controllers.dependencies import OpenResources
 from service.controllers.schemas import View
-from service.startup import check_parts
+from service.domain.workers import Presence
+from service.startup import check_parts, find_workers
 
 router = APIRouter(tags=["Health"])
 
-_State = Literal["ok", "unavailable", "stopped"]
+_State = Literal["ok", "unavailable", "stopped", "open", "half_open", "none"]
+
+
+class WorkersView(View):
+    alive: int = Field(ge=0, description="Workers that have told of themselves in the last 20 seconds", examples=[1])
+    last_seen_age_s: float | None = Field(description="Since the last one did; null: none ever has", examples=[2.5])
 
 
 class HealthView(View):
     status: Literal["ok", "unavailable"]
     checks: dict[str, _State] = Field(
-        description="By part", examples=[{"mongodb": "ok", "redis": "ok", "ledger": "ok"}]
+        description="By part. The bank's is that of its circuit breaker: `open` while it is known to be down, "
+        "`half_open` while it is tried whether it is back; requests are accepted meanwhile, and wait. So they are "
+        "where the workers are `none`: that fails no check",
+        examples=[{"mongodb": "ok", "redis": "ok", "ledger": "ok", "bank": "ok", "workers": "ok"}],
     )
+    workers: WorkersView | None = Field(None, description="Null where MongoDB, which knows of them, does not answer")
 
 
 def _answers(meaning: str) -> dict[str, Any]:
@@ -32,15 +43,17 @@ _OK, _NOT_READY = 200, 503
 @router.get("/livez", operation_id="get_liveness", summary="The process works", **_answers("It has to be started anew"))
 async def livez(resources: OpenResources) -> Response:
     """Without MongoDB it lives, and waits; without its ledger's loop it would not come back by itself."""
-    return _shape(resources.ledger.is_running(), {})
+    is_ok = resources.ledger.is_running()
+    body = orjson.dumps({"status": "ok" if is_ok else "unavailable", "checks": {}})
+    return _answer(is_ok, body)
 
 
 @router.get("/readyz", operation_id="get_readiness", summary="The process can serve requests", **_answers("Not ready"))
 async def readyz(resources: OpenResources) -> Response:
     """MongoDB and the ledger are needed. Without Redis requests are still taken; work just starts later."""
-    checks = await check_parts(resources)
+    checks, workers = await asyncio.gather(check_parts(resources), find_workers(resources))
     is_ready = checks["mongodb"] == "ok" and checks["ledger"] == "ok"
-    return _shape(is_ready, checks)
+    return _shape(is_ready, checks, workers)
 
 
 @router.get(
@@ -48,13 +61,23 @@ async def readyz(resources: OpenResources) -> Response:
     operation_id="get_health",
     summary="Every part, by name",
     **_answers("A part is missing"),
-    description="200 where all of them answer, else 503.",
+    description="200 where all of ours answer, else 503. A bank that is down makes nothing of ours unhealthy, "
+    "and without a worker requests are still accepted: `workers` tells.",
 )
 async def health(resources: OpenResources) -> Response:
-    checks = await check_parts(resources)
-    return _shape(all(state == "ok" for state in checks.values()), checks)
+    checks, workers = await asyncio.gather(check_parts(resources), find_workers(resources))
+    return _shape(all(state == "ok" for part, state in checks.items() if part != "bank"), checks, workers)
 
 
-def _shape(is_ok: bool, checks: dict[str, str]) -> Response:
-    body = orjson.dumps({"status": "ok" if is_ok else "unavailable", "checks": checks})
+def _shape(is_ok: bool, checks: dict[str, str], workers: Presence | None) -> Response:
+    seen = "unavailable" if workers is None else "ok" if workers.alive else "none"
+    body = {
+        "status": "ok" if is_ok else "unavailable",
+        "checks": checks | {"workers": seen},
+        "workers": None if workers is None else workers._asdict(),
+    }
+    return _answer(is_ok, orjson.dumps(body))
+
+
+def _answer(is_ok: bool, body: bytes) -> Response:
     return Response(body, _OK if is_ok else _NOT_READY, media_type="application/json")

@@ -5,6 +5,8 @@ nothing, or one byte a minute, is kept for ever; a proxy in front would see to t
 """
 
 import asyncio
+import sys
+from socket import IPPROTO_TCP
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -18,6 +20,14 @@ HEAD_TIMEOUT_S = 10.0
 HEAD_LIMIT_BYTES = 32 * 1024
 # For the rest of a body that nobody has waited for, e.g. behind a 404.
 LINGER_S = 5.0
+# For the reader of a stream whose side takes nothing: what is waiting for it has to move.
+STALL_S = 10.0
+# Linux's TCP_NOTSENT_LOWAT, tcp(7), which Python has a name for from 3.12 on: a kernel keeps megabytes for a reader who
+# takes nothing, and until they are full nobody here knows of it. What is under way to one who reads does not count.
+_NOTSENT_LOWAT = 25
+_UNSENT_BYTES = 64 * 1024
+# Where an answer that has no end by itself leaves what ends it: the scope's key of a function without arguments.
+END_STREAM = "end_stream"
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
@@ -32,13 +42,19 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     # Nothing more is listened to; what was asked before is answered yet.
     _is_last = False
+    # A WebSocket by now: another protocol listens.
+    _is_upgraded = False
+    _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._set_deadline(HEAD_TIMEOUT_S)
+        if sys.platform == "linux":
+            transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_deadline()
+        self._forget_stall()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -48,7 +64,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             # Before it is looked at: where another request ends in it, that one's bytes are not this head's.
             self._head_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing() or self._is_last:
+        if self.transport.is_closing() or self._is_last or self._is_upgraded:
             return
         if self._in_head or not (self._in_body or self._is_answering):
             # Empty lines are no head yet, but have ended uvicorn's own wait for one.
@@ -76,7 +92,39 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._drop_deadline()
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        self._is_upgraded = True
+        self._drop_deadline()
+        super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """A stream would go on for ever, and the server wait for it."""
+        super().shutdown()
+        if self._is_streaming:
+            self.cycle.scope[END_STREAM]()  # type: ignore[literal-required]  # ours, not ASGI's
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stall is None and self._is_streaming:
+            self._stall = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget_stall()
+
+    def _forget_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    @property
+    def _is_streaming(self) -> bool:
+        return self._is_answering and END_STREAM in self.cycle.scope
+
     def on_response_complete(self) -> None:
+        if END_STREAM in self.cycle.scope:
+            # Its last words are sent; a side that takes nothing does not keep the connection.
+            self.loop.call_later(STALL_S, self.transport.abort)
         is_last = self._is_last and not self.pipeline
         super().on_response_complete()
         if is_last:

@@ -14,7 +14,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
-from service.controllers.problems import problem_response
+from service import metrics, tracing
+from service.controllers.problems import problem_response, route_template
 from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
 from service.errors import HeadersTooLarge, InternalError, Malformed, UriTooLong, WalletServiceError
 from service.settings import Environment, Settings
@@ -22,7 +23,7 @@ from service.settings import Environment, Settings
 log = structlog.get_logger()
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
-_QUIET_PATHS = frozenset({"/health", "/livez", "/readyz"})
+_QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 # Ours need a few hundred bytes; proxies on the way refuse much more anyway.
 URI_LIMIT_BYTES = 8 * 1024
 HEADERS_LIMIT = 100
@@ -50,9 +51,11 @@ _SHOWN_HEADERS = (
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
     "Content-Disposition",
+    "traceparent",
     "WWW-Authenticate",
 )
 _PREFLIGHT_HOLDS_S = 600
+_SERVER_ERROR = 500
 
 
 def add_middleware(app: FastAPI, settings: Settings) -> None:
@@ -60,6 +63,7 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     if has_rate_limits(settings):
         app.add_middleware(RateLimiting, settings=settings)
     app.add_middleware(RequestLimits, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(Traces)
     app.add_middleware(RequestLog)
     if settings.cors_origins:
         # No credentials: nobody is logged in here by a cookie.
@@ -116,7 +120,7 @@ class RequestLimits:
         self._hosts = frozenset(host.encode() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        refusal = None if scope["type"] == "lifespan" else self._refusal(scope)
         if refusal is None:
             await self._app(scope, receive, send)
         else:
@@ -135,8 +139,55 @@ class RequestLimits:
         return None
 
 
+class Traces:
+    """Goes on with the trace that a client has begun, or begins one where tracing is on; its answer says which."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _QUIET_PATHS:
+            await self._app(scope, receive, send)
+            return
+        sent = [value for name, value in scope["headers"] if name == b"traceparent"]
+        # Of several nobody knows which one is meant.
+        caller = tracing.parse_traceparent(sent[0].decode("latin-1")) if len(sent) == 1 else None
+        if caller is None and not tracing.is_on():
+            await self._app(scope, receive, send)
+            return
+        with tracing.continued(caller, scope["method"], "server") as span:
+            traceparent = tracing.current_traceparent() or ""
+
+            async def send_and_tell(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    _describe(span, scope, message["status"])
+                    message["headers"] = [*message.get("headers", ()), (b"traceparent", traceparent.encode())]
+                await send(message)
+
+            try:
+                await self._app(scope, receive, send_and_tell)
+            except Exception:
+                # The answer to it is made further out.
+                _describe(span, scope, _SERVER_ERROR)
+                raise
+
+
+def _describe(span: tracing.Span, scope: Scope, status: int) -> None:
+    """By OpenTelemetry's semantic conventions for HTTP, without what would name somebody: path, query, addresses."""
+    method, route = metrics.shown_method(scope["method"]), route_template(scope)
+    span.call(f"{method} {route}")
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.route": route,
+        "http.response.status_code": status,
+    }
+    if status >= _SERVER_ERROR:
+        attributes["error.type"] = str(status)
+    span.note(attributes)
+
+
 class RequestLog:
-    """Binds the request's id to all log lines, and writes one when the request has ended."""
+    """Binds the request's id to all log lines, writes one when the request has ended, and counts its answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -152,6 +203,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # Not its end: streams last for as long as their readers want.
+                metrics.request_answered(scope["method"], route_template(scope), status, perf_counter() - started)
             await send(message)
 
         structlog.contextvars.clear_contextvars()

@@ -5,20 +5,20 @@ one place: what anything may be answered with, what a body brings with it, what 
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
 from service.controllers.rate_limits import EXEMPT_PATHS
 from service.controllers.schemas import PROBLEM, Problem, problem_responses
+from service.controllers.webhook_endpoints import EVENT_SCHEMA, WebhookEventView, event_webhook
 from service.domain.permissions import KEY_PERMISSIONS, LIVE_PERMISSIONS
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -40,11 +40,11 @@ from service.errors import (
     UnsupportedMediaType,
     WalletServiceError,
 )
+from service.version import project_version
 
 _METHODS: Final = ("get", "put", "post", "delete", "patch")
 _JSON: Final = "application/json"
 _FIRST_ERROR_STATUS: Final = 400
-_PROJECT_FILE: Final = Path(__file__).parents[2] / "pyproject.toml"
 
 DESCRIPTION: Final = """\
 Wallets whose balances are exact, fast under contention and provable afterwards.
@@ -97,7 +97,10 @@ TAGS: Final = (
     ("Outcomes", "What the bank left open, contradicted or sent back, and what admins decide about it."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
+    ("Dead letters", "Rows of the workers' queues that no try has brought to an end, for admins."),
     ("API keys", "For services: made, rotated and revoked by admins."),
+    ("Events", "What happens in one's wallets: to read, and as it happens, by WebSocket or Server-Sent Events."),
+    ("Webhook endpoints", "Where users want to be told of their events, and what was sent there."),
     ("Webhooks", "What the bank sends to us."),
     ("Health", "For load balancers, orchestrators and people."),
 )
@@ -205,13 +208,6 @@ _PAGE: Final = re.compile(r"PageView_(\w+?)(?:View)?_")
 _ID_PARAMETER: Final = re.compile(r"(?P<noun>[a-z_]+)_id")
 
 
-@cache
-def project_version() -> str:
-    """pyproject.toml's: the one place where it stands."""
-    version: str = tomllib.loads(_PROJECT_FILE.read_text(encoding="utf-8"))["project"]["version"]
-    return version
-
-
 def operation_id(route: APIRoute) -> str:
     """The name of the function: short, and the same for ever, wherever the route moves."""
     return route.operation_id or route.name
@@ -255,6 +251,7 @@ def _complete(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     _add_problem(schemas)
+    _add_schema(schemas, EVENT_SCHEMA, WebhookEventView)
     add_usual_examples(schemas)
     components.setdefault("headers", {}).update(_HEADERS)
     components.setdefault("securitySchemes", {}).update(_SECURITY_SCHEMES)
@@ -269,7 +266,7 @@ def _complete(document: dict[str, Any]) -> None:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     components["examples"] = _share_problems(document)
-    document["webhooks"] = _webhooks(document["paths"][_BANK_CALLBACK])
+    document["webhooks"] = _webhooks(document["paths"][_BANK_CALLBACK], schemas)
     _rename_schemas(document, {name: f"{match[1]}Page" for name in schemas if (match := _PAGE.fullmatch(name))})
 
 
@@ -285,11 +282,11 @@ def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(shared.items()))
 
 
-def _webhooks(callback: dict[str, Any]) -> dict[str, Any]:
-    """The same messages once more, each as what it is: one that somebody sends without being asked."""
+def _webhooks(callback: dict[str, Any], schemas: Mapping[str, Schema]) -> dict[str, Any]:
+    """What is sent without being asked for: by the bank to us, its messages once more, and by us to users."""
     post = callback["post"]
     content = post["requestBody"]["content"][_JSON]
-    webhooks = {}
+    webhooks = {"event": {"post": event_webhook(example_of(schemas[EVENT_SCHEMA], schemas))}}
     for schema in content["schema"]["anyOf"]:
         name = schema["properties"]["type"].get("const")
         examples = [one["value"] for one in content["examples"].values() if one["value"]["type"] == name]
@@ -319,9 +316,13 @@ def _rename_schemas(document: dict[str, Any], names: Mapping[str, str]) -> None:
 
 def _add_problem(schemas: dict[str, Schema]) -> None:
     """FastAPI would do it for a response's `model`, but under application/json, which problems are not."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    _add_schema(schemas, PROBLEM, Problem)
+
+
+def _add_schema(schemas: dict[str, Schema], name: str, model: type[BaseModel]) -> None:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(schema.pop("$defs"))
-    schemas[PROBLEM] = schema
+    schemas[name] = schema
 
 
 def _complete_parameters(operation: dict[str, Any]) -> None:

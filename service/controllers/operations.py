@@ -1,7 +1,8 @@
 """What deposits and withdrawals have in common over HTTP: fields, answers, lists."""
 
+import math
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import Response
@@ -185,6 +186,22 @@ ORDER_ERRORS = (AccountDeactivated, InsufficientFunds, WalletFrozen, WalletClose
 ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCurrency)
 
 
+_ACCEPTED: Final = 202
+# Beside what is declared of the answer itself.
+ACCEPTED_HEADERS: Final[dict[int | str, dict[str, Any]]] = {
+    _ACCEPTED: {
+        "headers": {
+            "Retry-After": {
+                "description": "Only while the bank is known to be down: it waits as `pending`, and in so many seconds "
+                "it is worth asking how it stands.",
+                "schema": {"type": "integer", "minimum": 1},
+                "example": 5,
+            }
+        }
+    }
+}
+
+
 async def list_page(
     operation_type: OperationType, query: OperationsQuery, user: Caller, resources: Resources
 ) -> Response:
@@ -205,6 +222,15 @@ def respond(answer: Answer) -> Response:
     )
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def respond_order(answer: Answer, resources: Resources) -> Response:
+    """As `respond`; what was accepted for a bank that is down says when it is worth asking about."""
+    response = respond(answer)
+    wait_s = resources.breaker.retry_after_s()
+    if wait_s and answer.status_code == _ACCEPTED:
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
     return response
 
 

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
+from starlette.types import Scope
 
 from service.database import OUTAGES
 from service.errors import (
@@ -28,6 +29,7 @@ from service.errors import (
     WalletServiceError,
     problem_body,
 )
+from service.metrics import NO_ROUTE
 
 log = structlog.get_logger()
 
@@ -42,6 +44,8 @@ _BY_STATUS: dict[int, type[WalletServiceError]] = {
 _SERVER_ERROR = 500
 # More than that nobody reads, and each is longer than what it is about.
 _SHOWN_ERRORS = 100
+# By handler. Those of a process are the same in each application that it makes.
+_PATHS: dict[Any, str] = {}
 # A new primary is there within a second or two.
 _RETRY_AFTER_S = 2
 
@@ -93,13 +97,19 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def note_methods(app: FastAPI, router: APIRouter, prefix: str) -> None:
-    """Keeps by path which methods there are, for answers that say so."""
+    """Keeps by path which methods there are, for answers that say so, and by handler which path is its own."""
     if not hasattr(app.state, "methods_by_path"):
         app.state.methods_by_path = {}
     paths: dict[str, set[str]] = app.state.methods_by_path
     for route in router.routes:
         if isinstance(route, APIRoute):
             paths.setdefault(prefix + route.path, set()).update(route.methods or ())
+            _PATHS[route.endpoint] = prefix + route.path
+
+
+def route_template(scope: Scope) -> str:
+    """The path of the route that a request came to, as it is declared: without ids."""
+    return _PATHS.get(scope.get("endpoint"), NO_ROUTE)
 
 
 def _allowed_methods(request: Request) -> list[str]:

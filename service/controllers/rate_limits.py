@@ -17,6 +17,7 @@ from service.controllers.problems import problem_response
 from service.domain.keys import KeyPurpose, derive_key
 from service.errors import RateLimitExceeded, Unauthenticated
 from service.gateways.rate_limits import Claim, RateLimits, Standing, claim
+from service.metrics import rate_limited
 from service.services.access_tokens import verify_access_token
 from service.settings import Settings
 
@@ -55,7 +56,7 @@ class RateLimiting:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in EXEMPT_PATHS:
+        if scope["type"] == "lifespan" or scope["path"] in EXEMPT_PATHS:
             await self._app(scope, receive, send)
             return
         limits: RateLimits = scope["app"].state.resources.rate_limits
@@ -75,6 +76,7 @@ class RateLimiting:
         if standing.is_granted:
             await self._app(scope, receive, send_with_headers)
         else:
+            rate_limited(standing.name)
             wait_s = math.floor(standing.reset_in_s) + 1
             await problem_response(RateLimitExceeded(retry_after_s=wait_s))(scope, receive, send_with_headers)
 
@@ -86,7 +88,8 @@ class RateLimiting:
             address = client_address(scope, self._settings.trusted_proxies)
             claims.append(claim(self._login, address))
         if caller is not None:
-            if scope["method"] == "GET":
+            # A WebSocket has no method, and no token either: its ticket does not count for anybody.
+            if scope.get("method") == "GET":
                 claims += [claim(limit, caller) for expression, limit in self._of_paths if expression.match(path)]
             if self._caller is not None:
                 claims.append(claim(self._caller, caller))

@@ -17,6 +17,7 @@ from service.errors import (
     AccountDeactivated,
     Forbidden,
     LedgerBusy,
+    WalletBooksDisagree,
     WalletClosed,
     WalletFrozen,
     WalletHasOpenOperations,
@@ -65,8 +66,10 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
     **_route(
         Forbidden,
         WalletClosed,
+        WalletBooksDisagree,
         summary="Freeze a wallet (admin)",
-        more="Nothing new goes in, out, or either way; what is under way with the bank still ends. ",
+        more="Nothing new goes in, out, or either way; what is under way with the bank still ends. "
+        "What a break has shut both ways is not opened one way. ",
     ),
 )
 async def freeze_wallet(
@@ -81,7 +84,16 @@ async def freeze_wallet(
     return _shape(wallet)
 
 
-@router.post("/wallets/{wallet_id}/unfreeze", **_route(Forbidden, WalletClosed, summary="Thaw a wallet (admin)"))
+@router.post(
+    "/wallets/{wallet_id}/unfreeze",
+    **_route(
+        Forbidden,
+        WalletClosed,
+        WalletBooksDisagree,
+        summary="Thaw a wallet (admin)",
+        more="Not while a break of its books is open: that is explained or resolved first. ",
+    ),
+)
 async def unfreeze_wallet(
     body: UnfreezeRequest,
     wallet_id: _WalletId,

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import (
+    ACCEPTED_HEADERS,
     ORDER_PROBLEMS,
     Account,
     OperationsQuery,
     OrderRequest,
     WithdrawalView,
     list_page,
-    respond,
+    respond_order,
     shape,
 )
 from service.controllers.requests import StrictRoute
@@ -35,7 +36,7 @@ class WithdrawalRequest(OrderRequest):
     "/withdrawals",
     status_code=202,
     response_model=WithdrawalView,
-    responses=ORDER_PROBLEMS,
+    responses=ORDER_PROBLEMS | ACCEPTED_HEADERS,
     summary="Withdraw money to an account at the bank",
     description="The amount is held at once and answered with 202; the bank is asked afterwards. On success it "
     "leaves, on failure it is available again. Above the step-up amount the withdrawal `requires_approval`: confirm "
@@ -52,7 +53,7 @@ async def request_withdrawal(
     answer = await withdrawals.request_withdrawal(
         resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings
     )
-    return respond(answer)
+    return respond_order(answer, resources)
 
 
 @router.get(

@@ -5,9 +5,14 @@ from service.documents.adjustments import AdjustmentDocument
 from service.documents.api_keys import ApiKeyDocument
 from service.documents.audit_events import AuditEventDocument
 from service.documents.bank_callbacks import BankCallback
+from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
+from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile
 from service.documents.conversions import ConversionDocument
+from service.documents.dead_letters import DeadLetterDocument
+from service.documents.duties import DutyDocument
+from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.incidents import IncidentDocument
@@ -15,15 +20,20 @@ from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
+from service.documents.reconciliations import ReconciliationDocument, StatementLineDocument
 from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
 from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
+from service.documents.used_tickets import UsedTicket
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
+from service.documents.wallet_checks import WalletCheckDocument
 from service.documents.wallets import WalletDocument
+from service.documents.webhooks import WebhookDeliveryDocument, WebhookEndpointDocument
+from service.documents.workers import WorkerDocument
 
 __all__ = [
     "BANK_DOCUMENTS",
@@ -33,30 +43,42 @@ __all__ = [
     "ApiKeyDocument",
     "AuditEventDocument",
     "BankCallback",
+    "BankConditions",
     "BankOrder",
+    "BreakDocument",
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
+    "DeadLetterDocument",
     "Deposit",
+    "DutyDocument",
+    "EventDocument",
     "HoldDocument",
     "IdempotencyKey",
     "IncidentDocument",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
+    "ReconciliationDocument",
     "RedemptionDocument",
     "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
+    "StatementLineDocument",
     "TotpEnrolment",
     "TransactionLog",
     "TransferDocument",
+    "UsedTicket",
     "User",
     "VoucherDocument",
     "VoucherUseDocument",
+    "WalletCheckDocument",
     "WalletDocument",
+    "WebhookDeliveryDocument",
+    "WebhookEndpointDocument",
     "Withdrawal",
+    "WorkerDocument",
 ]
 
 WALLET_DOCUMENTS = [
@@ -86,7 +108,18 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    DeadLetterDocument,
+    WorkerDocument,
     ReturnDocument,
     IncidentDocument,
+    EventDocument,
+    UsedTicket,
+    WebhookEndpointDocument,
+    WebhookDeliveryDocument,
+    DutyDocument,
+    WalletCheckDocument,
+    BreakDocument,
+    StatementLineDocument,
+    ReconciliationDocument,
 ]
-BANK_DOCUMENTS = [BankOrder]
+BANK_DOCUMENTS = [BankOrder, BankConditions]

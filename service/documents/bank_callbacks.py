@@ -15,6 +15,7 @@ class BankCallback(Document):
     id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; this is the webhook-id
     payload: dict[str, Any]
     request_id: str | None
+    traceparent: str | None = None
     attempts: int
     received_at: datetime
     due_at: datetime | None = None

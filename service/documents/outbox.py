@@ -19,13 +19,15 @@ class OutboxDocument(Document):
     request_id: str | None
     due_at: datetime
     created_at: datetime
+    traceparent: str | None = None
     claim: str | None = None
     last_outcome: str | None = None
 
     class Settings:
         name = "outbox"
         indexes: ClassVar = [
-            IndexModel("due_at", name="due"),
+            # Each topic is a queue of its own, so that none starves behind another.
+            IndexModel([("topic", 1), ("due_at", 1)], name="due_by_topic"),
             IndexModel("claim", name="claim", sparse=True),
         ]
         validator: ClassVar[dict[str, Any]] = {

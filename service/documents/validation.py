@@ -16,6 +16,8 @@ OPTIONAL_TEXT = {"bsonType": ["string", "null"]}
 TIME = {"bsonType": "date"}
 HASH = {"bsonType": "string", "minLength": 64, "maxLength": 64}
 COUNT = {"bsonType": ["int", "long"], "minimum": 0}
+# What a row of a queue carries of its failures (domain/dead_letters.py).
+FAILURES: dict[str, Any] = {"failures": COUNT, "first_failed_at": TIME, "dead_letter_id": TEXT}
 # What 64 bits may not hold: sums over all wallets or entries.
 SUM = {"bsonType": "decimal", "minimum": 0}
 

@@ -28,6 +28,7 @@ class WalletDocument(Document):
     open_operations: int = 0
     usage: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
     limits: dict[str, Any] | None = None
+    event_sequence: int = 0
 
     class Settings:
         name = "wallets"
@@ -55,5 +56,6 @@ class WalletDocument(Document):
                 "open_operations": AMOUNT,
                 "usage": validator_part(Usage),
                 "limits": {"anyOf": [{"bsonType": "null"}, validator_part(Limits)]},
+                "event_sequence": AMOUNT,
             },
         }  # fmt: skip

@@ -33,9 +33,15 @@ class Prefix(StrEnum):
     AUDIT_EVENT = "aud"
     API_KEY = "key"
     SESSION = "ses"
+    BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
+    DEAD_LETTER = "dlq"
+    WORKER = "wkr"
     ENTRY = "ent"
     TRANSACTION = "txn"
+    EVENT = "evt"
+    WEBHOOK_ENDPOINT = "whe"
+    WEBHOOK_DELIVERY = "whd"
 
 
 def new_id(prefix: Prefix) -> str:

@@ -25,6 +25,7 @@ class KeyPurpose(StrEnum):
     REFRESH_TOKENS = "wallet refresh tokens 1"
     PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
     REDIS_KEYS = "wallet redis keys 1"
+    STREAM_TICKETS = "wallet stream tickets 1"
 
 
 def derive_key(root_key: bytes, purpose: KeyPurpose) -> bytes:

@@ -1,7 +1,7 @@
 """Deposits and withdrawals: one shape, one state machine, one view."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -131,6 +131,24 @@ def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Atte
         return operation.attempt_log
     *before, last = operation.attempt_log
     return (*before, last._replace(outcome=outcome, ended_at=now))
+
+
+_REJECTED = "rejected"
+
+
+def rejection(code: str) -> str:
+    """The outcome of a submission that the bank answered with a refusal: that one will never be executed."""
+    return f"{_REJECTED}: {code}"
+
+
+def may_be_under_way(operation: Operation, now: datetime, in_flight: timedelta) -> bool:
+    """Whether an order that was sent, and not answered by a refusal, may still reach the bank."""
+    return any(
+        attempt.call is BankCall.SUBMIT
+        and now - attempt.at < in_flight
+        and not (attempt.outcome or "").startswith(_REJECTED)
+        for attempt in operation.attempt_log
+    )
 
 
 _MASKED_DIGITS = 4

@@ -18,13 +18,16 @@ class OutboxTopic(StrEnum):
     PASSWORD_RESET = "password_reset"  # noqa: S105 a name
     # Somebody's password was changed, and they are told.
     PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
+    # Somebody's endpoint was disabled for its failures, and they are told.
+    WEBHOOK_NOTICE = "webhook_notice"
 
 
 class OutboxRow(NamedTuple):
     """A row is worked on when it is due; taking it moves `due_at` on, so that a dead worker's row comes back.
 
     `attempts` counts how often it was taken, `visits` how often that led to the other side and brought no end;
-    `last_outcome` is what the last of those visits came to.
+    `last_outcome` is what the last of those visits came to. `traceparent` is that of the span that called for it, where
+    there is one (service/tracing.py).
     """
 
     id: str
@@ -36,6 +39,7 @@ class OutboxRow(NamedTuple):
     due_at: datetime
     created_at: datetime
     last_outcome: str | None = None
+    traceparent: str | None = None
 
 
 def outbox_id(topic: OutboxTopic, subject_id: str) -> str:

@@ -22,6 +22,11 @@ class Permission(StrEnum):
     HOLDS_WRITE = "holds:write"
     REWARDS_READ = "rewards:read"
     REWARDS_WRITE = "rewards:write"
+    EVENTS_READ = "events:read"
+    # As they happen, for as long as a token lasts.
+    EVENTS_FOLLOW = "events:follow"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     # Of a service: its own adjustments, and holds that others have with each other.
     ADJUSTMENTS_READ = "adjustments:read"
     ADJUSTMENTS_WRITE = "adjustments:write"
@@ -32,6 +37,7 @@ class Permission(StrEnum):
     API_KEYS_ADMIN = "api-keys:admin"
     LEDGER_ADMIN = "ledger:admin"
     AUDIT_READ = "audit:read"
+    DEAD_LETTERS_ADMIN = "dead-letters:admin"
     CATALOGUE_ADMIN = "catalogue:admin"
 
 
@@ -53,26 +59,31 @@ _OWN_MONEY = frozenset(
         Permission.HOLDS_WRITE,
         Permission.REWARDS_READ,
         Permission.REWARDS_WRITE,
+        Permission.EVENTS_READ,
     }
 )
+_OWN_WEBHOOKS = frozenset({Permission.WEBHOOKS_READ, Permission.WEBHOOKS_WRITE})
 _OWN_PROFILE = frozenset({Permission.PROFILE_READ, Permission.PROFILE_WRITE})
+_OF_TOKENS = frozenset({Permission.EVENTS_FOLLOW})
 _SERVICES = frozenset({Permission.ADJUSTMENTS_READ, Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
 
 ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
     {
-        Role.USER: _OWN_MONEY | _OWN_PROFILE,
-        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _SERVICES,
+        Role.USER: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS | _OF_TOKENS,
+        Role.SERVICE: _OWN_MONEY | _OWN_PROFILE | _OWN_WEBHOOKS | _OF_TOKENS | _SERVICES,
         Role.ADMIN: frozenset(Permission),
     }
 )
 
-# What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in.
-KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE
+# What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in, and
+# streams end with a token, where a key has no end.
+KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE - _OF_TOKENS
 # What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
 # Elsewhere a token that has ended is known within a second (ended_tokens.py).
 LIVE_PERMISSIONS = frozenset(
     {
         Permission.PROFILE_WRITE,
+        Permission.WEBHOOKS_WRITE,
         Permission.ADJUSTMENTS_READ,
         Permission.ADJUSTMENTS_ADMIN,
         Permission.WALLETS_ADMIN,
@@ -80,6 +91,7 @@ LIVE_PERMISSIONS = frozenset(
         Permission.API_KEYS_ADMIN,
         Permission.LEDGER_ADMIN,
         Permission.AUDIT_READ,
+        Permission.DEAD_LETTERS_ADMIN,
         Permission.CATALOGUE_ADMIN,
     }
 )

@@ -27,6 +27,8 @@ class SealedField(StrEnum):
     ACCOUNT = "operation account"
     VOUCHER_CODE = "redemption code"
     TOTP_SECRET = "totp secret"  # noqa: S105 a label
+    # The current one and the one before it, which is the same one later.
+    WEBHOOK_SECRET = "webhook secret"  # noqa: S105 a label
 
 
 class Sealed(NamedTuple):

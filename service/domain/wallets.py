@@ -25,7 +25,10 @@ class Freeze(StrEnum):
 
 
 class Wallet(NamedTuple):
-    """`open_operations` counts what has begun here and may still move it; `limits` are its own, besides the usual."""
+    """`open_operations` counts what has begun here and may still move it; `limits` are its own, besides the usual.
+
+    `event_sequence` is the number of its latest event.
+    """
 
     id: str
     user_id: str
@@ -41,6 +44,7 @@ class Wallet(NamedTuple):
     open_operations: int = 0
     usage: Usage = Usage()
     limits: Limits | None = None
+    event_sequence: int = 0
 
     def lets(self, flow: Freeze) -> bool:
         """Whether money may go in, or out, as far as freezing is concerned."""

@@ -31,6 +31,8 @@ class Job(StrEnum):
     DRAIN_OUTBOX = "drain_outbox"
     APPLY_CALLBACKS = "apply_callbacks"
     RUN_BANK = "run_bank"
+    DISPATCH_EVENTS = "dispatch_events"
+    DELIVER_WEBHOOKS = "deliver_webhooks"
 
 
 serialize_job: Serializer = orjson.dumps

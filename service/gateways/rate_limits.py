@@ -122,6 +122,7 @@ class Standing(NamedTuple):
     """How a request stands after its limits were looked at: by the one that refuses it, or that is nearest to it."""
 
     is_granted: bool
+    name: str
     amount: int
     left: int
     # Until there is more of it: the end of the running window, or, where nothing is left, until one more would pass.
@@ -251,4 +252,4 @@ def _standing(claims: Sequence[Claim], refused_by: str | None, windows: Mapping[
             nearest, fewest = one, left
     amount, window = nearest.limit.amount, windows[nearest.key]
     reset_in_s = max(0.0, window.running_ttl_s - WINDOW_S) if fewest else window.next_in_s(amount)
-    return Standing(refused_by is None, amount, fewest, reset_in_s)
+    return Standing(refused_by is None, nearest.limit.namespace, amount, fewest, reset_in_s)

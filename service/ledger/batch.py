@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from service.domain.entries import Entry
+from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.idempotency import Answer, IdempotencyRecord
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Record, RecordUpdate
-from service.domain.wallets import Wallet, apply_movement
+from service.domain.wallets import Wallet, apply_movement, wallet_view
 from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand
 
@@ -63,6 +64,7 @@ class Writes:
     answers: list[IdempotencyRecord] = field(default_factory=list)
     outbox_inserts: list[OutboxRow] = field(default_factory=list)
     outbox_deletes: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -83,6 +85,7 @@ class Draft:
         self.wallets: dict[str, Wallet] = {}
         self.records: dict[str, Record] = {}
         self.entries: list[Entry] = []
+        self.events: list[Event] = []
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
 
@@ -106,15 +109,18 @@ class Draft:
         return None if wallet_id is None else self.wallet(wallet_id)
 
     def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None:
-        found = self.records.get(record_id)
-        if found is None:
-            if self._below is not None:
-                return self._below.record(record_id, kind)
-            found = self._loaded.records.get(record_id)
+        found = self.any_record(record_id)
         return found if isinstance(found, kind) else None
 
-    def take_in(self, changes: Changes) -> None:
+    def any_record(self, record_id: str) -> Record | None:
+        found = self.records.get(record_id)
+        if found is not None:
+            return found
+        return self._loaded.records.get(record_id) if self._below is None else self._below.any_record(record_id)
+
+    def take_in(self, changes: Changes, command: Command) -> None:
         """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
+        wallets_before = [self.wallet(wallet.id) for wallet in changes.wallets]
         for wallet in changes.wallets:
             self.wallets[wallet.id] = wallet
         between_wallets: dict[str, int] = defaultdict(int)
@@ -127,19 +133,54 @@ class Draft:
             if movement.counterparty.startswith("wal_"):
                 between_wallets[after.currency] += after.available + after.held - before.available - before.held
         assert not any(between_wallets.values()), f"what moves between wallets adds up to {dict(between_wallets)}"
+        for before_life in wallets_before:
+            if before_life is not None:
+                self._tell_of_wallet(before_life, command)
         for record in (changes.record, *changes.also):
+            self._tell_of_record(self.any_record(record.id), record, command)
             self.records[record.id] = record
         for row in changes.outbox_rows:
-            self.outbox_inserts[row.id] = row
+            self.outbox_inserts[row.id] = (
+                row if command.traceparent is None else row._replace(traceparent=command.traceparent)
+            )
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
             if self.outbox_inserts.pop(row_id, None) is None:
                 self.outbox_deletes.append(row_id)
 
+    def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
+        after = self.wallets[before.id]
+        event_type = life_news_of(before, after)
+        if event_type is not None:
+            self._tell(after, event_type, after.id, after.status, before.status, wallet_view(after), command)
+
+    def _tell_of_record(self, before: Record | None, after: Record, command: Command) -> None:
+        for wallet_id, event_type, data in news_of(before, after):
+            wallet = self.wallet(wallet_id)
+            assert wallet is not None, f"{wallet_id} was not named as needed, and is told of {after.id}"
+            was = None if before is None else status_of(before)
+            self._tell(wallet, event_type, after.id, status_of(after) or "", was, data, command)
+
+    def _tell(
+        self,
+        wallet: Wallet,
+        event_type: EventType,
+        subject_id: str,
+        status: str,
+        previous_status: str | None,
+        data: Mapping[str, Any],
+        command: Command,
+    ) -> None:
+        """Numbered by the wallet's own counter, so that whoever else writes the wallet is in the way of this too."""
+        event = event_of(wallet, event_type, subject_id, status, previous_status, data, command.request_id, command.now)
+        self.events.append(event)
+        self.wallets[wallet.id] = wallet._replace(event_sequence=event.sequence)
+
     def settle_into(self, below: "Draft") -> None:
         below.wallets |= self.wallets
         below.records |= self.records
         below.entries += self.entries
+        below.events += self.events
         for row_id in self.outbox_deletes:
             if below.outbox_inserts.pop(row_id, None) is None:
                 below.outbox_deletes.append(row_id)
@@ -200,6 +241,7 @@ class Batch:
         writes = Writes(
             entries=state.entries,
             answers=self._records,
+            events=state.events,
             outbox_inserts=list(state.outbox_inserts.values()),
             outbox_deletes=state.outbox_deletes,
         )
@@ -223,7 +265,7 @@ def _decide(command: Command, draft: Draft) -> _Outcome:
         changes = command.decide(draft)
     except WalletServiceError as refusal:
         return _Outcome(draft, None, None, refusal)
-    draft.take_in(changes)
+    draft.take_in(changes, command)
     body = None if changes.answer is None else changes.answer(draft)
     return _Outcome(draft, changes.record, (changes.status_code, body), changes.error)
 

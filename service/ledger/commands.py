@@ -6,7 +6,7 @@ here beside: `orders.py`, `transfers.py` and so on hold one noun each.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Movement, Wallet
 from service.errors import WalletServiceError
+from service.tracing import current_traceparent
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -66,12 +67,16 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """`claim` is the client's idempotency key, where there is a client."""
+    """`claim` is the client's idempotency key, where there is a client.
+
+    `traceparent` is where it was made: what its outbox rows lead to belongs to the same trace.
+    """
 
     now: datetime
     transaction_id: str
     request_id: str | None = None
     claim: IdempotencyClaim | None = None
+    traceparent: str | None = field(default_factory=current_traceparent, compare=False)
 
     @property
     def needs(self) -> Needs:

@@ -25,6 +25,7 @@ from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Un
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.transaction import GuardMissed, prepare
+from service.tracing import span
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ class Committed(NamedTuple):
     conflicts: int
     duration_s: float
     has_outbox_rows: bool
+    has_events: bool
 
 
 class Ledger:
@@ -130,9 +132,11 @@ class Ledger:
         self._waiting.append(pending)
         self._waiting_weight += command.weight
         self._wake.set()
-        decided = await pending.future
-        if decided.error is not None:
-            raise decided.error
+        # Of a batch, which belongs to many traces, each trace has its own command's part.
+        with span("ledger.commit", {"wallet.command": type(command).__name__}):
+            decided = await pending.future
+            if decided.error is not None:
+                raise decided.error
         return decided
 
     async def change(self, command: Command, kind: type[_Kind]) -> _Kind:
@@ -231,7 +235,7 @@ class Ledger:
             if not pending.future.done():
                 pending.future.set_result(outcome)
         duration_s = perf_counter() - started
-        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows)
+        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events)
         # By the loop, not from here: trouble in telling about a commit must not look like trouble in making it.
         asyncio.get_running_loop().call_soon(self._on_committed, committed)
 

@@ -14,6 +14,7 @@ from service.domain.wallets import Wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
+from service.repositories import events as event_repository
 from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
@@ -29,6 +30,7 @@ class Prepared(NamedTuple):
 
     decided: list[Decided]
     has_outbox_rows: bool
+    has_events: bool
 
 
 class GuardMissed(Exception):
@@ -46,7 +48,7 @@ async def prepare(session: AsyncClientSession, commands: Sequence[Command], poli
     writes = batch.writes()
     if writes:
         await _write(writes, session)
-    return Prepared(decided, has_outbox_rows=bool(writes.outbox_inserts))
+    return Prepared(decided, has_outbox_rows=bool(writes.outbox_inserts), has_events=bool(writes.events))
 
 
 def _run_alone(batch: Batch, command: Command) -> Decided:
@@ -98,3 +100,5 @@ async def _write(writes: Writes, session: AsyncClientSession) -> None:
         await outbox_repository.insert_many(writes.outbox_inserts, session=session)
     if writes.entries:
         await log_repository.insert_many(writes.entries, session=session)
+    if writes.events:
+        await event_repository.insert_many(writes.events, session=session)

@@ -43,6 +43,10 @@ async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> No
     await AuditEventDocument.get_pymongo_collection().insert_one(to_row(event), session=session)
 
 
+async def insert_many(events: Sequence[AuditEvent], *, session: AsyncClientSession) -> None:
+    await AuditEventDocument.get_pymongo_collection().insert_many([to_row(event) for event in events], session=session)
+
+
 async def ensure_many(events: Sequence[AuditEvent]) -> None:
     """By themselves; those that an attempt before has inserted stay as they are."""
     rows = [to_row(event) for event in events]

@@ -1,31 +1,50 @@
 """Queries on `bank_callbacks`, the inbox."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
+from pymongo import UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from service.documents import BankCallback
 from service.repositories.due_rows import claim_due
+from service.repositories.gathering import Gathered
+from service.tracing import current_traceparent
+
+_DUPLICATE_KEY = 11000
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
-    """False where a callback with this id is here already. One document, so no transaction to spoil."""
+    """False where a callback with this id is here already. No transaction, so none to spoil."""
+    row = {
+        "_id": callback_id,
+        "payload": payload,
+        "request_id": request_id,
+        "attempts": 0,
+        "received_at": now,
+        "due_at": now,
+    }
+    if (traceparent := current_traceparent()) is not None:
+        row["traceparent"] = traceparent
+    return await _insert(row)
+
+
+async def _insert_many(rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """Which of them are new. Each by itself, so that one that is here already stands in no other's way."""
     try:
-        await BankCallback.get_pymongo_collection().insert_one(
-            {
-                "_id": callback_id,
-                "payload": payload,
-                "request_id": request_id,
-                "attempts": 0,
-                "received_at": now,
-                "due_at": now,
-            }
-        )
-    except DuplicateKeyError:
-        return False
-    return True
+        await BankCallback.get_pymongo_collection().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        refused = error.details["writeErrors"]
+        if not refused or any(one["code"] != _DUPLICATE_KEY for one in refused):
+            raise
+        known = {one["index"] for one in refused}
+        return [position not in known for position in range(len(rows))]
+    return [True] * len(rows)
+
+
+_insert = Gathered(_insert_many)
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, Any]]:
@@ -34,10 +53,29 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, 
 
 
 async def mark_applied(callback_id: str, result: str, now: datetime) -> None:
-    await BankCallback.get_pymongo_collection().update_one(
-        {"_id": callback_id},
-        {"$set": {"applied_at": now, "result": result}, "$unset": {"due_at": "", "claim": ""}},
+    await _mark((callback_id, result, now))
+
+
+async def _mark_many(applied: Sequence[tuple[str, str, datetime]]) -> Sequence[None]:
+    """One update for each result: there are few of them. The time is the last one's."""
+    ids_of: dict[str, list[str]] = defaultdict(list)
+    for callback_id, result, _ in applied:
+        ids_of[result].append(callback_id)
+    applied_at = max(now for _, _, now in applied)
+    await BankCallback.get_pymongo_collection().bulk_write(
+        [
+            UpdateMany(
+                {"_id": {"$in": ids}},
+                {"$set": {"applied_at": applied_at, "result": result}, "$unset": {"due_at": "", "claim": ""}},
+            )
+            for result, ids in ids_of.items()
+        ],
+        ordered=False,
     )
+    return [None] * len(applied)
+
+
+_mark = Gathered(_mark_many)
 
 
 async def postpone(callback_id: str, due_at: datetime) -> None:
@@ -46,8 +84,17 @@ async def postpone(callback_id: str, due_at: datetime) -> None:
 
 async def find_payload(callback_id: str) -> dict[str, Any] | None:
     """What was said under this id; None where nothing was."""
-    row = await BankCallback.get_pymongo_collection().find_one({"_id": callback_id}, {"payload": 1})
-    return None if row is None else row["payload"]
+    return await _find_payload(callback_id)
+
+
+async def _find_payloads(callback_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+    named = {"_id": {"$in": list(callback_ids)}}
+    rows = await BankCallback.get_pymongo_collection().find(named, {"payload": 1}).to_list()
+    payloads = {row["_id"]: row["payload"] for row in rows}
+    return [payloads.get(callback_id) for callback_id in callback_ids]
+
+
+_find_payload = Gathered(_find_payloads)
 
 
 async def find_last_words(references: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -81,4 +128,13 @@ async def insert_reuse(
 
 
 async def note_incident(callback_id: str, incident_id: str) -> None:
-    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"incident_id": incident_id}})
+    await _note_incident((callback_id, incident_id))
+
+
+async def _note_incidents(noted: Sequence[tuple[str, str]]) -> Sequence[None]:
+    updates = [UpdateOne({"_id": callback_id}, {"$set": {"incident_id": known}}) for callback_id, known in noted]
+    await BankCallback.get_pymongo_collection().bulk_write(updates, ordered=False)
+    return [None] * len(noted)
+
+
+_note_incident = Gathered(_note_incidents)

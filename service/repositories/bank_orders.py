@@ -1,29 +1,54 @@
 """Queries on the simulated bank's journal."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from pymongo import ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import BulkWriteError
 
 from service.documents import BankOrder
 from service.repositories.due_rows import claim_due
+from service.repositories.gathering import Gathered
 
 _DUPLICATE_KEY = 11000
 
 
-async def insert_once(order: dict[str, Any]) -> dict[str, Any]:
-    """The order as it stands in the journal: the new one, or the one that has this reference already."""
-    try:
-        await BankOrder.get_pymongo_collection().insert_one(order)
-    except DuplicateKeyError:
-        known: dict[str, Any] | None = await BankOrder.get_pymongo_collection().find_one_and_update(
-            {"_id": order["_id"]}, {"$inc": {"submissions": 1}}, return_document=ReturnDocument.AFTER
-        )
-        assert known is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
-        return known
-    return order
+class Left(NamedTuple):
+    """What remains of an order that was worked on: the reports that are still to come, and when it is due again."""
+
+    reference: str
+    reports: list[dict[str, Any]]
+    due_at: datetime | None
+
+
+async def take_once(order: dict[str, Any]) -> dict[str, Any] | None:
+    """Enters a new order; the one that has this reference already where there is one, which stays as it is."""
+    return None if await _insert(order) else await count_submission(order["_id"])
+
+
+async def _insert_each(orders: Sequence[dict[str, Any]]) -> list[bool]:
+    """Which of them are new."""
+    known = await insert_missing(orders)
+    # Of two with one reference, either may be the one that was there first.
+    left = Counter(known)
+    answers = []
+    for order in reversed(orders):
+        answers.append(left[order["_id"]] == 0)
+        left[order["_id"]] -= 1
+    return answers[::-1]
+
+
+_insert = Gathered(_insert_each)
+
+
+async def count_submission(reference: str) -> dict[str, Any] | None:
+    """The order that was handed in once more; None where there is none."""
+    known: dict[str, Any] | None = await BankOrder.get_pymongo_collection().find_one_and_update(
+        {"_id": reference}, {"$inc": {"submissions": 1}}, return_document=ReturnDocument.AFTER
+    )
+    return known
 
 
 async def insert_missing(orders: Sequence[dict[str, Any]]) -> list[str]:
@@ -39,45 +64,85 @@ async def insert_missing(orders: Sequence[dict[str, Any]]) -> list[str]:
 
 
 async def find(reference: str) -> dict[str, Any] | None:
-    return await BankOrder.get_pymongo_collection().find_one({"_id": reference})
+    return await _find(reference)
+
+
+async def _find_each(references: Sequence[str]) -> list[dict[str, Any] | None]:
+    found = BankOrder.get_pymongo_collection().find({"_id": {"$in": list(references)}}, batch_size=len(references))
+    rows = {row["_id"]: row for row in await found.to_list()}
+    return [rows.get(reference) for reference in references]
+
+
+_find = Gathered(_find_each)
+
+
+async def get(reference: str) -> dict[str, Any]:
+    """An order that is known to be there."""
+    found = await find(reference)
+    assert found is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
+    return found
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, Any]]:
-    """Orders that are due to be executed or reported, taken for `lease_s` seconds."""
+    """Orders with something to execute, to pay back or to report, taken for `lease_s` seconds."""
     return await claim_due(BankOrder.get_pymongo_collection(), now=now, lease_s=lease_s, limit=limit)
 
 
-async def execute(order: dict[str, Any], now: datetime) -> dict[str, Any]:
-    """Ends an accepted order in one step with its payment; one that has ended stays as it is."""
-    succeeded = order["outcome"] == "success"
-    change: dict[str, Any] = {"$set": {"state": order["outcome"], "executed_at": now}}
-    if succeeded:
-        payment = {"at": now, "amount": order["amount"], "bank_reference": order["bank_reference"]}
-        change["$push"] = {"payments": payment}
-    executed: dict[str, Any] | None = await BankOrder.get_pymongo_collection().find_one_and_update(
-        {"_id": order["_id"], "state": "accepted"}, change, return_document=ReturnDocument.AFTER
-    )
-    if executed is not None:
-        return executed
-    known = await find(order["_id"])
-    assert known is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
-    return known
+async def count(now: datetime) -> dict[str, int]:
+    """How many orders there are, how many of them are not executed yet, and for how many something is due."""
+    collection = BankOrder.get_pymongo_collection()
+    return {
+        "orders": await collection.estimated_document_count(),
+        "accepted": await collection.count_documents({"state": "accepted"}),
+        "due": await collection.count_documents({"due_at": {"$lte": now}}),
+    }
 
 
-async def mark_reported(reference: str) -> None:
-    await BankOrder.get_pymongo_collection().update_one({"_id": reference}, {"$unset": {"due_at": "", "claim": ""}})
-
-
-async def report_later(reference: str, now: datetime, delay_s: float) -> None:
-    await BankOrder.get_pymongo_collection().update_one(
-        {"_id": reference}, {"$set": {"due_at": now + timedelta(seconds=delay_s)}}
+async def execute_many(references: Sequence[str], now: datetime) -> None:
+    """Ends accepted orders, each in one step with its payment; those that have ended stay as they are."""
+    payment = {"at": now, "amount": "$amount", "bank_reference": "$bank_reference"}
+    paid = {"$cond": [{"$eq": ["$outcome", "success"]}, [payment], []]}
+    await BankOrder.get_pymongo_collection().update_many(
+        {"_id": {"$in": list(references)}, "state": "accepted"},
+        [{"$set": {"state": "$outcome", "executed_at": now, "payments": paid}}],
     )
 
 
-async def find_payments(day: date) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Each payment of that day (UTC) beside its order, oldest first."""
+async def return_many(references: Sequence[str], now: datetime) -> None:
+    """Pays back what was paid, each once."""
+    returned = {"at": now, "amount": "$amount", "bank_reference": "$return_reference"}
+    await BankOrder.get_pymongo_collection().update_many(
+        {"_id": {"$in": list(references)}, "state": "success", "returns": []}, [{"$set": {"returns": [returned]}}]
+    )
+
+
+async def put_back(left: Sequence[Left], claim: str) -> None:
+    """The end of a claim, for those orders that nobody else has taken over meanwhile."""
+    collection = BankOrder.get_pymongo_collection()
+    done = [one.reference for one in left if one.due_at is None]
+    if done:
+        await collection.update_many(
+            {"_id": {"$in": done}, "claim": claim}, {"$set": {"reports": []}, "$unset": {"due_at": "", "claim": ""}}
+        )
+    changes = [
+        UpdateOne(
+            {"_id": one.reference, "claim": claim},
+            {"$set": {"reports": one.reports, "due_at": one.due_at}, "$unset": {"claim": ""}},
+        )
+        for one in left
+        if one.due_at is not None
+    ]
+    if changes:
+        await collection.bulk_write(changes, ordered=False)
+
+
+async def find_moved(day: date) -> list[tuple[dict[str, Any], dict[str, Any], bool]]:
+    """Each time that money moved on that day (UTC), beside its order and whether it came back; oldest first."""
     start = datetime.combine(day, time(), UTC)
-    of_the_day = {"$gte": start, "$lt": start + timedelta(days=1)}
-    rows = await BankOrder.get_pymongo_collection().find({"payments": {"$elemMatch": {"at": of_the_day}}}).to_list()
-    paid = [(row, payment) for row in rows for payment in row["payments"] if payment["at"].date() == day]
-    return sorted(paid, key=lambda pair: pair[1]["at"])
+    end = start + timedelta(days=1)
+    moved: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
+    for name, is_return in (("payments", False), ("returns", True)):
+        of_the_day = {name: {"$elemMatch": {"at": {"$gte": start, "$lt": end}}}}
+        rows = await BankOrder.get_pymongo_collection().find(of_the_day).to_list()
+        moved += [(row, one, is_return) for row in rows for one in row[name] if start <= one["at"] < end]
+    return sorted(moved, key=lambda one: (one[1]["at"], one[2]))

@@ -1,5 +1,6 @@
 """Rows that wait for their time: several workers may take from one collection, each row goes to one of them."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -8,21 +9,44 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 
 async def claim_due(
-    collection: AsyncCollection[dict[str, Any]], *, now: datetime, lease_s: float, limit: int
+    collection: AsyncCollection[dict[str, Any]],
+    *,
+    now: datetime,
+    lease_s: float,
+    limit: int,
+    among: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Takes up to `limit` rows with `due_at` ≤ now by moving `due_at` on by `lease_s` and counting the attempt.
+    """Takes up to `limit` rows with `due_at` ≤ now, the longest due first; `among` narrows them further."""
+    return await take(
+        collection, await see_due(collection, now=now, limit=limit, among=among), now=now, lease_s=lease_s
+    )
+
+
+async def see_due(
+    collection: AsyncCollection[dict[str, Any]], *, now: datetime, limit: int, among: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Without taking them."""
+    due = {**(among or {}), "due_at": {"$lte": now}}
+    return await collection.find(due, sort=[("due_at", 1)], limit=limit, batch_size=limit).to_list()
+
+
+async def take(
+    collection: AsyncCollection[dict[str, Any]], seen: Sequence[dict[str, Any]], *, now: datetime, lease_s: float
+) -> list[dict[str, Any]]:
+    """Those of the rows that nobody else has taken meanwhile, by moving `due_at` on and counting the attempt.
 
     The claim is compare-and-set on `due_at`, so that two workers who saw the same row do not both get it.
     Nothing has to be written when the work ends in time: the row is deleted with what it led to, or,
     after a crash, falls due again.
     """
-    due = {"due_at": {"$lte": now}}
-    seen = await collection.find(due, {"_id": 1}, sort=[("due_at", 1)], limit=limit).to_list()
     if not seen:
         return []
-    claim = uuid4().hex
-    await collection.update_many(
-        {"_id": {"$in": [row["_id"] for row in seen]}, **due},
-        {"$set": {"due_at": now + timedelta(seconds=lease_s), "claim": claim}, "$inc": {"attempts": 1}},
+    claim, until = uuid4().hex, now + timedelta(seconds=lease_s)
+    result = await collection.update_many(
+        {"_id": {"$in": [row["_id"] for row in seen]}, "due_at": {"$lte": now}},
+        {"$set": {"due_at": until, "claim": claim}, "$inc": {"attempts": 1}},
     )
+    if result.modified_count == len(seen):
+        # The usual case: all of them are ours, and what was changed is known.
+        return [{**row, "due_at": until, "claim": claim, "attempts": row["attempts"] + 1} for row in seen]
     return await collection.find({"claim": claim}).to_list()

@@ -1,19 +1,25 @@
 """Queries on `outbox`."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice, zip_longest
 from typing import Any
 
+from pymongo import DeleteOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import OutboxDocument
 from service.domain.outbox import OutboxRow, OutboxTopic
-from service.repositories.due_rows import claim_due
+from service.repositories.due_rows import see_due, take
+from service.repositories.gathering import Gathered
 
 
 def _to_row(row: OutboxRow) -> dict[str, Any]:
     document = row._asdict()
     document["_id"] = document.pop("id")
+    if row.traceparent is None:
+        del document["traceparent"]
     return document
 
 
@@ -27,6 +33,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         request_id=document["request_id"],
         due_at=document["due_at"],
         created_at=document["created_at"],
+        traceparent=document.get("traceparent"),
         last_outcome=document.get("last_outcome"),
     )
 
@@ -40,19 +47,48 @@ async def delete_many(ids: Sequence[str], *, session: AsyncClientSession) -> Non
     await OutboxDocument.get_pymongo_collection().delete_many({"_id": {"$in": list(ids)}}, session=session)
 
 
-async def claim(*, now: datetime, lease_s: float, limit: int) -> list[OutboxRow]:
+async def claim(
+    *, now: datetime, lease_s: float, limit: int, topics: Sequence[OutboxTopic] = tuple(OutboxTopic)
+) -> list[OutboxRow]:
     """Rows that are due, taken for `lease_s` seconds: whoever dies with one leaves it to the next."""
-    taken = await claim_due(OutboxDocument.get_pymongo_collection(), now=now, lease_s=lease_s, limit=limit)
+    seen = await _see_due(now, limit, topics)
+    taken = await take(OutboxDocument.get_pymongo_collection(), seen, now=now, lease_s=lease_s)
     return [_from_row(document) for document in taken]
+
+
+async def _see_due(now: datetime, limit: int, topics: Sequence[OutboxTopic]) -> list[dict[str, Any]]:
+    """Where more is due than can be taken, each topic has its share, however many rows another one has."""
+    collection = OutboxDocument.get_pymongo_collection()
+    seen = await see_due(collection, now=now, limit=limit, among={"topic": {"$in": list(topics)}})
+    if len(seen) < limit or len(topics) == 1:
+        return seen
+    queues = await asyncio.gather(
+        *(see_due(collection, now=now, limit=limit, among={"topic": topic}) for topic in topics)
+    )
+    in_turn = (row for turn in zip_longest(*queues) for row in turn if row is not None)
+    return list(islice(in_turn, limit))
+
+
+async def _change_many(updates: Sequence[UpdateOne | DeleteOne]) -> Sequence[None]:
+    await OutboxDocument.get_pymongo_collection().bulk_write(updates, ordered=False)
+    return [None] * len(updates)
+
+
+_change = Gathered(_change_many)
 
 
 async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
     """Counts the visit, and keeps what it came to. A row that has gone meanwhile stays gone."""
-    await OutboxDocument.get_pymongo_collection().update_one(
-        {"_id": row_id}, {"$set": {"due_at": due_at, "last_outcome": outcome}, "$inc": {"visits": 1}}
-    )
+    change = {"$set": {"due_at": due_at, "last_outcome": outcome}, "$inc": {"visits": 1}}
+    await _change(UpdateOne({"_id": row_id}, change))
+
+
+async def put_back(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+    """Without counting a visit: nobody was visited, or it says nothing about this row."""
+    change = {"due_at": due_at} if outcome is None else {"due_at": due_at, "last_outcome": outcome}
+    await _change(UpdateOne({"_id": row_id}, {"$set": change}))
 
 
 async def delete(row_id: str) -> None:
     """Outside a transaction, for a row whose operation has ended without it."""
-    await OutboxDocument.get_pymongo_collection().delete_one({"_id": row_id})
+    await _change(DeleteOne({"_id": row_id}))

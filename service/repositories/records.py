@@ -45,6 +45,7 @@ from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
+from service.repositories.gathering import Gathered
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -166,7 +167,7 @@ def _guarded(update: RecordUpdate) -> UpdateOne:
     return UpdateOne({"_id": before["_id"], "version": before["version"]}, {"$set": changed})
 
 
-async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession) -> dict[str, Record]:
+async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession | None) -> dict[str, Record]:
     """Of any kinds, by id: one query for each kind. Ids of no kind, or of nothing, are left out."""
     found: dict[str, Record] = {}
     for prefix, ids in _by_prefix(record_ids, lambda record_id: record_id).items():
@@ -179,6 +180,20 @@ async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession) 
 
 async def find(record_id: str, kind: type[_Kind]) -> _Kind | None:
     return await _find_one(record_id, kind, {})
+
+
+async def find_soon(record_id: str, kind: type[_Kind]) -> _Kind | None:
+    """As `find`, together with whoever else asks at this moment: for those who come in crowds."""
+    found = await _find_gathered(record_id)
+    return found if isinstance(found, kind) else None
+
+
+async def _find_each(record_ids: Sequence[str]) -> list[Record | None]:
+    found = await find_named(set(record_ids), session=None)
+    return [found.get(record_id) for record_id in record_ids]
+
+
+_find_gathered = Gathered(_find_each)
 
 
 async def find_owned(record_id: str, kind: type[_Kind], user_id: str) -> _Kind | None:

@@ -84,6 +84,8 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
                 "held": Int64(held_delta),
                 "seq": Int64(after.seq - before.seq),
                 "open_operations": Int64(after.open_operations - before.open_operations),
+                # Wallets of before there were events have none: theirs begins with the first one.
+                "event_sequence": Int64(after.event_sequence - before.event_sequence),
             },
             "$set": changed,
         },
@@ -118,6 +120,22 @@ async def find(wallet_id: str) -> Wallet | None:
 async def find_owned(wallet_id: str, user_id: str) -> Wallet | None:
     row = await WalletDocument.get_pymongo_collection().find_one({"_id": wallet_id, "user_id": user_id})
     return None if row is None else _from_row(row)
+
+
+async def event_sequences(user_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """The number of the latest event of each wallet, by user and wallet; from the index on owners, one query."""
+    rows = WalletDocument.get_pymongo_collection().find(
+        {"user_id": {"$in": list(user_ids)}}, {"user_id": 1, "event_sequence": 1}, batch_size=_ONE_BATCH
+    )
+    latest: dict[str, dict[str, int]] = {}
+    for row in await rows.to_list():
+        latest.setdefault(row["user_id"], {})[row["_id"]] = int(row.get("event_sequence", 0))
+    return latest
+
+
+async def estimate_count() -> int:
+    """About how many there are, from the server's own book-keeping."""
+    return await WalletDocument.get_pymongo_collection().estimated_document_count()
 
 
 class WalletTotal(NamedTuple):

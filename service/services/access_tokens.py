@@ -1,6 +1,6 @@
 """Access tokens: signed JWTs (RFC 7519) of ours for ourselves, checked on every request."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from time import time
@@ -58,6 +58,11 @@ def verify_access_token(token: str, settings: Settings) -> Caller:
     if expires_s + LEEWAY_S <= time():
         raise Unauthenticated("The access token has expired")
     return verified
+
+
+def expiry_of(token: str, settings: Settings) -> datetime:
+    """Until when it is taken, leeway and all. Raises Unauthenticated like the check itself."""
+    return datetime.fromtimestamp(_verify(token, settings.jwt_secrets)[1] + LEEWAY_S, UTC)
 
 
 @lru_cache(maxsize=8)

@@ -26,12 +26,13 @@ from service.services.bank_reports import Applied, apply_report
 from service.services.incidents import open_incident
 from service.services.returns import ReturnComesEarly, apply_return
 from service.settings import Settings
+from service.tracing import continued
 
 log = structlog.get_logger()
 
 # Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
 _LEASE_S = 15.0
-# With back-off to 10 minutes, about two hours: longer than our own troubles last.
+# With back-off to 10 minutes, about two hours: no return comes earlier than that before its settlement.
 _ATTEMPT_LIMIT = 20
 _RETRY_MAX_S = 600.0
 # Enough of the digest that nobody meets it by chance.
@@ -131,19 +132,14 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
     reach(CrashPoint.CALLBACK_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
-    if row["attempts"] > _ATTEMPT_LIMIT:
-        # Nothing is lost by it: the operation's own row goes on asking the bank.
-        log.error("bank.callback_given_up", attempts=row["attempts"])
-        await inbox.mark_applied(row["_id"], "given_up", utc_now())
-        return
     try:
-        applied = await _apply(row, ledger)
+        facts = {"wallet.operation_id": str(row["payload"].get("reference")), "wallet.attempt": row["attempts"]}
+        with continued(row.get("traceparent"), "callback.apply", "consumer", facts) as traced:
+            applied = await _apply(row, ledger)
+            traced.note({"wallet.outcome": applied.result})
     except ReturnComesEarly:
         await _postpone(row)
         return
-    except Exception:
-        await _postpone(row)
-        raise
     reach(CrashPoint.CALLBACK_APPLIED)
     if applied.incident_id is not None:
         await inbox.note_incident(row["_id"], applied.incident_id)
@@ -166,7 +162,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
     if row.get("reuses") is not None:
         kind = IncidentKind.MESSAGE_ID_REUSED
         return Applied("id_reused", await open_incident(reference, words, row["request_id"], ledger, kind))
-    operation = await record_repository.find(reference, Operation)
+    operation = await record_repository.find_soon(reference, Operation)
     if operation is None:
         log.error("bank.unknown_reference", reference=reference)
         return Applied("unknown_reference", await open_incident(reference, words, row["request_id"], ledger))

@@ -1,7 +1,8 @@
 """What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
 
 import asyncio
-from typing import assert_never
+from collections.abc import Sequence
+from typing import Final, assert_never
 
 import structlog
 
@@ -10,23 +11,38 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.repositories import outbox as outbox_repository
+from service.services import webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
 from service.services.password_changes import send_notice, send_reset_token
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
+from service.tracing import continued
+
+# Two queues, each with hands of its own: a bank that hangs keeps no code from being sent, and no number of rewards
+# stands before an order.
+BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
+OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in BANK_TOPICS)
 
 
-async def claim_rows(limit: int, settings: Settings) -> list[OutboxRow]:
+async def claim_rows(
+    limit: int, settings: Settings, topics: Sequence[OutboxTopic] = tuple(OutboxTopic)
+) -> list[OutboxRow]:
     """Rows that are due, for as long as an answer of the bank is waited for."""
-    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit)
+    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit, topics=topics)
 
 
 async def pursue_row(row: OutboxRow, desk: Desk) -> None:
     """Until its row is deleted in the transaction that ends the matter, it falls due again and again."""
     reach(CrashPoint.OUTBOX_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row.request_id)
+    facts = {"wallet.operation_id": row.subject_id, "wallet.topic": row.topic.value, "wallet.attempt": row.attempts}
+    with continued(row.traceparent, "outbox.visit", "consumer", facts):
+        await _pursue(row, desk)
+
+
+async def _pursue(row: OutboxRow, desk: Desk) -> None:
     match row.topic:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)
@@ -44,6 +60,9 @@ async def pursue_row(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.PASSWORD_NOTICE:
             async with asyncio.timeout(desk.settings.bank_timeout_s):
                 await send_notice(row, desk.mailbox)
+        case OutboxTopic.WEBHOOK_NOTICE:
+            async with asyncio.timeout(desk.settings.bank_timeout_s):
+                await webhook_endpoints.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
@@ -11,11 +12,29 @@ import structlog
 from service.crash_points import CrashPoint, reach
 from service.database import Client
 from service.domain.clock import utc_now
-from service.domain.operations import FINAL_STATUSES, BankCall, Operation, OperationStatus, OperationType
+from service.domain.operations import (
+    FINAL_STATUSES,
+    BankCall,
+    Operation,
+    OperationStatus,
+    OperationType,
+    may_be_under_way,
+    rejection,
+)
 from service.domain.outbox import OutboxRow
 from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
-from service.gateways.bank import Bank, BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, OrderKind
+from service.gateways.bank import (
+    Bank,
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankState,
+    BankUnavailable,
+    OrderKind,
+)
+from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
 from service.ledger.orders import BeginProcessing, FlagForReview
@@ -38,6 +57,9 @@ _NOT_FOUND = "not_found"
 _NO_TIME_LEFT = "no time left for an answer"
 _OUTCOME_LIMIT = 128
 
+# Whether this task's visit was cut short while the bank had the word.
+_was_at_bank: ContextVar[bool] = ContextVar("_was_at_bank", default=False)
+
 _ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
 
 
@@ -58,7 +80,8 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
     its claim of the row, so that no two workers are at the bank for one order.
     """
-    operation = await record_repository.find(row.subject_id, Operation)
+    _was_at_bank.set(False)
+    operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
@@ -67,11 +90,26 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         await outbox_repository.delete(row.id)
         return
     try:
-        async with asyncio.timeout(desk.settings.bank_recheck_s):
+        # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
+        async with asyncio.timeout(desk.settings.bank_recheck_s), visiting(desk.bank):
             await _visit_bank(operation, row, desk)
-    except (BankOutcomeUnknown, TimeoutError) as unknown:
+    except BankUnavailable as unavailable:
+        await _put_back(row, unavailable.retry_after_s, desk)
+    except BankOutcomeUnknown as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
-        await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown) or _NO_TIME_LEFT)
+        down_for_s = retry_after_s(desk.bank)
+        if down_for_s:
+            # It is the bank's trouble and not this order's, so it does not count.
+            await _put_back(row, down_for_s, desk, str(unknown)[:_OUTCOME_LIMIT])
+        else:
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown))
+    except TimeoutError:
+        log.warning("bank.visit_cut_short", operation_id=operation.id, was_at_bank=_was_at_bank.get())
+        if _was_at_bank.get():
+            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
+        else:
+            # It is we who were slow, which says nothing about the bank either.
+            await _put_back(row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -81,12 +119,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     try:
         report = await _ask_bank(operation, row, desk)
     except BankRejected as rejected:
-        if operation.status is OperationStatus.PENDING and await _find(operation, rejected.code, desk) is None:
-            await fail(operation, rejected.code, rejected.message, None, desk.ledger)
-        else:
-            # It was sent before, and that order may still be on its way; or the bank has it and refuses it all the
-            # same. To give money back on this word could be to give it twice.
-            await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+        await _take_refusal(operation, rejected, desk)
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
@@ -94,6 +127,24 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
         # Waiting for its word is not a failure, but it does not go on forever either.
         delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.visits))
         await _come_back_or_give_up(operation, row, delay_s, desk, BankState.ACCEPTED)
+
+
+async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk) -> None:
+    try:
+        known = await _find(operation, rejection(rejected.code), desk)
+    except IllegalTransition:
+        # A callback was faster. Where it told of a success, the refusal contradicts it; else it changes nothing.
+        ended = await record_repository.find(operation.id, Operation)
+        if ended is not None and ended.status is OperationStatus.SUCCESS:
+            await fail(ended, rejected.code, rejected.message, None, desk.ledger)
+        raise
+    if known is not None:
+        # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
+        await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
+    elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
+        raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
+    else:
+        await fail(operation, rejected.code, rejected.message, None, desk.ledger)
 
 
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
@@ -144,9 +195,12 @@ async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
     try:
         async with asyncio.timeout(desk.settings.bank_timeout_s):
             return await call
+    except asyncio.CancelledError:
+        _was_at_bank.set(True)
+        raise
     except TimeoutError as silence:
         raise BankOutcomeUnknown("no answer from the bank in time") from silence
-    except (BankRejected, BankOutcomeUnknown):
+    except (BankRejected, BankOutcomeUnknown, BankUnavailable):
         raise
     except Exception as error:
         log.exception("bank.gateway_failed")
@@ -161,6 +215,12 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger, outcome[:_OUTCOME_LIMIT])
     else:
         await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
+
+
+async def _put_back(row: OutboxRow, delay_s: float, desk: Desk, outcome: str | None = None) -> None:
+    """Not all at one moment; how many may go there then is the breaker's matter."""
+    spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
+    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
 
 
 async def _leave_to_a_person(

@@ -12,6 +12,7 @@ from service.ledger.audit_events import Unchanged
 from service.ledger.committer import Ledger
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, UnfreezeWallet
 from service.repositories import wallets as wallet_repository
+from service.services.breaks import require_books_agree
 from service.services.orders import Requester
 
 log = structlog.get_logger()
@@ -20,14 +21,21 @@ log = structlog.get_logger()
 async def freeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, freeze: Freeze, reason: str, request_id: str | None
 ) -> Wallet:
-    """For an admin. Raises NotFound, WalletClosed, and what Ledger.execute raises."""
+    """For an admin. Raises NotFound, WalletClosed, WalletBooksDisagree where it would open a wallet that is shut for a
+    break, and what Ledger.execute raises.
+    """
+    if freeze is not Freeze.BOTH:
+        await require_books_agree(wallet_id)
     return await _turn(ledger, FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze))
 
 
 async def unfreeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None
 ) -> Wallet:
-    """For an admin. Raises NotFound, WalletClosed, and what Ledger.execute raises."""
+    """For an admin. Raises NotFound, WalletClosed, WalletBooksDisagree while a break of its books is open, and what
+    Ledger.execute raises.
+    """
+    await require_books_agree(wallet_id)
     return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))
 
 

@@ -14,8 +14,8 @@ import pytest
 from schemathesis.specs.openapi import definitions
 
 from service.controllers.examples import ExampleMissingError, example_of
-from service.controllers.openapi import project_version
 from service.errors import WalletServiceError
+from service.version import project_version
 
 _METHODS = ("get", "put", "post", "delete", "patch")
 _PROBLEM = "application/problem+json"
@@ -24,9 +24,9 @@ _JSON = "application/json"
 _OPEN = {
     "POST /api/v1/auth/login", "POST /api/v1/auth/register", "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/password-reset", "POST /api/v1/auth/password-reset/confirm", "GET /api/v1/checkpoints/keys",
-    "GET /livez", "GET /readyz", "GET /health",
+    "GET /livez", "GET /readyz", "GET /health", "GET /metrics",
 }  # fmt: skip
-_HEALTH = {"GET /livez", "GET /readyz", "GET /health"}
+_HEALTH = {"GET /livez", "GET /readyz", "GET /health", "GET /metrics"}
 
 
 class Operation(NamedTuple):

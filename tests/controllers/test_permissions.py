@@ -23,6 +23,7 @@ _PUBLIC = {
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/health"),
+    ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("GET", "/docs"),
     ("GET", "/docs/{name}"),
@@ -93,4 +94,4 @@ class TestThePermissionsOfRoles:
     def test_a_service_administers_nothing_and_its_keys_have_no_profile_either(self) -> None:
         assert not [permission for permission in permissions_of(("service",)) if permission.endswith(":admin")]
         keys_lack = permissions_of(("service",)) - KEY_PERMISSIONS
-        assert keys_lack == {Permission.PROFILE_READ, Permission.PROFILE_WRITE}
+        assert keys_lack == {Permission.PROFILE_READ, Permission.PROFILE_WRITE, Permission.EVENTS_FOLLOW}

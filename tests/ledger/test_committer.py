@@ -376,6 +376,7 @@ class TestTheTransaction:
             await bind_documents(databases)
             await watched.client.close()
         assert sorted({collection for _, collection, _ in listener.seen}) == [
+            "events",
             "idempotency_keys",
             "outbox",
             "transaction_logs",

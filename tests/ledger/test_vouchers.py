@@ -84,8 +84,8 @@ class TestRedeeming:
         [
             ({"stock": 0}, "voucher_sold_out", None),
             ({"is_active": False}, "voucher_not_valid", "inactive"),
-            ({"valid_from": utc_now() + _DAY}, "voucher_not_valid", "not_yet_valid"),
-            ({"valid_until": utc_now() - _DAY}, "voucher_not_valid", "over"),
+            pytest.param({"valid_from": utc_now() + _DAY}, "voucher_not_valid", "not_yet_valid", id="not_yet_valid"),
+            pytest.param({"valid_until": utc_now() - _DAY}, "voucher_not_valid", "over", id="over"),
             ({"cost": 251}, "insufficient_funds", None),
         ],
         ids=str,

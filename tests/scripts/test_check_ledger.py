@@ -92,7 +92,7 @@ class Books(NamedTuple):
 _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
-    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles",
+    "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -124,7 +124,8 @@ async def books(sound: Books) -> AsyncIterator[Books]:
     for name, rows in kept.items():
         if await sound.named(name).find().to_list() != rows:
             await sound.named(name).delete_many({})
-            await sound.named(name).insert_many(rows)
+            if rows:
+                await sound.named(name).insert_many(rows)
 
 
 async def _live(resources: Resources) -> None:
@@ -296,7 +297,8 @@ async def _pursue_due_orders(desk: Desk) -> None:
 
 async def _let_the_bank_speak(resources: Resources) -> None:
     async for order in resources.databases.bank["orders"].find({"state": "accepted"}):
-        await _report(await journal.execute(order, utc_now()), f"msg_{order['_id']}", resources)
+        await journal.execute_many([order["_id"]], utc_now())
+        await _report(await journal.get(order["_id"]), f"msg_{order['_id']}", resources)
     for row in await claim_callbacks(1000):
         await apply_callback(row, resources.ledger)
 
@@ -334,6 +336,7 @@ class TestASoundLedger:
             "checkpoints": 3,
             "incidents": 2,
             "incidents unresolved": 2,
+            "events": await books.named("events").count_documents({}),
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (19_370, 1_130, 21_000, 1_200)
@@ -376,6 +379,38 @@ class TestASoundLedger:
         assert await check_ledger(books.databases) == []
         late = await check_ledger(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
+
+    async def test_may_have_a_dead_letter_in_place_of_an_outbox_row(self, books: Books) -> None:
+        operation_id = await pay_what_is_open(books, timedelta(seconds=60))
+        row = await books.one("outbox", subject_id=operation_id)
+        await books.remove("outbox", row)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        inspection = await inspect(books.databases, grace=timedelta(seconds=30))
+        assert inspection.breaches == []
+        assert inspection.counts["dead letters"] == 1
+        assert [waiting.operation_id for waiting in inspection.waiting] == [operation_id]
+        for state in ("replayed", "discarded"):
+            await books.put("dead_letters", {**letter, "state": state})
+            found = await check_ledger(books.databases)
+            assert [(breach.rule, breach.subject) for breach in found] == [("outbox_missing", operation_id)]
+
+    async def test_may_have_a_row_that_came_back_after_its_operation_had_ended(self, books: Books) -> None:
+        operation_id = await keep_in_the_outbox(books)
+        assert rules_of(await check_ledger(books.databases)) == {"outbox_surplus"}
+        row = await books.one("outbox", subject_id=operation_id)
+        letter = await put_aside(books, "outbox", row["_id"], operation_id, topic=row["topic"])
+        await books.put("dead_letters", {**letter, "state": "replayed"})
+        assert await check_ledger(books.databases) == []
+
+    async def test_may_have_a_callback_that_was_put_aside(self, books: Books) -> None:
+        callback_id = await lose_a_callback(books)
+        assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == {"callback_overdue"}
+        letter = await put_aside(books, "callbacks", callback_id, "wdr_any")
+        callback = await books.one("bank_callbacks", _id=callback_id)
+        await books.put("bank_callbacks", {**callback, "dead_letter_id": letter["_id"]})
+        for state, rules in (("dead", set()), ("discarded", set()), ("replayed", {"callback_overdue"})):
+            await books.put("dead_letters", {**letter, "state": state})
+            assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == rules
 
     async def test_may_have_an_order_that_backs_off(self, books: Books) -> None:
         row = await books.one("outbox")
@@ -496,6 +531,8 @@ def remove(name: str, **wanted: Any) -> Damage:
 def _subject(name: str, row: Row) -> str:
     if name == "transaction_logs":
         return f"{row['wallet_id']}#{row['seq']}"
+    if name == "events":
+        return f"{row['wallet_id']}#{row['sequence']}"
     return str(row["subject_id"] if name == "outbox" else row["_id"])
 
 
@@ -745,12 +782,46 @@ async def answer_with_anothers_operation(books: Books) -> str:
     return "usr_other:key"
 
 
+async def put_aside(books: Books, queue: str, row_id: str, subject_id: str, **fields: Any) -> Row:
+    letter = {
+        "_id": new_id(Prefix.DEAD_LETTER), "queue": queue, "row_id": row_id, "subject_id": subject_id, "state": "dead",
+        **fields,
+    }  # fmt: skip
+    await books.put("dead_letters", letter)
+    return letter
+
+
 async def lose_a_callback(books: Books) -> str:
     """No worker would ever find it: it has neither been applied nor is it due."""
     callback = await books.one("bank_callbacks", applied_at=None)
     del callback["due_at"]
     await books.put("bank_callbacks", {**callback, "received_at": utc_now() - 2 * _GRACE})
     return str(callback["_id"])
+
+
+async def forget_an_event(books: Books) -> str:
+    """The one behind it does not follow any more."""
+    event = await books.one("events", type="withdrawal.pending")
+    await books.remove("events", event)
+    return f"{event['wallet_id']}#{event['sequence'] + 1}"
+
+
+async def forget_the_last_event(books: Books) -> str:
+    wallet = await books.one("wallets", event_sequence={"$gt": 3})
+    await books.remove("events", await books.one("events", wallet_id=wallet["_id"], sequence=wallet["event_sequence"]))
+    return str(wallet["_id"])
+
+
+async def tell_another_end(books: Books) -> str:
+    event = await books.one("events", type="withdrawal.failed")
+    await books.put("events", {**event, "status": "success"})
+    return str(event["subject_id"])
+
+
+async def tell_somebody_else(books: Books) -> str:
+    event = await books.one("events", type="withdrawal.pending")
+    await books.put("events", {**event, "user_id": "usr_other"})
+    return str(event["wallet_id"])
 
 
 async def remove_a_wallet(books: Books) -> str:
@@ -902,31 +973,31 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "money moved into held": (move_into_held, "wallet_held", {"wallet_balance"}),
     "a wallet's head": (change("wallets", {"seq": 1}, head_hash="b" * 64), "wallet_head", set()),
     "a wallet's seq": (change("wallets", {"seq": 1}, seq=Int64(2)), "wallet_head", set()),
-    "a wallet gone": (remove_a_wallet, "wallet_unknown", {"currency_total"}),
+    "a wallet gone": (remove_a_wallet, "wallet_unknown", {"currency_total", "event_sequence"}),
     "a settled withdrawal called failed": (
         change("withdrawals", {"status": "success"}, status="failed"),
         "payment_surplus",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed withdrawal called settled": (
         change("withdrawals", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage"},
+        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed deposit called settled": (
         change("deposits", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "order_state", "bank_total"},
+        {"entry_missing", "order_state", "bank_total", "event_state"},
     ),
     "a settled deposit called pending": (
         change("deposits", {"status": "success"}, status="pending"),
         "entry_surplus",
-        {"outbox_missing", "bank_total", "wallet_open_operations"},
+        {"outbox_missing", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an unheard-of state": (
         change("withdrawals", {"status": "success"}, status="lost"),
         "operation_state",
-        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations"},
+        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an open withdrawal's amount": (
         change("withdrawals", {"status": "pending"}, amount=Int64(51)),
@@ -936,7 +1007,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an operation gone": (
         remove("withdrawals", status="pending"),
         "operation_unknown",
-        {"wallet_held", "wallet_open_operations", "wallet_usage", "idempotency_answer"},
+        {"wallet_held", "wallet_open_operations", "wallet_usage", "idempotency_answer", "event_state"},
     ),
     "an open operation that no wallet counts": (
         change("wallets", {"open_operations": {"$gt": 0}}, open_operations=Int64(0)),
@@ -1107,6 +1178,10 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "checkpoint_tree",
         {"checkpoint_signature"},
     ),
+    "an event gone": (forget_an_event, "event_sequence", set()),
+    "the last event gone": (forget_the_last_event, "event_sequence", set()),
+    "an event of another end": (tell_another_end, "event_state", set()),
+    "an event told to another": (tell_somebody_else, "event_state", set()),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
         "order_state",

@@ -10,10 +10,11 @@ from pymongo import AsyncMongoClient
 
 from scripts.rotate_keys import PLACES, Resealed, reseal, take_census
 from service.database import Database, Databases, set_up
-from service.documents import TotpEnrolment
+from service.documents import TotpEnrolment, WebhookEndpointDocument
 from service.domain.identifiers import Prefix, new_id
 from service.domain.sealed import Keyring, Sealed, SealedField, Unreadable
 from service.domain.vouchers import Redemption
+from service.domain.webhook_endpoints import EndpointStatus, WebhookEndpoint
 from service.repositories.records import HOMES, to_row
 from service.services.sealing import keyring_of, seal
 from service.settings import Settings
@@ -70,6 +71,23 @@ async def insert_others(database: Database, settings: Settings) -> dict[SealedFi
         "tries_until": _NOW,
     }
     await database["totp_enrolments"].insert_one(enrolment)
+    endpoint_id = new_id(Prefix.WEBHOOK_ENDPOINT)
+    endpoint = WebhookEndpoint(
+        id=endpoint_id,
+        user_id=user_id,
+        slot=0,
+        url="https://shop.example/",
+        event_types=None,
+        description=None,
+        status=EndpointStatus.ACTIVE,
+        secret_sealed=seal(settings, "whsec_new", SealedField.WEBHOOK_SECRET, endpoint_id),
+        created_at=_NOW,
+        updated_at=_NOW,
+        tried_from=_NOW,
+        previous_secret_sealed=seal(settings, "whsec_old", SealedField.WEBHOOK_SECRET, endpoint_id),
+        previous_secret_until=_NOW,
+    )
+    await database["webhook_endpoints"].insert_one(to_row(endpoint))
     answer: dict[str, Any] = {
         "_id": f"{user_id}:key",
         "fingerprint": keyring_of(settings).fingerprints(b"request")[0],
@@ -79,7 +97,11 @@ async def insert_others(database: Database, settings: Settings) -> dict[SealedFi
         "expires_at": datetime.now(UTC) + timedelta(days=7),
     }
     await database["idempotency_keys"].insert_one(answer)
-    return {SealedField.VOUCHER_CODE: redemption_id, SealedField.TOTP_SECRET: user_id}
+    return {
+        SealedField.VOUCHER_CODE: redemption_id,
+        SealedField.TOTP_SECRET: user_id,
+        SealedField.WEBHOOK_SECRET: endpoint_id,
+    }
 
 
 async def kept(database: Database, field: SealedField, document_id: str) -> Sealed:
@@ -105,6 +127,7 @@ class TestPlaces:
         ]
         in_documents = {(document.Settings.name, field) for document, field in declared}
         in_documents.add((TotpEnrolment.Settings.name, "sealed_secret"))
+        in_documents |= {(WebhookEndpointDocument.Settings.name, field) for field in _sealed_fields(WebhookEndpoint)}
         assert {(place.collection, place.name) for place in PLACES} == in_documents
         assert {place.field for place in PLACES} == set(SealedField)
 
@@ -133,6 +156,10 @@ class TestRotateKeys:
             assert new_key.open(sealed, SealedField.ACCOUNT, withdrawal_id) == f"account-{number}"
         for field, text in ((SealedField.VOUCHER_CODE, "A-CODE"), (SealedField.TOTP_SECRET, "SECRET")):
             assert new_key.open(await kept(database, field, others[field]), field, others[field]) == text
+        endpoint_id = others[SealedField.WEBHOOK_SECRET]
+        row = await database["webhook_endpoints"].find_one({"_id": endpoint_id}) or {}
+        for name, text in (("secret_sealed", "whsec_new"), ("previous_secret_sealed", "whsec_old")):
+            assert new_key.open(Sealed(**row[name]), SealedField.WEBHOOK_SECRET, endpoint_id) == text
         enrolment = await database["totp_enrolments"].find_one({"_id": others[SealedField.TOTP_SECRET]})
         assert enrolment is not None
         assert (enrolment["secret_id"], enrolment["tries"], enrolment["last_step"]) == ("1", 2, 5)

@@ -23,7 +23,7 @@ from tests.servers import NO_RATE_LIMITS
 _LIMIT: Final = 4
 _TRIES: Final = 2
 # Those that are not counted at all: for orchestrators, and for the bank, whose requests are signed.
-_UNCOUNTED: Final = frozenset({"/livez", "/readyz", "/health", "/webhooks/bank-callback"})
+_UNCOUNTED: Final = frozenset({"/livez", "/readyz", "/health", "/metrics", "/webhooks/bank-callback"})
 _TOO_MANY: Final = 429
 _PROXY: Final = "10.1.2.3"
 

@@ -19,6 +19,7 @@ _PUBLIC = {
     "GET /livez",
     "GET /readyz",
     "GET /health",
+    "GET /metrics",
 }
 # What a request gets that the service has read and understood, whatever the state of things then says.
 _NOT_UNDERSTOOD = {400, 401, 403, 404, 405, 413, 415}

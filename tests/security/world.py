@@ -34,6 +34,8 @@ from tests.factories import (
     bearer,
     change_of,
     make_account,
+    make_break,
+    make_dead_letter,
     make_email,
     make_voucher,
     make_wallet,
@@ -397,6 +399,10 @@ async def _redemption_id(person: Person) -> str:
     return await person.make(f"/vouchers/{await _voucher_id(person)}/redeem")
 
 
+async def _break_id(_person: Person) -> str:
+    return (await make_break()).id
+
+
 async def _service_id(person: Person) -> str:
     return (await person.world.someone(SERVICE, "with keys")).user.id
 
@@ -432,8 +438,21 @@ async def _subject_id(person: Person) -> str:
     return (await person.world.person(USER)).user.id
 
 
+async def _endpoint_id(person: Person) -> str:
+    return await person.make("/webhook-endpoints", url=await _receiver(person))
+
+
+async def _delivery_id(person: Person) -> str:
+    return await person.make(f"/webhook-endpoints/{await person.id_of('endpoint_id')}/test")
+
+
 async def _first(_person: Person) -> str:
     return "1"
+
+
+async def _dead_letter_id(person: Person) -> str:
+    """Of a row that nothing else waits for."""
+    return (await make_dead_letter(person.world.databases, person.user.id)).id
 
 
 MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
@@ -453,15 +472,19 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "incident_id": _incident_id,
     "voucher_id": _voucher_id,
     "redemption_id": _redemption_id,
+    "break_id": _break_id,
     "key_id": _key_id,
     "session_id": _session_id,
+    "endpoint_id": _endpoint_id,
+    "delivery_id": _delivery_id,
     "currency": _currency,
     "number": _first,
+    "dead_letter_id": _dead_letter_id,
 }
 
 # What nobody else of the same role may see, by the role. Admins see all.
 PRIVATE: Final[dict[str, frozenset[str]]] = {
-    USER: frozenset(MAKERS) - {"voucher_id", "currency", "number"},
+    USER: frozenset(MAKERS) - {"voucher_id", "dead_letter_id", "break_id", "currency", "number"},
     SERVICE: frozenset({"adjustment_id"}),
     ADMIN: frozenset(),
 }
@@ -510,6 +533,11 @@ async def _name(_person: Person) -> str:
     return "Asha"
 
 
+async def _receiver(_person: Person) -> str:
+    """Where nobody listens; examples of other names would have to be looked up."""
+    return "http://127.0.0.1:9/events"
+
+
 async def _title(_person: Person) -> str:
     return "A cup of coffee"
 
@@ -525,6 +553,7 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     "password": _password,
     "current_password": _password,
     "refresh_token": _own_refresh_token,
+    "url": _receiver,
     "currency": _inr,
     "from_currency": _inr,
     "to_currency": _usd,

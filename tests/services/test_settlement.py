@@ -1,6 +1,7 @@
 """The way of an order to the bank and back, with a bank that says what the test tells it to."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Any
@@ -15,8 +16,18 @@ from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
-from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankRejected, BankReport, BankState, StatementLine
+from service.gateways.bank import (
+    Bank,
+    BankOrder,
+    BankOutcomeUnknown,
+    BankRejected,
+    BankReport,
+    BankState,
+    StatementLine,
+)
+from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.mailbox import FileMailbox
+from service.gateways.quick_redis import QuickRedis
 from service.ledger.committer import Ledger
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
@@ -25,6 +36,7 @@ from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import change, current, failure_of, make_funded_wallet, settlement_of, withdrawal_of
+from tests.servers import Servers, make_settings
 
 Word = BankReport | Exception | None
 
@@ -88,7 +100,7 @@ class Scene:
         self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
         self.client = databases.client
 
-    async def visit(self, bank: ScriptedBank, attempts: int = 1, visits: int | None = None) -> Operation:
+    async def visit(self, bank: Bank, attempts: int = 1, visits: int | None = None) -> Operation:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
@@ -214,13 +226,28 @@ class TestLaterVisits:
         assert bank.submitted == []
         assert await scene.balance() == (5_000, 0)
 
-    async def test_a_refusal_after_an_unknown_outcome_gives_nothing_back(self, scene: Scene) -> None:
+    async def test_a_refusal_soon_after_an_unknown_outcome_gives_nothing_back(self, scene: Scene) -> None:
         """The first submission may still be on its way to the bank, which knows nothing of it yet."""
         await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
-        bank = ScriptedBank([BankRejected("account_blocked", "blocked")], [None])
+        bank = ScriptedBank([BankRejected("account_blocked", "blocked")], [None, None])
         operation = await scene.visit(bank, attempts=2)
-        assert (operation.status, operation.failure_code) == (OperationStatus.REQUIRES_REVIEW, "account_blocked")
+        assert (operation.status, operation.failure_code) == (OperationStatus.PROCESSING, None)
         assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_refusal_when_nothing_can_be_on_its_way_any_more_gives_the_money_back(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        refusals: list[Word] = [BankRejected("account_blocked", "blocked") for _ in range(2)]
+        await scene.visit(ScriptedBank(refusals[:1], [None, None]), attempts=2)
+        # The unanswered one only: that the second try was refused a moment ago is no reason to wait.
+        long_ago = utc_now() - timedelta(seconds=scene.settings.bank_in_flight_s)
+        await databases.wallet["withdrawals"].update_one(
+            {"_id": scene.operation.id}, {"$set": {"attempt_log.0.at": long_ago}}
+        )
+        operation = await scene.visit(ScriptedBank(refusals[1:], [None, None]), attempts=3)
+        assert (operation.status, operation.failure_code) == (OperationStatus.FAILED, "account_blocked")
+        assert await scene.balance() == (5_000, 0)
 
     async def test_a_defect_of_the_gateway_leaves_the_outcome_unknown_and_ends_with_a_person(
         self, scene: Scene
@@ -276,6 +303,17 @@ class TestLaterVisits:
         assert row is not None
         assert row["visits"] == 1
 
+    async def test_a_visit_that_we_ourselves_are_too_slow_for_does_not_count(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        scene.settings = scene.settings.model_copy(update={"bank_recheck_s": 1e-6})
+        bank = ScriptedBank()
+        await scene.visit(bank, attempts=scene.settings.bank_attempt_limit)
+        assert bank.submitted == []
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
+        assert row is not None
+        assert (row["visits"], row["last_outcome"]) == (0, "no time left for an answer")
+
 
 class TestReports:
     async def test_a_late_word_still_ends_what_was_left_to_a_person(self, scene: Scene) -> None:
@@ -324,3 +362,67 @@ class TestTheOutbox:
             ids = [row.id for rows in taken for row in rows]
             assert len(ids) == len(set(ids))
             now += timedelta(seconds=1)
+
+
+@pytest.fixture
+async def breaker(servers: Servers) -> AsyncIterator[BankBreaker]:
+    """Around a bank that says what `bank_of` is told to; of a database of its own, so that nobody else hears of it."""
+    settings = make_settings(servers, bank_breaker_failures=2, bank_breaker_open_s=60)
+    redis = QuickRedis(settings)
+    breaker = BankBreaker(ScriptedBank(), redis, settings)
+    yield breaker
+    await breaker.close()
+    await redis.close()
+
+
+class TestABankThatIsDown:
+    async def _visit(self, scene: Scene, breaker: BankBreaker, bank: ScriptedBank, visits: int = 0) -> Operation:
+        breaker._bank = bank
+        return await scene.visit(breaker, attempts=1, visits=visits)
+
+    async def _take_down(self, breaker: BankBreaker) -> None:
+        breaker._bank = ScriptedBank(answers=[BankOutcomeUnknown("503"), BankOutcomeUnknown("503")])
+        for reference in ("wdr_1", "wdr_2"):
+            with pytest.raises(BankOutcomeUnknown):
+                await breaker.find(reference)
+        assert await breaker.state() is BreakerState.OPEN
+
+    async def _row(self, scene: Scene, databases: Databases) -> dict[str, Any]:
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
+        assert row is not None
+        return row
+
+    async def test_is_not_asked_and_the_operation_stays_pending(
+        self, scene: Scene, breaker: BankBreaker, databases: Databases
+    ) -> None:
+        await self._take_down(breaker)
+        bank = ScriptedBank()
+        # The last visit that it has.
+        operation = await self._visit(scene, breaker, bank, visits=scene.settings.bank_attempt_limit - 1)
+        assert (operation.status, operation.attempts) == (OperationStatus.PENDING, 0)
+        assert (bank.submitted, bank.asked) == ([], [])
+        row = await self._row(scene, databases)
+        assert row["visits"] == 0
+        assert timedelta(seconds=50) < row["due_at"] - utc_now() < timedelta(seconds=70)
+
+    async def test_a_visit_that_finds_it_down_does_not_count(
+        self, scene: Scene, breaker: BankBreaker, databases: Databases
+    ) -> None:
+        breaker._bank = ScriptedBank(answers=[BankOutcomeUnknown("503")])
+        with pytest.raises(BankOutcomeUnknown):
+            await breaker.find("wdr_1")
+        last = scene.settings.bank_attempt_limit - 1
+        operation = await self._visit(
+            scene, breaker, ScriptedBank(submissions=[BankOutcomeUnknown("503")]), visits=last
+        )
+        assert await breaker.state() is BreakerState.OPEN
+        assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
+        assert (await self._row(scene, databases))["visits"] == 0
+
+    async def test_an_account_that_cannot_be_read_says_nothing_about_the_bank(
+        self, scene: Scene, breaker: BankBreaker
+    ) -> None:
+        scene.settings = scene.settings.model_copy(update={"encryption_key": SecretStr(b64encode(b"k" * 32).decode())})
+        for _ in range(4):
+            await self._visit(scene, breaker, ScriptedBank())
+        assert await breaker.state() is BreakerState.CLOSED

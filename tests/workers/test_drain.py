@@ -1,6 +1,7 @@
 """Working a queue down: hands, news, troubles and the end."""
 
 import asyncio
+from collections.abc import Sequence
 
 from service.gateways.job_queue import Job
 from service.startup import Resources
@@ -98,3 +99,118 @@ class TestDrain:
         await drain.run()
         await drain.close()
         assert queue.done == ["a"]
+
+    async def test_without_hands_nothing_is_taken_until_there_are_some(self, resources: Resources) -> None:
+        queue = Queue(*"abc")
+        hands = 0
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: hands)
+        await asyncio.wait_for(drain.run(), 5)
+        assert queue.rows == list("abc")
+        hands = 1
+        await drain.run()
+        await drain.close()
+        assert queue.done == list("abc")
+        assert queue.most_at_once == 1
+
+    async def test_more_hands_while_it_runs_take_more(self, resources: Resources) -> None:
+        queue = Queue(*"abcdefgh")
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: min(4, 2 ** len(queue.done)))
+        await asyncio.wait_for(drain.run(), 5)
+        await drain.close()
+        assert sorted(queue.done) == list("abcdefgh")
+        assert queue.most_at_once > 1
+
+    async def test_hands_that_go_away_leave_the_rest_for_later(self, resources: Resources) -> None:
+        queue = Queue("slow", *"abc")
+        queue.gates["slow"] = asyncio.Event()
+        hands = 1
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, lambda: hands)
+        running = asyncio.create_task(drain.run())
+        while len(queue.rows) == 4:  # noqa: ASYNC110 a turn of the loop is what is waited for
+            await asyncio.sleep(0)
+        hands = 0
+        queue.gates["slow"].set()
+        await asyncio.wait_for(running, 5)
+        await drain.close()
+        assert (queue.done, queue.rows) == (["slow"], list("abc"))
+
+
+class Aftercare:
+    """Remembers what it was told."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.failures: list[tuple[str, str]] = []
+        self.given_back: list[tuple[str, bool]] = []
+        self._fails = fails
+
+    async def failed(self, row: str, error: Exception) -> None:
+        if self._fails:
+            raise OSError("the database is away")
+        self.failures.append((row, str(error)))
+
+    async def give_back(self, rows: Sequence[str], was_begun: bool) -> None:
+        self.given_back += [(row, was_begun) for row in rows]
+
+
+class TestAftercare:
+    async def test_hears_of_each_failure_and_of_nothing_else(self, resources: Resources) -> None:
+        queue, aftercare = Queue("a", "broken", "b"), Aftercare()
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, 2, aftercare)
+        await drain.run()
+        await drain.close()
+        assert aftercare.failures == [("broken", "broken")]
+        assert (drain.done, drain.failed, drain.in_hand) == (2, 1, 0)
+
+    async def test_that_fails_itself_stops_nothing(self, resources: Resources) -> None:
+        queue = Queue("broken", "a")
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, 1, Aftercare(fails=True))
+        await drain.run()
+        await drain.close()
+        assert queue.done == ["a"]
+
+
+class TestTheEnd:
+    async def test_finishes_what_is_in_hand_and_takes_nothing_more(self, resources: Resources) -> None:
+        queue, aftercare = Queue("slow", "a"), Aftercare()
+        queue.gates["slow"] = asyncio.Event()
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, 1, aftercare)
+        running = asyncio.create_task(drain.run())
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(drain.close(5))
+        await asyncio.sleep(0.01)
+        queue.gates["slow"].set()
+        await asyncio.gather(running, closing)
+        await drain.run()
+        assert queue.done == ["slow"]
+        assert queue.rows == ["a"]
+        assert aftercare.given_back == []
+
+    async def test_gives_back_at_once_what_was_taken_and_not_begun(self, resources: Resources) -> None:
+        queue, aftercare = Queue("a", "b"), Aftercare()
+        has_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+        async def claim_slowly(limit: int) -> list[str]:
+            rows = await queue.claim(limit)
+            has_asked.set()
+            await may_answer.wait()
+            return rows
+
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, claim_slowly, queue.work, 2, aftercare)
+        running = asyncio.create_task(drain.run())
+        await has_asked.wait()
+        closing = asyncio.create_task(drain.close(5))
+        await asyncio.sleep(0)
+        may_answer.set()
+        await asyncio.gather(running, closing)
+        assert aftercare.given_back == [("a", False), ("b", False)]
+        assert queue.done == []
+
+    async def test_breaks_off_and_gives_back_what_outlasts_the_grace(self, resources: Resources) -> None:
+        queue, aftercare = Queue("endless", "a"), Aftercare()
+        queue.gates["endless"] = asyncio.Event()
+        drain = Drain(Job.DRAIN_OUTBOX, resources.jobs, queue.claim, queue.work, 2, aftercare)
+        await drain.run()
+        await drain.close(0.05)
+        assert queue.done == ["a"]
+        assert aftercare.given_back == [("endless", True)]
+        assert drain.in_hand == 0

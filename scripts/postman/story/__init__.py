@@ -33,6 +33,8 @@ ENVIRONMENT: Final = {
     "user_password": "juniper-anchor-mosaic-27",
     "friend_password": "thistle-beacon-pagoda-93",
     "friend_new_password": "lantern-otter-walnut-61",
+    # A public address of nobody's concern: its endpoint is disabled before anything could be sent there.
+    "webhook_url": "https://192.0.43.8/wallet-events",
     # Fill it in with the stack's own, and the bank's callback is accepted instead of refused.
     "bank_webhook_secret": "",
 }
@@ -55,14 +57,17 @@ STORY: Final = (
     payments.HOLDS,
     payments.MULTI_CURRENCY,
     accounts.LIMITS,
+    accounts.EVENTS,
     house.ADJUSTMENTS,
     house.REVERSALS,
     house.OUTCOMES,
     accounts.PROOFS,
     house.ADMIN,
     house.POINTS_AND_VOUCHERS,
+    house.DEAD_LETTERS,
     house.API_KEYS,
     house.USER_ADMINISTRATION,
+    people.WEBHOOK_ENDPOINTS,
     house.WEBHOOKS,
     REFUSALS,
 )

@@ -129,6 +129,27 @@ WALLETS: Final = Folder(
     ),
 )
 
+EVENTS: Final = Folder(
+    "Events",
+    "What happened in one's wallets, and the ticket that opens a WebSocket. Postman has a kind of request for it: "
+    "`ws://127.0.0.1:8000/api/v1/ws?ticket=…`.",
+    (
+        Step(
+            "GET /events",
+            "Newest first",
+            query={"types": "deposit.succeeded", "limit": "1"},
+            expects={"data.0.type": "deposit.succeeded", "data.0.status": "success"},
+        ),
+        Step(
+            "GET /events",
+            "On from a number, in order",
+            query={"wallet_id": "{{wallet_id}}", "after_sequence": "0", "limit": "5"},
+            expects={"data.0.sequence": 1, "data.1.sequence": 2},
+        ),
+        Step("POST /ws/tickets", "A ticket for a WebSocket", 201),
+    ),
+)
+
 LIMITS: Final = Folder(
     "Limits",
     "What may leave a wallet: in one payment, an hour, a day, a month. Admins set others for one user and currency.",

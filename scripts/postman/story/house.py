@@ -1,6 +1,6 @@
 """What admins, services and the bank do."""
 
-from typing import Final
+from typing import Any, Final
 
 from scripts.postman.snippets import WEBHOOK_SIGNATURE
 from scripts.postman.steps import NOBODY, Folder, Step
@@ -265,6 +265,13 @@ _NEW_VOUCHER: Final = Step(
     keeps={"voucher_id": "id"},
 )
 
+# A sound stack has none.
+_NO_BREAK: Final[Any] = {
+    "by": "admin",
+    "path": {"break_id": "brk_00000000000070008000000000000000"},
+    "error": "not_found",
+}
+
 ADMIN: Final = Folder(
     "Admin",
     "The books, what was done by whom, and the catalogue of vouchers.",
@@ -283,6 +290,34 @@ ADMIN: Final = Folder(
             query={"action": "wallet.frozen", "subject_id": "{{friend_wallet_id}}"},
             expects={"data.0.action": "wallet.frozen", "data.0.reason": "Reported as stolen"},
             tests={"by whom": 'pm.expect(body.data[0].actor_id).to.eql(pm.environment.get("admin_id"));'},
+        ),
+        Step(
+            "GET /admin/integrity",
+            "How the books are, at a glance",
+            by="admin",
+            expects={"is_sound": True, "trial_balance.is_balanced": True},
+        ),
+        Step(
+            "GET /admin/breaks",
+            "Wallets whose balance is not what their entries make",
+            by="admin",
+            query={"kind": "wallet_balance", "state": "open"},
+            expects={"data": [], "has_more": False},
+        ),
+        Step("GET /admin/breaks/{break_id}", "One break: here there is none", 404, **_NO_BREAK),
+        Step(
+            "POST /admin/breaks/{break_id}/explain",
+            "Say why the books disagree",
+            404,
+            body={"reason": "A repair by hand that is not finished yet"},
+            **_NO_BREAK,
+        ),
+        Step(
+            "POST /admin/breaks/{break_id}/resolve",
+            "Close a break for good",
+            404,
+            body={"reason": "The bank has corrected its statement"},
+            **_NO_BREAK,
         ),
         _NEW_VOUCHER,
         Step(
@@ -555,6 +590,54 @@ USER_ADMINISTRATION: Final = Folder(
             path={"user_id": "{{admin_id}}"},
             body={"reason": "Enough for today"},
             error="own_account",
+        ),
+    ),
+)
+
+_NO_LETTER: Final = {"dead_letter_id": "dlq_0198c0ffee0070008000000000000001"}
+
+DEAD_LETTERS: Final = Folder(
+    "Dead letters",
+    "What the workers could not do, however often they tried. In a sound stack there are none.",
+    (
+        Step(
+            "GET /admin/dead-letters",
+            "What waits for somebody",
+            by="admin",
+            query={"state": "dead", "queue": "outbox", "limit": "5"},
+            expects={"next_cursor": None},
+        ),
+        Step(
+            "POST /admin/dead-letters/replay",
+            "Put many back into their queues",
+            by="admin",
+            body={"queue": "outbox", "error_type": "NoSuchError", "limit": 100},
+            expects={"replayed": 0, "has_more": False},
+        ),
+        Step(
+            "GET /admin/dead-letters/{dead_letter_id}",
+            "One that there is not",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/replay",
+            "Put one back",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            error="not_found",
+        ),
+        Step(
+            "POST /admin/dead-letters/{dead_letter_id}/discard",
+            "Give one up",
+            404,
+            by="admin",
+            path=_NO_LETTER,
+            body={"reason": "Its user is gone"},
+            error="not_found",
         ),
     ),
 )

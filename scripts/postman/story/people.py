@@ -27,6 +27,7 @@ HEALTH: Final = Folder(
             expects={"checks.mongodb": "ok", "checks.ledger": "ok"},
         ),
         Step("GET /health", "Every part by name", by=NOBODY, expects={"status": "ok", "checks.redis": "ok"}),
+        Step("GET /metrics", "What Prometheus is told", by=NOBODY),
     ),
 )
 
@@ -256,5 +257,72 @@ SECOND_FACTOR: Final = Folder(
             body={"password": "{{friend_password}}", "code": "{{friend_recovery_code}}"},
             expects={"status": "none"},
         ),
+    ),
+)
+
+_DELIVERY: Final = {"delivery_id": "whd_0198c0ffee0070008000000000000001"}
+
+WEBHOOK_ENDPOINTS: Final = Folder(
+    "Webhook endpoints",
+    "Being told of events at a URL. The endpoint here is disabled right away: put a receiver of yours into "
+    "`webhook_url`, leave that step out, and the test event arrives.",
+    (
+        Step(
+            "POST /webhook-endpoints",
+            "Be told when a wallet is closed",
+            201,
+            body={"url": "{{webhook_url}}", "event_types": ["wallet.closed"], "description": "Books"},
+            expects={"status": "active", "event_types.0": "wallet.closed"},
+            keeps={"endpoint_id": "id"},
+            tests={"shows the secret": "pm.expect(body.secret).to.match(/^whsec_/);"},
+        ),
+        Step(
+            "POST /webhook-endpoints",
+            "Not to ourselves",
+            422,
+            body={"url": "https://169.254.169.254/latest/meta-data"},
+            error="invalid_fields",
+            expects={"errors.0.pointer": "/url"},
+        ),
+        Step(
+            "PATCH /webhook-endpoints/{endpoint_id}",
+            "Not now",
+            body={"status": "disabled"},
+            expects={"status": "disabled", "disabled_reason": "by_owner"},
+        ),
+        Step("GET /webhook-endpoints", "One's own", expects={"data.0.id": "{{endpoint_id}}"}),
+        Step(
+            "GET /webhook-endpoints/{endpoint_id}",
+            "One of them, without its secret",
+            tests={"shows no secret": 'pm.expect(body).to.not.have.property("secret");'},
+        ),
+        Step(
+            "POST /webhook-endpoints/{endpoint_id}/rotate-secret",
+            "Another secret; for an hour both sign",
+            body={"overlap_s": 3600},
+            tests={"shows the new one": "pm.expect(body.secret).to.match(/^whsec_/);"},
+        ),
+        Step(
+            "POST /webhook-endpoints/{endpoint_id}/test",
+            "Nothing is sent to a disabled one",
+            409,
+            error="webhook_endpoint_disabled",
+        ),
+        Step("GET /webhook-endpoints/{endpoint_id}/deliveries", "What was sent: nothing yet"),
+        Step(
+            "GET /webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}",
+            "One delivery, which is not there",
+            404,
+            path=_DELIVERY,
+            error="not_found",
+        ),
+        Step(
+            "POST /webhook-endpoints/{endpoint_id}/deliveries/{delivery_id}/redeliver",
+            "Nothing is sent again to a disabled one either",
+            409,
+            path=_DELIVERY,
+            error="webhook_endpoint_disabled",
+        ),
+        Step("DELETE /webhook-endpoints/{endpoint_id}", "Nothing more", 204),
     ),
 )

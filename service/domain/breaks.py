@@ -1,0 +1,109 @@
+"""Breaks: where our books disagree with themselves or with the bank's, kept until somebody has dealt with them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from service.domain.clock import to_rfc3339
+
+# Who does what nobody asked for, in breaks and in audit events.
+SYSTEM: str = "system"
+
+Facts = Mapping[str, str | int | None]
+
+
+class BreakKind(StrEnum):
+    # Our books by themselves.
+    WALLET_BALANCE = "wallet_balance"
+    ENTRIES_MISSING = "entries_missing"
+    ENTRIES_ALTERED = "entries_altered"
+    OPERATION_STATE = "operation_state"
+    WALLET_UNKNOWN = "wallet_unknown"
+    # Ours and the bank's.
+    MISSING_HERE = "missing_here"
+    MISSING_THERE = "missing_there"
+    AMOUNT_DIFFERS = "amount_differs"
+    STATE_DIFFERS = "state_differs"
+    UNAPPLIED = "unapplied"
+    PAID_TWICE = "paid_twice"
+    RETURN_MISSING_HERE = "return_missing_here"
+    RETURN_MISSING_THERE = "return_missing_there"
+    RETURN_DIFFERS = "return_differs"
+
+
+# A wallet with one of these is shut: what it holds cannot be told. What the bank says is no reason for that.
+BOOK_KINDS = frozenset(
+    {
+        BreakKind.WALLET_BALANCE,
+        BreakKind.ENTRIES_MISSING,
+        BreakKind.ENTRIES_ALTERED,
+        BreakKind.OPERATION_STATE,
+        BreakKind.WALLET_UNKNOWN,
+    }
+)
+BANK_KINDS = frozenset(BreakKind) - BOOK_KINDS
+
+
+class BreakState(StrEnum):
+    """Open until somebody can tell why; explained until it is no more; resolved for good."""
+
+    OPEN = "open"
+    EXPLAINED = "explained"
+    RESOLVED = "resolved"
+
+
+class Finding(NamedTuple):
+    """What a look at the books has found. `subject` tells, with the kind, whether it is the same as before."""
+
+    kind: BreakKind
+    subject: str
+    expected: Facts
+    found: Facts
+    wallet_id: str | None = None
+    operation_id: str | None = None
+    # Of the statement, as 2026-11-20.
+    day: str | None = None
+
+
+class Word(NamedTuple):
+    """What somebody, or the system, said of a break."""
+
+    by: str
+    reason: str
+    at: datetime
+
+
+class Break(NamedTuple):
+    """Of one kind and subject there is one at most that is not resolved."""
+
+    id: str
+    kind: BreakKind
+    subject: str
+    wallet_id: str | None
+    operation_id: str | None
+    day: str | None
+    expected: Facts
+    found: Facts
+    state: BreakState
+    first_seen: datetime
+    last_seen: datetime
+    times_seen: int
+    explained: Word | None = None
+    resolved: Word | None = None
+    version: int = 0
+
+
+def open_key_of(kind: BreakKind, subject: str) -> str:
+    """Unique among the breaks that are not resolved."""
+    return f"{kind}:{subject}"
+
+
+def break_view(one: Break) -> dict[str, Any]:
+    """The break as the API shows it."""
+    view = one._asdict()
+    del view["version"]
+    for name in ("explained", "resolved"):
+        word: Word | None = view[name]
+        view[name] = None if word is None else word._asdict() | {"at": to_rfc3339(word.at)}
+    return view | {"first_seen": to_rfc3339(one.first_seen), "last_seen": to_rfc3339(one.last_seen)}

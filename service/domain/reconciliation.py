@@ -1,0 +1,218 @@
+"""A day of ours against the bank's statement: what each of its lines should have found here, and the other way.
+
+Pure: lines, operations and returns are handed in.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from service.domain.breaks import BreakKind, Facts, Finding
+from service.domain.operations import Operation, OperationStatus, OperationType
+
+_DAY = timedelta(days=1)
+
+
+class Flow(StrEnum):
+    """Which way money went, and whether it came back."""
+
+    PAYOUT = "payout"
+    COLLECTION = "collection"
+    RETURNED_PAYOUT = "returned_payout"
+    RETURNED_COLLECTION = "returned_collection"
+
+
+FLOWS = {
+    (OperationType.WITHDRAWAL, False): Flow.PAYOUT,
+    (OperationType.DEPOSIT, False): Flow.COLLECTION,
+    (OperationType.WITHDRAWAL, True): Flow.RETURNED_PAYOUT,
+    (OperationType.DEPOSIT, True): Flow.RETURNED_COLLECTION,
+}
+
+
+class BankLine(NamedTuple):
+    """One line of a statement as we keep it."""
+
+    reference: str
+    flow: Flow
+    amount: int
+    currency: str
+    booked_at: datetime
+
+    @property
+    def is_return(self) -> bool:
+        return self.flow in (Flow.RETURNED_PAYOUT, Flow.RETURNED_COLLECTION)
+
+
+class OurReturn(NamedTuple):
+    """Money that came back, as we have it: under the operation that it belongs to."""
+
+    id: str
+    operation_id: str
+    amount: int
+    currency: str
+    is_booked: bool
+
+
+class OurLine(NamedTuple):
+    """What our books say that the bank moved: one entry. `reference` is the operation, of returns too."""
+
+    reference: str
+    flow: Flow
+    amount: int
+    currency: str
+    wallet_id: str
+    at: datetime
+
+    @property
+    def is_return(self) -> bool:
+        return self.flow in (Flow.RETURNED_PAYOUT, Flow.RETURNED_COLLECTION)
+
+
+class DayTotal(NamedTuple):
+    """Minor units of one currency that went one way; more than 64 bits hold, where it comes to that."""
+
+    flow: Flow
+    currency: str
+    bank: int
+    ours: int
+
+
+class Reconciliation(NamedTuple):
+    """One day compared, as 2026-11-20. `breaks` counts those that were seen, by kind."""
+
+    day: str
+    first_compared_at: datetime
+    compared_at: datetime
+    comparisons: int
+    lines: int
+    ours: int
+    totals: tuple[DayTotal, ...]
+    breaks: dict[str, int]
+
+
+def day_bounds(day: date) -> tuple[datetime, datetime]:
+    """Its beginning and its end in UTC, as the bank's statements have it."""
+    start = datetime.combine(day, time(), UTC)
+    return start, start + _DAY
+
+
+def is_over(day: date, now: datetime, grace: timedelta) -> bool:
+    """Complete, and so long ago that what was under way at its end has been booked on both sides."""
+    return now >= day_bounds(day)[1] + grace
+
+
+def judge_lines(
+    reference: str,
+    lines: Sequence[BankLine],
+    operation: Operation | None,
+    returns: Sequence[OurReturn],
+    *,
+    day: str,
+    booked_before: datetime,
+) -> list[Finding]:
+    """All that the bank has ever moved under a reference, against what we know of it.
+
+    What was booked at `booked_before` or later may still be on its way to us.
+    """
+    wallet_id = None if operation is None else operation.wallet_id
+    payments = [line for line in lines if not line.is_return]
+    returned = [line for line in lines if line.is_return]
+
+    def finding(kind: BreakKind, expected: Facts, found: Facts) -> Finding:
+        return Finding(kind, reference, expected, found, wallet_id, None if operation is None else reference, day)
+
+    if operation is None:
+        return [finding(BreakKind.MISSING_HERE, {"operation": None}, _told(lines))]
+    findings: list[Finding] = []
+    if len(payments) > 1:
+        findings.append(finding(BreakKind.PAID_TWICE, {"payments": 1}, _told(payments)))
+    flow = FLOWS[operation.type, False]
+    if any(
+        (line.amount, line.currency, line.flow) != (operation.amount, operation.currency, flow) for line in payments
+    ):
+        ours: Facts = {"amount": operation.amount, "currency": operation.currency, "flow": flow}
+        findings.append(finding(BreakKind.AMOUNT_DIFFERS, ours, _told(payments)))
+    if payments and operation.status is not OperationStatus.SUCCESS:
+        is_ended = operation.status in (
+            OperationStatus.FAILED,
+            OperationStatus.CANCELED,
+            # The bank never heard of it from us.
+            OperationStatus.REQUIRES_APPROVAL,
+        )
+        told = {"status": operation.status.value}, {"status": "paid", **_told(payments)}
+        if is_ended:
+            findings.append(finding(BreakKind.STATE_DIFFERS, *told))
+        elif min(line.booked_at for line in payments) < booked_before:
+            findings.append(finding(BreakKind.UNAPPLIED, *told))
+    return findings + [
+        finding(kind, *told) for kind, told in _judge_returns(operation, returned, returns, booked_before)
+    ]
+
+
+def _judge_returns(
+    operation: Operation, lines: Sequence[BankLine], ours: Sequence[OurReturn], booked_before: datetime
+) -> Iterable[tuple[BreakKind, tuple[Facts, Facts]]]:
+    settled = [line for line in lines if line.booked_at < booked_before]
+    booked = [one for one in ours if one.is_booked]
+    if len(settled) > len(ours):
+        yield BreakKind.RETURN_MISSING_HERE, ({"returns": len(ours)}, {**_told(settled), "returns": len(settled)})
+    elif len(settled) > len(booked):
+        yield BreakKind.UNAPPLIED, ({"returns": len(booked)}, {**_told(settled), "returns": len(settled)})
+    flow = FLOWS[operation.type, True]
+    there = sorted((line.amount, line.currency, line.flow) for line in lines)
+    here = sorted((one.amount, one.currency, flow) for one in ours)
+    if len(there) == len(here) and there != here:
+        amounts: Facts = {"amount": sum(one.amount for one in ours), "currency": operation.currency, "flow": flow}
+        yield BreakKind.RETURN_DIFFERS, (amounts, _told(lines))
+
+
+def judge_ours(ours: OurLine, lines: Sequence[BankLine], day: str) -> list[Finding]:
+    """What our books say that the bank moved on that day, against all that its statements have under the reference."""
+    if any(line.is_return == ours.is_return for line in lines):
+        # How often, and with which amount, is told where its lines are looked at.
+        return []
+    kind = BreakKind.RETURN_MISSING_THERE if ours.is_return else BreakKind.MISSING_THERE
+    expected: Facts = {"amount": ours.amount, "currency": ours.currency, "flow": ours.flow}
+    return [Finding(kind, ours.reference, expected, {"lines": 0}, ours.wallet_id, ours.reference, day)]
+
+
+def _told(lines: Sequence[BankLine]) -> dict[str, str | int | None]:
+    """Of several lines the sum; where they are in several currencies, or go several ways, all of these."""
+    return {
+        "lines": len(lines),
+        "amount": sum(line.amount for line in lines),
+        "currency": "+".join(sorted({line.currency for line in lines})),
+        "flow": "+".join(sorted({line.flow for line in lines})),
+    }
+
+
+def totals_of(bank: Iterable[tuple[Flow, str, int]], ours: Iterable[tuple[Flow, str, int]]) -> tuple[DayTotal, ...]:
+    """Both sides by flow and currency."""
+    sums: dict[tuple[Flow, str], list[int]] = defaultdict(lambda: [0, 0])
+    for side, amounts in enumerate((bank, ours)):
+        for flow, currency, amount in amounts:
+            sums[flow, currency][side] += amount
+    return tuple(DayTotal(flow, currency, *sums[flow, currency]) for flow, currency in sorted(sums))
+
+
+def days_due(
+    first: date,
+    compared: dict[date, datetime],
+    broken: Sequence[date],
+    now: datetime,
+    *,
+    grace: timedelta,
+    interval: timedelta,
+    days_back: int,
+) -> list[date]:
+    """Days to compare now, the oldest first: those that never were, and again what is recent or has breaks."""
+    last = (now - grace).date() - _DAY
+    due = {day for day in broken if day <= last}
+    day = first
+    while day <= last:
+        due |= {day} if day not in compared or (last - day).days < days_back else set()
+        day += _DAY
+    return sorted(day for day in due if day not in compared or compared[day] + interval <= now)

@@ -1,0 +1,43 @@
+"""Workers as they tell of themselves, and how their queues stand."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+# A worker tells of itself every few seconds; who has been silent for so long is not there.
+BEAT_S = 5.0
+ALIVE_S = 20.0
+
+
+class Worker(NamedTuple):
+    """One process. The numbers are by queue: rows in hand now, and done and failed since it started."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    in_hand: Mapping[str, int]
+    done: Mapping[str, int]
+    failed: Mapping[str, int]
+    # By itself, as it was told to.
+    stopped_at: datetime | None = None
+
+
+class QueueState(NamedTuple):
+    """`due` waits for hands, the oldest of it since `oldest_due_at`; the rest of `rows` is in hand or for later."""
+
+    rows: int
+    due: int
+    oldest_due_at: datetime | None
+
+    def oldest_age_s(self, now: datetime) -> float:
+        return 0.0 if self.oldest_due_at is None else max(0.0, (now - self.oldest_due_at).total_seconds())
+
+
+class Presence(NamedTuple):
+    """How many workers there are, and how long ago the last one told of itself; None where none ever has."""
+
+    alive: int
+    last_seen_age_s: float | None

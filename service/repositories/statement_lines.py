@@ -1,0 +1,109 @@
+"""Queries on `statement_lines`: what the bank's statements say, kept so that a day need not be held in memory."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+from bson.int64 import Int64
+from pymongo import UpdateOne
+
+from service.documents import StatementLineDocument
+from service.domain.reconciliation import BankLine, Flow
+
+_ONE_BATCH = 2_000
+_LIMIT_MS = 60_000
+_VALID = {"is_withdrawn": False}
+
+
+class KeptLine(NamedTuple):
+    """A line under the name that tells it from all others of its day."""
+
+    name: str
+    bank_reference: str
+    line: BankLine
+
+
+async def save_many(day: str, lines: Sequence[KeptLine], import_id: str) -> None:
+    """What is there already is only noted as seen again."""
+    if not lines:
+        return
+    changes = [
+        UpdateOne(
+            {"_id": f"{day}/{kept.name}"},
+            {
+                "$setOnInsert": {
+                    "day": day,
+                    "reference": kept.line.reference,
+                    "flow": kept.line.flow.value,
+                    "amount": Int64(kept.line.amount),
+                    "currency": kept.line.currency,
+                    "bank_reference": kept.bank_reference,
+                    "booked_at": kept.line.booked_at,
+                },
+                "$set": _VALID,
+                # Of two imports at once the later one counts.
+                "$max": {"import_id": import_id},
+            },
+            upsert=True,
+        )
+        for kept in lines
+    ]
+    await StatementLineDocument.get_pymongo_collection().bulk_write(changes, ordered=False)
+
+
+async def withdraw_older(day: str, import_id: str) -> int:
+    """Lines that the bank has taken back: those of the day that this import and later ones have not seen."""
+    done = await StatementLineDocument.get_pymongo_collection().update_many(
+        {"day": day, "import_id": {"$lt": import_id}, **_VALID}, {"$set": {"is_withdrawn": True}}
+    )
+    return done.modified_count
+
+
+async def stream_references(day: str) -> AsyncIterator[str]:
+    """Each reference of the day's lines once, in order."""
+    found = StatementLineDocument.get_pymongo_collection().find(
+        {"day": day, **_VALID}, {"reference": 1}, sort=[("reference", 1)], hint="day_reference", batch_size=_ONE_BATCH
+    )
+    last: str | None = None
+    async with found:
+        async for row in found:
+            if row["reference"] != last:
+                last = row["reference"]
+                yield row["reference"]
+
+
+async def find_of(references: Sequence[str]) -> dict[str, list[BankLine]]:
+    """All lines under these references, of whatever day, the oldest first; by reference."""
+    found = StatementLineDocument.get_pymongo_collection().find(
+        {"reference": {"$in": list(references)}, **_VALID}, batch_size=_ONE_BATCH, max_time_ms=_LIMIT_MS
+    )
+    lines: dict[str, list[BankLine]] = defaultdict(list)
+    for row in sorted(await found.to_list(), key=_booked_at):
+        line = BankLine(row["reference"], Flow(row["flow"]), int(row["amount"]), row["currency"], row["booked_at"])
+        lines[line.reference].append(line)
+    return lines
+
+
+def _booked_at(row: dict[str, Any]) -> tuple[Any, str]:
+    return row["booked_at"], row["_id"]
+
+
+async def sum_of_day(day: str) -> tuple[int, list[tuple[Flow, str, int]]]:
+    """How many lines the day has, and their sums by flow and currency."""
+    # Decimals, because the sum of longs turns into a double, and so loses digits, where it leaves 64 bits.
+    found = await StatementLineDocument.get_pymongo_collection().aggregate(
+        [
+            {"$match": {"day": day, **_VALID}},
+            {
+                "$group": {
+                    "_id": {"flow": "$flow", "currency": "$currency"},
+                    "amount": {"$sum": {"$toDecimal": "$amount"}},
+                    "lines": {"$sum": 1},
+                }
+            },
+        ],
+        maxTimeMS=_LIMIT_MS,
+    )
+    rows = await found.to_list()
+    sums = [(Flow(row["_id"]["flow"]), str(row["_id"]["currency"]), int(row["amount"].to_decimal())) for row in rows]
+    return sum(row["lines"] for row in rows), sums

@@ -1,0 +1,193 @@
+"""Queries on `webhook_deliveries`, the queue of what is on its way to endpoints and the log of what was."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from bson.int64 import Int64
+from pymongo import ReturnDocument
+from pymongo.errors import BulkWriteError
+
+from service.documents import WebhookDeliveryDocument
+from service.documents.webhooks import WAITING
+from service.domain.dead_letters import FAILURE_FIELDS
+from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
+from service.repositories.records import from_row, to_row
+
+_DUPLICATE_KEY = 11000
+_OVER = {"due_at": "", "claim": ""}
+
+
+class Shares(NamedTuple):
+    """How many may be in hand at once, of one endpoint and of one user."""
+
+    of_endpoint: int
+    of_user: int
+
+
+class InHand(NamedTuple):
+    """How many are in hand now, by endpoint and by user."""
+
+    by_endpoint: Counter[str]
+    by_user: Counter[str]
+
+
+class DeliveryFilter(NamedTuple):
+    status: DeliveryStatus | None = None
+    event_type: str | None = None
+
+
+async def ensure_many(deliveries: Sequence[WebhookDelivery]) -> int:
+    """How many are new; those that there are already stay as they are."""
+    rows = [_row(delivery) for delivery in deliveries]
+    try:
+        await WebhookDeliveryDocument.get_pymongo_collection().insert_many(rows, ordered=False)
+    except BulkWriteError as error:
+        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
+            raise
+        inserted: int = error.details["nInserted"]
+        return inserted
+    return len(rows)
+
+
+async def claim(*, now: datetime, lease_s: float, limit: int, shares: Shares, in_hand: InHand) -> list[WebhookDelivery]:
+    """Up to `limit` that are due, taken for `lease_s` seconds; of each endpoint and user no more than their share.
+
+    Those of endpoints and users whose share is in hand are passed over, so that others behind them get their turn.
+    """
+    collection = WebhookDeliveryDocument.get_pymongo_collection()
+    due: dict[str, Any] = {
+        "due_at": {"$lte": now},
+        "endpoint_id": {"$nin": _full(in_hand.by_endpoint, shares.of_endpoint)},
+        "user_id": {"$nin": _full(in_hand.by_user, shares.of_user)},
+    }
+    names = {"endpoint_id": 1, "user_id": 1}
+    seen = await collection.find(due, names, sort=[("due_at", 1)], limit=limit).to_list()
+    wanted = _within_shares(seen, shares, in_hand)
+    if not wanted:
+        return []
+    mark = uuid4().hex
+    await collection.update_many(
+        {"_id": {"$in": wanted}, "due_at": {"$lte": now}},
+        {"$set": {"due_at": now + timedelta(seconds=lease_s), "claim": mark}, "$inc": {"attempts": 1}},
+    )
+    return [_delivery(row) for row in await collection.find({"claim": mark}).to_list()]
+
+
+def _full(in_hand: Counter[str], share: int) -> list[str]:
+    return [one for one, count in in_hand.items() if count >= share]
+
+
+def _within_shares(seen: Sequence[Mapping[str, Any]], shares: Shares, in_hand: InHand) -> list[str]:
+    by_endpoint, by_user = in_hand.by_endpoint.copy(), in_hand.by_user.copy()
+    wanted = []
+    for row in seen:
+        endpoint_id, user_id = row["endpoint_id"], row["user_id"]
+        if by_endpoint[endpoint_id] < shares.of_endpoint and by_user[user_id] < shares.of_user:
+            by_endpoint[endpoint_id] += 1
+            by_user[user_id] += 1
+            wanted.append(row["_id"])
+    return wanted
+
+
+async def note_delivered(delivery: WebhookDelivery, attempt: Try) -> None:
+    """Whoever says it: one that has arrived has arrived, even where another worker is at it meanwhile."""
+    await _end(
+        {"_id": delivery.id, "status": DeliveryStatus.PENDING},
+        {"status": DeliveryStatus.DELIVERED, "delivered_at": attempt.at},
+        attempt,
+    )
+
+
+async def note_failed(delivery: WebhookDelivery, attempt: Try) -> bool:
+    """False where it is somebody else's by now."""
+    return await _end({"_id": delivery.id, "claim": delivery.claim}, {"status": DeliveryStatus.FAILED}, attempt)
+
+
+async def note_retry(delivery: WebhookDelivery, attempt: Try, due_at: datetime) -> bool:
+    """False where it is somebody else's by now."""
+    return await _change(
+        {"_id": delivery.id, "claim": delivery.claim},
+        {"$set": {"due_at": due_at}, "$unset": {"claim": ""}, "$push": _pushed(attempt)},
+    )
+
+
+async def cancel(delivery: WebhookDelivery) -> None:
+    await _change(
+        {"_id": delivery.id, "claim": delivery.claim},
+        {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
+    )
+
+
+async def cancel_all(endpoint_id: str) -> None:
+    """What waits for the endpoint; what is in hand is seen to by whose hand it is."""
+    await WebhookDeliveryDocument.get_pymongo_collection().update_many(
+        {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None, **WAITING},
+        {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
+    )
+
+
+async def queue_again(delivery: WebhookDelivery, now: datetime, expires_at: datetime) -> WebhookDelivery | None:
+    """From the beginning, under the same id and with the same body. None where it is gone."""
+    row = await WebhookDeliveryDocument.get_pymongo_collection().find_one_and_update(
+        {"_id": delivery.id},
+        {
+            "$set": {
+                "status": DeliveryStatus.PENDING,
+                "attempts": Int64(0),
+                "queued_at": now,
+                "due_at": now,
+                "delivered_at": None,
+            },
+            "$max": {"expires_at": expires_at},
+            "$unset": {"claim": ""},
+        },
+        return_document=ReturnDocument.AFTER,
+    )
+    return None if row is None else _delivery(row)
+
+
+async def find(delivery_id: str, endpoint_id: str) -> WebhookDelivery | None:
+    row = await WebhookDeliveryDocument.get_pymongo_collection().find_one(
+        {"_id": delivery_id, "endpoint_id": endpoint_id}
+    )
+    return None if row is None else _delivery(row)
+
+
+async def find_newest(
+    endpoint_id: str, wanted: DeliveryFilter, *, before_id: str | None, limit: int
+) -> list[WebhookDelivery]:
+    condition: dict[str, Any] = {"endpoint_id": endpoint_id}
+    condition |= {name: value for name, value in wanted._asdict().items() if value is not None}
+    if before_id is not None:
+        condition["_id"] = {"$lt": before_id}
+    rows = WebhookDeliveryDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)
+    return [_delivery(row) for row in await rows.to_list()]
+
+
+async def _end(condition: Mapping[str, Any], changes: Mapping[str, Any], attempt: Try) -> bool:
+    return await _change(condition, {"$set": changes, "$unset": _OVER, "$push": _pushed(attempt)})
+
+
+def _pushed(attempt: Try) -> dict[str, Any]:
+    return {"tries": {"$each": [attempt._asdict()], "$slice": -TRIES_KEPT}}
+
+
+async def _change(condition: Mapping[str, Any], update: Mapping[str, Any]) -> bool:
+    updated = await WebhookDeliveryDocument.get_pymongo_collection().update_one(condition, update)
+    is_changed: bool = updated.matched_count == 1
+    return is_changed
+
+
+def _row(delivery: WebhookDelivery) -> dict[str, Any]:
+    """What is not set is not there: the indexes of what is due and claimed hold nothing else."""
+    row = to_row(delivery)
+    return {name: value for name, value in row.items() if value is not None or name not in _OVER}
+
+
+def _delivery(row: dict[str, Any]) -> WebhookDelivery:
+    own = {name: value for name, value in row.items() if name not in FAILURE_FIELDS}
+    delivery: WebhookDelivery = from_row(WebhookDelivery, own)
+    return delivery

@@ -1,0 +1,166 @@
+"""What is read for Prometheus when it asks, and who may ask."""
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
+from time import monotonic
+from typing import Final
+
+import pymongo
+import structlog
+from pymongo.errors import PyMongoError
+from redis.exceptions import RedisError
+
+from service import metrics
+from service.domain.clock import utc_now
+from service.errors import NotFound, Unauthenticated
+from service.gateways.bank_breaker import BankBreaker, BreakerState
+from service.ledger.committer import Ledger
+from service.metrics import Figure, Values
+from service.repositories import figures as figure_repository
+from service.services.event_feed import EventFeeds, StreamKind
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+# However many ask, and however often, MongoDB is asked once in this time.
+_FRESH_S: Final = 5.0
+# Prometheus itself gives up after 10 s, and then has nothing at all.
+_PATIENCE_S: Final = 1.5
+# How old what other processes say of their ledgers may be.
+_SAMPLE_S: Final = 1.0
+
+_Read = Callable[[], Awaitable[Mapping[Figure, Values]]]
+
+
+class Scrapes:
+    """One for each process: answers `GET /metrics`, whether MongoDB does or not."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, breaker: BankBreaker, feeds: EventFeeds) -> None:
+        self._queue_limit = settings.ledger_queue_limit
+        self._breaker = breaker
+        self._feeds = feeds
+        self._ledger = ledger
+        # Each by itself: what one cannot read, the others still tell.
+        self._reads: list[_Read] = [_read_queues, _read_dead_letters, _read_breaks, _read_incidents, _read_integrity]
+        self._reading: asyncio.Task[None] | None = None
+        self._stale_at_s = 0.0
+        self._sampling: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Where another process may be asked for us, what we have goes to where it finds it."""
+        if metrics.IS_SHARED:
+            self._sampling = asyncio.create_task(self._sample_for_ever(), name="metrics")
+
+    async def close(self) -> None:
+        for task in (self._sampling, self._reading):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def answer(self, accept: str) -> tuple[bytes, str]:
+        """Body and media type."""
+        self._sample()
+        await self._read_if_stale()
+        # In a thread: with all routes in it that is tens of milliseconds, in which others want to be served.
+        return await asyncio.to_thread(metrics.render, accept)
+
+    def _sample(self) -> None:
+        metrics.ledger_queue(self._ledger.queue_depth, self._queue_limit)
+        for kind in StreamKind:
+            metrics.event_streams(kind.value, self._feeds.counts[kind])
+
+    async def _sample_for_ever(self) -> None:
+        while True:
+            self._sample()
+            await asyncio.sleep(_SAMPLE_S)
+
+    async def _read_if_stale(self) -> None:
+        if self._reading is None and monotonic() >= self._stale_at_s:
+            self._reading = asyncio.create_task(self._read(), name="figures")
+        if self._reading is not None:
+            await asyncio.wait((self._reading,))
+
+    async def _read(self) -> None:
+        try:
+            found = await asyncio.gather(*(_read_or_nothing(read) for read in self._reads))
+            metrics.show({figure: values for one in (*found, self._read_breaker()) for figure, values in one.items()})
+        finally:
+            # One that failed is not tried again at once either.
+            self._stale_at_s = monotonic() + _FRESH_S
+            self._reading = None
+
+    def _read_breaker(self) -> Mapping[Figure, Values]:
+        """From memory."""
+        now = self._breaker.state_now
+        return {metrics.BREAKER_STATE: {(state.value,): float(state is now) for state in BreakerState}}
+
+
+async def _read_or_nothing(read: _Read) -> Mapping[Figure, Values]:
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            with pymongo.timeout(_PATIENCE_S):
+                return await read()
+    except (PyMongoError, RedisError, OSError, TimeoutError) as error:
+        log.warning("metrics.not_read", error=repr(error))
+        return {}
+
+
+async def _read_queues() -> Mapping[Figure, Values]:
+    now = utc_now()
+    backlogs = await figure_repository.find_backlogs(now)
+    return {
+        metrics.QUEUE_ROWS: {(queue,): backlog.rows for queue, backlog in backlogs.items()},
+        metrics.QUEUE_OLDEST_AGE: {
+            (queue,): 0.0 if backlog.oldest_due_at is None else (now - backlog.oldest_due_at).total_seconds()
+            for queue, backlog in backlogs.items()
+        },
+    }
+
+
+async def _read_dead_letters() -> Mapping[Figure, Values]:
+    return _by_label(metrics.DEAD_LETTERS, await figure_repository.count_dead_letters())
+
+
+async def _read_breaks() -> Mapping[Figure, Values]:
+    return _by_label(metrics.RECONCILIATION_BREAKS, await figure_repository.count_open_breaks())
+
+
+def _by_label(figure: Figure, counts: Mapping[str, int]) -> Mapping[Figure, Values]:
+    return {figure: {(label,): count for label, count in counts.items()}}
+
+
+async def _read_incidents() -> Mapping[Figure, Values]:
+    return {metrics.INCIDENTS_OPEN: {(): await figure_repository.count_open_incidents()}}
+
+
+async def _read_integrity() -> Mapping[Figure, Values]:
+    finished_at = await figure_repository.find_last_replay()
+    return {} if finished_at is None else {metrics.INTEGRITY_AGE: {(): (utc_now() - finished_at).total_seconds()}}
+
+
+def let_in_to_metrics(peer: str, headers: Mapping[str, str], settings: Settings) -> None:
+    """Whoever has the token; where none is set, who asks on this machine and for nobody else.
+
+    Raises Unauthenticated, or NotFound where nobody from elsewhere is meant to know of it.
+    """
+    if settings.metrics_token is not None:
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        token = settings.metrics_token.get_secret_value()
+        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.encode()):
+            raise Unauthenticated("Metrics need WALLET_METRICS_TOKEN as a bearer token")
+    elif not _is_loopback(peer) or any(name in headers for name in _FORWARDED):
+        raise NotFound
+
+
+# A proxy on this machine hands on what comes from everywhere.
+_FORWARDED: Final = ("x-forwarded-for", "forwarded", "x-real-ip", "via", "x-forwarded-host")
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,0 +1,267 @@
+"""Reconciliation: each day of ours against the bank's statement, when the day is over and for some days after.
+
+Statements are kept line by line and compared by reference in portions, so that a day of a million lines needs no more
+memory than one of a thousand, besides what the bank's own answer takes.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from typing import NamedTuple, TypeVar
+
+import structlog
+
+from service.database import Client
+from service.domain.breaks import BANK_KINDS, Break, BreakKind, Finding
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, made_at, new_id
+from service.domain.operations import Operation
+from service.domain.reconciliation import (
+    BankLine,
+    Flow,
+    OurLine,
+    Reconciliation,
+    day_bounds,
+    days_due,
+    is_over,
+    judge_lines,
+    judge_ours,
+    totals_of,
+)
+from service.gateways.bank import Bank, BankOutcomeUnknown, OrderKind, StatementLine
+from service.ledger.committer import Ledger
+from service.repositories import breaks as break_repository
+from service.repositories import duties as duty_repository
+from service.repositories import reconciliations as reconciliation_repository
+from service.repositories import records as record_repository
+from service.repositories import statement_lines as line_repository
+from service.repositories.statement_lines import KeptLine
+from service.services.breaks import report, resolve_by_itself
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+_Item = TypeVar("_Item")
+
+DUTY = "reconciliation"
+# A portion takes a fraction of a second; between two the lease is renewed.
+_LEASE_S = 120.0
+_PORTION = 1_000
+# A statement is no payment: the bank may take its time for it.
+_STATEMENT_LIMIT_S = 120.0
+# Between two looks whether a day is due.
+LOOK_S = 60.0
+_DAY = timedelta(days=1)
+_FLOWS = {
+    (OrderKind.PAYOUT, False): Flow.PAYOUT,
+    (OrderKind.COLLECTION, False): Flow.COLLECTION,
+    (OrderKind.PAYOUT, True): Flow.RETURNED_PAYOUT,
+    (OrderKind.COLLECTION, True): Flow.RETURNED_COLLECTION,
+}
+
+OnProgress = Callable[[int], Awaitable[None]]
+
+
+async def _tell_nobody(_rows: int) -> None:
+    """For whoever does not want to hear how far it is."""
+
+
+class Clerk(NamedTuple):
+    """Who takes part in a comparison. `on_progress` hears how many more rows were compared."""
+
+    client: Client
+    ledger: Ledger
+    bank: Bank
+    settings: Settings
+    on_progress: OnProgress = _tell_nobody
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(seconds=self.settings.reconciliation_grace_s)
+
+
+class LeaseLost(Exception):
+    """Another worker has taken over, since this one was away for too long."""
+
+
+async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
+    """For a worker to call often: compares the days that are due, if any is and nobody else is at it.
+
+    Safe at any point: a day that is compared twice comes to the same. Raises BankOutcomeUnknown, BankUnavailable and
+    LeaseLost; what was compared by then stays.
+    """
+    duty = await duty_repository.claim(DUTY, now=utc_now(), lease_s=_LEASE_S)
+    if duty is None:
+        return []
+
+    async def renew(rows: int) -> None:
+        await clerk.on_progress(rows)
+        if not await duty_repository.renew(duty, now=utc_now(), lease_s=_LEASE_S):
+            raise LeaseLost
+
+    try:
+        due = await find_days_due(clerk.settings, utc_now())
+        return await compare_days(clerk._replace(on_progress=renew), due)
+    finally:
+        await duty_repository.hand_back(duty, utc_now() + timedelta(seconds=LOOK_S), {})
+
+
+async def find_days_due(settings: Settings, now: datetime) -> list[date]:
+    """From the first day that has an entry on; none where there is none."""
+    first_id = await reconciliation_repository.find_first_entry_id()
+    began_at = None if first_id is None else made_at(first_id)
+    if began_at is None:
+        return []
+    compared = await reconciliation_repository.find_compared_since(began_at.date().isoformat())
+    broken = await break_repository.find_days_with_unresolved()
+    return days_due(
+        began_at.date(),
+        {date.fromisoformat(day): at for day, at in compared.items()},
+        [date.fromisoformat(day) for day in broken],
+        now,
+        grace=timedelta(seconds=settings.reconciliation_grace_s),
+        interval=timedelta(seconds=settings.reconciliation_interval_s),
+        days_back=settings.reconciliation_days_back,
+    )
+
+
+async def compare_days(clerk: Clerk, days: Sequence[date]) -> list[Reconciliation]:
+    """Each day by the statements of itself and its neighbours: what we booked at 23:59:59 the bank may have the next
+    day, and the other way. Raises BankOutcomeUnknown, BankUnavailable.
+    """
+    imported: set[date] = set()
+    compared = []
+    for day in days:
+        for near in (day - _DAY, day, day + _DAY):
+            if near not in imported and near <= utc_now().date():
+                await _import_statement(clerk, near)
+                imported.add(near)
+        compared.append(await _compare_day(clerk, day))
+    return compared
+
+
+async def _import_statement(clerk: Clerk, day: date) -> None:
+    import_id = f"{utc_now():%Y%m%d%H%M%S%f}-{new_id(Prefix.TRANSACTION)}"
+    try:
+        async with asyncio.timeout(_STATEMENT_LIMIT_S):
+            lines = await clerk.bank.statement(day)
+    except TimeoutError as silence:
+        raise BankOutcomeUnknown(f"no statement of {day} in time") from silence
+    for portion in _portions(_named(lines)):
+        await line_repository.save_many(day.isoformat(), portion, import_id)
+        await clerk.on_progress(len(portion))
+    withdrawn = await line_repository.withdraw_older(day.isoformat(), import_id)
+    if withdrawn:
+        log.warning("reconciliation.lines_withdrawn", day=day.isoformat(), lines=withdrawn)
+
+
+def _named(lines: Iterable[StatementLine]) -> Iterable[KeptLine]:
+    """Each under a name that it has in every import. Lines that are alike in all they say, as when the bank pays twice
+    in one millisecond, are counted; since they are booked at one time, they are near each other.
+    """
+    alike: Counter[str] = Counter()
+    booked_at: datetime | None = None
+    for line in lines:
+        if line.booked_at != booked_at:
+            booked_at = line.booked_at
+            alike.clear()
+        flow = _FLOWS[line.kind, line.is_return]
+        name = (
+            f"{line.reference}/{flow}/{line.booked_at.isoformat()}/{line.bank_reference}/{line.amount}{line.currency}"
+        )
+        alike[name] += 1
+        kept = BankLine(line.reference, flow, line.amount, line.currency, line.booked_at)
+        yield KeptLine(f"{name}/{alike[name]}", line.bank_reference, kept)
+
+
+async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
+    now = utc_now()
+    name = day.isoformat()
+    counts: Counter[BreakKind] = Counter()
+
+    async def report_all(findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            await report(finding, clerk.ledger, now)
+            counts[finding.kind] += 1
+
+    async for references in _gathered(line_repository.stream_references(name)):
+        await report_all(await _judge_references(references, name, now - clerk.grace))
+        await clerk.on_progress(len(references))
+    ours = 0
+    sums: dict[tuple[Flow, str], int] = defaultdict(int)
+    async for portion in _gathered(reconciliation_repository.stream_ours(*day_bounds(day))):
+        ours += len(portion)
+        for one in portion:
+            sums[one.flow, one.currency] += one.amount
+        if is_over(day, now, clerk.grace):
+            await report_all(await _judge_ours(portion, name))
+        await clerk.on_progress(len(portion))
+    # What was seen a moment ago was seen at `now`.
+    gone = await break_repository.find_unresolved_of_day(BANK_KINDS, name, seen_before=now)
+    await resolve_by_itself(clerk.client, gone)
+    lines, bank_sums = await line_repository.sum_of_day(name)
+    totals = totals_of(bank_sums, [(flow, currency, amount) for (flow, currency), amount in sums.items()])
+    breaks = {kind.value: count for kind, count in sorted(counts.items())}
+    await reconciliation_repository.save(Reconciliation(name, now, now, 1, lines, ours, totals, breaks))
+    saved = await reconciliation_repository.find(name)
+    assert saved is not None, "nobody may delete one"  # noqa: S101 by role
+    log.info("reconciliation.day_compared", day=name, lines=lines, ours=ours, breaks=counts.total())
+    return saved
+
+
+async def _judge_references(references: Sequence[str], day: str, booked_before: datetime) -> list[Finding]:
+    lines = await line_repository.find_of(references)
+    # One that has no prefix of ours belongs to no operation.
+    operations = {
+        operation.id: operation
+        for prefix in (Prefix.DEPOSIT, Prefix.WITHDRAWAL)
+        for operation in await record_repository.find_many(
+            [reference for reference in references if reference.startswith(f"{prefix}_")], Operation
+        )
+    }
+    returns = await reconciliation_repository.find_returns(list(operations))
+    return [
+        finding
+        for reference in references
+        for finding in judge_lines(
+            reference,
+            lines.get(reference, []),
+            operations.get(reference),
+            [returns[reference]] if reference in returns else [],
+            day=day,
+            booked_before=booked_before,
+        )
+    ]
+
+
+async def _judge_ours(ours: Sequence[OurLine], day: str) -> list[Finding]:
+    lines = await line_repository.find_of([one.reference for one in ours])
+    return [finding for one in ours for finding in judge_ours(one, lines.get(one.reference, []), day)]
+
+
+def _portions(items: Iterable[_Item]) -> Iterable[list[_Item]]:
+    portion: list[_Item] = []
+    for item in items:
+        portion.append(item)
+        if len(portion) == _PORTION:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
+
+
+async def _gathered(items: AsyncIterator[_Item]) -> AsyncIterator[list[_Item]]:
+    portion: list[_Item] = []
+    async for item in items:
+        portion.append(item)
+        if len(portion) == _PORTION:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
+
+
+async def find_breaks_of(day: str) -> list[Break]:
+    """Those of that day's statement that are not resolved."""
+    return await break_repository.find_unresolved_of_day(BANK_KINDS, day, seen_before=utc_now() + _DAY)

@@ -1,0 +1,61 @@
+"""Defects that the way of an order might have, each put in by hand: the scenarios have to find every one of them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from service.domain.operations import TRANSITIONS, Operation, OperationStatus
+from service.gateways.bank_behaviours import Behaviour
+from service.ledger import orders
+from service.ledger.committer import Ledger
+from service.services import bank_reports, settlement
+from service.services.bank_reports import Applied, fail
+from tests.bank.scenarios import Conduct
+
+Defect = Callable[[pytest.MonkeyPatch], None]
+
+
+def an_unknown_outcome_gives_the_money_back(patch: pytest.MonkeyPatch) -> None:
+    async def refund(operation: Operation, code: str, message: str, ledger: Ledger, *_: Any) -> None:
+        await fail(operation, code, message, None, ledger)
+
+    patch.setattr(settlement, "_leave_to_a_person", refund)
+
+
+def a_contradiction_ends_it_anew(patch: pytest.MonkeyPatch) -> None:
+    """A deposit that was declined and is now said to be paid is credited."""
+    again = {**TRANSITIONS, OperationStatus.FAILED: frozenset({OperationStatus.SUCCESS})}
+    patch.setattr(orders, "TRANSITIONS", again)
+    patch.setattr(orders, "ended", lambda wallet, _: wallet)
+
+
+def a_contradiction_is_told_to_nobody(patch: pytest.MonkeyPatch) -> None:
+    async def say_nothing(*_: Any) -> Applied:
+        return Applied("contradiction")
+
+    patch.setattr(bank_reports, "contradicts", say_nothing)
+
+
+def another_amount_is_as_good(patch: pytest.MonkeyPatch) -> None:
+    decide = orders.Settle.decide_on
+
+    def believing(self: orders.Settle, operation: Operation, *rest: Any) -> Any:
+        return decide(replace(self, amount=operation.amount), operation, *rest)
+
+    patch.setattr(orders.Settle, "decide_on", believing)
+
+
+def what_was_said_before_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orders, "was_never_submitted", lambda _: False)
+
+
+# With a bank of which some scenario shows it.
+DEFECTS: dict[Defect, Conduct] = {
+    an_unknown_outcome_gives_the_money_back: Behaviour.TIMEOUT,
+    a_contradiction_ends_it_anew: Behaviour.DECLINE,
+    a_contradiction_is_told_to_nobody: Behaviour.SUCCESS,
+    another_amount_is_as_good: Behaviour.SUCCESS,
+    what_was_said_before_is_believed: Behaviour.SUCCESS,
+}

@@ -1,0 +1,276 @@
+"""Plays scenarios with the real ledger, the real visits, the real inbox and the simulated bank's real journal.
+
+Those of one conduct go side by side, moment by moment, so that they share transactions; nothing else joins them.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import orjson
+
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.operations import Operation, OperationType
+from service.domain.wallets import Wallet
+from service.gateways.bank import BankOrder, BankReport, OrderKind
+from service.gateways.bank_behaviours import paid_row
+from service.gateways.callback_lines import Post, Trouble
+from service.gateways.simulated_bank import SimulatedBank
+from service.ledger.orders import RequestDeposit, RequestWithdrawal
+from service.repositories import bank_conditions
+from service.repositories import bank_orders as journal
+from service.repositories import records as record_repository
+from service.services.bank_callbacks import (
+    CallbackPayload,
+    apply_callback,
+    claim_callbacks,
+    read_payload,
+    receive_callback,
+    verify_signature,
+)
+from service.services.orders import Order
+from service.services.outbox import claim_rows, pursue_row
+from service.services.settlement import Desk
+from service.startup import Resources
+from tests.bank.paper import MANNERS, Ending, Truth
+from tests.bank.scenarios import Callback, Conduct, Moment, Outage, Scenario
+from tests.factories import fund_wallet, make_account
+from workers.bank_simulation import BankWork
+
+AMOUNT = 100
+_FUNDS = 10_000_000
+_KINDS = {
+    OperationType.WITHDRAWAL: (Prefix.WITHDRAWAL, RequestWithdrawal),
+    OperationType.DEPOSIT: (Prefix.DEPOSIT, RequestDeposit),
+}
+# Of a bank that hangs: nobody waits longer in these plays.
+_SHORT_S = 0.02
+_LATE = timedelta(minutes=1)
+_DAYS = timedelta(days=4)
+# The claim that follows makes it the last one that a return waits for.
+_LAST_BUT_ONE = 19
+_ALL = 100_000
+
+
+class Played(NamedTuple):
+    scenario: Scenario
+    reference: str
+    ending: Ending
+
+
+class StagedBank(SimulatedBank):
+    """The simulated one; what is said while it has an order in hand is heard before its answer."""
+
+    async def meanwhile(self, reference: str) -> None:
+        raise NotImplementedError
+
+    async def submit(self, order: BankOrder) -> BankReport:
+        try:
+            return await super().submit(order)
+        finally:
+            await self.meanwhile(order.reference)
+
+
+class Stage:
+    """`play` one conduct after another; what came of all of them is in the database."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._settings = resources.settings
+        self._bank = StagedBank(resources.settings, resources.jobs)
+        self._bank.meanwhile = self._meanwhile  # type: ignore[method-assign]  # one stage, one bank
+        self._work = BankWork(resources.settings)
+        self._work.lines.close()
+        self._work.lines = self  # type: ignore[assignment]  # what is posted is heard here, without HTTP
+        self._scenarios: dict[str, Scenario] = {}
+        self._in_hand: set[str] = set()
+
+    async def play(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> list[Played]:
+        await self._request(conduct, scenarios)
+        await self._arrive(Moment.BEFORE_THE_ORDER)
+        self._in_hand = set(self._scenarios)
+        if isinstance(conduct, Outage):
+            await bank_conditions.go_down(utc_now() + _DAYS, hangs=conduct is Outage.HANGING)
+            self._look_again()
+        await self._visit(is_hanging=conduct is Outage.HANGING)
+        await bank_conditions.come_up()
+        self._look_again()
+        await self._arrive(Moment.AFTER_THE_ANSWER)
+        await self._visit()
+        await self._arrive(Moment.BEFORE_ITS_REPORTS)
+        await self._let_the_bank_work()
+        await self._arrive(Moment.AFTER_ITS_REPORTS)
+        await self._visit()
+        await bank_conditions.advance_clock(_DAYS if MANNERS[conduct].comes_back else _LATE)
+        self._look_again()
+        await self._let_the_bank_work()
+        await self._arrive(Moment.AT_THE_END)
+        await self._hear_what_waits()
+        return await self._endings()
+
+    def _look_again(self) -> None:
+        self._bank.conditions.forget()
+        self._work.conditions.forget()
+
+    async def _request(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> None:
+        """All of one conduct on one wallet, of somebody who has enough."""
+        wallet = await self._wallet()
+        account = f"bank-{'success' if isinstance(conduct, Outage) else conduct}"
+        order = Order(AMOUNT, wallet.currency, account, None, None, {})
+        self._wallet_id = wallet.id
+        self._scenarios = {new_id(_KINDS[scenario.kind][0]): scenario for scenario in scenarios}
+
+        async def request(reference: str, kind: OperationType) -> None:
+            fields: dict[str, Any] = {
+                "now": utc_now(),
+                "transaction_id": new_id(Prefix.TRANSACTION),
+                "operation_id": reference,
+                "user_id": wallet.user_id,
+                "token_version": None,
+                **order.sealed_for(reference, self._settings),
+            }
+            if kind is OperationType.WITHDRAWAL:
+                fields["entry_id"] = new_id(Prefix.ENTRY)
+            await self._resources.ledger.change(_KINDS[kind][1](**fields), Operation)
+
+        await asyncio.gather(*(request(reference, one.kind) for reference, one in self._scenarios.items()))
+
+    async def _wallet(self) -> Wallet:
+        """Its money is the bank's too."""
+        databases = self._resources.databases
+        wallet = (await make_account(databases)).wallet
+        deposit = await fund_wallet(databases, wallet, _FUNDS)
+        order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, "bank-account-0001")
+        row = paid_row(order, utc_now(), self._settings)
+        await journal.insert_missing([row])
+        return wallet
+
+    async def _visit(self, *, is_hanging: bool = False) -> None:
+        """Whatever has not ended is due, whenever it would have been."""
+        outbox = self._resources.databases.wallet["outbox"]
+        await outbox.update_many({"topic": "bank_order"}, {"$set": {"due_at": utc_now()}})
+        settings = self._settings
+        if is_hanging:
+            settings = settings.model_copy(update={"bank_timeout_s": _SHORT_S})
+        resources = self._resources
+        desk = Desk(resources.ledger, self._bank, resources.mailbox, settings, resources.databases.client)
+        rows = await claim_rows(_ALL, settings)
+        await asyncio.gather(*(pursue_row(row, desk) for row in rows))
+
+    async def _let_the_bank_work(self) -> None:
+        while batches := await self._work.claim(1):
+            for orders in batches:
+                await self._work.work(orders)
+        await self._apply_what_came()
+
+    async def post_all(self, series: Sequence[Sequence[Post]]) -> list[list[Trouble]]:
+        """As the API takes callbacks: signature first."""
+
+        async def post(posts: Sequence[Post]) -> list[Trouble]:
+            for one in posts:
+                callback_id = verify_signature(one.body, one.headers, self._settings)
+                payload = read_payload(orjson.loads(one.body))
+                await receive_callback(callback_id, payload, None, self._resources.jobs)
+            return [None] * len(posts)
+
+        return await asyncio.gather(*(post(posts) for posts in series))
+
+    async def _apply_what_came(self) -> None:
+        rows = await claim_callbacks(_ALL)
+        await asyncio.gather(*(apply_callback(row, self._resources.ledger) for row in rows))
+
+    async def _hear_what_waits(self) -> None:
+        """For the last time."""
+        inbox = self._resources.databases.wallet["bank_callbacks"]
+        last = {"due_at": utc_now(), "attempts": _LAST_BUT_ONE}
+        await inbox.update_many({"due_at": {"$exists": True}}, {"$set": last})
+        await self._apply_what_came()
+        assert await inbox.count_documents({"due_at": {"$exists": True}}) == 0
+
+    async def _arrive(self, moment: Moment) -> None:
+        await asyncio.gather(*(self._say(reference, moment) for reference in self._scenarios))
+
+    async def _meanwhile(self, reference: str) -> None:
+        """Once: an order that is brought there again is no news."""
+        if reference in self._in_hand:
+            self._in_hand.remove(reference)
+            await self._say(reference, Moment.BEFORE_THE_ANSWER)
+
+    async def _say(self, reference: str, moment: Moment) -> None:
+        """One after the other, each applied before the next one comes."""
+        scenario = self._scenarios[reference]
+        said, number = Callback.SUCCESS, 0
+        for position, arrival in enumerate(scenario.arrivals):
+            is_again = arrival.callback is Callback.DUPLICATE and number > 0
+            if arrival.callback is Callback.NONE:
+                # Not even to be repeated.
+                number = 0
+                said = Callback.SUCCESS
+                continue
+            if arrival.callback is not Callback.DUPLICATE:
+                said = arrival.callback
+            if arrival.moment is moment:
+                if is_again:
+                    await self._tell(reference, scenario, said, number, is_known=True)
+                await self._tell(reference, scenario, said, position + 1)
+            number = position + 1
+
+    async def _tell(
+        self, reference: str, scenario: Scenario, said: Callback, number: int, *, is_known: bool = False
+    ) -> None:
+        truth = "success" if MANNERS[scenario.conduct].truth is Truth.PAID else "failed"
+        payload = CallbackPayload(
+            type="payment.settled",
+            reference=reference,
+            status={Callback.FAILED: "failed", Callback.LATE: truth}.get(said, "success"),
+            amount=AMOUNT + 1 if said is Callback.WRONG_AMOUNT else AMOUNT,
+            currency="INR",
+        )
+        callback_id = f"msg_{reference}_besides_{number}"
+        await receive_callback(callback_id, payload, None, self._resources.jobs)
+        if not is_known:
+            row = {"_id": callback_id, "payload": payload.model_dump(), "request_id": None, "attempts": 1}
+            await apply_callback(row, self._resources.ledger)
+
+    async def _operations(self) -> list[Operation]:
+        """Each kind lies in a place of its own."""
+        kinds: dict[OperationType, list[str]] = defaultdict(list)
+        for reference, scenario in self._scenarios.items():
+            kinds[scenario.kind].append(reference)
+        found = [await record_repository.find_many(ids, Operation) for ids in kinds.values()]
+        return [operation for operations in found for operation in operations]
+
+    async def _endings(self) -> list[Played]:
+        """What can be seen in the databases."""
+        databases, ids = self._resources.databases, list(self._scenarios)
+        statuses = {found.id: found.status for found in await self._operations()}
+        entries: dict[str, list[str]] = defaultdict(list)
+        logs = databases.wallet["transaction_logs"]
+        async for entry in logs.find({"wallet_id": self._wallet_id}, {"reference": 1, "type": 1}, batch_size=_ALL):
+            entries[entry["reference"].partition("_")[2]].append(entry["type"])
+        incidents: dict[str, list[str]] = defaultdict(list)
+        found = databases.wallet["incidents"].find({"reference": {"$in": ids}}, {"reference": 1, "kind": 1})
+        async for incident in found:
+            incidents[incident["reference"]].append(incident["kind"])
+        returns = {row["_id"].partition("_")[2] async for row in databases.wallet["returns"].find({}, {"_id": 1})}
+        orders = {row["_id"]: row async for row in databases.bank["orders"].find({"_id": {"$in": ids}})}
+        never: dict[str, Any] = {"state": None, "payments": [], "returns": []}
+        return [
+            Played(
+                scenario,
+                reference,
+                Ending(
+                    statuses[reference],
+                    tuple(sorted(entries[reference.partition("_")[2]])),
+                    tuple(sorted(incidents[reference])),
+                    reference.partition("_")[2] in returns,
+                    orders.get(reference, never)["state"],
+                    len(orders.get(reference, never)["payments"]),
+                    len(orders.get(reference, never)["returns"]),
+                ),
+            )
+            for reference, scenario in self._scenarios.items()
+        ]

@@ -1,0 +1,109 @@
+"""Breaks over HTTP: lists, what admins say of them, and what an open one keeps shut."""
+
+import asyncio
+
+import httpx
+import pytest
+
+from service.database import Databases
+from service.domain.breaks import BreakKind, Finding
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.services.breaks import report
+from service.settings import Settings
+from service.startup import Resources
+from tests.factories import make_break, make_funded_wallet
+from tests.refusals import refusal
+from tests.staff import Staff
+
+_WHY = "A repair by hand"
+
+
+@pytest.fixture
+async def boss(api: httpx.AsyncClient, databases: Databases, settings: Settings) -> Staff:
+    return await Staff.hire(api, databases, settings, "admin")
+
+
+class TestLists:
+    async def test_are_newest_first_in_pages_and_narrowed_by_all_filters(self, boss: Staff) -> None:
+        operation_id = new_id(Prefix.WITHDRAWAL)
+        made = [await make_break(operation_id=operation_id) for _ in range(3)]
+        first = (await boss.get("/admin/breaks", operation_id=operation_id, limit=2)).json()
+        cursor = first["next_cursor"]
+        rest = (await boss.get("/admin/breaks", operation_id=operation_id, limit=2, cursor=cursor)).json()
+        shown = [one["id"] for one in (*first["data"], *rest["data"])]
+        assert shown == [one.id for one in reversed(made)]
+        for other in ({"kind": "paid_twice"}, {"state": "resolved"}, {"day": "2026-11-19"}, {"wallet_id": "wal_none"}):
+            assert (await boss.get("/admin/breaks", operation_id=operation_id, **other)).json()["data"] == []
+        same = {"kind": "missing_here", "state": "open", "day": "2026-11-20"}
+        assert len((await boss.get("/admin/breaks", operation_id=operation_id, **same)).json()["data"]) == 3
+
+    async def test_one_is_shown_with_all_that_is_known_of_it(self, boss: Staff) -> None:
+        one = await make_break()
+        shown = (await boss.get(f"/admin/breaks/{one.id}")).json()
+        assert (shown["subject"], shown["found"], shown["explained"]) == (one.subject, one.found, None)
+        assert refusal(await boss.get("/admin/breaks/brk_none")) == (404, "not_found")
+
+
+class TestWords:
+    async def test_an_open_one_is_explained_and_then_resolved_each_with_its_audit_event(self, boss: Staff) -> None:
+        one = await make_break()
+        explained = await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert explained.status_code == 200, explained.text
+        assert explained.json()["state"] == "explained"
+        assert explained.json()["explained"]["by"] == boss.user.id
+        resolved = await boss.post(f"/admin/breaks/{one.id}/resolve", reason="Done")
+        assert (resolved.json()["state"], resolved.json()["resolved"]["reason"]) == ("resolved", "Done")
+        events = await boss.events(subject_id=one.id)
+        assert [(event["action"], event["reason"]) for event in events] == [
+            ("break.resolved", "Done"),
+            ("break.explained", _WHY),
+        ]
+
+    async def test_no_state_is_left_twice(self, boss: Staff) -> None:
+        one = await make_break()
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        again = await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert refusal(again) == (409, "illegal_transition")
+        await boss.post(f"/admin/breaks/{one.id}/resolve", reason=_WHY)
+        for verb in ("explain", "resolve"):
+            again = await boss.post(f"/admin/breaks/{one.id}/{verb}", reason=_WHY)
+            assert refusal(again) == (409, "illegal_transition")
+
+    async def test_of_many_at_once_one_resolves_it(self, boss: Staff) -> None:
+        one = await make_break()
+        said = await asyncio.gather(*(boss.post(f"/admin/breaks/{one.id}/resolve", reason=_WHY) for _ in range(8)))
+        assert sorted(answer.status_code for answer in said) == [200] + [409] * 7
+        assert len(await boss.events(subject_id=one.id)) == 1
+
+    async def test_a_reason_is_required(self, boss: Staff) -> None:
+        one = await make_break()
+        assert (await boss.post(f"/admin/breaks/{one.id}/resolve")).status_code == 422
+
+
+class TestABrokenWallet:
+    async def test_is_shut_by_the_system_and_opened_by_an_admin_once_it_is_explained(
+        self, boss: Staff, databases: Databases, resources: Resources
+    ) -> None:
+        wallet = await make_funded_wallet(databases)
+        finding = Finding(BreakKind.WALLET_BALANCE, wallet.id, {"available": 1}, {"available": 2}, wallet.id)
+        one = await report(finding, resources.ledger, utc_now())
+        for path, body in (("unfreeze", {}), ("freeze", {"direction": "out"}), ("freeze", {"direction": "in"})):
+            refused = await boss.post(f"/wallets/{wallet.id}/{path}", reason=_WHY, **body)
+            assert refusal(refused) == (409, "wallet_books_disagree")
+            assert refused.json()["break_id"] == one.id
+        # Shut both ways it is already.
+        assert (await boss.post(f"/wallets/{wallet.id}/freeze", reason=_WHY)).json()["frozen"] == "both"
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert (await boss.post(f"/wallets/{wallet.id}/unfreeze", reason=_WHY)).json()["status"] == "active"
+        (frozen,) = await boss.events(subject_id=wallet.id, action="wallet.frozen")
+        assert (frozen["actor_id"], one.id in frozen["reason"]) == ("system", True)
+
+    async def test_is_not_shut_for_what_the_bank_says(
+        self, boss: Staff, databases: Databases, resources: Resources
+    ) -> None:
+        wallet = await make_funded_wallet(databases)
+        finding = Finding(BreakKind.MISSING_THERE, wallet.id, {}, {}, wallet.id)
+        await report(finding, resources.ledger, utc_now())
+        await boss.post(f"/wallets/{wallet.id}/freeze", reason=_WHY)
+        assert (await boss.post(f"/wallets/{wallet.id}/unfreeze", reason=_WHY)).json()["status"] == "active"
