@@ -1102,7 +1102,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a return that nobody booked": (
         change("returns", {"type": "withdrawal"}, status="requires_review"),
         "entry_surplus",
-        {"wallet_open_operations", "bank_total"},
+        {"wallet_open_operations", "bank_total", "event_state"},
     ),
     "a return booked without an entry": (
         change("returns", {"type": "deposit"}, status="success"),
