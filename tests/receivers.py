@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LOOPBACK = "127.0.0.1"
 LOOPBACK_6 = "::1"
@@ -31,6 +31,7 @@ class Receiver:
         self.connections = 0
         self.requests: list[Received] = []
         self._news = asyncio.Condition()
+        self._serving: set[asyncio.Task[Any]] = set()
         self.at_once = 0
         self.most_at_once = 0
         # Without a word, as soon as somebody calls.
@@ -58,21 +59,32 @@ class Receiver:
     def url(self, path: str = "/events") -> str:
         return f"http://{LOOPBACK}:{self.port}{path}"
 
+    async def close(self) -> None:
+        """Ends what is still being answered."""
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         if self.hangs_up:
             writer.close()
             return
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError, IndexError, ValueError):
+            # Cancelled at the end, which asyncio's own server would take for a defect.
+            with suppress(OSError, asyncio.IncompleteReadError, IndexError, ValueError, asyncio.CancelledError):
                 await self._serve_one(reader, writer)
         finally:
             self.at_once -= 1
             writer.close()
             with suppress(OSError, ssl.SSLError):
                 await writer.wait_closed()
+            self._serving.discard(task)
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -108,3 +120,4 @@ async def running_receiver(tls: ssl.SSLContext | None = None, *, on_both: bool =
     finally:
         for one in servers:
             one.close()
+        await receiver.close()

@@ -52,7 +52,10 @@ class Desk:
         await change(self.databases, asking_of(asked))
         find = change_of(BeginProcessing, asked, call=BankCall.FIND, last_outcome="no answer from the bank in time")
         await change(self.databases, find)
-        return await change(self.databases, change_of(FlagForReview, asked, **_WHY, last_outcome="503"))
+        flag = change_of(FlagForReview, asked, **_WHY, last_outcome="503")
+        (decided,) = await run(self.databases, flag, is_bank_asked=False)
+        assert isinstance(decided.record, Operation)
+        return decided.record
 
     async def decide(
         self, operation: Operation, what: str, who: Staff | None = None, key: str | None = None
