@@ -44,7 +44,7 @@ _EXAMPLE: dict[str, Any] = {
     "reason": None,
 }
 _TIME: Any = {"json_schema_extra": {"format": "date-time"}}
-_Name = Annotated[str | None, Field(max_length=64)]
+_Name = Annotated[str | None, Field(max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 
 
 class DeadLetterView(View):

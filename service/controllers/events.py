@@ -77,7 +77,11 @@ class EventsQuery(PageQuery):
 
     wallet_id: Annotated[
         str | None,
-        Field(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"], description="Only of this one"),
+        Field(
+            pattern=r"^wal_[0-9a-f]{32}$",
+            examples=["wal_0198c0ffee0070008000000000000001"],
+            description="Only of this one",
+        ),
     ] = None
     after_sequence: Annotated[
         int | None,

@@ -27,7 +27,7 @@ def live_routes(app: FastAPI) -> list[ApiRoute]:
 class TestWhoIsOutIsOutAtOnce:
     def test_on_every_route_of_admins_and_services_and_every_change_of_a_profile(self, app: FastAPI) -> None:
         own = {"profile:read", "wallets:read", "payments:read", "holds:read", "rewards:read"}
-        own |= {"events:read", "events:follow"}
+        own |= {"events:read", "events:follow", "webhooks:read"}
         # Those below ask the ledger, or look at the user themselves.
         asked_later = {"wallets:write", "payments:write", "holds:write", "rewards:write", "adjustments:write"}
         assert {route.permission for route in gated_routes(app)} - own - asked_later <= LIVE_PERMISSIONS

@@ -1,6 +1,7 @@
 """`GET /metrics`: who gets an answer, in which format, and what counts as what."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -111,8 +112,9 @@ class TestTheAnswer:
         await root.request("BREW", "/api/v1/me", headers=headers)
         shown = (await root.get("/metrics")).text
         assert "/api/v1/wallets/{wallet_id}" in shown
-        for hidden in (account.user.id, account.wallet.id, "made-up", "BREW", "wal_", "usr_"):
+        for hidden in (account.user.id, account.wallet.id, "made-up", "BREW"):
             assert hidden not in shown
+        assert not re.search(r"[a-z]{3}_[0-9a-f]{8}", shown)
 
     async def test_is_in_no_log(self, root: httpx.AsyncClient) -> None:
         with capture_logs() as lines:

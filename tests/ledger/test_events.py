@@ -105,7 +105,8 @@ class TestOperations:
             ("withdrawal.processing", "pending"),
             ("withdrawal.failed", "processing"),
             ("withdrawal.pending", None),
-            ("withdrawal.requires_review", "pending"),
+            ("withdrawal.processing", "pending"),
+            ("withdrawal.requires_review", "processing"),
         ]
 
     async def test_what_is_refused_is_none(self, databases: Databases) -> None:

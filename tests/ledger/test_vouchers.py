@@ -59,7 +59,8 @@ async def _update_of(databases: Databases, voucher: Voucher, add_stock: int, **c
 
 async def _breaches(databases: Databases, voucher: Voucher) -> list[str]:
     found = await check_ledger(databases)
-    return [str(breach) for breach in found if breach.subject.startswith((voucher.id, "rdm_"))]
+    redemptions = set(await databases.wallet["redemptions"].distinct("_id", {"voucher_id": voucher.id}))
+    return [str(one) for one in found if one.subject.startswith(voucher.id) or one.subject in redemptions]
 
 
 class TestRedeeming:

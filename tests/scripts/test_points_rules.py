@@ -69,6 +69,7 @@ async def books(databases: Databases, admin: Admin, settings: Settings) -> Async
     yield Books(databases, admin, settings, ids)
     for name in _COLLECTIONS:
         admin[settings.database][name].delete_many({"_id": {"$in": list(ids.values())}})
+    admin[settings.database]["events"].delete_many({"subject_id": {"$in": list(ids.values())}})
 
 
 Damage = Callable[[Books], None]
@@ -97,16 +98,21 @@ class TestPoints:
             (remove("voucher_uses", "use"), {("voucher_use", "person")}),
             (
                 remove("redemptions", "redemption"),
-                {("operation_unknown", "redemption"), ("voucher_stock", "voucher"), ("voucher_use", "person")},
+                {
+                    ("operation_unknown", "redemption"),
+                    ("event_state", "redemption"),
+                    ("voucher_stock", "voucher"),
+                    ("voucher_use", "person"),
+                },
             ),
             (change("redemptions", "redemption", cost=Int64(99)), {("entry_mismatch", "redemption")}),
             (change("redemptions", "redemption", wallet_id="wal_x"), {("entry_mismatch", "redemption")}),
             (change("redemptions", "redemption", cost=1.5), {("malformed_document", "redemption")}),
-            (remove("rewards", "reward"), {("operation_unknown", "reward")}),
-            (change("rewards", "reward", status="lapsed"), {("entry_surplus", "reward")}),
+            (remove("rewards", "reward"), {("operation_unknown", "reward"), ("event_state", "reward")}),
+            (change("rewards", "reward", status="lapsed"), {("entry_surplus", "reward"), ("event_state", "reward")}),
             (
                 change("rewards", "reward", status="perhaps"),
-                {("operation_state", "reward"), ("entry_surplus", "reward")},
+                {("operation_state", "reward"), ("entry_surplus", "reward"), ("event_state", "reward")},
             ),
             (
                 change("rewards", "reward", points=Int64(251)),

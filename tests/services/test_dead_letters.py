@@ -116,7 +116,8 @@ async def _bank_order(databases: Databases, reference: str) -> Claimed:
     order = {
         "_id": reference, "kind": "payout", "amount": Int64(500), "currency": "INR", "account": "account-0001",
         "state": "accepted", "bank_reference": "bank_1", "outcome": "success", "failure_code": None,
-        "failure_message": None, "payments": [], "submissions": 1, "attempts": 1, "created_at": utc_now(),
+        "failure_message": None, "payments": [], "returns": [], "reports": [], "executed_at": None, "return_at": None,
+        "execute_at": utc_now() + timedelta(days=1), "submissions": 1, "attempts": 1, "created_at": utc_now(),
         "due_at": utc_now(),
     }  # fmt: skip
     await databases.bank["orders"].insert_one(order)
