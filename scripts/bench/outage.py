@@ -240,7 +240,7 @@ def table_of_outage(report: OutageReport) -> Table:
     p99 = f"{report.p99_ratio:.2f} ({down.p99_ms:.1f} and {normal.p99_ms:.1f} ms)"
     settled = f"{report.settled_s:.1f} s for {report.waiting:,} that waited"
     rows = (
-        ("requests refused", str(report.refused), "0", not report.refused),
+        ("requests refused", _refusals(report), "0", not report.refused),
         ("ended otherwise than well", str(_others(report)), "0", not _others(report)),
         ("p99 of a request while it is down / before", p99, f"≤ {_P99_TARGET:g}", report.p99_ratio <= _P99_TARGET),
         ("all settled after its return", settled, f"≤ {_SETTLED_TARGET_S:g} s", report.settled_s <= _SETTLED_TARGET_S),
@@ -251,6 +251,17 @@ def table_of_outage(report: OutageReport) -> Table:
     table.add_row("p99 of a request while the backlog is worked down", f"{after.p99_ms:.1f} ms", "none", "")
     table.add_row("most submissions of one order", str(report.most_attempts), "none", "")
     return table
+
+
+def _refusals(report: OutageReport) -> str:
+    """How many, and when with which status; 0 is a connection that broke."""
+    found = [
+        f"{count} x {status} ({phase})"
+        for phase, seen in report.seen.items()
+        for status, count in seen.statuses.items()
+        if status != _ACCEPTED
+    ]
+    return ", ".join(found) or "0"
 
 
 def _others(report: OutageReport) -> int:
