@@ -205,9 +205,13 @@ async def _send_steadily(client: httpx.AsyncClient, lines: Sequence[list[str]], 
 
 
 async def _send(client: httpx.AsyncClient, token: str, body: dict[str, Any], due: float, seen: Seen) -> None:
+    """Once more under its key where the connection breaks, as when the server closes one that was idle too long."""
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": uuid4().hex}
     try:
-        answer = await client.post("/api/v1/withdrawals", json=body, headers=headers)
+        try:
+            answer = await client.post("/api/v1/withdrawals", json=body, headers=headers)
+        except httpx.TransportError:
+            answer = await client.post("/api/v1/withdrawals", json=body, headers=headers)
     except httpx.TransportError:
         seen.statuses[0] += 1
         return
