@@ -12,7 +12,7 @@ from service.domain.identifiers import Prefix, new_id
 from service.services.breaks import report
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import current, make_break, make_funded_wallet
+from tests.factories import current, make_account, make_break, make_funded_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -136,6 +136,20 @@ class TestABrokenWallet:
         one = await look(7)
         await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
         assert [(await look(seq)).state for seq in (7, 3)] == ["explained", "open"]
+
+    async def test_is_closed_by_nobody_and_only_its_owner_and_admins_hear_why(
+        self, boss: Staff, databases: Databases, resources: Resources, api: httpx.AsyncClient, settings: Settings
+    ) -> None:
+        account = await make_account(databases)
+        finding = Finding(BreakKind.ENTRIES_MISSING, account.wallet.id, {"seq": 1}, {"seq": 2}, account.wallet.id)
+        one = await report(finding, resources.ledger, utc_now())
+        path = f"/wallets/{account.wallet.id}/close"
+        for asker in (boss, Staff(api, account.user, settings)):
+            assert refusal(await asker.post(path, reason=_WHY)) == (409, "wallet_books_disagree")
+        stranger = await Staff.hire(api, databases, settings)
+        assert refusal(await stranger.post(path, reason=_WHY)) == (404, "not_found")
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert (await boss.post(path, reason=_WHY)).json()["status"] == "closed"
 
     async def test_is_not_shut_for_what_the_bank_says(
         self, boss: Staff, databases: Databases, resources: Resources

@@ -398,6 +398,19 @@ class TestAReturnedDeposit:
         frozen = scene.databases.wallet["audit_events"].find({"subject_id": wallet.id, "action": "wallet.frozen"})
         assert [event["actor_id"] for event in await frozen.to_list()] == ["bank"]
 
+    async def test_that_was_said_before_it_was_settled_is_an_incident_of_its_own_when_it_is_not_covered(
+        self, scene: Scene
+    ) -> None:
+        asked = await change(scene.databases, deposit_of(scene.wallet, 1_000))
+        operation = await change(scene.databases, change_of(BeginProcessing, asked))
+        given_up = await scene.give_back(operation, attempts=20)
+        await scene.say(operation.id)
+        await scene.withdrawal("success", 5_500)
+        booked = await scene.take_up(given_up)
+        incidents = {row["kind"]: row["_id"] for row in await scene.incidents(operation.id)}
+        assert set(incidents) == {"return_of_unsettled", "return_not_booked"}
+        assert (booked["result"], booked["incident_id"]) == ("return_requires_review", incidents["return_not_booked"])
+
     async def test_keeps_a_wallet_shut_that_was_shut_the_other_way(self, scene: Scene) -> None:
         operation = await scene.deposit()
         await scene.withdrawal("success", 5_500)
