@@ -112,9 +112,10 @@ async def unfreeze_wallet(
         WalletNotEmpty,
         WalletHasOpenOperations,
         WalletFrozen,
+        WalletBooksDisagree,
         summary="Close a wallet for good",
         more="One's own, or as an admin anybody's. It has to be empty, with nothing under way; a frozen one is closed "
-        "by admins only. ",
+        "by admins only, and none while a break of its books is open. ",
     ),
 )
 async def close_wallet(

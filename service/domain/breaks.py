@@ -43,10 +43,12 @@ BOOK_KINDS = frozenset(
     }
 )
 BANK_KINDS = frozenset(BreakKind) - BOOK_KINDS
+# Facts of a wallet that payments go on changing while its books disagree.
+_MOVED_BY_TRAFFIC = frozenset({"available", "held", "entries"})
 
 
 class BreakState(StrEnum):
-    """Open until somebody can tell why; explained until it is no more; resolved for good."""
+    """Open until somebody can tell why; explained until it is no more, or another one; resolved for good."""
 
     OPEN = "open"
     EXPLAINED = "explained"
@@ -97,6 +99,22 @@ class Break(NamedTuple):
 def open_key_of(kind: BreakKind, subject: str) -> str:
     """Unique among the breaks that are not resolved."""
     return f"{kind}:{subject}"
+
+
+def is_as_before(one: Break, finding: Finding) -> bool:
+    """Whether it is still the damage that the break tells of, and no more than that."""
+    return _damage_of(one.expected, one.found) == _damage_of(finding.expected, finding.found)
+
+
+def _damage_of(expected: Facts, found: Facts) -> dict[str, Any]:
+    """What is wrong, for comparing two looks: of what traffic moves on both sides alike only the difference."""
+    damage: dict[str, Any] = {}
+    for name in expected.keys() | found.keys():
+        due, actual = expected.get(name), found.get(name)
+        damage[name] = due, actual
+        if name in _MOVED_BY_TRAFFIC and isinstance(due, int) and isinstance(actual, int):
+            damage[name] = actual - due
+    return damage
 
 
 def break_view(one: Break) -> dict[str, Any]:

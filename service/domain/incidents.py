@@ -96,14 +96,20 @@ class Incident(NamedTuple):
     version: int = 0
 
 
-def incident_id(reference: str, said: Said, *, is_reused_id: bool = False) -> str:
+def incident_id(reference: str, said: Said, kind: IncidentKind | None = None) -> str:
     """The same words about the same reference are one incident, however often and under which id they come.
 
-    Where the id itself is what is wrong, it counts.
+    Where the id itself is what is wrong, it counts. That a return could not be booked is another incident than the
+    contradiction that the same words were before.
     """
     words = [reference, said.event, said.status, said.amount, said.currency, said.bank_reference]
-    if is_reused_id:
-        words.append(said.callback_id)
+    match kind:
+        case IncidentKind.MESSAGE_ID_REUSED:
+            words.append(said.callback_id)
+        case IncidentKind.RETURN_NOT_BOOKED:
+            words.append(kind)
+        case _:
+            pass
     return f"{Prefix.INCIDENT}_{sha256(orjson.dumps(words)).hexdigest()[:_ID_DIGITS]}"
 
 

@@ -3,6 +3,7 @@
 Pure: whoever reads the rows hands them in, all of one moment.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -81,15 +82,18 @@ _STATUSES: Final[Mapping[tuple[EntryType, str], frozenset[str]]] = {
 
 
 def replay(window: Window, entries: Sequence[Entry | None], verified: BalancePoint | None) -> Replayed:
-    """Follows the entries of a window; None is one that cannot be read. The first fault of a kind is told.
+    """Follows the entries of a window; None is one that cannot be read. The first fault of a kind is told, and of
+    several how many there are: one that comes to those that were explained is not to be taken for them.
 
     `verified` is a point that was reached before: what it sealed has to be there still.
     """
     found: dict[BreakKind, Finding] = {}
+    faults: Counter[BreakKind] = Counter()
     statuses: dict[str, frozenset[str]] = {}
     point = window.start
 
     def note(kind: BreakKind, expected: Facts, actual: Facts) -> None:
+        faults[kind] += 1
         found.setdefault(kind, Finding(kind, window.wallet_id, expected, actual, window.wallet_id))
 
     for entry in entries:
@@ -113,7 +117,11 @@ def replay(window: Window, entries: Sequence[Entry | None], verified: BalancePoi
             statuses[entry.reference] = fitting
     if point.seq < window.end:
         note(BreakKind.ENTRIES_MISSING, {"seq": window.end}, {"seq": point.seq})
-    return Replayed(point, list(found.values()), statuses)
+    counted = [
+        one if faults[one.kind] == 1 else one._replace(found={**one.found, "faults": faults[one.kind]})
+        for one in found.values()
+    ]
+    return Replayed(point, counted, statuses)
 
 
 def ended_only(statuses: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:

@@ -9,7 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import BreakDocument
-from service.domain.breaks import Break, BreakKind, BreakState, Finding, open_key_of
+from service.domain.breaks import Break, BreakKind, BreakState, Finding, is_as_before, open_key_of
 from service.repositories.records import from_row, to_row
 
 _ONE_BATCH = 4096
@@ -41,15 +41,26 @@ async def insert_once(one: Break) -> bool:
     return True
 
 
-async def see_again(finding: Finding, now: datetime) -> Break | None:
-    """The one that is not resolved, as it shows now; None where it has been resolved meanwhile."""
+async def find_unresolved(kind: BreakKind, subject: str) -> Break | None:
+    row = await BreakDocument.get_pymongo_collection().find_one({"open_key": open_key_of(kind, subject)})
+    return None if row is None else _from_row(row)
+
+
+async def see_again(before: Break, finding: Finding, now: datetime) -> Break | None:
+    """As it shows now, where nobody has said anything of it meanwhile; else None.
+
+    What was explained keeps the facts that the explanation is about. Where it shows others, it is open again.
+    """
+    changed: dict[str, Any] = {"$max": {"last_seen": now}, "$inc": {"times_seen": 1}}
+    is_explained = before.state is BreakState.EXPLAINED
+    if not (is_explained and is_as_before(before, finding)):
+        changed["$set"] = {"expected": finding.expected, "found": finding.found}
+        if is_explained:
+            changed["$set"]["state"] = BreakState.OPEN
+            changed["$inc"]["version"] = 1
     row = await BreakDocument.get_pymongo_collection().find_one_and_update(
-        {"open_key": open_key_of(finding.kind, finding.subject)},
-        {
-            "$max": {"last_seen": now},
-            "$set": {"expected": finding.expected, "found": finding.found},
-            "$inc": {"times_seen": 1},
-        },
+        {"_id": before.id, "version": before.version, "open_key": open_key_of(finding.kind, finding.subject)},
+        changed,
         return_document=ReturnDocument.AFTER,
     )
     return None if row is None else _from_row(row)

@@ -15,14 +15,14 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.incidents import IncidentKind, Said, SaidEvent
 from service.domain.money import MAX_AMOUNT_MINOR
-from service.domain.operations import Operation
+from service.domain.operations import Operation, OperationStatus
 from service.errors import InvalidSignature
 from service.gateways.bank import BankReport, BankState
 from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.bank_reports import Applied, apply_report
+from service.services.bank_reports import CONTRADICTION, Applied, apply_report, take_up_early_words
 from service.services.incidents import open_incident
 from service.services.returns import ReturnComesEarly, apply_return
 from service.settings import Settings
@@ -115,12 +115,17 @@ async def receive_callback(callback_id: str, payload: Payload, request_id: str |
     """Keeps the callback; the same once more changes nothing. Another one under its id is kept apart, to be told of."""
     said = payload.model_dump()
     is_new = await inbox.insert_once(callback_id, said, request_id, utc_now())
-    if not is_new and await inbox.find_payload(callback_id) != said:
+    if not is_new and not _says_again(said, await inbox.find_payload(callback_id)):
         digest = sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:_DIGEST_DIGITS]
         is_new = await inbox.insert_reuse(f"{callback_id}#{digest}", callback_id, said, request_id, utc_now())
     reach(CrashPoint.CALLBACK_KEPT)
     jobs.wake(Job.APPLY_CALLBACKS)
     log.info("bank.callback_received", callback_id=callback_id, reference=said.get("reference"), is_new=is_new)
+
+
+def _says_again(said: Mapping[str, Any], kept: Mapping[str, Any] | None) -> bool:
+    """By what is kept: a version before this one may have kept fewer fields of the same body."""
+    return kept is not None and all(name in said and said[name] == value for name, value in kept.items())
 
 
 async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
@@ -144,6 +149,15 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     if applied.incident_id is not None:
         await inbox.note_incident(row["_id"], applied.incident_id)
     await inbox.mark_applied(row["_id"], applied.result, utc_now())
+    if applied.is_early:
+        await _take_up_if_settled(row["payload"]["reference"])
+
+
+async def _take_up_if_settled(reference: str) -> None:
+    """Who has settled it in the meantime took up what was marked by then, and that was not this."""
+    operation = await record_repository.find(reference, Operation)
+    if operation is not None and operation.status is OperationStatus.SUCCESS:
+        await take_up_early_words(reference)
 
 
 async def _postpone(row: dict[str, Any]) -> None:
@@ -168,7 +182,9 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
         return Applied("unknown_reference", await open_incident(reference, words, row["request_id"], ledger))
     if isinstance(payload, ReturnPayload):
         is_last = row["attempts"] >= _ATTEMPT_LIMIT
-        return await apply_return(operation, words, ledger, may_wait=not is_last)
+        applied = await apply_return(operation, words, ledger, may_wait=not is_last)
+        is_early = applied.result == CONTRADICTION and operation.status is not OperationStatus.SUCCESS
+        return applied._replace(is_early=is_early)
     assert isinstance(payload, CallbackPayload), "there are two types"  # noqa: S101 a type that is forgotten here
     report = BankReport(
         reference=reference,

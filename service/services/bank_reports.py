@@ -8,23 +8,28 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import Said, SaidEvent
-from service.domain.operations import Operation
+from service.domain.operations import Operation, OperationStatus
 from service.errors import IllegalTransition
 from service.gateways.bank import BankReport, BankState
 from service.ledger.committer import Ledger
 from service.ledger.orders import Fail, Settle
+from service.repositories import bank_callbacks as inbox
 from service.services.incidents import open_incident
 
 log = structlog.get_logger()
 
-_CONTRADICTION = "contradiction"
+CONTRADICTION = "contradiction"
 
 
 class Applied(NamedTuple):
-    """What became of something said: the operation's status or `contradiction`, and the incident, if it led to one."""
+    """What became of something said: the operation's status or `contradiction`, and the incident, if it led to one.
+
+    `is_early`: it would be none, had the operation been settled when it was looked at.
+    """
 
     result: str
     incident_id: str | None = None
+    is_early: bool = False
 
 
 async def apply_report(
@@ -47,6 +52,8 @@ async def apply_report(
                 return await contradicts(operation, said_of(report, callback_id), ledger)
             reach(CrashPoint.SETTLE_COMMITTED)
             log.info("operation.settled", operation_id=operation.id, status=ended.status)
+            if ended.status is OperationStatus.SUCCESS:
+                await take_up_early_words(operation.id)
             return Applied(ended.status)
         case BankState.FAILED:
             code = report.failure_code or "declined"
@@ -56,6 +63,11 @@ async def apply_report(
             return Applied(operation.status)
         case _:
             assert_never(report.state)
+
+
+async def take_up_early_words(operation_id: str) -> None:
+    """That it had been returned may have been said, and given up, before anybody knew that it was settled."""
+    await inbox.take_up_again(operation_id, CONTRADICTION, utc_now())
 
 
 async def fail(
@@ -91,7 +103,7 @@ async def fail(
 
 async def contradicts(operation: Operation, said: Said, ledger: Ledger) -> Applied:
     log.error("bank.contradiction", operation_id=operation.id, said=said.event, status=said.status)
-    return Applied(_CONTRADICTION, await open_incident(operation.id, said, operation.request_id, ledger))
+    return Applied(CONTRADICTION, await open_incident(operation.id, said, operation.request_id, ledger))
 
 
 def said_of(report: BankReport, callback_id: str | None) -> Said:

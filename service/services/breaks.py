@@ -23,13 +23,14 @@ from service.services.audit_events import new_audit_event
 
 log = structlog.get_logger()
 
-# Somebody resolves it just when it is seen again, and once more: nobody is as quick a third time.
-_ATTEMPTS = 3
+# Somebody says something of it just when it is seen again, and once more: nobody goes on being as quick.
+_ATTEMPTS = 5
 _NO_LONGER = "It does not show any more"
 
 
 async def report(finding: Finding, ledger: Ledger, now: datetime) -> Break:
-    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways.
+    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways. An explained one
+    that shows other damage than what was explained is open again.
 
     Safe to repeat, and by several workers at once. A wallet that could not be shut is tried again with the next report.
     """
@@ -39,8 +40,11 @@ async def report(finding: Finding, ledger: Ledger, now: datetime) -> Break:
             log.error("break.opened", break_id=fresh.id, kind=fresh.kind, subject=fresh.subject)
             known = fresh
             break
-        seen = await break_repository.see_again(finding, now)
-        if seen is not None:
+        before = await break_repository.find_unresolved(finding.kind, finding.subject)
+        seen = None if before is None else await break_repository.see_again(before, finding, now)
+        if before is not None and seen is not None:
+            if seen.state is not before.state:
+                log.error("break.reopened", break_id=seen.id, kind=seen.kind, subject=seen.subject)
             known = seen
             break
     else:
@@ -85,13 +89,16 @@ async def _freeze(wallet_id: str, known: Break, ledger: Ledger) -> None:
 
 
 async def resolve_by_itself(client: Client, gone: Iterable[Break], reason: str = _NO_LONGER) -> int:
-    """What a look at the same books has not found any more. How many these were."""
+    """What a look at the same books has not found any more. How many these were.
+
+    `gone` as that look saw them: what somebody else has seen again since is left to the next look.
+    """
     resolved = 0
     for one in gone:
         try:
-            await _say(client, one.id, BreakState.RESOLVED, SYSTEM, reason, None)
-        except IllegalTransition:
-            # An admin was first.
+            await _say(client, one.id, BreakState.RESOLVED, SYSTEM, reason, None, times_seen=one.times_seen)
+        except (IllegalTransition, _SeenSinceError):
+            # An admin was first, or it shows.
             continue
         resolved += 1
         log.info("break.resolved", break_id=one.id, kind=one.kind, by=SYSTEM)
@@ -134,8 +141,24 @@ _ACTIONS = {
 }
 
 
-async def _say(client: Client, break_id: str, state: BreakState, by: str, reason: str, request_id: str | None) -> Break:
-    """The break afterwards, with its audit event in the same transaction."""
+class _SeenSinceError(Exception):
+    """It shows again, to somebody who looked later."""
+
+
+async def _say(
+    client: Client,
+    break_id: str,
+    state: BreakState,
+    by: str,
+    reason: str,
+    request_id: str | None,
+    *,
+    times_seen: int | None = None,
+) -> Break:
+    """The break afterwards, with its audit event in the same transaction.
+
+    With `times_seen` only where it has not been seen more often. Raises _SeenSinceError.
+    """
     now = utc_now()
     event = new_audit_event(_ACTIONS[state], actor_id=by, subject_id=break_id, request_id=request_id, reason=reason)
 
@@ -145,6 +168,8 @@ async def _say(client: Client, break_id: str, state: BreakState, by: str, reason
             raise NotFound(f"There is no break {break_id}")
         if before.state not in _FROM[state]:
             raise IllegalTransition(f"{break_id} is {before.state}", status_now=before.state)
+        if times_seen not in (None, before.times_seen):
+            raise _SeenSinceError
         word = Word(by, reason, now)
         after = before._replace(state=state, version=before.version + 1)
         after = after._replace(explained=word) if state is BreakState.EXPLAINED else after._replace(resolved=word)

@@ -24,13 +24,12 @@ async def open_incident(
     reference: str, said: Said, request_id: str | None, ledger: Ledger, kind: IncidentKind | None = None
 ) -> str:
     """Its id; where the same was said before, that of then. Raises what Ledger.change raises."""
-    is_reused_id = kind is IncidentKind.MESSAGE_ID_REUSED
     incident = await ledger.change(
         OpenIncident(
             now=utc_now(),
             transaction_id=new_id(Prefix.TRANSACTION),
             request_id=request_id,
-            incident_id=incident_id(reference, said, is_reused_id=is_reused_id),
+            incident_id=incident_id(reference, said, kind),
             audit_event_id=new_id(Prefix.AUDIT_EVENT),
             reference=reference,
             said=said,

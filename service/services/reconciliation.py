@@ -29,7 +29,7 @@ from service.domain.reconciliation import (
     judge_ours,
     totals_of,
 )
-from service.gateways.bank import Bank, BankOutcomeUnknown, OrderKind, StatementLine
+from service.gateways.bank import Bank, BankOutcomeUnknown, BankUnavailable, OrderKind, StatementLine
 from service.ledger.committer import Ledger
 from service.repositories import breaks as break_repository
 from service.repositories import duties as duty_repository
@@ -45,11 +45,11 @@ log = structlog.get_logger()
 _Item = TypeVar("_Item")
 
 DUTY = "reconciliation"
-# A portion takes a fraction of a second; between two the lease is renewed.
-_LEASE_S = 120.0
-_PORTION = 1_000
 # A statement is no payment: the bank may take its time for it.
 _STATEMENT_LIMIT_S = 120.0
+# A portion takes a fraction of a second; between two, and before each statement, the lease is renewed.
+_LEASE_S = _STATEMENT_LIMIT_S + 60.0
+_PORTION = 1_000
 # Between two looks whether a day is due.
 LOOK_S = 60.0
 _DAY = timedelta(days=1)
@@ -128,21 +128,35 @@ async def find_days_due(settings: Settings, now: datetime) -> list[date]:
 
 async def compare_days(clerk: Clerk, days: Sequence[date]) -> list[Reconciliation]:
     """Each day by the statements of itself and its neighbours: what we booked at 23:59:59 the bank may have the next
-    day, and the other way. Raises BankOutcomeUnknown, BankUnavailable.
+    day, and the other way. A statement that does not come holds up only those days.
+
+    Raises BankOutcomeUnknown, BankUnavailable, when all that could be compared are.
     """
     imported: set[date] = set()
+    silent: dict[date, BankOutcomeUnknown | BankUnavailable] = {}
     compared = []
     for day in days:
-        for near in (day - _DAY, day, day + _DAY):
-            if near not in imported and near <= utc_now().date():
+        nearby = [near for near in (day - _DAY, day, day + _DAY) if near <= utc_now().date()]
+        for near in nearby:
+            if near in imported or near in silent:
+                continue
+            try:
                 await _import_statement(clerk, near)
+            except (BankOutcomeUnknown, BankUnavailable) as silence:
+                silent[near] = silence
+                log.warning("reconciliation.no_statement", day=near.isoformat(), reason=str(silence))
+            else:
                 imported.add(near)
-        compared.append(await _compare_day(clerk, day))
+        if imported.issuperset(nearby):
+            compared.append(await _compare_day(clerk, day))
+    if silent:
+        raise next(iter(silent.values()))
     return compared
 
 
 async def _import_statement(clerk: Clerk, day: date) -> None:
     import_id = f"{utc_now():%Y%m%d%H%M%S%f}-{new_id(Prefix.TRANSACTION)}"
+    await clerk.on_progress(0)
     try:
         async with asyncio.timeout(_STATEMENT_LIMIT_S):
             lines = await clerk.bank.statement(day)

@@ -8,7 +8,7 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
-from service.domain.incidents import Said, incident_id, was_never_submitted
+from service.domain.incidents import IncidentKind, Said, incident_id, was_never_submitted
 from service.domain.operations import FINAL_STATUSES, Operation
 from service.domain.returns import Return, ReturnStatus
 from service.errors import IllegalTransition, NotFound
@@ -35,7 +35,7 @@ async def apply_return(operation: Operation, said: Said, ledger: Ledger, *, may_
         **about(operation),
         said=said,
         entry_id=new_id(Prefix.ENTRY),
-        incident_id=incident_id(operation.id, said),
+        incident_id=incident_id(operation.id, said, IncidentKind.RETURN_NOT_BOOKED),
         incident_event_id=new_id(Prefix.AUDIT_EVENT),
         freeze_event_id=new_id(Prefix.AUDIT_EVENT),
     )

@@ -16,6 +16,7 @@ from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
 from service.repositories import reviews as review_repository
 from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
+from service.services.bank_reports import take_up_early_words
 from service.services.orders import Requester
 
 log = structlog.get_logger()
@@ -60,8 +61,7 @@ async def decide_review(
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
     if verdict is Verdict.SETTLE and decided.answer.status_code == _OK:
-        # That it had been returned may have been said before anybody knew that it was settled.
-        await inbox.take_up_again(operation_id, "contradiction", utc_now())
+        await take_up_early_words(operation_id)
     return decided.answer
 
 

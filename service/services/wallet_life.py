@@ -43,8 +43,11 @@ async def close_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str | None, request_id: str | None, *, is_admin: bool
 ) -> Wallet:
     """For good. Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty,
-    WalletHasOpenOperations, WalletFrozen, InvalidFields, and what Ledger.execute raises.
+    WalletHasOpenOperations, WalletFrozen, InvalidFields, WalletBooksDisagree while a break of its books is open, and
+    what Ledger.execute raises.
     """
+    if is_admin or await wallet_repository.find_owned(wallet_id, user.user_id) is not None:
+        await require_books_agree(wallet_id)
     return await _turn(ledger, CloseWallet(**_by(user, wallet_id, reason, request_id), is_admin=is_admin))
 
 

@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from service.database import Databases
-from service.domain.breaks import BreakKind, Finding
+from service.domain.breaks import Break, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.services.breaks import report
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import make_break, make_funded_wallet
+from tests.factories import current, make_account, make_break, make_funded_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -98,6 +98,58 @@ class TestABrokenWallet:
         assert (await boss.post(f"/wallets/{wallet.id}/unfreeze", reason=_WHY)).json()["status"] == "active"
         (frozen,) = await boss.events(subject_id=wallet.id, action="wallet.frozen")
         assert (frozen["actor_id"], one.id in frozen["reason"]) == ("system", True)
+
+    async def test_is_shut_again_for_damage_beyond_what_was_explained(
+        self, boss: Staff, databases: Databases, resources: Resources
+    ) -> None:
+        wallet = await make_funded_wallet(databases)
+
+        async def look(expected: int, found: int) -> Break:
+            facts = {"available": expected, "held": 0}, {"available": found, "held": 0}
+            return await report(
+                Finding(BreakKind.WALLET_BALANCE, wallet.id, *facts, wallet.id), resources.ledger, utc_now()
+            )
+
+        one = await look(1_000, 1_001)
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        await boss.post(f"/wallets/{wallet.id}/unfreeze", reason=_WHY)
+        # Traffic moves both sides; what is wrong is the same.
+        assert (await look(1_500, 1_501)).state == "explained"
+        assert (await current(wallet)).status == "active"
+        worse = await look(1_500, 10_001_501)
+        assert (worse.id, worse.state, worse.found["available"], worse.times_seen) == (one.id, "open", 10_001_501, 3)
+        assert (await current(wallet)).freeze == "both"
+        refused = await boss.post(f"/wallets/{wallet.id}/unfreeze", reason=_WHY)
+        assert refusal(refused) == (409, "wallet_books_disagree")
+        explained = await boss.post(f"/admin/breaks/{one.id}/explain", reason="All of it")
+        assert explained.json()["explained"]["reason"] == "All of it"
+
+    async def test_is_shut_again_when_another_entry_is_missing(
+        self, boss: Staff, databases: Databases, resources: Resources
+    ) -> None:
+        wallet = await make_funded_wallet(databases)
+
+        async def look(seq: int) -> Break:
+            finding = Finding(BreakKind.ENTRIES_MISSING, wallet.id, {"seq": seq}, {"seq": seq + 1}, wallet.id)
+            return await report(finding, resources.ledger, utc_now())
+
+        one = await look(7)
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert [(await look(seq)).state for seq in (7, 3)] == ["explained", "open"]
+
+    async def test_is_closed_by_nobody_and_only_its_owner_and_admins_hear_why(
+        self, boss: Staff, databases: Databases, resources: Resources, api: httpx.AsyncClient, settings: Settings
+    ) -> None:
+        account = await make_account(databases)
+        finding = Finding(BreakKind.ENTRIES_MISSING, account.wallet.id, {"seq": 1}, {"seq": 2}, account.wallet.id)
+        one = await report(finding, resources.ledger, utc_now())
+        path = f"/wallets/{account.wallet.id}/close"
+        for asker in (boss, Staff(api, account.user, settings)):
+            assert refusal(await asker.post(path, reason=_WHY)) == (409, "wallet_books_disagree")
+        stranger = await Staff.hire(api, databases, settings)
+        assert refusal(await stranger.post(path, reason=_WHY)) == (404, "not_found")
+        await boss.post(f"/admin/breaks/{one.id}/explain", reason=_WHY)
+        assert (await boss.post(path, reason=_WHY)).json()["status"] == "closed"
 
     async def test_is_not_shut_for_what_the_bank_says(
         self, boss: Staff, databases: Databases, resources: Resources

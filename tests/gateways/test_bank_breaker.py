@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,6 +41,7 @@ class ToldBank:
         self.submitted: list[str] = []
         self.at_once = 0
         self.most_at_once = 0
+        self.statement_s = 0.0
 
     async def submit(self, order: BankOrder) -> BankReport:
         self.submitted.append(order.reference)
@@ -63,6 +64,7 @@ class ToldBank:
 
     async def statement(self, day: date) -> list[StatementLine]:
         self.submitted.append(str(day))
+        await asyncio.sleep(self.statement_s)
         if self.word is not None:
             raise self.word
         return []
@@ -422,3 +424,25 @@ class TestWithoutRedis:
         finally:
             own_redis.process.send_signal(signal.SIGCONT)
         await own.close()
+
+
+class TestStatements:
+    async def test_may_take_longer_than_an_order(self, make: Make, bank: ToldBank) -> None:
+        bank.statement_s = 0.1
+        assert await make(bank_timeout_s=0.01).statement(date(2026, 11, 20)) == []
+
+    async def test_say_nothing_about_how_orders_fare(self, make: Make, bank: ToldBank) -> None:
+        breaker = make()
+        bank.word = BankOutcomeUnknown("503")
+        for number in range(_FAILURES * 2):
+            with pytest.raises(BankOutcomeUnknown):
+                await breaker.statement(date(2026, 1, 1) + timedelta(days=number))
+        assert breaker.state_now is BreakerState.CLOSED
+
+    async def test_are_not_asked_for_while_the_bank_is_down(self, make: Make, bank: ToldBank) -> None:
+        breaker = make(bank_breaker_open_s=60.0)
+        await fail(breaker, bank, _FAILURES)
+        asked = len(bank.submitted)
+        with pytest.raises(BankUnavailable):
+            await breaker.statement(date(2026, 11, 20))
+        assert len(bank.submitted) == asked

@@ -14,7 +14,7 @@ from service.errors import Unavailable
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.bank_callbacks import apply_callback
+from service.services.bank_callbacks import CallbackPayload, apply_callback, receive_callback
 from service.startup import Resources
 from tests.factories import asking_of, change, make_funded_wallet, withdrawal_of
 
@@ -113,6 +113,26 @@ class TestApplying:
         row = await _received(withdrawal, databases, reference=reference)
         await apply_callback(row, ledger)
         assert (await _kept(row["_id"], databases))["result"] == "unknown_reference"
+
+
+class TestTheSameIdAgain:
+    async def test_is_a_repetition_where_it_says_what_is_kept_and_more(
+        self, withdrawal: Operation, databases: Databases, resources: Resources
+    ) -> None:
+        # Kept by a version that did not know the optional fields.
+        row = await _received(withdrawal, databases)
+        said = CallbackPayload.model_validate({**row["payload"], "bank_reference": "bnk_1"})
+        await receive_callback(row["_id"], said, None, resources.jobs)
+        assert await databases.wallet["bank_callbacks"].count_documents({"reuses": row["_id"]}) == 0
+
+    @pytest.mark.parametrize("said", [{"amount": 499}, {"status": "failed"}])
+    async def test_is_kept_apart_where_it_says_otherwise(
+        self, withdrawal: Operation, databases: Databases, resources: Resources, said: dict[str, Any]
+    ) -> None:
+        row = await _received(withdrawal, databases)
+        other = CallbackPayload.model_validate({**row["payload"], **said})
+        await receive_callback(row["_id"], other, None, resources.jobs)
+        assert await databases.wallet["bank_callbacks"].count_documents({"reuses": row["_id"]}) == 1
 
 
 class TestTrouble:

@@ -1,6 +1,7 @@
 """What the bank says that cannot be: an incident each, once, and no money moved."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -124,6 +125,18 @@ class Scene:
 
     async def give_back(self, operation: Operation, **said: Any) -> dict[str, Any]:
         return await self.say(operation.id, type="payment.returned", **said)
+
+    async def take_up(self, row: dict[str, Any]) -> dict[str, Any]:
+        """As a worker does with a callback that waits again."""
+        rows = self.databases.wallet["bank_callbacks"]
+        waiting = await rows.find_one({"_id": row["_id"]})
+        assert waiting is not None
+        assert "due_at" in waiting
+        await apply_callback(waiting, self.ledger)
+        applied = await rows.find_one({"_id": row["_id"]})
+        assert applied is not None
+        assert "due_at" not in applied
+        return applied
 
     async def balance(self) -> tuple[int, int]:
         wallet = await current(self.wallet)
@@ -324,6 +337,38 @@ class TestAReturnedWithdrawal:
         (incident,) = await scene.incidents(operation.id)
         assert (applied["result"], incident["kind"]) == ("contradiction", "return_of_unsettled")
 
+    async def test_that_was_given_up_is_booked_once_the_bank_says_that_it_was_paid(self, scene: Scene) -> None:
+        operation = await scene.withdrawal("requires_review")
+        given_up = await scene.give_back(operation, attempts=20)
+        assert given_up["result"] == "contradiction"
+        await scene.say(operation.id)
+        await scene.take_up(given_up)
+        assert await scene.balance() == (5_000, 0)
+        assert (await now(operation)).return_id == return_id_of(operation.id)
+
+    async def test_that_is_given_up_just_when_it_is_settled_is_booked_all_the_same(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operation = await scene.withdrawal("processing")
+        mark = inbox.mark_applied
+
+        async def mark_late(callback_id: str, result: str, at: datetime) -> None:
+            monkeypatch.setattr(inbox, "mark_applied", mark)
+            await scene.say(operation.id)
+            await mark(callback_id, result, at)
+
+        monkeypatch.setattr(inbox, "mark_applied", mark_late)
+        given_up = await scene.give_back(operation, attempts=20)
+        await scene.take_up(given_up)
+        assert await scene.balance() == (5_000, 0)
+
+    async def test_that_was_given_up_with_another_amount_is_not_taken_up_for_ever(self, scene: Scene) -> None:
+        operation = await scene.withdrawal("processing")
+        given_up = await scene.give_back(operation, attempts=20, amount=7)
+        await scene.say(operation.id)
+        taken = await scene.take_up(given_up)
+        assert (taken["result"], await scene.balance()) == ("contradiction", (4_000, 0))
+
 
 class TestAReturnedDeposit:
     async def test_is_taken_out_again(self, scene: Scene) -> None:
@@ -352,6 +397,19 @@ class TestAReturnedDeposit:
         assert incident["kind"] == "return_not_booked"
         frozen = scene.databases.wallet["audit_events"].find({"subject_id": wallet.id, "action": "wallet.frozen"})
         assert [event["actor_id"] for event in await frozen.to_list()] == ["bank"]
+
+    async def test_that_was_said_before_it_was_settled_is_an_incident_of_its_own_when_it_is_not_covered(
+        self, scene: Scene
+    ) -> None:
+        asked = await change(scene.databases, deposit_of(scene.wallet, 1_000))
+        operation = await change(scene.databases, change_of(BeginProcessing, asked))
+        given_up = await scene.give_back(operation, attempts=20)
+        await scene.say(operation.id)
+        await scene.withdrawal("success", 5_500)
+        booked = await scene.take_up(given_up)
+        incidents = {row["kind"]: row["_id"] for row in await scene.incidents(operation.id)}
+        assert set(incidents) == {"return_of_unsettled", "return_not_booked"}
+        assert (booked["result"], booked["incident_id"]) == ("return_requires_review", incidents["return_not_booked"])
 
     async def test_keeps_a_wallet_shut_that_was_shut_the_other_way(self, scene: Scene) -> None:
         operation = await scene.deposit()

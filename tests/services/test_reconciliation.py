@@ -25,6 +25,7 @@ from service.ledger.returns import TakeReturn
 from service.repositories import bank_orders as journal
 from service.repositories import breaks as break_repository
 from service.repositories import duties as duty_repository
+from service.repositories import reconciliations as reconciliation_repository
 from service.repositories.breaks import BreakFilter
 from service.services import reconciliation as reconciliation_service
 from service.services.reconciliation import DUTY, Clerk, compare_days, reconcile_what_is_due
@@ -197,6 +198,44 @@ class TestADay:
         monkeypatch.setattr(desk.bank, "statement", say_nothing)
         with pytest.raises(BankOutcomeUnknown):
             await compare_days(desk.clerk, [desk.day])
+
+    async def test_whose_statement_does_not_come_holds_up_no_other(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[date] = []
+        statement = desk.bank.statement
+
+        async def say_nothing_of_one(day: date) -> list[StatementLine]:
+            asked.append(day)
+            if day == desk.day:
+                raise BankOutcomeUnknown("503")
+            return await statement(day)
+
+        monkeypatch.setattr(desk.bank, "statement", say_nothing_of_one)
+        later = [desk.day + timedelta(days=days) for days in (0, 1, 2, 3)]
+        with pytest.raises(BankOutcomeUnknown):
+            await compare_days(desk.clerk, later)
+        compared = [await reconciliation_repository.find(day.isoformat()) for day in later]
+        assert [one is not None for one in compared] == [False, False, True, True]
+        assert asked.count(desk.day) == 1
+
+    async def test_is_no_other_workers_while_its_statement_is_awaited(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[str] = []
+        statement = desk.bank.statement
+
+        async def heard(rows: int) -> None:
+            told.append(f"{rows} rows")
+
+        async def asked(day: date) -> list[StatementLine]:
+            told.append("asked")
+            return await statement(day)
+
+        monkeypatch.setattr(desk.bank, "statement", asked)
+        await compare_days(desk.clerk._replace(on_progress=heard), [desk.day])
+        assert told[:2] == ["0 rows", "asked"]
+        assert reconciliation_service._LEASE_S > reconciliation_service._STATEMENT_LIMIT_S
 
 
 class TestBreaks:

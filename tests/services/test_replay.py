@@ -24,7 +24,7 @@ from service.repositories import audit_events as audit_repository
 from service.repositories import duties as duty_repository
 from service.repositories.audit_events import AuditFilter
 from service.services import replay as replay_service
-from service.services.breaks import explain_break, resolve_break
+from service.services.breaks import explain_break, resolve_break, resolve_by_itself
 from service.services.replay import DUTY, Round, work_on_round
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
@@ -368,6 +368,36 @@ class TestBreaks:
         (one,) = await books.breaks_of(wallet)
         assert (one.state, one.times_seen) == (BreakState.EXPLAINED, 2)
         assert await books.state_of(wallet) == ("active", None)
+
+    async def test_one_that_is_explained_does_not_hide_that_one_more_entry_was_altered(
+        self, books: OwnBooks, friend: Wallet
+    ) -> None:
+        wallet = await make_busy_wallet(books, friend)
+        await books.set("transaction_logs", (await books.entry(wallet, 3))["_id"], hash="0" * 64)
+        await books.replay(wallet.id[:-1])
+        (first,) = await books.breaks_of(wallet)
+        await explain_break(books.databases.client, "usr_admin", first.id, "Done by us", None)
+        await books.set("wallets", wallet.id, status="active", freeze=None)
+        await books.replay(wallet.id[:-1])
+        assert await books.state_of(wallet) == ("active", None)
+        await books.set("transaction_logs", (await books.entry(wallet, 6))["_id"], hash="0" * 64)
+        await books.replay(wallet.id[:-1])
+        (one,) = await books.breaks_of(wallet)
+        assert (one.id, one.state) == (first.id, BreakState.OPEN)
+        assert await books.state_of(wallet) == ("frozen", "both")
+
+    async def test_one_that_was_seen_since_somebody_looked_is_not_resolved_by_what_they_saw(
+        self, books: OwnBooks
+    ) -> None:
+        wallet = await make_funded_wallet(books.databases)
+        await raise_balance(books, wallet)
+        await books.replay(wallet.id[:-1])
+        (seen,) = await books.breaks_of(wallet)
+        await books.replay(wallet.id[:-1])
+        assert await resolve_by_itself(books.databases.client, [seen]) == 0
+        (now,) = await books.breaks_of(wallet)
+        assert now.state is BreakState.OPEN
+        assert await resolve_by_itself(books.databases.client, [now]) == 1
 
     async def test_several_reports_at_once_make_one_break_and_one_freeze(self, books: OwnBooks) -> None:
         wallet = await make_funded_wallet(books.databases)
