@@ -16,7 +16,12 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.events import EventType
 from service.domain.permissions import Permission
-from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery, webhook_delivery_view
+from service.domain.webhook_deliveries import (
+    DeliveryStatus,
+    WebhookDelivery,
+    listed_delivery_view,
+    webhook_delivery_view,
+)
 from service.domain.webhook_endpoints import (
     LONGEST_OVERLAP,
     USUAL_OVERLAP,
@@ -200,7 +205,10 @@ class TryView(View):
         description="Why it does not count as delivered: `status_not_2xx`, `redirect_refused`, `timeout`, "
         "`connection_failed`, `tls_failed`, `protocol_error`, `address_refused`"
     )
-    response: str | None = Field(description="The beginning of the answer's body; invisible characters written out")
+    response: str | None = Field(
+        description="The beginning of the answer's body; invisible characters written out. In lists only of the "
+        "last try"
+    )
 
 
 class WebhookDeliveryView(View):
@@ -344,7 +352,8 @@ async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resourc
     "/{endpoint_id}/deliveries",
     response_model=PageView[WebhookDeliveryView],
     summary="What was sent to a webhook endpoint, newest first",
-    description="With every try and what came of it. Kept for 30 days, unless set otherwise.",
+    description="With every try and what came of it; what was answered is shown of the last one, and of all in a "
+    "delivery by itself. Kept for 30 days, unless set otherwise.",
 )
 async def list_webhook_deliveries(
     endpoint_id: _EndpointId, query: Annotated[DeliveriesQuery, Query()], user: _Reader, resources: OpenResources
@@ -357,7 +366,7 @@ async def list_webhook_deliveries(
         before_id=page.position,
         limit=page.limit_and_one,
     )
-    return page_of(found, page, lambda delivery: delivery.id, webhook_delivery_view)
+    return page_of(found, page, lambda delivery: delivery.id, listed_delivery_view)
 
 
 @router.get(

@@ -394,7 +394,16 @@ class TestOutcomes:
         response = (await _tried(resources, issued.endpoint)).tries[0]["response"]
         assert response.startswith("\\r\\n[error] made up\\u001b[2J\ufffd\\u202exxx")
         assert response.isprintable()
-        assert len(response) < 1100
+        assert len(response) <= 1024
+
+    async def test_an_answer_of_what_is_invisible_is_no_longer_for_being_written_out(
+        self, resources: Resources, user: User, receiver: Receiver
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        receiver.answers(Reply(500, {}, b"\0" * 5000))
+        await queue(resources, make_event(user))
+        response = (await _tried(resources, issued.endpoint)).tries[0]["response"]
+        assert response == "\\u0000" * (1024 // 6)
 
 
 class TestGivingUp:
