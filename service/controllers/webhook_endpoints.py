@@ -31,7 +31,13 @@ from service.domain.webhook_endpoints import (
     webhook_endpoint_view,
 )
 from service.domain.webhook_urls import LENGTH_LIMIT
-from service.errors import InvalidFields, NotFound, TooManyWebhookEndpoints, WebhookEndpointDisabled
+from service.errors import (
+    InvalidFields,
+    NotFound,
+    TooManyWebhookEndpoints,
+    WebhookEndpointDisabled,
+    WebhookTestPending,
+)
 from service.services import webhook_deliveries, webhook_endpoints
 from service.services.callers import Caller
 from service.services.webhook_deliveries import DeliveryFilter
@@ -336,10 +342,10 @@ async def rotate_webhook_secret(
     "/{endpoint_id}/test",
     status_code=202,
     response_model=WebhookDeliveryView,
-    responses=problem_responses(WebhookEndpointDisabled),
+    responses=problem_responses(WebhookEndpointDisabled, WebhookTestPending),
     summary="Send a test event now",
-    description="Of type `webhook.test`, whatever types the endpoint takes; tried once. The delivery tells what came "
-    "of it.",
+    description="Of type `webhook.test`, whatever types the endpoint takes; tried once, and one at a time. The "
+    "delivery tells what came of it.",
 )
 async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resources: OpenResources) -> Response:
     delivery = await webhook_deliveries.send_test(

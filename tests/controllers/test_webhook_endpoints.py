@@ -247,6 +247,14 @@ class TestDeliveries:
         assert first.headers["webhook-id"] == second.headers["webhook-id"] == shown["id"]
         assert first.body == second.body
 
+    async def test_of_tests_one_is_on_its_way_at_a_time(self, owner: Staff, resources: Resources) -> None:
+        async with running_receiver() as receiver:
+            path = f"{_PATH}/{(await _make(owner, url=receiver.url()))['id']}/test"
+            assert (await owner.post(path)).status_code == 202
+            assert refusal(await owner.post(path)) == (409, "webhook_test_pending")
+            await deliver_due(make_courier(resources))
+            assert (await owner.post(path)).status_code == 202
+
     async def test_in_a_list_show_the_answer_of_the_last_try_only(
         self, owner: Staff, resources: Resources, databases: Databases
     ) -> None:

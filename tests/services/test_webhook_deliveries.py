@@ -556,6 +556,46 @@ class TestShares:
         await deliver_due(courier)
         assert len(receiver.requests) == 5 * len(endpoints)
 
+    async def test_nobody_waits_behind_the_backlogs_of_a_few(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        """Enough of them to fill all hands by their shares."""
+        for _ in range(8):
+            busy = await make_user(databases)
+            for _ in range(2):
+                await make_endpoint(resources, busy, receiver.url())
+            await queue(resources, *(make_event(busy) for _ in range(20)))
+        await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        courier = make_courier(resources)
+        rows = await courier.claim(resources.settings.webhook_concurrency)
+        assert [row.user_id for row in rows].count(user.id) == 1
+        for row in rows:
+            await courier.deliver(row)
+        await deliver_due(courier)
+
+    async def test_some_hands_are_left_for_those_who_come_while_all_others_are_busy(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        await deliver_due(make_courier(resources))
+        for _ in range(8):
+            busy = await make_user(databases)
+            for _ in range(2):
+                await make_endpoint(resources, busy, receiver.url())
+            await queue(resources, *(make_event(busy) for _ in range(20)))
+        courier, hands = make_courier(resources), resources.settings.webhook_concurrency
+        rows: list[WebhookDelivery] = []
+        while more := await courier.claim(hands - len(rows)):
+            rows += more
+        assert len(rows) == hands * 3 // 4
+        await make_endpoint(resources, user, receiver.url())
+        await queue(resources, *(make_event(user) for _ in range(3)))
+        rows += (late := await courier.claim(hands - len(rows)))
+        assert [row.user_id for row in late] == [user.id]
+        for row in rows:
+            await courier.deliver(row)
+        await deliver_due(courier)
+
     async def test_no_two_workers_take_the_same(self, resources: Resources, user: User, receiver: Receiver) -> None:
         issued = await make_endpoint(resources, user, receiver.url())
         await queue(resources, *(make_event(user) for _ in range(30)))
