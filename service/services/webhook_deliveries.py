@@ -135,7 +135,7 @@ class Courier:
         headers = signed_headers(delivery, endpoint, self._settings, at)
         answer: WebhookAnswer | None = None
         try:
-            answer = await self._webhooks.post(endpoint.url, headers, delivery.body)
+            answer = await self._webhooks.post(endpoint.url, headers, delivery.body, delivery.user_id)
         except WebhookUnanswered as unanswered:
             error: str | None = unanswered.failure.value
         else:

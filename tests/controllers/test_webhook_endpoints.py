@@ -115,6 +115,17 @@ class TestMakingOne:
             assert (field["pointer"], field["code"]) == ("/url", code)
         assert (await owner.get(_PATH)).json()["data"] == []
 
+    async def test_is_put_off_where_the_host_cannot_be_looked_up_in_time(
+        self, owner: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def resolve(_host: str, _port: int) -> list[str]:
+            raise TimeoutError
+
+        monkeypatch.setattr(resources.webhook_client, "_resolve", resolve)
+        answer = await owner.post(_PATH, url="https://shop.example/")
+        assert refusal(answer) == (503, "service_unavailable")
+        assert answer.headers["Retry-After"] == "5"
+
     async def test_is_possible_ten_times_and_no_more_however_many_ask_at_once(
         self, owner: Staff, settings: Settings
     ) -> None:
