@@ -43,6 +43,7 @@ WalletServiceError
 │   ├── DeadLetterNeeded           409 dead_letter_needed
 │   ├── TooManyWebhookEndpoints    409 too_many_webhook_endpoints
 │   ├── WebhookEndpointDisabled    409 webhook_endpoint_disabled
+│   ├── WebhookTestPending         409 webhook_test_pending
 │   └── ApiKeyEnded                409 api_key_ended
 ├── IdempotencyKeyReused           422 idempotency_key_reused
 ├── InsufficientFunds              422 insufficient_funds
@@ -326,6 +327,12 @@ class WebhookEndpointDisabled(Conflict):
     """Nothing is sent there until its owner enables it."""
 
     code, title = "webhook_endpoint_disabled", "The webhook endpoint is disabled"
+
+
+class WebhookTestPending(Conflict):
+    """What becomes of the test before stands in the endpoint's deliveries."""
+
+    code, title = "webhook_test_pending", "A test event is on its way to this endpoint already"
 
 
 class ApiKeyEnded(Conflict):

@@ -99,7 +99,8 @@ class Settings(BaseSettings):
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
     log_json: bool | None = None
-    # Who shows it as a bearer token gets metrics; without one they are for those on the same machine.
+    # Who shows it as a bearer token gets metrics; without one they are for those on the same machine, and in
+    # production for nobody.
     metrics_token: SecretStr | None = None
     # Of each worker's metrics; 0 is off. Without a token it listens on loopback only.
     worker_metrics_port: int = Field(0, ge=0, le=65535)

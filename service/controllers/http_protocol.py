@@ -20,8 +20,9 @@ HEAD_TIMEOUT_S = 10.0
 HEAD_LIMIT_BYTES = 32 * 1024
 # For the rest of a body that nobody has waited for, e.g. behind a 404.
 LINGER_S = 5.0
-# For the reader of a stream whose side takes nothing: what is waiting for it has to move.
+# For a reader whose side takes nothing: of what is waiting for it so much has to move in this time.
 STALL_S = 10.0
+_MOVED_BYTES = 16 * 1024
 # Linux's TCP_NOTSENT_LOWAT, tcp(7), which Python has a name for from 3.12 on: a kernel keeps megabytes for a reader who
 # takes nothing, and until they are full nobody here knows of it. What is under way to one who reads does not count.
 _NOTSENT_LOWAT = 25
@@ -105,12 +106,22 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._stall is None and self._is_streaming:
-            self._stall = self.loop.call_later(STALL_S, self.transport.abort)
+        if self._stall is None:
+            self._watch_for_stall()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._forget_stall()
+
+    def _watch_for_stall(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(STALL_S, self._on_stall_time, waiting)
+
+    def _on_stall_time(self, waited: int) -> None:
+        if self.transport.get_write_buffer_size() > waited - _MOVED_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_for_stall()
 
     def _forget_stall(self) -> None:
         if self._stall is not None:

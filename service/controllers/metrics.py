@@ -30,7 +30,8 @@ _CONTENT: Final[dict[str, Any]] = {
     operation_id="get_metrics",
     summary="Metrics for Prometheus",
     description="In its text format, or as OpenMetrics where `Accept` names it. With `WALLET_METRICS_TOKEN` set, for "
-    "who sends it as a bearer token; else for who asks from the same machine, and nobody else learns of it.",
+    "who sends it as a bearer token; else for who asks from the same machine, unless this is production, and nobody "
+    "else learns of it.",
     response_class=Response,
     responses={200: {"content": _CONTENT}, **problem_responses(Unauthenticated, NotFound)},
 )

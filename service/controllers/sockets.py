@@ -74,9 +74,20 @@ def _require_known_origin(socket: WebSocket, settings: Settings) -> None:
     origins = socket.headers.getlist("origin")
     if not origins:
         return
-    is_own = len(origins) == 1 and urlsplit(origins[0]).netloc == socket.headers.get("host", "").lower()
-    if len(origins) != 1 or not (is_own or origins[0] in settings.cors_origins):
+    if len(origins) != 1 or not (_is_own(origins[0], socket) or origins[0] in settings.cors_origins):
         raise Forbidden("Pages of this origin may not connect")
+
+
+def _is_own(origin: str, socket: WebSocket) -> bool:
+    """A page of ours by plain HTTP is anybody's where we are reached by TLS. Not the other way round: TLS may end at a
+    proxy that does not tell.
+    """
+    try:
+        scheme, host, *_ = urlsplit(origin)
+    except ValueError:
+        return False
+    schemes = ("https",) if socket.url.scheme == "wss" else ("http", "https")
+    return scheme in schemes and host == socket.headers.get("host", "").lower()
 
 
 def _query_of(socket: WebSocket) -> dict[str, str]:

@@ -16,7 +16,12 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.events import EventType
 from service.domain.permissions import Permission
-from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery, webhook_delivery_view
+from service.domain.webhook_deliveries import (
+    DeliveryStatus,
+    WebhookDelivery,
+    listed_delivery_view,
+    webhook_delivery_view,
+)
 from service.domain.webhook_endpoints import (
     LONGEST_OVERLAP,
     USUAL_OVERLAP,
@@ -26,7 +31,13 @@ from service.domain.webhook_endpoints import (
     webhook_endpoint_view,
 )
 from service.domain.webhook_urls import LENGTH_LIMIT
-from service.errors import InvalidFields, NotFound, TooManyWebhookEndpoints, WebhookEndpointDisabled
+from service.errors import (
+    InvalidFields,
+    NotFound,
+    TooManyWebhookEndpoints,
+    WebhookEndpointDisabled,
+    WebhookTestPending,
+)
 from service.services import webhook_deliveries, webhook_endpoints
 from service.services.callers import Caller
 from service.services.webhook_deliveries import DeliveryFilter
@@ -200,7 +211,10 @@ class TryView(View):
         description="Why it does not count as delivered: `status_not_2xx`, `redirect_refused`, `timeout`, "
         "`connection_failed`, `tls_failed`, `protocol_error`, `address_refused`"
     )
-    response: str | None = Field(description="The beginning of the answer's body; invisible characters written out")
+    response: str | None = Field(
+        description="The beginning of the answer's body; invisible characters written out. In lists only of the "
+        "last try"
+    )
 
 
 class WebhookDeliveryView(View):
@@ -328,10 +342,10 @@ async def rotate_webhook_secret(
     "/{endpoint_id}/test",
     status_code=202,
     response_model=WebhookDeliveryView,
-    responses=problem_responses(WebhookEndpointDisabled),
+    responses=problem_responses(WebhookEndpointDisabled, WebhookTestPending),
     summary="Send a test event now",
-    description="Of type `webhook.test`, whatever types the endpoint takes; tried once. The delivery tells what came "
-    "of it.",
+    description="Of type `webhook.test`, whatever types the endpoint takes; tried once, and one at a time. The "
+    "delivery tells what came of it.",
 )
 async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resources: OpenResources) -> Response:
     delivery = await webhook_deliveries.send_test(
@@ -344,7 +358,8 @@ async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resourc
     "/{endpoint_id}/deliveries",
     response_model=PageView[WebhookDeliveryView],
     summary="What was sent to a webhook endpoint, newest first",
-    description="With every try and what came of it. Kept for 30 days, unless set otherwise.",
+    description="With every try and what came of it; what was answered is shown of the last one, and of all in a "
+    "delivery by itself. Kept for 30 days, unless set otherwise.",
 )
 async def list_webhook_deliveries(
     endpoint_id: _EndpointId, query: Annotated[DeliveriesQuery, Query()], user: _Reader, resources: OpenResources
@@ -357,7 +372,7 @@ async def list_webhook_deliveries(
         before_id=page.position,
         limit=page.limit_and_one,
     )
-    return page_of(found, page, lambda delivery: delivery.id, webhook_delivery_view)
+    return page_of(found, page, lambda delivery: delivery.id, listed_delivery_view)
 
 
 @router.get(

@@ -201,10 +201,16 @@ def pause_asked_for(code: int | None, retry_after: str | None, now: datetime) ->
 
 def excerpt(body: bytes) -> str:
     """The beginning of an answer, for people: whatever is not plainly visible is written out, so that a log's or a
-    terminal's line stays one line.
+    terminal's line stays one line. The limit is of what is shown: one byte may become six characters.
     """
-    text = body[:_EXCERPT_LIMIT].decode("utf-8", "replace")
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    shown, length = [], 0
+    for one in body[:_EXCERPT_LIMIT].decode("utf-8", "replace"):
+        written = one if one.isprintable() else json.dumps(one)[1:-1]
+        length += len(written)
+        if length > _EXCERPT_LIMIT:
+            break
+        shown.append(written)
+    return "".join(shown)
 
 
 def webhook_delivery_view(delivery: WebhookDelivery) -> dict[str, Any]:
@@ -220,6 +226,12 @@ def webhook_delivery_view(delivery: WebhookDelivery) -> dict[str, Any]:
         "delivered_at": _shown(delivery.delivered_at),
         "created_at": to_rfc3339(delivery.created_at),
     }
+
+
+def listed_delivery_view(delivery: WebhookDelivery) -> dict[str, Any]:
+    """As one among many: what was answered only in its last try, or a page would be megabytes."""
+    view = webhook_delivery_view(delivery)
+    return view | {"tries": [one | {"response": None} for one in view["tries"][:-1]] + view["tries"][-1:]}
 
 
 def duration_ms(began_s: float, ended_s: float) -> int:

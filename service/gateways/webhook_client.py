@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 import certifi
 import httpcore
@@ -26,10 +27,15 @@ log = structlog.get_logger()
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# A name server may be as slow as its owner likes, and a thread waits for it until the system gives up.
-_RESOLVER_THREADS: Final = 16
+# A name server may be as slow as its owner likes, and a thread waits for it until the system gives up: whoever asked
+# waits no longer than this, and until the thread is back it counts as theirs.
+_LOOKUP_LIMIT_S: Final = 3.0
+_LOOKUPS_OF_USER: Final = 2
+_RESOLVER_THREADS: Final = 64
 # Of one name; each may cost as long as connecting may take.
 _ADDRESSES_LIMIT: Final = 3
+# An answer may have hundreds.
+_ADDRESSES_LOGGED: Final = 3
 _CONNECTING_LIMIT_S: Final = 5.0
 _READ_LIMIT_BYTES: Final = 4096
 _USER_AGENT: Final = "wallet-service-webhooks/1"
@@ -79,27 +85,38 @@ class WebhookClient:
         self._network = network or httpcore.AnyIOBackend()
         self._threads = ThreadPoolExecutor(_RESOLVER_THREADS, thread_name_prefix="webhook-names")
         self._resolve = resolve or self._resolve_by_system
+        # Of users who have lookups under way; whoever waits or looks holds it.
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._lookups: set[asyncio.Future[Sequence[str]]] = set()
 
-    async def check(self, text: str) -> WebhookUrl:
-        """The URL as it will be asked. Raises WebhookUrlInvalid where nothing would be sent there by now."""
+    async def check(self, text: str, user_id: str | None = None) -> WebhookUrl:
+        """The URL as it will be asked.
+
+        Raises WebhookUrlInvalid where nothing would be sent there by now, WebhookUnanswered where that takes too long
+        to find out.
+        """
         url = read_webhook_url(text)
         refuse_scheme_and_port(url, self._ports, allows_loopback=self._allows_loopback)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._addresses_of(url)
-        except (WebhookUnanswered, TimeoutError) as error:
+                await self._addresses_of(url, user_id)
+        except TimeoutError as error:
+            raise WebhookUnanswered(Failure.TIMEOUT) from error
+        except WebhookUnanswered as error:
             raise WebhookUrlInvalid(
                 "address_not_allowed", "The host has to have addresses, and all of them public ones"
             ) from error
         return url
 
-    async def post(self, text: str, headers: Mapping[str, str], body: bytes) -> WebhookAnswer:
+    async def post(
+        self, text: str, headers: Mapping[str, str], body: bytes, user_id: str | None = None
+    ) -> WebhookAnswer:
         """Whatever the other side answers, redirects too, as it is. Raises WebhookUnanswered."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 url = read_webhook_url(text)
                 refuse_scheme_and_port(url, self._ports, allows_loopback=self._allows_loopback)
-                return await self._post(url, await self._addresses_of(url), headers, body)
+                return await self._post(url, await self._addresses_of(url, user_id), headers, body)
         except WebhookUrlInvalid as error:
             # Allowed when it was registered, under settings of then.
             raise WebhookUnanswered(Failure.ADDRESS_REFUSED) from error
@@ -141,7 +158,7 @@ class WebhookClient:
                 await _beginning(response),
             )
 
-    async def _addresses_of(self, url: WebhookUrl) -> list[Address]:
+    async def _addresses_of(self, url: WebhookUrl, user_id: str | None) -> list[Address]:
         """Raises WebhookUnanswered unless there are any and each of them may be asked: one that may not is enough to
         refuse the name, or it would be a matter of luck which one is asked.
         """
@@ -149,13 +166,36 @@ class WebhookClient:
             found = [url.address]
         else:
             try:
-                found = [ip_address(text) for text in await self._resolve(url.host, url.port)]
+                found = [ip_address(text) for text in await self._look_up(url, user_id)]
+            except TimeoutError:
+                raise
             except (OSError, UnicodeError, ValueError) as error:
                 raise WebhookUnanswered(Failure.ADDRESS_REFUSED) from error
         if not found or not all(self._may_be_asked(address, url) for address in found):
-            log.warning("webhook.address_refused", host=url.host, addresses=[str(address) for address in found])
+            addresses = [str(address) for address in found[:_ADDRESSES_LOGGED]]
+            log.warning("webhook.address_refused", host=url.host, addresses=addresses, of=len(found))
             raise WebhookUnanswered(Failure.ADDRESS_REFUSED)
         return list(dict.fromkeys(found))[:_ADDRESSES_LIMIT]
+
+    async def _look_up(self, url: WebhookUrl, user_id: str | None) -> Sequence[str]:
+        """Raises TimeoutError; what was begun goes on, at the cost of the user's share."""
+        share = asyncio.Semaphore(_LOOKUPS_OF_USER)
+        if user_id is not None:
+            share = self._shares.setdefault(user_id, share)
+        async with asyncio.timeout(_LOOKUP_LIMIT_S):
+            await share.acquire()
+            lookup = asyncio.ensure_future(self._resolve(url.host, url.port))
+            self._lookups.add(lookup)
+
+            def end(lookup: asyncio.Future[Sequence[str]]) -> None:
+                self._lookups.discard(lookup)
+                share.release()
+                if not lookup.cancelled():
+                    # Looked at, or asyncio would log it where nobody waits any more.
+                    lookup.exception()
+
+            lookup.add_done_callback(end)
+            return await asyncio.shield(lookup)
 
     def _may_be_asked(self, address: Address, url: WebhookUrl) -> bool:
         if self._allows_loopback and address.is_loopback:
@@ -173,14 +213,16 @@ class WebhookClient:
 
     async def _resolve_by_system(self, host: str, port: int) -> list[str]:
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, _look_up, host, port)
+        found = await loop.run_in_executor(self._threads, _ask_system, host, port)
         return [str(entry[4][0]) for entry in found]
 
     async def close(self) -> None:
+        for lookup in self._lookups:
+            lookup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _look_up(host: str, port: int) -> list[Any]:
+def _ask_system(host: str, port: int) -> list[Any]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 

@@ -17,14 +17,20 @@ from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, W
 from service.repositories.records import from_row, to_row
 
 _DUPLICATE_KEY = 11000
+# One user's backlog may hide the others' rows: then those behind it are looked for.
+_LOOKS = 8
 _OVER = {"due_at": "", "claim": ""}
 
 
 class Shares(NamedTuple):
-    """How many may be in hand at once, of one endpoint and of one user."""
+    """How many may be in hand at once, of one endpoint and of one user.
+
+    `of_seconds`: when so many are, nobody gets a second one; what is above is for those who have none.
+    """
 
     of_endpoint: int
     of_user: int
+    of_seconds: int
 
 
 class InHand(NamedTuple):
@@ -55,41 +61,82 @@ async def ensure_many(deliveries: Sequence[WebhookDelivery]) -> int:
 async def claim(*, now: datetime, lease_s: float, limit: int, shares: Shares, in_hand: InHand) -> list[WebhookDelivery]:
     """Up to `limit` that are due, taken for `lease_s` seconds; of each endpoint and user no more than their share.
 
-    Those of endpoints and users whose share is in hand are passed over, so that others behind them get their turn.
+    Whoever has nothing in hand comes first, with one. Those of endpoints and users whose share is in hand are passed
+    over, so that others behind them get their turn.
     """
-    collection = WebhookDeliveryDocument.get_pymongo_collection()
-    due: dict[str, Any] = {
-        "due_at": {"$lte": now},
-        "endpoint_id": {"$nin": _full(in_hand.by_endpoint, shares.of_endpoint)},
-        "user_id": {"$nin": _full(in_hand.by_user, shares.of_user)},
-    }
-    names = {"endpoint_id": 1, "user_id": 1}
-    seen = await collection.find(due, names, sort=[("due_at", 1)], limit=limit).to_list()
-    wanted = _within_shares(seen, shares, in_hand)
+    wanted = await _firsts(now, limit, shares, in_hand)
+    room = min(limit, shares.of_seconds - in_hand.by_user.total()) - len(wanted)
+    if room > 0:
+        seen = await _due(now, limit, shares, in_hand, _full(in_hand.by_user, shares.of_user))
+        wanted = _within_shares(wanted, seen, room, shares, in_hand)
     if not wanted:
         return []
     mark = uuid4().hex
+    collection = WebhookDeliveryDocument.get_pymongo_collection()
     await collection.update_many(
-        {"_id": {"$in": wanted}, "due_at": {"$lte": now}},
+        {"_id": {"$in": [row["_id"] for row in wanted]}, "due_at": {"$lte": now}},
         {"$set": {"due_at": now + timedelta(seconds=lease_s), "claim": mark}, "$inc": {"attempts": 1}},
     )
     return [_delivery(row) for row in await collection.find({"claim": mark}).to_list()]
+
+
+async def _firsts(now: datetime, limit: int, shares: Shares, in_hand: InHand) -> list[Mapping[str, Any]]:
+    """The oldest of each user who has nothing in hand."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for _ in range(_LOOKS):
+        seen = await _due(now, limit, shares, in_hand, [*in_hand.by_user, *firsts])
+        for row in seen:
+            firsts.setdefault(row["user_id"], row)
+        if len(firsts) >= limit or len(seen) < limit:
+            break
+    return list(firsts.values())[:limit]
+
+
+async def _due(
+    now: datetime, limit: int, shares: Shares, in_hand: InHand, but_of: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Oldest first, without those of the users named."""
+    due: dict[str, Any] = {
+        "due_at": {"$lte": now},
+        "endpoint_id": {"$nin": _full(in_hand.by_endpoint, shares.of_endpoint)},
+        "user_id": {"$nin": but_of},
+    }
+    names = {"endpoint_id": 1, "user_id": 1}
+    rows = WebhookDeliveryDocument.get_pymongo_collection().find(due, names, sort=[("due_at", 1)], limit=limit)
+    return await rows.to_list()
 
 
 def _full(in_hand: Counter[str], share: int) -> list[str]:
     return [one for one, count in in_hand.items() if count >= share]
 
 
-def _within_shares(seen: Sequence[Mapping[str, Any]], shares: Shares, in_hand: InHand) -> list[str]:
-    by_endpoint, by_user = in_hand.by_endpoint.copy(), in_hand.by_user.copy()
-    wanted = []
+def _within_shares(
+    wanted: Sequence[Mapping[str, Any]],
+    seen: Sequence[Mapping[str, Any]],
+    room: int,
+    shares: Shares,
+    in_hand: InHand,
+) -> list[Mapping[str, Any]]:
+    """What is wanted already, and of what was seen as much more as there is room for."""
+    by_endpoint = in_hand.by_endpoint + Counter(row["endpoint_id"] for row in wanted)
+    by_user = in_hand.by_user + Counter(row["user_id"] for row in wanted)
+    taken = {row["_id"] for row in wanted}
+    more: list[Mapping[str, Any]] = []
     for row in seen:
         endpoint_id, user_id = row["endpoint_id"], row["user_id"]
-        if by_endpoint[endpoint_id] < shares.of_endpoint and by_user[user_id] < shares.of_user:
+        is_free = by_endpoint[endpoint_id] < shares.of_endpoint and by_user[user_id] < shares.of_user
+        if is_free and row["_id"] not in taken and len(more) < room:
             by_endpoint[endpoint_id] += 1
             by_user[user_id] += 1
-            wanted.append(row["_id"])
-    return wanted
+            more.append(row)
+    return [*wanted, *more]
+
+
+async def has_waiting(endpoint_id: str, event_type: str) -> bool:
+    row = await WebhookDeliveryDocument.get_pymongo_collection().find_one(
+        {"endpoint_id": endpoint_id, "event_type": event_type, **WAITING}, {"_id": 1}, hint="waiting"
+    )
+    return row is not None
 
 
 async def note_delivered(delivery: WebhookDelivery, attempt: Try) -> None:
@@ -126,6 +173,8 @@ async def cancel_all(endpoint_id: str) -> None:
     await WebhookDeliveryDocument.get_pymongo_collection().update_many(
         {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None, **WAITING},
         {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
+        # Where little waits, the planner would as soon read all that is due.
+        hint="waiting",
     )
 
 

@@ -16,6 +16,7 @@ from service.domain.events import Event
 from service.domain.identifiers import Prefix, new_id
 from service.domain.sealed import SealedField
 from service.domain.webhook_deliveries import (
+    TEST_EVENT,
     Outcome,
     Try,
     WebhookDelivery,
@@ -30,7 +31,7 @@ from service.domain.webhook_deliveries import (
     test_message,
 )
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
-from service.errors import NotFound, WebhookEndpointDisabled
+from service.errors import NotFound, WebhookEndpointDisabled, WebhookTestPending
 from service.gateways.job_queue import Job, JobQueue
 from service.gateways.webhook_client import WebhookAnswer, WebhookClient, WebhookUnanswered
 from service.metrics import delivery_attempted
@@ -46,6 +47,8 @@ log = structlog.get_logger()
 
 # Beside the sending itself: a few round trips to the database, on a bad day.
 _NOTING_LIMIT_S = 15.0
+# One in so many hands is for users who have nothing in hand: a few who let us wait must not take them all.
+_KEPT_FOR_FIRSTS = 4
 
 
 async def enqueue(events: Sequence[Event], jobs: JobQueue, settings: Settings) -> None:
@@ -76,7 +79,12 @@ class Courier:
 
     def __init__(self, client: Client, webhooks: WebhookClient, jobs: JobQueue, settings: Settings) -> None:
         self._client, self._webhooks, self._jobs, self._settings = client, webhooks, jobs, settings
-        self._shares = Shares(settings.webhook_endpoint_concurrency, settings.webhook_user_concurrency)
+        hands = settings.webhook_concurrency
+        self._shares = Shares(
+            settings.webhook_endpoint_concurrency,
+            settings.webhook_user_concurrency,
+            hands - hands // _KEPT_FOR_FIRSTS,
+        )
         self._in_hand = InHand(Counter(), Counter())
 
     async def claim(self, limit: int) -> list[WebhookDelivery]:
@@ -105,6 +113,7 @@ class Courier:
         was_full = (
             self._in_hand.by_endpoint[delivery.endpoint_id] >= self._shares.of_endpoint
             or self._in_hand.by_user[delivery.user_id] >= self._shares.of_user
+            or self._in_hand.by_user.total() >= self._shares.of_seconds
         )
         for counts, one in (
             (self._in_hand.by_endpoint, delivery.endpoint_id),
@@ -126,7 +135,7 @@ class Courier:
         headers = signed_headers(delivery, endpoint, self._settings, at)
         answer: WebhookAnswer | None = None
         try:
-            answer = await self._webhooks.post(endpoint.url, headers, delivery.body)
+            answer = await self._webhooks.post(endpoint.url, headers, delivery.body, delivery.user_id)
         except WebhookUnanswered as unanswered:
             error: str | None = unanswered.failure.value
         else:
@@ -199,8 +208,13 @@ def signed_headers(
 async def send_test(
     user_id: str, endpoint_id: str, jobs: JobQueue, settings: Settings, request_id: str | None
 ) -> WebhookDelivery:
-    """Queues an event that is none; it is tried once. Raises NotFound, WebhookEndpointDisabled."""
+    """Queues an event that is none; it is tried once, and one waits at a time.
+
+    Raises NotFound, WebhookEndpointDisabled, WebhookTestPending.
+    """
     endpoint = await _active(user_id, endpoint_id)
+    if await delivery_repository.has_waiting(endpoint.id, TEST_EVENT):
+        raise WebhookTestPending
     now = utc_now()
     message = test_message(endpoint, new_id(Prefix.EVENT), request_id, now)
     delivery = new_delivery(message, endpoint, now, timedelta(days=settings.webhook_retention_days))

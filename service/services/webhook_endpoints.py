@@ -28,9 +28,9 @@ from service.domain.webhook_endpoints import (
     secret_text,
 )
 from service.domain.webhook_urls import WebhookUrlInvalid, read_webhook_url
-from service.errors import FieldError, InvalidFields, NotFound, TooManyWebhookEndpoints
+from service.errors import FieldError, InvalidFields, NotFound, TooManyWebhookEndpoints, Unavailable
 from service.gateways.mailbox import Mail, Mailbox
-from service.gateways.webhook_client import WebhookClient
+from service.gateways.webhook_client import WebhookClient, WebhookUnanswered
 from service.repositories import audit_events as audit_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import users as user_repository
@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 # Of two requests at once that saw the same place free, one is first.
 _SLOT_TRIES = 5
+_RETRY_AFTER_S = 5
 # Who did it where nobody did.
 _THE_SERVICE = "service"
 _REASONS = {
@@ -76,7 +77,7 @@ class IssuedEndpoint(NamedTuple):
 
 async def register(registrar: Registrar, user_id: str, order: EndpointOrder, request_id: str | None) -> IssuedEndpoint:
     """Raises InvalidFields for a URL where nothing would be sent, TooManyWebhookEndpoints, Unavailable."""
-    url = await _checked(registrar, order.url)
+    url = await _checked(registrar, order.url, user_id)
     now, secret, endpoint_id = (
         utc_now(),
         secret_text(secrets.token_bytes(SECRET_BYTES)),
@@ -124,7 +125,7 @@ async def change(
     fields = dict(changes)
     status = fields.pop("status", None)
     if "url" in fields:
-        fields["url"] = await _checked(registrar, fields["url"])
+        fields["url"] = await _checked(registrar, fields["url"], user_id)
     now = utc_now()
 
     async def put_in(session: AsyncClientSession) -> WebhookEndpoint:
@@ -232,9 +233,11 @@ async def list_endpoints(user_id: str, *, before_id: str | None, limit: int) -> 
     return await endpoint_repository.find_newest(user_id, before_id=before_id, limit=limit)
 
 
-async def _checked(registrar: Registrar, url: str) -> str:
+async def _checked(registrar: Registrar, url: str, user_id: str) -> str:
     try:
-        return (await registrar.webhooks.check(url)).text
+        return (await registrar.webhooks.check(url, user_id)).text
+    except WebhookUnanswered as error:
+        raise Unavailable("The host could not be looked up in time", retry_after_s=_RETRY_AFTER_S) from error
     except WebhookUrlInvalid as error:
         raise InvalidFields(fields=(FieldError("/url", error.code, error.message),)) from error
 

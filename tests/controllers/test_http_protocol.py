@@ -1,9 +1,12 @@
 """What comes over the wire before any request is there: slow, endless or odd heads, on uvicorn as it is started."""
 
 import asyncio
+import socket as sockets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from time import sleep
 
+import orjson
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -297,3 +300,39 @@ class TestRequestsBehindOneAnother:
             assert (await wire.answer())[0] == 404
             await wire.send(b"vez HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await wire.answer())[0] == 200
+
+
+class TestReaders:
+    """Of an answer that is longer than what the server and the kernels keep for one connection."""
+
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(http_protocol, "STALL_S", 0.5)
+
+    @staticmethod
+    def _ask(port: int) -> sockets.socket:
+        asking = sockets.socket()
+        asking.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        asking.connect(("127.0.0.1", port))
+        asking.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: wallet.example\r\nConnection: close\r\n\r\n")
+        return asking
+
+    async def test_one_that_does_not_read_is_cut_off(self, port: int, app: FastAPI) -> None:
+        with self._ask(port) as asking:
+            await asyncio.sleep(2)
+            got = await asyncio.to_thread(_read_all, asking, 0)
+        assert 0 < got < len(orjson.dumps(app.openapi())) / 2
+
+    async def test_one_that_is_slow_gets_all_of_it(self, port: int, app: FastAPI) -> None:
+        with self._ask(port) as asking:
+            got = await asyncio.to_thread(_read_all, asking, 0.02)
+        assert got > len(orjson.dumps(app.openapi()))
+
+
+def _read_all(asking: sockets.socket, pause_s: float) -> int:
+    got = 0
+    with suppress(ConnectionResetError):
+        while chunk := asking.recv(16_384):
+            got += len(chunk)
+            sleep(pause_s)
+    return got

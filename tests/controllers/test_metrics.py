@@ -18,10 +18,11 @@ from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.repositories import outbox as outbox_repository
-from service.settings import Settings
+from service.settings import Environment, Settings
 from service.startup import Resources
 from tests.controllers.test_middleware import client_of
 from tests.factories import bearer, make_account
+from tests.refusals import refusal
 from tests.samples import Samples, samples_in
 from tests.servers import Admin, fail_point
 
@@ -76,6 +77,17 @@ class TestWhoMayAsk:
     @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Host"])
     async def test_nobody_from_elsewhere_by_a_proxy_on_this_machine(self, root: httpx.AsyncClient, header: str) -> None:
         assert (await root.get("/metrics", headers={header: "192.0.2.1"})).status_code == 404
+
+    async def test_nobody_in_production_without_a_token_to_show(
+        self, app: FastAPI, resources: Resources, root: httpx.AsyncClient
+    ) -> None:
+        """A proxy on this machine looks as whoever is on it where it adds no header, as they come."""
+        settings = resources.settings.model_copy(update={"env": Environment.PRODUCTION})
+        app.state.resources = resources._replace(settings=settings)
+        try:
+            assert refusal(await root.get("/metrics")) == (404, "not_found")
+        finally:
+            app.state.resources = resources
 
     @pytest.mark.usefixtures("with_token")
     @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from scripts.embedded import free_port
@@ -148,6 +148,38 @@ class TestReaders:
             with pytest.raises(ConnectionClosed):
                 await hear_until(socket, person.wallet_id, 8)
             assert (socket.close_code, socket.close_reason) == (1013, "too_slow")
+
+
+class TestFloods:
+    @pytest.mark.parametrize("frame", [0x89, 0x8A, 0x00], ids=["pings", "pongs", "parts"])
+    async def test_one_who_sends_what_nobody_waits_for_is_cut_off(
+        self, base_url: str, person: Person, resources: Resources, frame: int
+    ) -> None:
+        """Frames that the application never sees; each costs the process more than it costs to send."""
+        async with listening(base_url, person, ping_interval=None) as socket:
+            if frame == 0x00:
+                await _send_raw(socket, b"\x01\x80\0\0\0\0")
+            await _send_raw(socket, bytes((frame, 0x80, 0, 0, 0, 0)) * 1_300)
+            await (await socket.ping())
+            await _send_raw(socket, bytes((frame, 0x80, 0, 0, 0, 0)) * 1_300)
+            await _until(lambda: not resources.event_feeds.counts.total())
+            await asyncio.wait_for(socket.wait_closed(), _SOON_S)
+            assert socket.close_code == 1006
+
+    async def test_in_the_next_window_there_is_room_again(
+        self, base_url: str, person: Person, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(socket_protocol, "WINDOW_S", 0.0)
+        async with listening(base_url, person, ping_interval=None) as socket:
+            for _ in range(4):
+                await _send_raw(socket, bytes((0x89, 0x80, 0, 0, 0, 0)) * 1_000)
+                await (await socket.ping())
+
+
+async def _send_raw(socket: ClientConnection, sent: bytes) -> None:
+    """Past the library, which would keep its own pings apart."""
+    socket.transport.write(sent)
+    await asyncio.sleep(0)
 
 
 class TestRoom:

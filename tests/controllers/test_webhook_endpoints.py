@@ -15,6 +15,7 @@ from service.controllers.webhook_endpoints import (
     WebhookEventView,
 )
 from service.database import Databases
+from service.domain.clock import utc_now
 from service.domain.webhook_deliveries import payload_of
 from service.domain.webhook_endpoints import DisabledReason
 from service.gateways.webhook_client import WebhookClient
@@ -26,7 +27,7 @@ from tests.factories import make_user
 from tests.receivers import running_receiver
 from tests.refusals import refusal
 from tests.staff import Staff
-from tests.webhooks import deliver_due, make_courier, make_event, queue
+from tests.webhooks import change_delivery, deliver_due, make_courier, make_event, queue
 
 _PATH = "/webhook-endpoints"
 # Nobody listens there.
@@ -113,6 +114,17 @@ class TestMakingOne:
             (field,) = answer.json()["errors"]
             assert (field["pointer"], field["code"]) == ("/url", code)
         assert (await owner.get(_PATH)).json()["data"] == []
+
+    async def test_is_put_off_where_the_host_cannot_be_looked_up_in_time(
+        self, owner: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def resolve(_host: str, _port: int) -> list[str]:
+            raise TimeoutError
+
+        monkeypatch.setattr(resources.webhook_client, "_resolve", resolve)
+        answer = await owner.post(_PATH, url="https://shop.example/")
+        assert refusal(answer) == (503, "service_unavailable")
+        assert answer.headers["Retry-After"] == "5"
 
     async def test_is_possible_ten_times_and_no_more_however_many_ask_at_once(
         self, owner: Staff, settings: Settings
@@ -245,6 +257,31 @@ class TestDeliveries:
         first, second = receiver.requests
         assert first.headers["webhook-id"] == second.headers["webhook-id"] == shown["id"]
         assert first.body == second.body
+
+    async def test_of_tests_one_is_on_its_way_at_a_time(self, owner: Staff, resources: Resources) -> None:
+        async with running_receiver() as receiver:
+            path = f"{_PATH}/{(await _make(owner, url=receiver.url()))['id']}/test"
+            assert (await owner.post(path)).status_code == 202
+            assert refusal(await owner.post(path)) == (409, "webhook_test_pending")
+            await deliver_due(make_courier(resources))
+            assert (await owner.post(path)).status_code == 202
+
+    async def test_in_a_list_show_the_answer_of_the_last_try_only(
+        self, owner: Staff, resources: Resources, databases: Databases
+    ) -> None:
+        """Thirty answers of each of a hundred deliveries would be megabytes."""
+        endpoint_id = (await _make(owner))["id"]
+        path = f"{_PATH}/{endpoint_id}/deliveries"
+        await queue(resources, make_event(owner.user))
+        (delivery,) = (await owner.get(path)).json()["data"]
+        one = {"at": utc_now(), "duration_ms": 1, "code": 500, "error": "status_not_2xx"}
+        tries = [one | {"response": f"answer {number}"} for number in range(3)]
+        await change_delivery(databases, delivery["id"], tries=tries)
+        (listed,) = (await owner.get(path)).json()["data"]
+        assert [shown["response"] for shown in listed["tries"]] == [None, None, "answer 2"]
+        WebhookDeliveryView.model_validate(listed, extra="forbid")
+        alone = (await owner.get(f"{path}/{delivery['id']}")).json()
+        assert [shown["response"] for shown in alone["tries"]] == ["answer 0", "answer 1", "answer 2"]
 
     async def test_are_listed_newest_first_by_status_and_type(self, owner: Staff, resources: Resources) -> None:
         endpoint_id = (await _make(owner))["id"]

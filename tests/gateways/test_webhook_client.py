@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.domain.webhook_urls import WebhookUrlInvalid
+from service.gateways import webhook_client
 from service.gateways.webhook_client import Failure, WebhookClient, WebhookUnanswered
 from service.settings import Settings
 from tests.certificates import Tls, make_tls
@@ -96,8 +97,34 @@ class TestPost:
 
         hasty = _client(settings.model_copy(update={"webhook_timeout_s": 0.1}), resolve=resolve)
         assert await _failure(hasty, f"https://{_NAME}/") is Failure.TIMEOUT
-        with pytest.raises(WebhookUrlInvalid):
+        with pytest.raises(WebhookUnanswered):
             await hasty.check(f"https://{_NAME}/")
+        await hasty.close()
+
+    async def test_a_name_server_that_lets_us_wait_costs_its_owner_and_nobody_else(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever gave up waiting has not brought the thread back that asks."""
+        monkeypatch.setattr(webhook_client, "_LOOKUP_LIMIT_S", 0.05)
+        asked: list[str] = []
+        released = asyncio.Event()
+
+        async def resolve(host: str, _port: int) -> Sequence[str]:
+            asked.append(host)
+            if host == "slow.example":
+                await released.wait()
+            return [PUBLIC]
+
+        client = _client(settings, resolve=resolve)
+        for _ in range(4):
+            with pytest.raises(WebhookUnanswered):
+                await client.check("https://slow.example/", "usr_1")
+        with pytest.raises(WebhookUnanswered):
+            await client.check("https://shop.example/", "usr_1")
+        assert asked == ["slow.example"] * 2
+        await client.check("https://shop.example/", "usr_2")
+        released.set()
+        await client.check("https://shop.example/", "usr_1")
 
     async def test_reads_the_beginning_of_an_endless_body(self, settings: Settings) -> None:
         async with running_receiver() as receiver:

@@ -156,7 +156,7 @@ class TestTheHandshake:
     ) -> None:
         person = await Person.register(payment_http)
         base_url = payment_stack.base_url
-        for origin in ("https://evil.example", "null"):
+        for origin in ("https://evil.example", "null", "http://[", base_url.replace("http", "ftp")):
             await _refused(socket_url(base_url, await ticket_of(person)), 403, origin=origin)
         async with listening(base_url, person, origin=base_url):
             pass

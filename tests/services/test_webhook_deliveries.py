@@ -394,7 +394,16 @@ class TestOutcomes:
         response = (await _tried(resources, issued.endpoint)).tries[0]["response"]
         assert response.startswith("\\r\\n[error] made up\\u001b[2J\ufffd\\u202exxx")
         assert response.isprintable()
-        assert len(response) < 1100
+        assert len(response) <= 1024
+
+    async def test_an_answer_of_what_is_invisible_is_no_longer_for_being_written_out(
+        self, resources: Resources, user: User, receiver: Receiver
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        receiver.answers(Reply(500, {}, b"\0" * 5000))
+        await queue(resources, make_event(user))
+        response = (await _tried(resources, issued.endpoint)).tries[0]["response"]
+        assert response == "\\u0000" * (1024 // 6)
 
 
 class TestGivingUp:
@@ -546,6 +555,46 @@ class TestShares:
             await courier.deliver(row)
         await deliver_due(courier)
         assert len(receiver.requests) == 5 * len(endpoints)
+
+    async def test_nobody_waits_behind_the_backlogs_of_a_few(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        """Enough of them to fill all hands by their shares."""
+        for _ in range(8):
+            busy = await make_user(databases)
+            for _ in range(2):
+                await make_endpoint(resources, busy, receiver.url())
+            await queue(resources, *(make_event(busy) for _ in range(20)))
+        await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        courier = make_courier(resources)
+        rows = await courier.claim(resources.settings.webhook_concurrency)
+        assert [row.user_id for row in rows].count(user.id) == 1
+        for row in rows:
+            await courier.deliver(row)
+        await deliver_due(courier)
+
+    async def test_some_hands_are_left_for_those_who_come_while_all_others_are_busy(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        await deliver_due(make_courier(resources))
+        for _ in range(8):
+            busy = await make_user(databases)
+            for _ in range(2):
+                await make_endpoint(resources, busy, receiver.url())
+            await queue(resources, *(make_event(busy) for _ in range(20)))
+        courier, hands = make_courier(resources), resources.settings.webhook_concurrency
+        rows: list[WebhookDelivery] = []
+        while more := await courier.claim(hands - len(rows)):
+            rows += more
+        assert len(rows) == hands * 3 // 4
+        await make_endpoint(resources, user, receiver.url())
+        await queue(resources, *(make_event(user) for _ in range(3)))
+        rows += (late := await courier.claim(hands - len(rows)))
+        assert [row.user_id for row in late] == [user.id]
+        for row in rows:
+            await courier.deliver(row)
+        await deliver_due(courier)
 
     async def test_no_two_workers_take_the_same(self, resources: Resources, user: User, receiver: Receiver) -> None:
         issued = await make_endpoint(resources, user, receiver.url())
