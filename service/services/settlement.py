@@ -84,10 +84,10 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_RETRY_MAX_S))
         return
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
-        await outbox_repository.delete(row.id)
+        await outbox_repository.delete(row)
         return
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
@@ -214,13 +214,13 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
         reason = f"The bank gave no outcome in {visits} attempts"
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger, outcome[:_OUTCOME_LIMIT])
     else:
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
 
 
 async def _put_back(row: OutboxRow, delay_s: float, desk: Desk, outcome: str | None = None) -> None:
     """Not all at one moment; how many may go there then is the breaker's matter."""
     spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
-    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
+    await outbox_repository.put_back(row, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
 
 
 async def _leave_to_a_person(
