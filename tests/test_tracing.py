@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -85,7 +86,8 @@ class Way:
         desk = Desk(ledger, self._resources.bank, self._resources.mailbox, settings, self._resources.databases.client)
         row = await self._wallet["outbox"].find_one({"subject_id": operation_id})
         assert row is not None
-        await self._drain(outbox_repository._from_row(row), lambda one: pursue_row(one, desk))
+        taken = outbox_repository._from_row(row)._replace(due_at=utc_now() + timedelta(seconds=settings.bank_recheck_s))
+        await self._drain(taken, lambda one: pursue_row(one, desk))
         claimed = {"$set": {"claim": uuid4().hex}}
         order = await self._bank["orders"].find_one_and_update({"_id": operation_id}, claimed, return_document=True)
         assert order is not None

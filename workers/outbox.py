@@ -35,7 +35,7 @@ def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Cal
         lambda limit: claim_rows(limit, settings, topics),
         lambda row: pursue_row(row, desk),
         hands,
-        QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts)]),
+        QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts, row.claim)]),
     )
 
 

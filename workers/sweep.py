@@ -14,13 +14,16 @@ from workers.drain import Drain
 log = structlog.get_logger()
 
 
-async def sweep_for_ever(drains: Sequence[Drain[Any]], interval_s: float) -> NoReturn:
-    """Each queue by itself: trouble with one must not keep the others waiting."""
+async def sweep_for_ever(drains: Sequence[Drain[Any]], interval_s: float) -> None:
+    """Each queue by itself: trouble with one must not keep the others waiting, nor one that hangs."""
     structlog.contextvars.bind_contextvars(job_id="sweep")
+    await asyncio.gather(*(_sweep_one_for_ever(drain, interval_s) for drain in drains))
+
+
+async def _sweep_one_for_ever(drain: Drain[Any], interval_s: float) -> NoReturn:
     while True:
-        for drain, outcome in zip(
-            drains, await asyncio.gather(*(drain.run() for drain in drains), return_exceptions=True), strict=True
-        ):
-            if isinstance(outcome, Exception):
-                log.error("sweep.failed", job=drain.job, error=repr(outcome))
+        try:
+            await drain.run()
+        except Exception as error:  # noqa: BLE001 whatever it is, the next round looks again
+            log.error("sweep.failed", job=drain.job, error=repr(error))  # noqa: TRY400 an outage needs no traceback
         await asyncio.sleep(interval_s)

@@ -85,7 +85,7 @@ class Operation(NamedTuple):
     """A deposit or a withdrawal. `account` is the other side at the bank: its source or its destination.
 
     What opens `account_sealed` is in the service; whatever shows an account shows `account_masked`. `attempts` counts
-    how often it was submitted, `attempt_log` has the last calls of any kind.
+    how often it was submitted, `attempt_log` has the last calls of any kind, and the last order that was not refused.
     """
 
     id: str
@@ -120,9 +120,36 @@ class Operation(NamedTuple):
 ATTEMPTS_KEPT = 20
 
 
-def begin_attempt(operation: Operation, call: BankCall, now: datetime, last_outcome: str) -> tuple[Attempt, ...]:
-    """The log with one more call. Of a call that nothing was heard of, `last_outcome` is what is known."""
-    return (*end_attempt(operation, now, last_outcome), Attempt(now, call))[-ATTEMPTS_KEPT:]
+def begin_attempt(
+    operation: Operation, call: BankCall, now: datetime, last_outcome: str, answered_at: datetime | None = None
+) -> tuple[Attempt, ...]:
+    """The log with one more call. Of a call that nothing was heard of, `last_outcome` is what is known.
+
+    `answered_at` is when the submission began that `last_outcome` answers: another worker's call may be the last one.
+    """
+    before = operation.attempt_log
+    if answered_at is not None:
+        before = _answered(before, answered_at, now, last_outcome)
+        last_outcome = NOT_HEARD_OF
+    return _kept((*end_attempt(operation._replace(attempt_log=before), now, last_outcome), Attempt(now, call)))
+
+
+def _answered(log: tuple[Attempt, ...], begun_at: datetime, now: datetime, outcome: str) -> tuple[Attempt, ...]:
+    """Where two began at the same moment nobody can tell which of them it was, so that neither is."""
+    places = [place for place, attempt in enumerate(log) if attempt.at == begun_at and attempt.call is BankCall.SUBMIT]
+    if len(places) != 1:
+        return log
+    (place,) = places
+    return (*log[:place], log[place]._replace(outcome=outcome, ended_at=now), *log[place + 1 :])
+
+
+def _kept(log: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """The last calls; before them the last order that may still be on its way, as later ones may yet be refused."""
+    if len(log) <= ATTEMPTS_KEPT:
+        return log
+    begin = len(log) - ATTEMPTS_KEPT + 1
+    earlier = [attempt for attempt in log[:begin] if _is_unrefused(attempt)]
+    return (*(earlier or log[:begin])[-1:], *log[begin:])
 
 
 def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Attempt, ...]:
@@ -134,6 +161,8 @@ def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Atte
 
 
 _REJECTED = "rejected"
+# A time-out, a 5xx, a broken connection, a worker that died, or an order that was taken and not yet carried out.
+NOT_HEARD_OF = "unknown"
 
 
 def rejection(code: str) -> str:
@@ -143,12 +172,11 @@ def rejection(code: str) -> str:
 
 def may_be_under_way(operation: Operation, now: datetime, in_flight: timedelta) -> bool:
     """Whether an order that was sent, and not answered by a refusal, may still reach the bank."""
-    return any(
-        attempt.call is BankCall.SUBMIT
-        and now - attempt.at < in_flight
-        and not (attempt.outcome or "").startswith(_REJECTED)
-        for attempt in operation.attempt_log
-    )
+    return any(now - attempt.at < in_flight and _is_unrefused(attempt) for attempt in operation.attempt_log)
+
+
+def _is_unrefused(attempt: Attempt) -> bool:
+    return attempt.call is BankCall.SUBMIT and not (attempt.outcome or "").startswith(f"{_REJECTED}: ")
 
 
 _MASKED_DIGITS = 4

@@ -27,7 +27,8 @@ class OutboxRow(NamedTuple):
 
     `attempts` counts how often it was taken, `visits` how often that led to the other side and brought no end;
     `last_outcome` is what the last of those visits came to. `traceparent` is that of the span that called for it, where
-    there is one (service/tracing.py).
+    there is one (service/tracing.py). `claim` is that of whoever has taken it: only they may move it on or delete it by
+    themselves, since a row of the same id may have been made anew meanwhile.
     """
 
     id: str
@@ -40,6 +41,7 @@ class OutboxRow(NamedTuple):
     created_at: datetime
     last_outcome: str | None = None
     traceparent: str | None = None
+    claim: str | None = None
 
 
 def outbox_id(topic: OutboxTopic, subject_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import assert_never
 from service.domain.entries import EntryType
 from service.domain.incidents import was_never_submitted
 from service.domain.operations import (
+    NOT_HEARD_OF,
     TRANSITIONS,
     BankCall,
     Operation,
@@ -42,9 +43,6 @@ from service.ledger.rules import (
     require_requester,
     time_of,
 )
-
-# A time-out, a 5xx, a broken connection, a worker that died, or an order that was taken and not yet carried out.
-_NOT_HEARD_OF = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +136,13 @@ class OnOperation(Command):
 class BeginProcessing(OnOperation):
     """We are about to talk to the bank: from here on an outcome may exist that we do not know.
 
-    `last_outcome` is what is known of how the call before this one ended.
+    `last_outcome` is what is known of how the call before this one ended; with `answered_at`, the submission that
+    began then.
     """
 
     call: BankCall = BankCall.SUBMIT
     last_outcome: str | None = None
+    answered_at: datetime | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         """Notes the attempt before the call, so that a crash in between leaves a trace."""
@@ -152,7 +152,9 @@ class BeginProcessing(OnOperation):
             operation._replace(
                 status=OperationStatus.PROCESSING,
                 attempts=operation.attempts + int(self.call is BankCall.SUBMIT),
-                attempt_log=begin_attempt(operation, self.call, self.now, self.last_outcome or _NOT_HEARD_OF),
+                attempt_log=begin_attempt(
+                    operation, self.call, self.now, self.last_outcome or NOT_HEARD_OF, self.answered_at
+                ),
                 updated_at=self.now,
             )
         )

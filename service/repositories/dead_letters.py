@@ -60,14 +60,22 @@ class DeadLetterFilter(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A row as a worker has taken it: whoever takes it later counts one attempt more. Events count none."""
+    """A row as a worker has taken it: whoever takes it later counts one attempt more. Events count none.
+
+    Where the id may come again, `claim` tells the lives of a row apart, which count their attempts anew.
+    """
 
     id: str
     attempts: int | None
+    claim: str | None = None
 
     @property
     def condition(self) -> dict[str, Any]:
-        return {"_id": self.id} | ({} if self.attempts is None else {"attempts": self.attempts})
+        return {name: value for name, value in self._known if value is not None}
+
+    @property
+    def _known(self) -> tuple[tuple[str, str | int | None], ...]:
+        return ("_id", self.id), ("attempts", self.attempts), ("claim", self.claim)
 
 
 def _collection(queue: Queue) -> AsyncCollection[Row]:

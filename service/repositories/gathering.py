@@ -6,11 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
 
+import pymongo
+
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 # What a bulk operation still does in a moment; who comes behind it is in the next one.
 _LIMIT = 256
+# Many times what a trip takes: one that hangs, on a connection that was dropped in silence, must not stop all who ask.
+_LIMIT_S = 5.0
 
 
 class Gathered(Generic[Item, Answer]):
@@ -19,10 +23,15 @@ class Gathered(Generic[Item, Answer]):
     Each caller keeps its own place: who is slow, fails or goes away afterwards concerns nobody else.
     """
 
-    def __init__(self, do: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], limit: int = _LIMIT) -> None:
+    def __init__(
+        self,
+        do: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        limit: int = _LIMIT,
+        limit_s: float = _LIMIT_S,
+    ) -> None:
         """`do` answers each item, in their order. What it raises, all who were in it get."""
         self._do = do
-        self._limit = limit
+        self._limit, self._limit_s = limit, limit_s
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -41,7 +50,8 @@ class Gathered(Generic[Item, Answer]):
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._limit, len(self._waiting)))]
             try:
-                answers = await self._do([item for item, _ in batch])
+                with pymongo.timeout(self._limit_s):
+                    answers = await self._do([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001 it is theirs who asked
                 for _, future in batch:
                     if not future.done():

@@ -18,8 +18,9 @@ from service.repositories.gathering import Gathered
 def _to_row(row: OutboxRow) -> dict[str, Any]:
     document = row._asdict()
     document["_id"] = document.pop("id")
-    if row.traceparent is None:
-        del document["traceparent"]
+    for name in ("traceparent", "claim"):
+        if document[name] is None:
+            del document[name]
     return document
 
 
@@ -35,6 +36,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
         created_at=document["created_at"],
         traceparent=document.get("traceparent"),
         last_outcome=document.get("last_outcome"),
+        claim=document.get("claim"),
     )
 
 
@@ -77,18 +79,23 @@ async def _change_many(updates: Sequence[UpdateOne | DeleteOne]) -> Sequence[Non
 _change = Gathered(_change_many)
 
 
-async def postpone(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+def _as_taken(row: OutboxRow) -> dict[str, str | None]:
+    """Whoever took it since has it; ids come again, claims do not."""
+    return {"_id": row.id, "claim": row.claim}
+
+
+async def postpone(row: OutboxRow, due_at: datetime, outcome: str | None = None) -> None:
     """Counts the visit, and keeps what it came to. A row that has gone meanwhile stays gone."""
     change = {"$set": {"due_at": due_at, "last_outcome": outcome}, "$inc": {"visits": 1}}
-    await _change(UpdateOne({"_id": row_id}, change))
+    await _change(UpdateOne(_as_taken(row), change))
 
 
-async def put_back(row_id: str, due_at: datetime, outcome: str | None = None) -> None:
+async def put_back(row: OutboxRow, due_at: datetime, outcome: str | None = None) -> None:
     """Without counting a visit: nobody was visited, or it says nothing about this row."""
     change = {"due_at": due_at} if outcome is None else {"due_at": due_at, "last_outcome": outcome}
-    await _change(UpdateOne({"_id": row_id}, {"$set": change}))
+    await _change(UpdateOne(_as_taken(row), {"$set": change}))
 
 
-async def delete(row_id: str) -> None:
+async def delete(row: OutboxRow) -> None:
     """Outside a transaction, for a row whose operation has ended without it."""
-    await _change(DeleteOne({"_id": row_id}))
+    await _change(DeleteOne(_as_taken(row)))

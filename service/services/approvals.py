@@ -52,7 +52,7 @@ async def send_code(row: OutboxRow, mailbox: Mailbox, settings: Settings) -> Non
                     code=code_for(settings, payment.id, payment.challenge),
                 )
             )
-    await outbox_repository.delete(row.id)
+    await outbox_repository.delete(row)
 
 
 def _purpose(payment: Payment) -> str:

@@ -113,7 +113,7 @@ async def send_reset_token(row: OutboxRow, client: Client, mailbox: Mailbox, set
             await mailbox.send(_reset_mail(row, user, token, settings))
         else:
             log.warning("password_reset.too_many_mails", user_id=user.id)
-    await outbox_repository.delete(row.id)
+    await outbox_repository.delete(row)
 
 
 async def _keep(row: OutboxRow, user_id: str, token: str, client: Client, settings: Settings) -> bool:
@@ -196,7 +196,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
     user = await user_repository.find(row.subject_id)
     if user is not None:
         await mailbox.send(_notice_mail(row, user))
-    await outbox_repository.delete(row.id)
+    await outbox_repository.delete(row)
 
 
 def _reset_mail(row: OutboxRow, user: User, token: str, settings: Settings) -> Mail:

@@ -44,7 +44,7 @@ async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
     settled = None if kind is None else await record_repository.find(row.subject_id, kind)
     if settled is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_COME_BACK_S))
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_COME_BACK_S))
         return
     try:
         record = await _earn(settled, row, ledger)

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable
 from contextvars import ContextVar
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -84,14 +84,14 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=_RETRY_MAX_S))
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_RETRY_MAX_S))
         return
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
-        await outbox_repository.delete(row.id)
+        await outbox_repository.delete(row)
         return
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
-        async with asyncio.timeout(desk.settings.bank_recheck_s), visiting(desk.bank):
+        async with asyncio.timeout((row.due_at - utc_now()).total_seconds()), visiting(desk.bank):
             await _visit_bank(operation, row, desk)
     except BankUnavailable as unavailable:
         await _put_back(row, unavailable.retry_after_s, desk)
@@ -116,10 +116,8 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
 
 
 async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
-    try:
-        report = await _ask_bank(operation, row, desk)
-    except BankRejected as rejected:
-        await _take_refusal(operation, rejected, desk)
+    report = await _ask_bank(operation, row, desk)
+    if report is None:
         return
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
@@ -130,8 +128,11 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
 
 
 async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk) -> None:
+    """`operation` as it was when the order began that was refused."""
+    begun_at = operation.attempt_log[-1].at
     try:
-        known = await _find(operation, rejection(rejected.code), desk)
+        # As it is now: orders that others have begun meanwhile stand there too.
+        known, operation = await _find(operation, rejection(rejected.code), desk, answered_at=begun_at)
     except IllegalTransition:
         # A callback was faster. Where it told of a success, the refusal contradicts it; else it changes nothing.
         ended = await record_repository.find(operation.id, Operation)
@@ -147,16 +148,19 @@ async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk
         await fail(operation, rejected.code, rejected.message, None, desk.ledger)
 
 
-async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport:
-    """Asks by reference where the bank may know it already; submits under the same reference where it does not."""
+async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport | None:
+    """Asks by reference where the bank may know it already; submits under the same reference where it does not.
+
+    None where the bank refused it, which is dealt with then.
+    """
     last_outcome = row.last_outcome
     if operation.status is not OperationStatus.PENDING:
-        known = await _find(operation, last_outcome, desk)
+        known, operation = await _find(operation, last_outcome, desk)
         if known is not None:
             return known
         last_outcome = _NOT_FOUND
     account = _open_account(operation, desk.settings)
-    await desk.ledger.change(BeginProcessing(**about(operation), last_outcome=last_outcome), Operation)
+    begun = await desk.ledger.change(BeginProcessing(**about(operation), last_outcome=last_outcome), Operation)
     reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
@@ -166,16 +170,22 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         currency=operation.currency,
         account=account,
     )
-    answer = await _from_bank(desk.bank.submit(order), desk)
+    try:
+        answer = await _from_bank(desk.bank.submit(order), desk)
+    except BankRejected as rejected:
+        await _take_refusal(begun, rejected, desk)
+        return None
     reach(CrashPoint.SUBMIT_ANSWERED)
     return answer
 
 
-async def _find(operation: Operation, last_outcome: str | None, desk: Desk) -> BankReport | None:
+async def _find(
+    operation: Operation, last_outcome: str | None, desk: Desk, answered_at: datetime | None = None
+) -> tuple[BankReport | None, Operation]:
     """By reference. The attempt is noted first, like any; `last_outcome` is how the one before it ended."""
-    asking = BeginProcessing(**about(operation), call=BankCall.FIND, last_outcome=last_outcome)
-    await desk.ledger.change(asking, Operation)
-    return await _from_bank(desk.bank.find(operation.id), desk)
+    asking = BeginProcessing(**about(operation), call=BankCall.FIND, last_outcome=last_outcome, answered_at=answered_at)
+    asked = await desk.ledger.change(asking, Operation)
+    return await _from_bank(desk.bank.find(operation.id), desk), asked
 
 
 def _open_account(operation: Operation, settings: Settings) -> str:
@@ -214,13 +224,13 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
         reason = f"The bank gave no outcome in {visits} attempts"
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger, outcome[:_OUTCOME_LIMIT])
     else:
-        await outbox_repository.postpone(row.id, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=delay_s), outcome[:_OUTCOME_LIMIT])
 
 
 async def _put_back(row: OutboxRow, delay_s: float, desk: Desk, outcome: str | None = None) -> None:
     """Not all at one moment; how many may go there then is the breaker's matter."""
     spread_s = random.uniform(0, desk.settings.bank_breaker_open_s)  # noqa: S311 no secret
-    await outbox_repository.put_back(row.id, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
+    await outbox_repository.put_back(row, utc_now() + timedelta(seconds=delay_s + spread_s), outcome)
 
 
 async def _leave_to_a_person(

@@ -220,7 +220,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
             "Nothing is sent there until you enable it again. What you have missed is in your events.\n"
         )
         await mailbox.send(Mail(id=row.id, to=owner.email, subject="Your webhook endpoint was disabled", text=text))
-    await outbox_repository.delete(row.id)
+    await outbox_repository.delete(row)
 
 
 async def get_endpoint(user_id: str, endpoint_id: str) -> WebhookEndpoint:

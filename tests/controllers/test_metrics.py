@@ -178,7 +178,7 @@ class TestFiguresFromMongoDB:
             found = await scrape(root)
         finally:
             for row in rows:
-                await outbox_repository.delete(row.id)
+                await outbox_repository.delete(row)
         assert found.of("wallet_queue_rows", {"queue": "outbox"}) == before + 2
         assert 86_400 <= found.of("wallet_queue_oldest_age_seconds", {"queue": "outbox"}) < 86_500
         assert {labels["queue"] for labels in found.labels_of("wallet_queue_rows")} >= {"outbox", "callbacks", "bank"}

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -82,7 +82,9 @@ class Scene:
 
     def visit(self, operation: Operation, bank: TruthfulBank) -> Step:
         """As a worker, or the sweep in another one."""
-        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, utc_now())._replace(attempts=1)
+        now = utc_now()
+        until = now + timedelta(seconds=self.settings.bank_recheck_s)
+        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now, until)._replace(attempts=1)
         desk = Desk(self.ledger(), bank, FileMailbox(self.settings), self.settings, self.databases.client)
         return lambda: pursue_order(row, desk)
 

@@ -2,11 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
+from time import monotonic
+from uuid import uuid4
 
 import pymongo
 import pytest
 from pymongo import _csot
+from pymongo.errors import PyMongoError
 
+from service.database import Databases
+from service.domain.clock import utc_now
+from service.domain.outbox import OutboxTopic, outbox_row
+from service.repositories import outbox as outbox_repository
 from service.repositories.gathering import Gathered
 
 
@@ -79,7 +87,26 @@ class TestGathered:
         ask = Gathered(note_deadline)
         with pymongo.timeout(0.001):
             await asyncio.gather(ask(1), ask(2))
-        assert deadlines == [float("inf")]
+        (deadline,) = deadlines
+        assert deadline > monotonic() + 1
+
+    async def test_a_trip_that_hangs_ends_in_time_and_the_next_one_goes(self, databases: Databases) -> None:
+        outbox = databases.wallet["outbox"]
+        row = outbox_row(OutboxTopic.REWARD, f"sub_{uuid4().hex}", None, utc_now(), utc_now() + timedelta(days=1))
+        await outbox_repository.insert_many([row], session=None)
+
+        async def write(numbers: Sequence[int]) -> list[int]:
+            await outbox.update_one({"_id": row.id}, {"$set": {"visits": max(numbers)}})
+            return list(numbers)
+
+        ask = Gathered(write, limit_s=0.3)
+        async with databases.client.start_session() as session, await session.start_transaction():
+            # Whoever else writes it waits for as long as this one has not ended.
+            await outbox.update_one({"_id": row.id}, {"$set": {"visits": 1}}, session=session)
+            with pytest.raises(PyMongoError) as raised:
+                await asyncio.wait_for(ask(2), 5)
+            assert raised.value.timeout
+        assert await asyncio.wait_for(ask(3), 5) == 3
 
     def test_it_works_in_one_loop_after_another(self) -> None:
         double = Gathered(Trips())

@@ -10,8 +10,10 @@ from pymongo import UpdateOne
 
 from service.database import Databases
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.repositories import outbox as outbox_repository
+from service.services.dead_letters import Claimed, Reason, bury, give_back
 
 _TOPICS = (OutboxTopic.REWARD, OutboxTopic.APPROVAL_CODE, OutboxTopic.EXPIRY)
 
@@ -67,8 +69,34 @@ class TestTaking:
         put_back, postponed = _rows(OutboxTopic.REWARD, 2, -1)
         await outbox_repository.insert_many([put_back, postponed], session=None)
         later = utc_now() + timedelta(minutes=1)
-        await outbox_repository.put_back(put_back.id, later)
-        await outbox_repository.postpone(postponed.id, later)
+        await outbox_repository.put_back(put_back, later)
+        await outbox_repository.postpone(postponed, later)
         rows = databases.wallet["outbox"].find({"_id": {"$in": [put_back.id, postponed.id]}})
         found = {row["_id"]: (row["visits"], row["due_at"]) async for row in rows}
         assert found == {put_back.id: (0, later), postponed.id: (1, later)}
+
+    @pytest.mark.parametrize("late", ["delete", "put_back", "postpone", "give_back", "bury"])
+    async def test_whoever_took_a_row_that_has_gone_does_nothing_to_the_one_made_anew(
+        self, databases: Databases, late: str
+    ) -> None:
+        outbox = databases.wallet["outbox"]
+        (row,) = _rows(OutboxTopic.REWARD, 1, -1)
+        await outbox_repository.insert_many([row], session=None)
+        (stale,) = await outbox_repository.claim(now=utc_now(), lease_s=60, limit=1, topics=(OutboxTopic.REWARD,))
+        await outbox.delete_one({"_id": row.id})
+        await outbox_repository.insert_many([row], session=None)
+        await outbox_repository.claim(now=utc_now(), lease_s=60, limit=1, topics=(OutboxTopic.REWARD,))
+        anew = await outbox.find_one({"_id": row.id})
+        claimed = Claimed(stale.id, stale.attempts, stale.claim)
+        match late:
+            case "delete":
+                await outbox_repository.delete(stale)
+            case "put_back":
+                await outbox_repository.put_back(stale, utc_now())
+            case "postpone":
+                await outbox_repository.postpone(stale, utc_now())
+            case "give_back":
+                await give_back(Queue.OUTBOX, [claimed], was_begun=True)
+            case "bury":
+                assert await bury(Queue.OUTBOX, claimed, Reason("E", "m"), 1, databases.client) is None
+        assert await outbox.find_one({"_id": row.id}) == anew

@@ -228,7 +228,7 @@ class TestAFailure:
 
     async def test_of_a_row_that_has_gone_changes_nothing(self, make_scene: Make) -> None:
         scene = await make_scene(Queue.OUTBOX)
-        await outbox_repository.delete(scene.claimed.id)
+        await scene.collection.delete_one({"_id": scene.claimed.id})
         assert await bury(scene.queue, scene.claimed, Reason("E", "m"), 1, scene.databases.client) is None
         assert await scene.letters() == []
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.clock import utc_now
-from service.domain.operations import Operation, OperationStatus
+from service.domain.operations import ATTEMPTS_KEPT, BankCall, Operation, OperationStatus
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
@@ -29,9 +29,10 @@ from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.mailbox import FileMailbox
 from service.gateways.quick_redis import QuickRedis
 from service.ledger.committer import Ledger
+from service.ledger.orders import BeginProcessing
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
-from service.services.bank_reports import apply_report
+from service.services.bank_reports import about, apply_report
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.startup import Resources
@@ -99,12 +100,14 @@ class Scene:
     ) -> None:
         self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
         self.client = databases.client
+        self.claimed_for_s: float | None = None
 
     async def visit(self, bank: Bank, attempts: int = 1, visits: int | None = None) -> Operation:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
-        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now)._replace(
+        until = now + timedelta(seconds=self.claimed_for_s or self.settings.bank_recheck_s)
+        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now, until)._replace(
             attempts=attempts, visits=attempts - 1 if visits is None else visits
         )
         desk = Desk(self.ledger, bank, FileMailbox(self.settings), self.settings, self.client)
@@ -258,6 +261,46 @@ class TestLaterVisits:
         operation = await scene.visit(bank, attempts=scene.settings.bank_attempt_limit)
         assert operation.status is OperationStatus.REQUIRES_REVIEW
         assert await scene.balance() == (4_000, 1_000)
+
+    async def test_an_order_that_may_be_on_its_way_keeps_the_money_held_however_many_are_refused_after_it(
+        self, scene: Scene
+    ) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        for number in range(ATTEMPTS_KEPT):
+            bank = ScriptedBank([BankRejected("account_blocked", "not yet")], [None, None])
+            operation = await scene.visit(bank, attempts=number + 2, visits=1)
+            assert operation.status is OperationStatus.PROCESSING
+        assert len(operation.attempt_log) == ATTEMPTS_KEPT
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_an_order_that_another_worker_began_meanwhile_keeps_the_money_held(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        class BusyBank(ScriptedBank):
+            async def submit(self, order: BankOrder) -> BankReport:
+                await asyncio.sleep(0.002)
+                await change(databases, BeginProcessing(**about(scene.operation)))
+                return await super().submit(order)
+
+        operation = await scene.visit(BusyBank([BankRejected("account_blocked", "no")], [None]))
+        assert operation.status is OperationStatus.PROCESSING
+        assert [(attempt.call, attempt.outcome) for attempt in operation.attempt_log] == [
+            (BankCall.SUBMIT, "rejected: account_blocked"),
+            (BankCall.SUBMIT, "unknown"),
+            (BankCall.FIND, None),
+        ]
+        assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_visit_that_began_late_ends_with_its_claim_all_the_same(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        scene.claimed_for_s = -1.0
+        bank = ScriptedBank()
+        await scene.visit(bank)
+        assert bank.submitted == []
+        row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
+        assert row is not None
+        assert row["visits"] == 0
 
     async def test_claims_that_our_own_troubles_cut_short_use_up_no_patience_with_the_bank(self, scene: Scene) -> None:
         bank = ScriptedBank([report_on(scene.operation, BankState.ACCEPTED)])

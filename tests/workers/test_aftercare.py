@@ -31,7 +31,7 @@ class Work:
             if self.is_broken:
                 raise KeyError("a defect")
             self.done.append(row.id)
-            await outbox_repository.delete(row.id)
+            await outbox_repository.delete(row)
 
 
 async def test_a_row_that_keeps_raising_is_put_aside_and_done_once_it_is_replayed(
