@@ -14,7 +14,7 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.breaks import Break, BreakKind, BreakState, break_view
 from service.domain.permissions import Permission
-from service.errors import IllegalTransition
+from service.errors import IllegalTransition, SecondAdminRequired
 from service.services import breaks
 from service.services.breaks import BreakFilter
 from service.services.callers import Caller
@@ -124,7 +124,7 @@ async def get_break(break_id: _BreakId, _user: Annotated[Caller, require(Permiss
 @router.post(
     "/breaks/{break_id}/explain",
     response_model=BreakView,
-    responses=problem_responses(IllegalTransition),
+    responses=problem_responses(SecondAdminRequired, IllegalTransition),
     summary="Say why the books disagree",
     description="Of an open break. From here on its wallet may be thawed, though it goes on until it is resolved.",
 )
@@ -141,7 +141,7 @@ async def explain_break(
 @router.post(
     "/breaks/{break_id}/resolve",
     response_model=BreakView,
-    responses=problem_responses(IllegalTransition),
+    responses=problem_responses(SecondAdminRequired, IllegalTransition),
     summary="Close a break for good",
     description="Of an open or an explained one. Where the books disagree still, the next look opens a new one.",
 )

@@ -14,7 +14,7 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.incidents import Incident, IncidentKind, IncidentStatus, SaidEvent, incident_view
 from service.domain.permissions import Permission
-from service.errors import AccountDeactivated, IllegalTransition, LedgerBusy
+from service.errors import AccountDeactivated, IllegalTransition, LedgerBusy, SecondAdminRequired
 from service.services import incidents
 from service.services.callers import Caller
 from service.services.incidents import IncidentFilter
@@ -129,7 +129,7 @@ class IncidentsQuery(PageQuery):
 
 _DECISION: dict[str, Any] = {
     "response_model": IncidentView,
-    "responses": problem_responses(AccountDeactivated, IllegalTransition, LedgerBusy),
+    "responses": problem_responses(AccountDeactivated, SecondAdminRequired, IllegalTransition, LedgerBusy),
 }
 
 

@@ -16,7 +16,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
-from service.errors import AccountDeactivated, LedgerBusy, WalletClosed
+from service.errors import AccountDeactivated, LedgerBusy, SecondAdminRequired, WalletClosed
 from service.services import limits, users
 from service.services.callers import Caller
 from service.services.limits import WalletLimits
@@ -117,7 +117,7 @@ async def get_limits(
     return _shape(await limits.get_limits(wallet_id, owner_id, resources.ledger.policy))
 
 
-_ERRORS = (AccountDeactivated, WalletClosed, LedgerBusy)
+_ERRORS = (AccountDeactivated, SecondAdminRequired, WalletClosed, LedgerBusy)
 
 
 @router.put(

@@ -22,6 +22,7 @@ from service.errors import (
     IllegalTransition,
     InsufficientFunds,
     LedgerBusy,
+    SecondAdminRequired,
     WalletClosed,
 )
 from service.services import returns
@@ -117,6 +118,7 @@ async def get_return(return_id: _ReturnId, _user: Annotated[Caller, require(Perm
     response_model=ReturnView,
     responses=problem_responses(
         AccountDeactivated,
+        SecondAdminRequired,
         IllegalTransition,
         IdempotencyKeyInFlight,
         InsufficientFunds,

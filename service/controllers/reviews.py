@@ -213,7 +213,9 @@ async def fail_review(
     "/reviews/{operation_id}/ask-again",
     status_code=202,
     response_model=DecidedView,
-    responses=problem_responses(AccountDeactivated, IllegalTransition, IdempotencyKeyInFlight, LedgerBusy),
+    responses=problem_responses(
+        AccountDeactivated, SecondAdminRequired, IllegalTransition, IdempotencyKeyInFlight, LedgerBusy
+    ),
     summary="Have the bank asked again",
     description="Back to `processing`: asked by reference, submitted under the same one where the bank never got it, "
     "and with a person again when it goes on saying nothing.",

@@ -17,6 +17,7 @@ from service.errors import (
     AccountDeactivated,
     Forbidden,
     LedgerBusy,
+    SecondAdminRequired,
     WalletBooksDisagree,
     WalletClosed,
     WalletFrozen,
@@ -65,11 +66,12 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
     "/wallets/{wallet_id}/freeze",
     **_route(
         Forbidden,
+        SecondAdminRequired,
         WalletClosed,
         WalletBooksDisagree,
         summary="Freeze a wallet (admin)",
         more="Nothing new goes in, out, or either way; what is under way with the bank still ends. "
-        "What a break has shut both ways is not opened one way. ",
+        "What a break has shut both ways is not opened one way, nor one's own by oneself. ",
     ),
 )
 async def freeze_wallet(
@@ -88,10 +90,12 @@ async def freeze_wallet(
     "/wallets/{wallet_id}/unfreeze",
     **_route(
         Forbidden,
+        SecondAdminRequired,
         WalletClosed,
         WalletBooksDisagree,
         summary="Thaw a wallet (admin)",
-        more="Not while a break of its books is open: that is explained or resolved first. ",
+        more="Not while a break of its books is open: that is explained or resolved first. One's own is thawed by "
+        "another admin. ",
     ),
 )
 async def unfreeze_wallet(

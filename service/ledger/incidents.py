@@ -11,7 +11,7 @@ from service.domain.returns import Return, return_id_of
 from service.errors import IllegalTransition, NotFound
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, State
-from service.ledger.rules import require_requester
+from service.ledger.rules import require_anothers, require_requester
 
 _CLOSING = {
     IncidentStatus.EXPLAINED: (AuditAction.INCIDENT_EXPLAINED, frozenset({IncidentStatus.OPEN})),
@@ -66,6 +66,7 @@ class DecideIncident(AuditedCommand):
         incident = state.record(self.incident_id, Incident)
         if incident is None:
             raise NotFound(f"There is no incident {self.incident_id}")
+        require_anothers(self.user_id, incident.user_id)
         action, before = _CLOSING[self.status]
         if incident.status not in before:
             raise IllegalTransition(

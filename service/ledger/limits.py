@@ -8,7 +8,7 @@ from service.domain.wallets import WalletStatus
 from service.errors import NotFound, WalletClosed
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import require_requester, time_of
+from service.ledger.rules import require_anothers, require_requester, time_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class OverrideLimits(AuditedCommand):
             raise WalletClosed(wallet_id=wallet.id)
         if wallet.limits == self.limits:
             raise Unchanged
+        require_anothers(self.user_id, wallet.user_id)
         at = time_of(self.now, wallet)
         before = wallet.limits or Limits()
         details = {} if self.limits is None else self.limits._asdict()

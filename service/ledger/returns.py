@@ -33,6 +33,7 @@ from service.ledger.rules import (
     fits,
     movement_of,
     opened,
+    require_anothers,
     require_funds,
     require_requester,
     time_of,
@@ -162,6 +163,7 @@ class CollectReturn(AuditedCommand):
             raise IllegalTransition(
                 f"{returned.id} is {returned.status}, and nothing is left to book", status_now=returned.status
             )
+        require_anothers(self.user_id, returned.user_id)
         trouble = _trouble_of(returned, wallet)
         if trouble is not None:
             raise trouble

@@ -18,7 +18,7 @@ from service.errors import BalanceOverflow, NotFound, SecondAdminRequired, Walle
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.orders import illegal, settled_by, submission_of, undone
-from service.ledger.rules import fits, require_requester, time_of
+from service.ledger.rules import fits, require_anothers, require_requester, time_of
 
 _OK = 200
 _ACCEPTED = 202
@@ -42,6 +42,7 @@ class OnReview(AuditedCommand):
             raise NotFound(f"There is no operation {self.operation_id}")
         if operation.status is not OperationStatus.REQUIRES_REVIEW:
             raise illegal(operation, "decided by a person")
+        require_anothers(self.user_id, operation.user_id)
         return self.decide_on(operation, wallet, state)
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
@@ -57,8 +58,6 @@ class DecideReview(OnReview):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         assert self.reason is not None, "a decision has a reason"
-        if self.user_id == operation.user_id:
-            raise SecondAdminRequired
         at = time_of(self.now, wallet)
         if state.policy.needs_second_admin(operation.amount, operation.currency):
             known = operation.proposal

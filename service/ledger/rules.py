@@ -14,6 +14,7 @@ from service.errors import (
     InsufficientFunds,
     LimitExceeded,
     NotFound,
+    SecondAdminRequired,
     Unauthenticated,
     WalletClosed,
     WalletFrozen,
@@ -30,6 +31,12 @@ def require_requester(command: PersonalCommand, state: State) -> None:
         raise AccountDeactivated
     if command.token_version not in (None, token_version):
         raise Unauthenticated("The access token is no longer valid")
+
+
+def require_anothers(user_id: str, owner_id: str | None) -> None:
+    """Nobody decides about their own money, whatever they may do with others'. Raises SecondAdminRequired."""
+    if user_id == owner_id:
+        raise SecondAdminRequired
 
 
 def require_own_wallet(wallet_id: str, user_id: str, state: State) -> Wallet:

@@ -15,7 +15,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import require_requester, time_of
+from service.ledger.rules import require_anothers, require_requester, time_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,9 @@ class FreezeWallet(OnWallet):
             raise WalletClosed(wallet_id=wallet.id)
         if wallet.status is WalletStatus.FROZEN and wallet.freeze is self.freeze:
             raise Unchanged
+        if wallet.status is WalletStatus.FROZEN and self.freeze is not Freeze.BOTH:
+            # What was shut is opened one way.
+            require_anothers(self.user_id, wallet.user_id)
         return self.turned(wallet, WalletStatus.FROZEN, self.freeze, AuditAction.WALLET_FROZEN)
 
 
@@ -67,6 +70,7 @@ class UnfreezeWallet(OnWallet):
             raise WalletClosed(wallet_id=wallet.id)
         if wallet.status is WalletStatus.ACTIVE:
             raise Unchanged
+        require_anothers(self.user_id, wallet.user_id)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_UNFROZEN)
 
 

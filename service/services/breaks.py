@@ -16,8 +16,10 @@ from service.errors import IllegalTransition, NotFound, WalletBooksDisagree, Wal
 from service.ledger.audit_events import Unchanged
 from service.ledger.breaks import FreezeBrokenWallet
 from service.ledger.committer import Ledger
+from service.ledger.rules import require_anothers
 from service.repositories import audit_events as audit_repository
 from service.repositories import breaks as break_repository
+from service.repositories import wallets as wallet_repository
 from service.repositories.breaks import BreakFilter as BreakFilter  # noqa: PLC0414 controllers name it, and may not reach below
 from service.services.audit_events import new_audit_event
 
@@ -121,13 +123,15 @@ async def get_break(break_id: str) -> Break:
 async def explain_break(client: Client, admin_id: str, break_id: str, reason: str, request_id: str | None) -> Break:
     """Somebody knows why, and answers for it: from here on its wallet may be thawed.
 
-    Raises NotFound, IllegalTransition where it is not open, Unavailable.
+    Raises NotFound, SecondAdminRequired, IllegalTransition where it is not open, Unavailable.
     """
     return await _say(client, break_id, BreakState.EXPLAINED, admin_id, reason, request_id)
 
 
 async def resolve_break(client: Client, admin_id: str, break_id: str, reason: str, request_id: str | None) -> Break:
-    """For good; where it shows again it opens anew. Raises NotFound, IllegalTransition, Unavailable."""
+    """For good; where it shows again it opens anew. Raises NotFound, SecondAdminRequired, IllegalTransition,
+    Unavailable.
+    """
     return await _say(client, break_id, BreakState.RESOLVED, admin_id, reason, request_id)
 
 
@@ -166,6 +170,9 @@ async def _say(
         before = await break_repository.find(break_id, session=session)
         if before is None:
             raise NotFound(f"There is no break {break_id}")
+        if before.wallet_id is not None:
+            wallet = await wallet_repository.find(before.wallet_id)
+            require_anothers(by, None if wallet is None else wallet.user_id)
         if before.state not in _FROM[state]:
             raise IllegalTransition(f"{break_id} is {before.state}", status_now=before.state)
         if times_seen not in (None, before.times_seen):

@@ -44,7 +44,7 @@ async def open_incident(
 async def decide_incident(
     ledger: Ledger, user: Requester, named: str, status: IncidentStatus, reason: str, request_id: str | None
 ) -> Incident:
-    """Raises NotFound, IllegalTransition where it was decided already."""
+    """Raises NotFound, SecondAdminRequired, IllegalTransition where it was decided already."""
     incident = await ledger.change(
         DecideIncident(
             now=utc_now(),

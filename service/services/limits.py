@@ -49,7 +49,8 @@ async def override_limits(
 ) -> WalletLimits:
     """In place of the override before; with nothing in it, back to the usual ones. Repeating it is harmless.
 
-    Raises NotFound where that user has no wallet in that currency, WalletClosed, and what Ledger.execute raises.
+    Raises NotFound where that user has no wallet in that currency, WalletClosed, SecondAdminRequired
+    where it is one's own, and what Ledger.execute raises.
     """
     command = OverrideLimits(
         now=utc_now(),

@@ -55,7 +55,7 @@ async def apply_return(operation: Operation, said: Said, ledger: Ledger, *, may_
 async def collect_return(
     ledger: Ledger, user: Requester, return_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
-    """Raises NotFound. That the wallet still cannot follow is an answer."""
+    """Raises NotFound, SecondAdminRequired. That the wallet still cannot follow is an answer."""
     returned = await get_return(return_id)
     fields: dict[str, Any] = user._asdict()
     decided = await ledger.execute(

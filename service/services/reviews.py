@@ -68,7 +68,7 @@ async def decide_review(
 async def ask_again(
     ledger: Ledger, user: Requester, operation_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
-    """Back to the bank. That somebody was faster is an answer. Raises NotFound."""
+    """Back to the bank. That somebody was faster is an answer. Raises NotFound, SecondAdminRequired."""
     operation = await _find(operation_id)
     decided = await ledger.execute(AskAgain(**_by(user, operation, reason, claim, request_id)))
     assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 async def freeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, freeze: Freeze, reason: str, request_id: str | None
 ) -> Wallet:
-    """For an admin. Raises NotFound, WalletClosed, WalletBooksDisagree where it would open a wallet that is shut for a
-    break, and what Ledger.execute raises.
+    """For an admin. Raises NotFound, WalletClosed, SecondAdminRequired where it would open one's own one way,
+    WalletBooksDisagree where it would open a wallet that is shut for a break, and what Ledger.execute raises.
     """
     if freeze is not Freeze.BOTH:
         await require_books_agree(wallet_id)
@@ -32,8 +32,8 @@ async def freeze_wallet(
 async def unfreeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None
 ) -> Wallet:
-    """For an admin. Raises NotFound, WalletClosed, WalletBooksDisagree while a break of its books is open, and what
-    Ledger.execute raises.
+    """For an admin, of anybody's but their own. Raises NotFound, WalletClosed, SecondAdminRequired,
+    WalletBooksDisagree while a break of its books is open, and what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
     return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))

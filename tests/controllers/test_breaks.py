@@ -12,7 +12,7 @@ from service.domain.identifiers import Prefix, new_id
 from service.services.breaks import report
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import current, make_account, make_break, make_funded_wallet
+from tests.factories import current, make_account, make_break, make_funded_wallet, make_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -79,6 +79,18 @@ class TestWords:
     async def test_a_reason_is_required(self, boss: Staff) -> None:
         one = await make_break()
         assert (await boss.post(f"/admin/breaks/{one.id}/resolve")).status_code == 422
+
+
+class TestOnesOwn:
+    @pytest.mark.parametrize("verb", ["explain", "resolve"])
+    async def test_is_for_another_admin(
+        self, boss: Staff, api: httpx.AsyncClient, databases: Databases, settings: Settings, verb: str
+    ) -> None:
+        one = await make_break(wallet_id=(await make_wallet(databases, boss.user)).id)
+        refused = await boss.post(f"/admin/breaks/{one.id}/{verb}", reason=_WHY)
+        assert refusal(refused) == (403, "second_admin_required")
+        other = await Staff.hire(api, databases, settings, "admin")
+        assert (await other.post(f"/admin/breaks/{one.id}/{verb}", reason=_WHY)).status_code == 200
 
 
 class TestABrokenWallet:

@@ -103,6 +103,18 @@ class TestIncidents:
         actions = [event["action"] for event in await boss.events(subject_id=incident_id)]
         assert actions == ["incident.resolved", "incident.explained", "incident.opened"]
 
+    async def test_about_ones_own_money_are_for_another_admin(
+        self, api: httpx.AsyncClient, databases: Databases, settings: Settings, boss: Staff, resources: Resources
+    ) -> None:
+        operation, incident_id = await _contradicted(resources)
+        await databases.wallet["users"].update_one({"_id": operation.user_id}, {"$set": {"roles": ["user", "admin"]}})
+        owner = await User.get(operation.user_id)
+        assert owner is not None
+        for what in ("explain", "resolve"):
+            refused = await Staff(api, owner, settings).post(f"/admin/incidents/{incident_id}/{what}", **_REASON)
+            assert refusal(refused) == (403, "second_admin_required")
+        assert (await boss.post(f"/admin/incidents/{incident_id}/resolve", **_REASON)).status_code == 200
+
     async def test_are_for_admins(
         self, api: httpx.AsyncClient, databases: Databases, settings: Settings, boss: Staff, resources: Resources
     ) -> None:
@@ -142,6 +154,18 @@ class TestReturns:
         assert refusal(await boss.post(f"/admin/returns/{return_id}/collect", **_REASON)) == (409, "illegal_transition")
         after = await current(wallet)
         assert (after.available, after.open_operations, after.status) == (100, 0, "frozen")
+
+    async def test_of_ones_own_are_collected_by_another_admin(
+        self, api: httpx.AsyncClient, boss: Staff, resources: Resources, databases: Databases, settings: Settings
+    ) -> None:
+        wallet, return_id = await _charged_back(resources)
+        await fund_wallet(databases, wallet, 700)
+        await databases.wallet["users"].update_one({"_id": wallet.user_id}, {"$set": {"roles": ["user", "admin"]}})
+        owner = await User.get(wallet.user_id)
+        assert owner is not None
+        refused = await Staff(api, owner, settings).post(f"/admin/returns/{return_id}/collect", **_REASON)
+        assert refusal(refused) == (403, "second_admin_required")
+        assert (await boss.post(f"/admin/returns/{return_id}/collect", **_REASON)).status_code == 200
 
     async def test_show_on_the_operation_to_its_owner(
         self, api: httpx.AsyncClient, resources: Resources, settings: Settings

@@ -14,7 +14,7 @@ from service.domain.policy import Policy
 from service.repositories import records as record_repository
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import Account, change, current, failure_of, make_account
+from tests.factories import Account, change, current, failure_of, make_account, make_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -242,3 +242,16 @@ class TestOverriding:
         path = f"/admin/users/{account.user.id}/limits/INR"
         assert refusal(await somebody.delete(path)) == (403, "forbidden")
         assert (await current(account.wallet)).limits is None
+
+
+class TestAnAdminsOwn:
+    async def test_are_set_and_reset_by_another_admin(
+        self, boss: Staff, api: httpx.AsyncClient, databases: Databases, settings: Settings
+    ) -> None:
+        wallet = await make_wallet(databases, boss.user)
+        path = f"/admin/users/{boss.user.id}/limits/INR"
+        assert refusal(await boss.put(path, reason="More", per_day=10**9)) == (403, "second_admin_required")
+        other = await Staff.hire(api, databases, settings, "admin")
+        assert (await other.put(path, reason="Less", per_day=1)).status_code == 200
+        assert refusal(await boss.delete(path, reason="Back")) == (403, "second_admin_required")
+        assert (await current(wallet)).limits == Limits(per_day=1)

@@ -168,8 +168,11 @@ class TestDeciding:
     async def test_never_about_ones_own_money(self, desk: Desk) -> None:
         desk.wallet = await make_wallet(desk.databases, desk.boss.user)
         operation = await desk.reviewed(500, is_deposit=True)
-        assert refusal(await desk.decide(operation, "settle")) == (403, "second_admin_required")
-        assert (await desk.decide(operation, "settle", desk.second)).status_code == 200
+        for what in ("settle", "fail", "ask-again"):
+            assert refusal(await desk.decide(operation, what)) == (403, "second_admin_required")
+        assert (await desk.decide(operation, "ask-again", desk.second)).status_code == 202
+        other = await desk.reviewed(400, is_deposit=True)
+        assert (await desk.decide(other, "settle", desk.second)).status_code == 200
 
     async def test_a_late_word_of_the_bank_loses_against_a_person_and_a_person_against_it(self, desk: Desk) -> None:
         for _ in range(5):

@@ -18,6 +18,7 @@ from tests.factories import (
     failure_of,
     fund_wallet,
     make_account,
+    make_wallet,
     settlement_of,
     withdrawal_of,
 )
@@ -223,6 +224,24 @@ class TestWhoMay:
     async def test_a_wallet_that_is_not_there_is_not_found(self, boss: Staff) -> None:
         answer = await boss.post(f"/wallets/wal_{uuid4().hex}/freeze", reason="Because")
         assert refusal(answer) == (404, "not_found")
+
+
+class TestAnAdminsOwn:
+    async def test_is_thawed_and_opened_one_way_by_another_admin_only(
+        self, boss: Staff, api: httpx.AsyncClient, databases: Databases, settings: Settings
+    ) -> None:
+        wallet = await make_wallet(databases, boss.user)
+        path = f"/wallets/{wallet.id}"
+        # Shutting it is anybody's.
+        assert (await boss.post(f"{path}/freeze", reason="Stolen")).status_code == 200
+        for what, body in (("unfreeze", {}), ("freeze", {"direction": "in"}), ("freeze", {"direction": "out"})):
+            refused = await boss.post(f"{path}/{what}", reason="Found", **body)
+            assert refusal(refused) == (403, "second_admin_required")
+        assert (await current(wallet)).status is WalletStatus.FROZEN
+        other = await Staff.hire(api, databases, settings, "admin")
+        assert (await other.post(f"{path}/unfreeze", reason="Found")).json()["status"] == "active"
+        # What is so already stays so.
+        assert (await boss.post(f"{path}/unfreeze", reason="Found")).status_code == 200
 
 
 class TestMoneyInAFrozenWallet:

@@ -33,6 +33,7 @@ from tests.factories import (
     make_quote,
     make_saver,
     make_savers,
+    make_user,
     make_voucher,
     make_wallet,
     redemption_of,
@@ -189,7 +190,8 @@ class TestWalletLife:
         wallet = (await make_account(databases)).wallet
         await run(databases, FreezeWallet(**_life(wallet), freeze=Freeze.OUT))
         await run(databases, FreezeWallet(**_life(wallet), freeze=Freeze.BOTH))
-        await run(databases, UnfreezeWallet(**_life(wallet)))
+        admin = await make_user(databases, roles=["admin"])
+        await run(databases, UnfreezeWallet(**_life(wallet) | {"user_id": admin.id}))
         await run(databases, CloseWallet(**_life(wallet), is_admin=False))
         events = await told(wallet)
         assert _words(events) == [

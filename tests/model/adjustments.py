@@ -139,6 +139,8 @@ class AdjustmentPaper(ConversionPaper):
     def freeze(self, purse: str, user: str, token: int | None, shut: str) -> dict[str, object]:
         self.require_asker(user, token)
         self._require_other(purse, self.purses[purse].shut == shut)
+        if self.purses[purse].shut is not None and shut != "both":
+            self._require_anothers(purse, user)
         self.purses[purse].shut = shut
         self.audited.append((user, "wallet.frozen", purse))
         return {}
@@ -146,6 +148,7 @@ class AdjustmentPaper(ConversionPaper):
     def unfreeze(self, purse: str, user: str, token: int | None) -> dict[str, object]:
         self.require_asker(user, token)
         self._require_other(purse, self.purses[purse].shut is None)
+        self._require_anothers(purse, user)
         self.purses[purse].shut = None
         self.audited.append((user, "wallet.unfrozen", purse))
         return {}
@@ -181,9 +184,15 @@ class AdjustmentPaper(ConversionPaper):
         if name is None:
             raise Refused("not_found")
         self._require_other(name, self.purses[name].own_limits == limits)
+        self._require_anothers(name, user)
         self.purses[name].own_limits = limits
         self.audited.append((user, "limits.reset" if limits is None else "limits.set", name))
         return {}
+
+    def _require_anothers(self, purse: str, user: str) -> None:
+        """Nobody lets their own money go where it may not."""
+        if self.purses[purse].owner == user:
+            raise Refused("second_admin_required")
 
     def _require_other(self, purse: str, is_so_already: bool) -> None:
         if self.purses[purse].shut == "closed":

@@ -48,6 +48,8 @@ class OutcomePaper(RewardPaper):
         returned = self.thing(name, Returned)
         if returned.status != "requires_review":
             raise Refused("illegal_transition")
+        if user == self.purses[returned.purse].owner:
+            raise Refused("second_admin_required")
         trouble = self._trouble(returned)
         if trouble is not None:
             raise Refused(trouble)
@@ -98,6 +100,8 @@ class OutcomePaper(RewardPaper):
 
     def ask_again(self, name: str, user: str, token: int | None) -> dict[str, object]:
         order = self._in_review(name, user, token)
+        if user == order.owner:
+            raise Refused("second_admin_required")
         order.status, order.proposal = "processing", None
         self.await_bank(name)
         self.audited.append((user, "review.asked_again", name))
