@@ -18,7 +18,7 @@ class OutboxTopic(StrEnum):
     PASSWORD_RESET = "password_reset"  # noqa: S105 a name
     # Somebody's password was changed, and they are told.
     PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
-    # Somebody's endpoint was disabled for its failures, and they are told.
+    # Somebody's endpoint was disabled for its failures, or somebody made or changed one in their name: they are told.
     WEBHOOK_NOTICE = "webhook_notice"
 
 

@@ -38,6 +38,11 @@ async def find_newest(wanted: AuditFilter, *, before_id: str | None, limit: int)
     return [from_row(AuditEvent, row) for row in await found.to_list()]
 
 
+async def find(event_id: str) -> AuditEvent | None:
+    row = await AuditEventDocument.get_pymongo_collection().find_one({"_id": event_id})
+    return None if row is None else from_row(AuditEvent, row)
+
+
 async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> None:
     """In the transaction of the deed, or by itself where nothing else changes: a login that was refused."""
     await AuditEventDocument.get_pymongo_collection().insert_one(to_row(event), session=session)

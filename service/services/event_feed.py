@@ -42,6 +42,8 @@ _RETRY_S = 1.0
 # One query for so many.
 _USERS_AT_ONCE = 500
 _RETRY_AFTER_S = 60
+# Of `streams_limit`.
+_FULL_FOR_SECONDS = 0.8
 
 
 class Ending(StrEnum):
@@ -242,7 +244,10 @@ class EventFeeds:
 
     def _require_room(self, user_id: str) -> None:
         of_user = len(self._feeds.get(user_id, ()))
-        if of_user >= self._settings.streams_per_user or self.counts.total() >= self._settings.streams_limit:
+        in_all, limit = self.counts.total(), self._settings.streams_limit
+        # Towards the end there is room only for those who have none: a few users' many must not keep all others out.
+        is_for_others = of_user > 0 and in_all >= limit * _FULL_FOR_SECONDS
+        if of_user >= self._settings.streams_per_user or in_all >= limit or is_for_others:
             raise TooManyStreams(retry_after_s=_RETRY_AFTER_S, open_streams=of_user)
 
     def close_feed(self, feed: Feed) -> None:

@@ -52,6 +52,12 @@ _REASONS = {
     DisabledReason.FAILING: "It has taken nothing for as long as we try one delivery.",
     DisabledReason.BY_OWNER: "Its owner disabled it.",
 }
+# What their owners are told of at once.
+_DEEDS = {
+    AuditAction.WEBHOOK_ENDPOINT_CREATED: "A webhook endpoint was added",
+    AuditAction.WEBHOOK_ENDPOINT_CHANGED: "Your webhook endpoint has another URL",
+    AuditAction.WEBHOOK_SECRET_ROTATED: "Your webhook endpoint has another secret",
+}
 
 
 class Registrar(NamedTuple):
@@ -104,6 +110,7 @@ async def register(registrar: Registrar, user_id: str, order: EndpointOrder, req
         placed = endpoint._replace(slot=min(free))
         await endpoint_repository.insert(placed, session=session)
         await audit_repository.insert(event, session=session)
+        await _tell_owner(event, session)
         return placed
 
     for tries_left in reversed(range(_SLOT_TRIES)):
@@ -131,8 +138,11 @@ async def change(
     async def put_in(session: AsyncClientSession) -> WebhookEndpoint:
         endpoint = await _find(endpoint_id, user_id, session)
         if fields:
+            was_at = endpoint.url
             endpoint = changed(endpoint, fields, now)
-            await _replace(endpoint, AuditAction.WEBHOOK_ENDPOINT_CHANGED, user_id, request_id, session)
+            event = await _replace(endpoint, AuditAction.WEBHOOK_ENDPOINT_CHANGED, user_id, request_id, session)
+            if endpoint.url != was_at:
+                await _tell_owner(event, session)
         if status is not None and status is not endpoint.status:
             is_enabled = status is EndpointStatus.ACTIVE
             endpoint = enabled(endpoint, now) if is_enabled else disabled(endpoint, DisabledReason.BY_OWNER, now)
@@ -156,7 +166,8 @@ async def rotate_secret(
 
     async def rotate(session: AsyncClientSession) -> WebhookEndpoint:
         endpoint = rotated(await _find(endpoint_id, user_id, session), sealed, overlap, now)
-        await _replace(endpoint, AuditAction.WEBHOOK_SECRET_ROTATED, user_id, request_id, session)
+        event = await _replace(endpoint, AuditAction.WEBHOOK_SECRET_ROTATED, user_id, request_id, session)
+        await _tell_owner(event, session)
         return endpoint
 
     endpoint = await run_in_transaction(registrar.client, rotate)
@@ -207,8 +218,17 @@ async def disable_by_itself(
     return is_disabled
 
 
+async def _tell_owner(event: AuditEvent, session: AsyncClientSession) -> None:
+    """Of what somebody did in their name: an endpoint goes on when the token or key that made it has ended."""
+    row = outbox_row(OutboxTopic.WEBHOOK_NOTICE, event.id, event.request_id, event.at)
+    await outbox_repository.insert_many([row], session=session)
+
+
 async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
-    """At least once, the same mail with the same id."""
+    """At least once, the same mail with the same id: of a deed where the row names one, else of being disabled."""
+    if row.subject_id.startswith(f"{Prefix.AUDIT_EVENT}_"):
+        await _send_notice_of_deed(row, mailbox)
+        return
     endpoint = await endpoint_repository.find(row.subject_id)
     owner = None if endpoint is None else await user_repository.find(endpoint.user_id)
     if endpoint is not None and endpoint.disabled_reason is not None and owner is not None and owner.is_active:
@@ -221,6 +241,21 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
         )
         await mailbox.send(Mail(id=row.id, to=owner.email, subject="Your webhook endpoint was disabled", text=text))
     await outbox_repository.delete(row)
+
+
+async def _send_notice_of_deed(row: OutboxRow, mailbox: Mailbox) -> None:
+    event = await audit_repository.find(row.subject_id)
+    owner = None if event is None else await user_repository.find(event.actor_id)
+    if event is not None and owner is not None and owner.is_active:
+        text = (
+            f"{_DEEDS[event.action]}: {event.subject_id} at {event.details['host']}, "
+            f"{event.at:%Y-%m-%d %H:%M} UTC.\n"
+            "\n"
+            "It is told of your events until it is deleted, whatever becomes of the login or key that did this. If it "
+            "was not you, delete it and change your password.\n"
+        )
+        await mailbox.send(Mail(id=row.id, to=owner.email, subject=_DEEDS[event.action], text=text))
+    await outbox_repository.delete(row.id)
 
 
 async def get_endpoint(user_id: str, endpoint_id: str) -> WebhookEndpoint:

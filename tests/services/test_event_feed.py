@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
+import pytest
+
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.wallets import Wallet
+from service.errors import TooManyStreams
 from service.services.callers import Caller
-from service.services.event_feed import Feed, Missed, StreamKind, Told
+from service.services.event_feed import EventFeeds, Feed, Missed, StreamKind, Told
+from service.startup import Resources
 from tests.factories import current, deposit_of, make_account, make_wallet, run
 
 
@@ -90,3 +94,23 @@ class TestWhatIsNotKept:
         assert _numbers(heard) == [1, 2]
         assert heard[-1] == Missed(wallet.id, 2, 6)
         assert feed.positions == {wallet.id: 5}
+
+
+class TestRoom:
+    async def test_the_last_fifth_is_for_those_who_have_no_stream(
+        self, databases: Databases, resources: Resources
+    ) -> None:
+        feeds = EventFeeds(resources.settings.model_copy(update={"streams_limit": 5}), resources.ended_tokens)
+        busy, late = [Caller((await make_account(databases)).user.id, ("user",), 0) for _ in range(2)]
+
+        async def open_one(caller: Caller) -> Feed:
+            return await feeds.open(StreamKind.SSE, caller, utc_now() + timedelta(hours=1), None)
+
+        try:
+            for _ in range(4):
+                await open_one(busy)
+            with pytest.raises(TooManyStreams):
+                await open_one(busy)
+            feeds.close_feed(await open_one(late))
+        finally:
+            await feeds.close()

@@ -406,6 +406,27 @@ class TestOutcomes:
         assert response == "\\u0000" * (1024 // 6)
 
 
+class TestNotices:
+    """An endpoint outlives the token or key that made it, so that its owner has to know of it."""
+
+    async def test_tell_its_owner_of_a_new_one_of_another_url_and_of_another_secret(
+        self, resources: Resources, registrar: Registrar, user: User
+    ) -> None:
+        endpoint = (await make_endpoint(resources, user, "http://127.0.0.1:9/events")).endpoint
+        await change(registrar, user.id, endpoint.id, {"description": "Books"}, None)
+        await change(registrar, user.id, endpoint.id, {"url": "http://localhost:9/events?secret"}, None)
+        await rotate_secret(registrar, user.id, endpoint.id, timedelta(0), None)
+        mails = {mail["subject"]: mail["text"] for mail in await _mails_to(user, resources, about="")}
+        assert set(mails) == {
+            "A webhook endpoint was added",
+            "Your webhook endpoint has another URL",
+            "Your webhook endpoint has another secret",
+        }
+        assert all(endpoint.id in text and "/events" not in text for text in mails.values())
+        assert "at 127.0.0.1," in mails["A webhook endpoint was added"]
+        assert "at localhost," in mails["Your webhook endpoint has another URL"]
+
+
 class TestGivingUp:
     async def test_comes_after_three_days_of_ever_rarer_tries_and_disables_the_endpoint(
         self, resources: Resources, user: User, receiver: Receiver, databases: Databases
@@ -638,11 +659,11 @@ class TestKeys:
         assert (row["secret_sealed"], row["previous_secret_sealed"]) == (None, None)
 
 
-async def _mails_to(user: User, resources: Resources) -> list[dict[str, Any]]:
+async def _mails_to(user: User, resources: Resources, about: str = "was disabled") -> list[dict[str, Any]]:
     """After the worker has been at the outbox."""
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, resources.databases.client)
     for row in await claim_rows(1000, resources.settings):
         if row.topic.value == "webhook_notice":
             await pursue_row(row, desk)
     lines = Path(resources.settings.mailbox_path).read_text(encoding="utf-8").splitlines()  # noqa: ASYNC240 a short file
-    return [mail for mail in map(json.loads, lines) if mail["to"] == user.email]
+    return [mail for mail in map(json.loads, lines) if mail["to"] == user.email and about in mail["subject"]]
