@@ -84,7 +84,8 @@ class BreakerState(StrEnum):
 class _Visit:
     """What came of the last call of a visit; None where the bank was not asked, or nothing is known of it."""
 
-    def __init__(self, *, is_probe: bool) -> None:
+    def __init__(self, account: str | None, *, is_probe: bool) -> None:
+        self.account = None if account is None else hash(account)
         self.is_probe = is_probe
         self.succeeded: bool | None = None
         # Of the order that failed, and of its account.
@@ -94,9 +95,9 @@ class _Visit:
 _visit: ContextVar[_Visit | None] = ContextVar("_visit", default=None)
 
 
-def visiting(bank: Bank) -> AbstractAsyncContextManager[None]:
-    """For the calls about one order. Raises BankUnavailable where nobody is let through for now."""
-    return bank.visit() if isinstance(bank, BankBreaker) else nullcontext()
+def visiting(bank: Bank, account: str) -> AbstractAsyncContextManager[None]:
+    """For the calls about one order of that account. Raises BankUnavailable where nobody is let through for now."""
+    return bank.visit(account) if isinstance(bank, BankBreaker) else nullcontext()
 
 
 def retry_after_s(bank: Bank) -> float:
@@ -190,9 +191,12 @@ class BankBreaker:
         return await self._bank.statement(day)
 
     @asynccontextmanager
-    async def visit(self) -> AsyncIterator[None]:
-        """Raises BankUnavailable; nothing has happened then. The last call in it tells whether the bank is well."""
-        visit = _Visit(is_probe=await self._let_in())
+    async def visit(self, account: str | None = None) -> AsyncIterator[None]:
+        """Raises BankUnavailable; nothing has happened then. The last call in it tells whether the bank is well.
+
+        With an `account`, whatever is asked in it is about that one: a question by reference names none.
+        """
+        visit = _Visit(account, is_probe=await self._let_in())
         token = _visit.set(visit)
         self._visitors += 1
         try:
@@ -209,7 +213,7 @@ class BankBreaker:
             async with self.visit():
                 return await self._ask(call, order, account)
         started = time.monotonic()
-        visit.succeeded, visit.failed = None, (order, account)
+        visit.succeeded, visit.failed = None, (order, account if visit.account is None else visit.account)
         try:
             async with asyncio.timeout(self._call_s):
                 answer = await call()

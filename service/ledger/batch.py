@@ -139,14 +139,15 @@ class Draft:
         for record in (changes.record, *changes.also):
             self._tell_of_record(self.any_record(record.id), record, command)
             self.records[record.id] = record
-        for row in changes.outbox_rows:
-            self.outbox_inserts[row.id] = (
-                row if command.traceparent is None else row._replace(traceparent=command.traceparent)
-            )
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
             if self.outbox_inserts.pop(row_id, None) is None:
                 self.outbox_deletes.append(row_id)
+        # After them: what one command is done with it may make anew.
+        for row in changes.outbox_rows:
+            self.outbox_inserts[row.id] = (
+                row if command.traceparent is None else row._replace(traceparent=command.traceparent)
+            )
 
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]

@@ -17,7 +17,7 @@ from service.domain.wallets import Wallet, WalletStatus
 from service.errors import BalanceOverflow, NotFound, SecondAdminRequired, WalletClosed
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.orders import illegal, settled_by, submission_of, undone
+from service.ledger.orders import bank_order_id, illegal, settled_by, submission_of, undone
 from service.ledger.rules import fits, require_anothers, require_requester, time_of
 
 _OK = 200
@@ -128,6 +128,8 @@ class AskAgain(OnReview):
             asked,
             also=(self.event(AuditAction.REVIEW_ASKED_AGAIN, operation.id, at),),
             outbox_rows=(submission_of(asked),),
+            # A dead letter that was replayed may have brought the one of before back.
+            done_outbox_ids=(bank_order_id(asked),),
             answer=lambda _: decided_view(asked),
             status_code=_ACCEPTED,
         )

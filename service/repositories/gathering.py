@@ -25,11 +25,14 @@ class Gathered(Generic[Item, Answer]):
 
     def __init__(
         self,
-        do: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        do: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
         limit: int = _LIMIT,
         limit_s: float = _LIMIT_S,
     ) -> None:
-        """`do` answers each item, in their order. What it raises, all who were in it get."""
+        """`do` answers each item, in their order, with an error where that one only is in trouble.
+
+        What it raises, all who were in it get.
+        """
         self._do = do
         self._limit, self._limit_s = limit, limit_s
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
@@ -64,5 +67,9 @@ class Gathered(Generic[Item, Answer]):
                 self._waiting.clear()
                 raise
             for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
                     future.set_result(answer)

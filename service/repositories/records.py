@@ -1,7 +1,7 @@
 """Queries on records: deposits, withdrawals, transfers and the like, each kind in a collection of its own."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
@@ -116,9 +116,11 @@ def _to_bson(value: Any) -> Any:  # noqa: ANN401 whatever a record holds
 
 
 def from_row(record: Any, row: dict[str, Any]) -> Any:  # noqa: ANN401 `record` is a NamedTuple class, and this an instance of it
-    """The other way; fields that an older row lacks get their defaults."""
+    """The other way; fields that an older row lacks get their defaults, and those of a newer one are passed over."""
     if "_id" in row:
         row["id"] = row.pop("_id")
+    for unknown in row.keys() - record._fields:
+        del row[unknown]
     for name, read in _readers(record).items():
         value = row.get(name)
         if value is not None:
@@ -169,13 +171,19 @@ def _guarded(update: RecordUpdate) -> UpdateOne:
 
 async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession | None) -> dict[str, Record]:
     """Of any kinds, by id: one query for each kind. Ids of no kind, or of nothing, are left out."""
-    found: dict[str, Record] = {}
+    rows = _rows_named(record_ids, session=session)
+    return {row["_id"]: from_row(home.record, row) async for home, row in rows}
+
+
+async def _rows_named(
+    record_ids: Iterable[str], *, session: AsyncClientSession | None
+) -> AsyncIterator[tuple[Home, dict[str, Any]]]:
     for prefix, ids in _by_prefix(record_ids, lambda record_id: record_id).items():
         home = HOMES.get(prefix)
         if home is not None:
             rows = _collection(prefix).find({"_id": {"$in": ids}}, session=session, batch_size=_ONE_BATCH)
-            found |= {row["_id"]: from_row(home.record, row) for row in await rows.to_list()}
-    return found
+            for row in await rows.to_list():
+                yield home, row
 
 
 async def find(record_id: str, kind: type[_Kind]) -> _Kind | None:
@@ -188,8 +196,15 @@ async def find_soon(record_id: str, kind: type[_Kind]) -> _Kind | None:
     return found if isinstance(found, kind) else None
 
 
-async def _find_each(record_ids: Sequence[str]) -> list[Record | None]:
-    found = await find_named(set(record_ids), session=None)
+async def _find_each(record_ids: Sequence[str]) -> list[Record | Exception | None]:
+    """One that cannot be read is the trouble of those who ask for it."""
+    found: dict[str, Record | Exception] = {}
+    async for home, row in _rows_named(set(record_ids), session=None):
+        record_id = row["_id"]
+        try:
+            found[record_id] = from_row(home.record, row)
+        except Exception as error:  # noqa: BLE001 whatever a row of another release makes it stumble over
+            found[record_id] = error
     return [found.get(record_id) for record_id in record_ids]
 
 

@@ -1,7 +1,7 @@
 """Rows whose work keeps failing: they come back ever later, and in the end lie aside until a person has looked.
 
 Counted is what a row's own work raised. A bank that gives no answer raises nothing (services/settlement.py), and while
-MongoDB or Redis is away the rows wait as they are.
+MongoDB, Redis or the mail server is away the rows wait as they are.
 """
 
 import random
@@ -26,6 +26,7 @@ from service.domain.operations import OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable, WalletServiceError
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.mailbox import MailboxUnavailable
 from service.log import hide_in_text
 from service.repositories import audit_events as audit_repository
 from service.repositories import dead_letters as letter_repository
@@ -75,10 +76,10 @@ class Replayed(NamedTuple):
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether MongoDB or Redis was away, which says nothing about the row."""
+    """Whether MongoDB, Redis or the mail server was away, which says nothing about the row."""
     if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("TransientTransactionError")):
         return True
-    return isinstance(error, (*OUTAGES, RedisError, Unavailable))
+    return isinstance(error, (*OUTAGES, RedisError, MailboxUnavailable, Unavailable))
 
 
 def reason_of(error: BaseException) -> Reason:

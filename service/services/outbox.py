@@ -1,7 +1,8 @@
 """What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, assert_never
 
 import structlog
@@ -10,6 +11,7 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
+from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
 from service.services import webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
@@ -47,24 +49,33 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)
         case OutboxTopic.APPROVAL_CODE:
-            # A mail server that hangs must not keep a hand of the worker busy for ever.
-            async with asyncio.timeout(desk.settings.bank_timeout_s):
+            async with _mailing(desk.settings):
                 await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.EXPIRY:
             await _end_in_time(row, desk)
         case OutboxTopic.REWARD:
             await earn_points(row, desk.ledger, desk.client)
         case OutboxTopic.PASSWORD_RESET:
-            async with asyncio.timeout(desk.settings.bank_timeout_s):
+            async with _mailing(desk.settings):
                 await send_reset_token(row, desk.client, desk.mailbox, desk.settings)
         case OutboxTopic.PASSWORD_NOTICE:
-            async with asyncio.timeout(desk.settings.bank_timeout_s):
+            async with _mailing(desk.settings):
                 await send_notice(row, desk.mailbox)
         case OutboxTopic.WEBHOOK_NOTICE:
-            async with asyncio.timeout(desk.settings.bank_timeout_s):
+            async with _mailing(desk.settings):
                 await webhook_endpoints.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
+
+
+@asynccontextmanager
+async def _mailing(settings: Settings) -> AsyncIterator[None]:
+    """A mail server that hangs must not keep a hand of the worker busy for ever: it is as good as away."""
+    try:
+        async with asyncio.timeout(settings.bank_timeout_s):
+            yield
+    except TimeoutError as silence:
+        raise MailboxUnavailable("the mail was not taken in time") from silence
 
 
 async def _end_in_time(row: OutboxRow, desk: Desk) -> None:

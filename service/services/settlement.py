@@ -91,7 +91,10 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         return
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
-        async with asyncio.timeout((row.due_at - utc_now()).total_seconds()), visiting(desk.bank):
+        async with (
+            asyncio.timeout((row.due_at - utc_now()).total_seconds()),
+            visiting(desk.bank, operation.account_masked),
+        ):
             await _visit_bank(operation, row, desk)
     except BankUnavailable as unavailable:
         await _put_back(row, unavailable.retry_after_s, desk)

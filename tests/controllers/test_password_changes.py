@@ -286,6 +286,19 @@ class TestAskingForAReset:
         (mail,) = office.mails(login.user)
         assert (await confirm(api, token_in(mail))).status_code == 204
 
+    async def test_a_mail_server_that_hangs_is_as_good_as_away(self, login: Login, office: Office) -> None:
+        class Hanging:
+            async def send(self, message: Mail) -> None:
+                await asyncio.sleep(60)
+                raise AssertionError(f"{message.id} waited for ever")
+
+        await office.ask(login.user.email)
+        (row,) = await office.rows(OutboxTopic.PASSWORD_RESET, login.user.email)
+        desk = office.desk(Hanging())
+        hurried = desk.settings.model_copy(update={"bank_timeout_s": 0.2})
+        with pytest.raises(MailboxUnavailable):
+            await pursue_row(row, desk._replace(settings=hurried))
+
     async def test_a_mail_that_is_sent_again_is_the_same_and_counts_once(self, login: Login, office: Office) -> None:
         await office.ask(login.user.email)
         (row,) = await office.rows(OutboxTopic.PASSWORD_RESET, login.user.email)

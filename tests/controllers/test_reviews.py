@@ -13,8 +13,10 @@ from service.controllers.schemas import PageView
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import BankCall, Operation
+from service.domain.outbox import OutboxTopic, outbox_row
 from service.ledger.orders import BeginProcessing, FlagForReview
 from service.repositories import bank_callbacks as inbox
+from service.repositories import outbox as outbox_repository
 from service.settings import Settings
 from tests.factories import (
     asking_of,
@@ -225,3 +227,13 @@ class TestAskingAgain:
         assert await desk.balance() == (9_000, 1_000)
         await change(desk.databases, settlement_of(operation))
         assert await desk.databases.wallet["outbox"].find_one({"_id": f"bank_order:{operation.id}"}) is None
+
+    async def test_takes_the_place_of_a_row_that_a_replayed_dead_letter_brought_back(self, desk: Desk) -> None:
+        operation = await desk.reviewed()
+        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, utc_now())._replace(visits=3)
+        await outbox_repository.insert_many([row], session=None)
+        answer = await desk.decide(operation, "ask-again")
+        assert (answer.status_code, answer.json()["status"]) == (202, "processing")
+        anew = await desk.databases.wallet["outbox"].find_one({"_id": row.id})
+        assert anew is not None
+        assert anew["visits"] == 0

@@ -66,6 +66,14 @@ class TestGathered:
         assert [type(outcome) for outcome in outcomes] == [OSError, OSError, int]
         assert await double(4) == 8
 
+    async def test_an_item_that_is_answered_with_an_error_raises_it_alone(self) -> None:
+        async def halve(numbers: Sequence[int]) -> list[int | Exception]:
+            return [number // 2 if number % 2 == 0 else ValueError(number) for number in numbers]
+
+        ask = Gathered(halve)
+        outcomes = await asyncio.gather(*(ask(number) for number in (2, 3, 4)), return_exceptions=True)
+        assert [outcomes[0], type(outcomes[1]), outcomes[2]] == [1, ValueError, 2]
+
     async def test_who_goes_away_takes_nobody_along(self) -> None:
         trips = Trips()
         trips.gate.clear()

@@ -19,6 +19,7 @@ from service.domain.operations import Operation
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable
+from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import bank_callbacks as inbox
 from service.repositories import outbox as outbox_repository
 from service.repositories import webhook_deliveries as delivery_repository
@@ -234,10 +235,10 @@ class TestAFailure:
 
     @pytest.mark.parametrize(
         "outage",
-        [AutoReconnect("away"), RedisConnectionError("away"), Unavailable()],
-        ids=["mongodb", "redis", "ledger"],
+        [AutoReconnect("away"), RedisConnectionError("away"), Unavailable(), MailboxUnavailable("away")],
+        ids=["mongodb", "redis", "ledger", "mail"],
     )
-    async def test_does_not_count_while_mongodb_or_redis_is_away(self, make_scene: Make, outage: Exception) -> None:
+    async def test_does_not_count_while_what_it_needs_is_away(self, make_scene: Make, outage: Exception) -> None:
         scene = await make_scene(Queue.OUTBOX)
         before = await scene.row()
         for _ in range(_LIMIT + 1):

@@ -462,6 +462,15 @@ class TestABankThatIsDown:
         assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
         assert (await self._row(scene, databases))["visits"] == 0
 
+    async def test_one_account_whose_orders_the_bank_cannot_find_holds_up_itself_only(
+        self, scene: Scene, breaker: BankBreaker, databases: Databases
+    ) -> None:
+        for _ in range(4):
+            scene.operation = await change(databases, withdrawal_of(scene.wallet, 100))
+            await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+            await self._visit(scene, breaker, ScriptedBank(answers=[BankOutcomeUnknown("503")]), visits=1)
+        assert await breaker.state() is BreakerState.CLOSED
+
     async def test_an_account_that_cannot_be_read_says_nothing_about_the_bank(
         self, scene: Scene, breaker: BankBreaker
     ) -> None:
