@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
+from time import monotonic
 from typing import Any, Literal
 
 import orjson
@@ -38,6 +39,7 @@ _RETRY_MAX_S = 600.0
 # Enough of the digest that nobody meets it by chance.
 _DIGEST_DIGITS = 16
 _REFERENCE_LIMIT = 64
+_WARNING_EVERY_S = 10.0
 
 
 class Payload(BaseModel):
@@ -82,6 +84,24 @@ class UnknownPayload(Payload):
 _PAYLOADS: Mapping[str, type[Payload]] = {SaidEvent.SETTLED: CallbackPayload, SaidEvent.RETURNED: ReturnPayload}
 
 
+class _Refusals:
+    """Anybody may send what is not signed, as often as they like: the log says so now and then, and how often."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._next_at_s = 0.0
+
+    def note(self, reason: str) -> None:
+        self._count += 1
+        now_s = monotonic()
+        if now_s >= self._next_at_s:
+            log.warning("bank.callback_refused", reason=reason, count=self._count)
+            self._count, self._next_at_s = 0, now_s + _WARNING_EVERY_S
+
+
+_refusals = _Refusals()
+
+
 def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings) -> str:
     """The webhook-id, where the signature over id, time and the very bytes of the body holds, under either secret.
 
@@ -97,7 +117,7 @@ def verify_signature(body: bytes, headers: Mapping[str, str], settings: Settings
             refusal = error
         else:
             return headers["webhook-id"]
-    log.warning("bank.callback_refused", reason=type(refusal).__name__)
+    _refusals.note(type(refusal).__name__)
     raise InvalidSignature from refusal
 
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.domain.webhook_urls import WebhookUrlInvalid
 from service.gateways import webhook_client
@@ -187,6 +188,15 @@ class TestCheck:
         with pytest.raises(WebhookUrlInvalid) as invalid:
             await _client(settings, resolve=resolve).check(url)
         assert invalid.value.code == code
+
+    async def test_logs_the_first_of_many_addresses_only(self, settings: Settings) -> None:
+        async def resolve(_host: str, _port: int) -> Sequence[str]:
+            return [f"10.0.0.{number}" for number in range(200)]
+
+        with capture_logs() as lines, pytest.raises(WebhookUrlInvalid):
+            await _client(settings, resolve=resolve).check("https://shop.example/")
+        (line,) = lines
+        assert (line["addresses"], line["of"]) == (["10.0.0.0", "10.0.0.1", "10.0.0.2"], 200)
 
     async def test_lets_loopback_be_asked_only_where_it_is_set(self, settings: Settings) -> None:
         assert (await _client(settings).check(f"http://{LOOPBACK}:9/")).port == 9

@@ -1,20 +1,24 @@
 """What becomes of a callback in the inbox: applied, ignored, left for later; each only once."""
 
 from collections.abc import AsyncIterator
+from math import inf
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
-from service.errors import Unavailable
+from service.errors import InvalidSignature, Unavailable
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.bank_callbacks import CallbackPayload, apply_callback, receive_callback
+from service.services import bank_callbacks
+from service.services.bank_callbacks import CallbackPayload, apply_callback, receive_callback, verify_signature
+from service.settings import Settings
 from service.startup import Resources
 from tests.factories import asking_of, change, make_funded_wallet, withdrawal_of
 
@@ -154,3 +158,16 @@ class TestTrouble:
             await apply_callback(row, ended)
         kept = await _kept(row["_id"], databases)
         assert kept == row
+
+
+class TestUnsignedOnes:
+    def test_are_told_of_now_and_then_and_not_each(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bank_callbacks, "_refusals", bank_callbacks._Refusals())
+        with capture_logs() as lines:
+            for _ in range(5):
+                with pytest.raises(InvalidSignature):
+                    verify_signature(b"{}", {}, settings)
+            monkeypatch.setattr(bank_callbacks, "monotonic", lambda: inf)
+            with pytest.raises(InvalidSignature):
+                verify_signature(b"{}", {}, settings)
+        assert [line["count"] for line in lines if line["event"] == "bank.callback_refused"] == [1, 5]
