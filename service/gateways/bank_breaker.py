@@ -95,9 +95,12 @@ class _Visit:
 _visit: ContextVar[_Visit | None] = ContextVar("_visit", default=None)
 
 
-def visiting(bank: Bank, account: str) -> AbstractAsyncContextManager[None]:
-    """For the calls about one order of that account. Raises BankUnavailable where nobody is let through for now."""
-    return bank.visit(account) if isinstance(bank, BankBreaker) else nullcontext()
+def visiting(bank: Bank, account: str) -> AbstractAsyncContextManager[bool]:
+    """For the calls about one order of that account; whether it is to find out if the bank is back.
+
+    Raises BankUnavailable where nobody is let through for now.
+    """
+    return bank.visit(account) if isinstance(bank, BankBreaker) else nullcontext(enter_result=False)
 
 
 def retry_after_s(bank: Bank) -> float:
@@ -191,7 +194,7 @@ class BankBreaker:
         return await self._bank.statement(day)
 
     @asynccontextmanager
-    async def visit(self, account: str | None = None) -> AsyncIterator[None]:
+    async def visit(self, account: str | None = None) -> AsyncIterator[bool]:
         """Raises BankUnavailable; nothing has happened then. The last call in it tells whether the bank is well.
 
         With an `account`, whatever is asked in it is about that one: a question by reference names none.
@@ -200,7 +203,7 @@ class BankBreaker:
         token = _visit.set(visit)
         self._visitors += 1
         try:
-            yield
+            yield visit.is_probe
         finally:
             _visit.reset(token)
             self._visitors -= 1

@@ -52,6 +52,8 @@ Answer = TypeVar("Answer")
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 600.0
 _DOUBLINGS = 10
+# After that the orders that wait may themselves be what it stumbles over, while no others come to show that it is well.
+_OUTAGE_MAX = timedelta(days=1)
 # What an attempt came to, beside what the bank's errors say.
 _NOT_FOUND = "not_found"
 _NO_TIME_LEFT = "no time left for an answer"
@@ -89,11 +91,12 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
         await outbox_repository.delete(row)
         return
+    is_probe = False
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
         async with (
             asyncio.timeout((row.due_at - utc_now()).total_seconds()),
-            visiting(desk.bank, operation.account_masked),
+            visiting(desk.bank, operation.account_masked) as is_probe,
         ):
             await _visit_bank(operation, row, desk)
     except BankUnavailable as unavailable:
@@ -101,11 +104,12 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     except BankOutcomeUnknown as unknown:
         log.warning("bank.outcome_unknown", operation_id=operation.id, visit=row.visits + 1, reason=str(unknown))
         down_for_s = retry_after_s(desk.bank)
-        if down_for_s:
+        if down_for_s and not (is_probe and utc_now() - row.created_at > _OUTAGE_MAX):
             # It is the bank's trouble and not this order's, so it does not count.
             await _put_back(row, down_for_s, desk, str(unknown)[:_OUTCOME_LIMIT])
         else:
-            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, str(unknown))
+            delay_s = max(down_for_s, _retry_delay_s(row.visits))
+            await _come_back_or_give_up(operation, row, delay_s, desk, str(unknown))
     except TimeoutError:
         log.warning("bank.visit_cut_short", operation_id=operation.id, was_at_bank=_was_at_bank.get())
         if _was_at_bank.get():

@@ -3,7 +3,7 @@
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -101,13 +101,14 @@ class Scene:
         self.wallet, self.operation, self.ledger, self.settings = wallet, operation, ledger, settings
         self.client = databases.client
         self.claimed_for_s: float | None = None
+        self.waits_since: datetime | None = None
 
     async def visit(self, bank: Bank, attempts: int = 1, visits: int | None = None) -> Operation:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
         until = now + timedelta(seconds=self.claimed_for_s or self.settings.bank_recheck_s)
-        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, now, until)._replace(
+        row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, self.waits_since or now, until)._replace(
             attempts=attempts, visits=attempts - 1 if visits is None else visits
         )
         desk = Desk(self.ledger, bank, FileMailbox(self.settings), self.settings, self.client)
@@ -418,6 +419,17 @@ async def breaker(servers: Servers) -> AsyncIterator[BankBreaker]:
     await redis.close()
 
 
+@pytest.fixture
+async def quick_breaker(servers: Servers) -> AsyncIterator[BankBreaker]:
+    """One that soon has somebody find out whether the bank is back."""
+    settings = make_settings(servers, bank_breaker_failures=2, bank_breaker_open_s=0.05)
+    redis = QuickRedis(settings)
+    breaker = BankBreaker(ScriptedBank(), redis, settings)
+    yield breaker
+    await breaker.close()
+    await redis.close()
+
+
 class TestABankThatIsDown:
     async def _visit(self, scene: Scene, breaker: BankBreaker, bank: ScriptedBank, visits: int = 0) -> Operation:
         breaker._bank = bank
@@ -461,6 +473,21 @@ class TestABankThatIsDown:
         assert await breaker.state() is BreakerState.OPEN
         assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
         assert (await self._row(scene, databases))["visits"] == 0
+
+    @pytest.mark.parametrize(
+        ("waits_for", "status"),
+        [(timedelta(hours=23), OperationStatus.PROCESSING), (timedelta(hours=25), OperationStatus.REQUIRES_REVIEW)],
+    )
+    async def test_an_order_that_keeps_it_down_for_a_day_by_itself_is_left_to_a_person(
+        self, scene: Scene, quick_breaker: BankBreaker, waits_for: timedelta, status: OperationStatus
+    ) -> None:
+        await self._take_down(quick_breaker)
+        await asyncio.sleep(quick_breaker.retry_after_s())
+        scene.waits_since = utc_now() - waits_for
+        last = scene.settings.bank_attempt_limit - 1
+        operation = await self._visit(scene, quick_breaker, ScriptedBank([BankOutcomeUnknown("500")]), visits=last)
+        assert operation.status is status
+        assert await scene.balance() == (4_000, 1_000)
 
     async def test_one_account_whose_orders_the_bank_cannot_find_holds_up_itself_only(
         self, scene: Scene, breaker: BankBreaker, databases: Databases
