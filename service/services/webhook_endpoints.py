@@ -255,7 +255,7 @@ async def _send_notice_of_deed(row: OutboxRow, mailbox: Mailbox) -> None:
             "was not you, delete it and change your password.\n"
         )
         await mailbox.send(Mail(id=row.id, to=owner.email, subject=_DEEDS[event.action], text=text))
-    await outbox_repository.delete(row.id)
+    await outbox_repository.delete(row)
 
 
 async def get_endpoint(user_id: str, endpoint_id: str) -> WebhookEndpoint:
