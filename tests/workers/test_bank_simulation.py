@@ -21,6 +21,11 @@ from tests.servers import Admin
 from workers.bank_simulation import BankWork, bank_drain
 
 
+class Server(http.server.ThreadingHTTPServer):
+    # All lines call at once.
+    request_queue_size = 64
+
+
 class Receiver:
     """`refuses` is how many posts it does not take before it takes one."""
 
@@ -45,7 +50,7 @@ class Receiver:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/webhooks/bank-callback?from=bank"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
