@@ -116,8 +116,9 @@ postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman co
 
 # Each process of the tests has servers of its own. Where processes are killed under load, the load is to be the test's.
 TEST_PROCESSES ?= 2
-ALL_TESTS = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/failures && \
-	$(BIN)/python -m pytest tests/failures
+ALL_TESTS = status=0; \
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --ignore tests/failures || status=$$?; \
+	$(BIN)/python -m pytest tests/failures || status=$$?; exit $$status
 
 .PHONY: test
 test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for some
