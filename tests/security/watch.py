@@ -6,8 +6,8 @@ from typing import Self
 from tests.security.findings import Finding
 from tests.security.world import World
 
-# What a refusal may well leave behind.
-_EVENTS = frozenset({"audit_events"})
+# What a refusal may well leave behind; and what goes by itself a minute after it was used.
+_EVENTS = frozenset({"audit_events", "used_tickets"})
 
 
 class Watch:

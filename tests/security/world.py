@@ -382,7 +382,8 @@ async def _return_id(person: Person) -> str:
 
 async def _incident_id(person: Person) -> str:
     said = Said(SaidEvent.SETTLED, "success", 1_000, "INR", "bank_1")
-    operation_id = await _withdrawal_id(person)
+    # Admins say nothing of their own.
+    operation_id = await _withdrawal_id(person.world.third if person.role == ADMIN else person)
     return await open_incident(operation_id, said, None, person.world.resources.ledger)
 
 
