@@ -1,8 +1,9 @@
 """MongoDB: the client, the ways to open a transaction, and the set-up of collections, indexes and roles."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import pymongo
@@ -67,6 +68,7 @@ _ACTIONS = {
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
 _USER_NOT_FOUND = 11
+_EXISTS = {"Role": 51002, "User": 51003}
 
 
 class Databases(NamedTuple):
@@ -256,17 +258,34 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     await _update_or_create(admin, "Role", role, _ROLE_NOT_FOUND, {"privileges": privileges, "roles": []})
     users = await admin.command("usersInfo", username)
     held = [] if not users["users"] else users["users"][0]["roles"]
-    # One server may hold several of the service's databases, each with a role of its own; no other role is kept.
-    ours = [r for r in held if r["role"].startswith(_SERVICE_ROLE) and r["role"] != role]
-    roles = [{"role": role, "db": "admin"}, *ours]
-    await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password, "roles": roles})
+    # One server may hold several of the service's databases, each with a role of its own; no other role is kept. Each
+    # set-up adds its own, since another one's may run at the same time.
+    ours = {"roles": [{"role": role, "db": "admin"}]}
+    await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password}, ours)
+    await admin.command({"grantRolesToUser": username, **ours})
+    foreign = [r for r in held if not r["role"].startswith(_SERVICE_ROLE)]
+    if foreign:
+        await admin.command({"revokeRolesFromUser": username, "roles": foreign})
     return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete in outbox alone"
 
 
-async def _update_or_create(admin: Database, kind: str, name: str, not_found: int, definition: dict[str, Any]) -> None:
+async def _update_or_create(
+    admin: Database,
+    kind: str,
+    name: str,
+    not_found: int,
+    definition: dict[str, Any],
+    at_first: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """`at_first` is what only a new one is given."""
     try:
         await admin.command({f"update{kind}": name, **definition})
     except OperationFailure as error:
         if error.code != not_found:
             raise
-        await admin.command({f"create{kind}": name, **definition})
+        try:
+            await admin.command({f"create{kind}": name, **definition, **at_first})
+        except OperationFailure as exists:
+            # Somebody else's set-up was faster.
+            if exists.code != _EXISTS[kind]:
+                raise
