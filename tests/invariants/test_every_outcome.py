@@ -51,7 +51,9 @@ async def _play(conducts: Sequence[Conduct], settings: Settings, folder: Path) -
 async def own(servers: Servers, resources: Resources) -> AsyncIterator[Resources]:
     """A database of its own, and silence."""
     usual = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    # Not kept: what is first used here would stay silent in all tests that follow.
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=quiet, cache_logger_on_first_use=False)
     try:
         async with own_books(servers, resources, **_PATIENT) as books:
             yield books.resources
