@@ -120,10 +120,6 @@ class _Unfailing:
             self._stream.flush()
 
 
-# One list for good: loggers that were used keep it, whoever sets logging up again.
-_processors: list[structlog.typing.Processor] = []
-
-
 def set_up_logging(settings: Settings) -> None:
     """Readable lines in a terminal, JSON in production; the libraries' own logs take the same shape."""
     shared: list[structlog.typing.Processor] = [
@@ -148,9 +144,8 @@ def set_up_logging(settings: Settings) -> None:
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
-    _processors[:] = [*shared, *finish]
     structlog.configure(
-        processors=_processors,
+        processors=[*shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(sys.stdout))),
         cache_logger_on_first_use=True,

@@ -7,8 +7,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
+import structlog
 from pydantic import SecretStr
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
 from service.database import Databases
 from service.domain.clock import utc_now
@@ -150,15 +151,19 @@ class TestFirstVisit:
         assert [order.account for order in bank.submitted] == ["bank-account-0001"]
 
     async def test_an_account_that_no_key_opens_is_asked_about_nowhere_and_fails_nothing(
-        self, scene: Scene, settings: Settings
+        self, scene: Scene, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         scene.settings = settings.model_copy(update={"encryption_key": SecretStr("A" * 43 + "=")})
         bank = ScriptedBank()
-        with capture_logs() as logs:
-            operation = await scene.visit(bank)
+        logs = LogCapture()
+        log = structlog.wrap_logger(None, processors=[logs], cache_logger_on_first_use=False)
+        monkeypatch.setattr("service.services.settlement.log", log)
+        operation = await scene.visit(bank)
         assert (bank.submitted, operation.status, operation.attempts) == ([], OperationStatus.PENDING, 0)
         assert await scene.balance() == (4_000, 1_000)
-        assert ("critical", "operation.account_unreadable") in {(line["log_level"], line["event"]) for line in logs}
+        assert ("critical", "operation.account_unreadable") in {
+            (line["log_level"], line["event"]) for line in logs.entries
+        }
 
     async def test_a_refused_order_gives_the_money_back_when_the_bank_does_not_have_it(self, scene: Scene) -> None:
         bank = ScriptedBank([BankRejected("invalid_account", "no such account")], [None])
