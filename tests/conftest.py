@@ -5,9 +5,11 @@ Nothing is dropped between tests: each makes users of its own, and so sees only 
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 
 from service.database import Databases, set_up
@@ -16,14 +18,22 @@ from service.settings import Settings
 from service.startup import Resources
 from tests.servers import Admin, Servers, make_settings, running_servers
 
+_configure = structlog.configure
+
 # The stack with processes of its own, for journeys, invariants and failures.
 pytest_plugins = ["tests.stack_fixtures"]
 
 
 def pytest_configure() -> None:
-    """What a developer has set for a stack of theirs must not change what tests see."""
+    """What a developer has set for a stack of theirs, or a test before, must not change what tests see."""
     for name in [name for name in os.environ if name.startswith("WALLET_")]:
         del os.environ[name]
+    structlog.configure = _configure_uncached  # type: ignore[assignment]  # it takes what the real one takes
+
+
+def _configure_uncached(**how: Any) -> None:
+    """`capture_logs` reaches the loggers that were used before somebody set logging up anew."""
+    _configure(**how | {"cache_logger_on_first_use": False})
 
 
 @pytest.fixture(scope="session")

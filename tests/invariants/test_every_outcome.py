@@ -51,9 +51,7 @@ async def _play(conducts: Sequence[Conduct], settings: Settings, folder: Path) -
 async def own(servers: Servers, resources: Resources) -> AsyncIterator[Resources]:
     """A database of its own, and silence."""
     usual = structlog.get_config()
-    # Not kept: what is first used here would stay silent in all tests that follow.
-    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
-    structlog.configure(wrapper_class=quiet, cache_logger_on_first_use=False)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         async with own_books(servers, resources, **_PATIENT) as books:
             yield books.resources
