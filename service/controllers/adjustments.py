@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import ORDER_ERRORS, AnyCurrency, OrderRequest, Reason, respond
+from service.controllers.fields import AnyCurrency, Reason
+from service.controllers.operations import ORDER_ERRORS, OrderRequest
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -250,4 +251,4 @@ async def list_adjustments(
 
 
 def _shape(adjustment: Adjustment) -> Response:
-    return Response(orjson.dumps(adjustment_view(adjustment)), media_type="application/json")
+    return json_response(adjustment_view(adjustment))

@@ -3,14 +3,14 @@
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import PrintableAndVisible, Reason
+from service.controllers.fields import PrintableAndVisible, Reason
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
@@ -212,9 +212,9 @@ async def revoke_api_key(
 
 
 def _shape(key: ApiKey) -> Response:
-    return Response(orjson.dumps(api_key_view(key, utc_now())), media_type="application/json")
+    return json_response(api_key_view(key, utc_now()))
 
 
 def _show_secret(issued: IssuedKey, status_code: int) -> Response:
     body = api_key_view(issued.key, utc_now()) | {"secret": issued.text}
-    return Response(orjson.dumps(body), status_code, media_type="application/json")
+    return json_response(body, status_code)

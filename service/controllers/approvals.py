@@ -6,8 +6,9 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
+from service.controllers.answers import respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import ORDER_ERRORS, WithdrawalView, respond
+from service.controllers.operations import ORDER_ERRORS, WithdrawalView
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import problem_responses
 from service.controllers.transfers import TransferReceipt

@@ -3,12 +3,12 @@
 import unicodedata
 from typing import Annotated, Any, Literal
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel, StrictRoute
@@ -133,7 +133,7 @@ async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAd
 
 def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 whatever JSON can say
     answer = {**tokens._asdict(), "token_type": "bearer", **more}
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return json_response(answer)
 
 
 @router.post(
@@ -152,4 +152,4 @@ async def register(body: RegistrationRequest, resources: OpenResources) -> Respo
         users.Registration(body.first_name, body.last_name, body.email, body.password),
     )
     answer = {"user": user_view(user), "wallet": wallet_view(wallet)}
-    return Response(orjson.dumps(answer), 201, media_type="application/json")
+    return json_response(answer, 201)

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason
+from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import TIME, PageView, View, problem_responses
@@ -156,4 +156,4 @@ async def resolve_break(
 
 
 def _shape(one: Break) -> Response:
-    return Response(orjson.dumps(break_view(one)), media_type="application/json")
+    return json_response(break_view(one))

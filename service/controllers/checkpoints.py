@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictRoute
@@ -58,7 +58,7 @@ class KeysView(View):
 async def get_keys(resources: OpenResources) -> Response:
     """Without a token: keep it from the day you begin to trust it, and check that it stays the same."""
     key = checkpoints.signing_key(resources.settings).public_key()
-    return Response(orjson.dumps({"keys": [key_view(key)]}), media_type="application/json")
+    return json_response({"keys": [key_view(key)]})
 
 
 @router.get(
@@ -72,7 +72,7 @@ async def get_checkpoint(
     _user: Annotated[Caller, require(Permission.WALLETS_READ)],
 ) -> Response:
     checkpoint = await checkpoints.get_checkpoint(number)
-    return Response(orjson.dumps(checkpoint_view(checkpoint)), media_type="application/json")
+    return json_response(checkpoint_view(checkpoint))
 
 
 @router.get(

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import NotedRequest, OperationsQuery, respond
+from service.controllers.fields import NotedRequest
+from service.controllers.operations import OperationsQuery
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
@@ -140,4 +141,4 @@ async def list_conversions(
 
 
 def _shape(conversion: Conversion) -> Response:
-    return Response(orjson.dumps(conversion_view(conversion)), media_type="application/json")
+    return json_response(conversion_view(conversion))

@@ -7,8 +7,9 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason
+from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -170,4 +171,4 @@ async def discard_dead_letter(
 
 
 def _shape(letter: DeadLetter) -> Response:
-    return Response(orjson.dumps(dead_letter_view(letter)), media_type="application/json")
+    return json_response(dead_letter_view(letter))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.http_protocol import END_STREAM
 from service.controllers.pagination import PageQuery, open_page, page_of
@@ -257,4 +258,4 @@ async def create_stream_ticket(
         "expires_at": to_rfc3339(ticket.expires_at),
         "stream_ends_at": to_rfc3339(ticket.stream_ends_at),
     }
-    return Response(orjson.dumps(body), 201, media_type="application/json")
+    return json_response(body, 201)

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import ORDER_ERRORS, Amount, Currency, OrderRequest, respond
+from service.controllers.fields import Amount, Currency
+from service.controllers.operations import ORDER_ERRORS, OrderRequest
 from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
@@ -195,7 +196,7 @@ async def release_hold(
 )
 async def get_hold(hold_id: _HoldId, user: Annotated[Caller, require(Permission.HOLDS_READ)]) -> Response:
     found = await holds.get_hold(hold_id, user.user_id)
-    return Response(orjson.dumps(hold_view(found)), media_type="application/json")
+    return json_response(hold_view(found))
 
 
 @router.get(

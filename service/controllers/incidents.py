@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason
+from service.controllers.fields import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -189,4 +189,4 @@ async def _decide(
 
 
 def _shape(incident: Incident) -> Response:
-    return Response(orjson.dumps(incident_view(incident)), media_type="application/json")
+    return json_response(incident_view(incident))

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import AnyCurrency, Reason
+from service.controllers.fields import AnyCurrency, Reason
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
@@ -169,7 +169,7 @@ def _shape(found: WalletLimits) -> Response:
         "override": None if found.override is None else found.override._asdict(),
         "limits": {state.limit.value: _limit_view(state) for state in found.states},
     }
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)
 
 
 def _limit_view(state: LimitState) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.errors import InvalidCursor
 from service.settings import Settings
 
@@ -136,7 +137,7 @@ def page_of(
         "has_more": has_more,
         "next_cursor": make_cursor(position_of(shown[-1]), page) if has_more else None,
     }
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)
 
 
 def make_cursor(position: _Position, page: Page[_Position]) -> str:

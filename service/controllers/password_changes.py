@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.auth import Email, NewPassword, Password, TokensView, answer_tokens
 from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
@@ -90,7 +90,7 @@ async def request_password_reset(
     """The answer is the same whoever it is. Who asks too often within an hour gets no more mails."""
     await resources.login_guard.reset_request(address)
     await password_changes.request_reset(resources.jobs, body.email, correlation_id.get())
-    return Response(orjson.dumps({"message": _MAIL_IS_COMING}), 202, media_type="application/json")
+    return json_response({"message": _MAIL_IS_COMING}, 202)
 
 
 @router.post(

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from service.controllers.answers import json_response
 from service.controllers.checkpoints import LARGEST_NUMBER, CheckpointView
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import Query as StrictQuery
@@ -168,4 +168,4 @@ def _sealed_view(sealed: Sealed | None) -> dict[str, Any]:
 
 
 def _shape(body: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Amount, Currency
+from service.controllers.fields import Amount, Currency
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
@@ -99,4 +99,4 @@ async def get_quote(quote_id: _QuoteId, user: Annotated[Caller, require(Permissi
 
 
 def _shape(quote: Quote, status_code: int = 200) -> Response:
-    return Response(orjson.dumps(quote_view(quote, utc_now())), status_code, media_type="application/json")
+    return json_response(quote_view(quote, utc_now()), status_code)

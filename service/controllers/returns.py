@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import Reason, respond
+from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -110,7 +110,7 @@ async def list_returns(
     description="The operation names it, too.",
 )
 async def get_return(return_id: _ReturnId, _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)]) -> Response:
-    return Response(orjson.dumps(return_view(await returns.get_return(return_id))), media_type="application/json")
+    return json_response(return_view(await returns.get_return(return_id)))
 
 
 @router.post(

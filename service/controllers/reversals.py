@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import Reason, respond
+from service.controllers.fields import Reason
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
 from service.domain.permissions import Permission
@@ -149,4 +149,4 @@ async def get_reversal(
     reversal_id: _ReversalId, _user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)]
 ) -> Response:
     reversal = await reversals.get_reversal(reversal_id)
-    return Response(orjson.dumps(reversal_view(reversal)), media_type="application/json")
+    return json_response(reversal_view(reversal))

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import OperationView, Reason, respond
+from service.controllers.fields import Reason
+from service.controllers.operations import OperationView
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -182,7 +183,7 @@ async def list_reviews(query: Annotated[ReviewsQuery, Query()], user: _Reader, r
     description="In whatever state, with each call to the bank, and what it said last.",
 )
 async def get_administered_operation(operation_id: _OperationId, _user: _Reader) -> Response:
-    return Response(orjson.dumps(_view(await reviews.get_operation(operation_id))), media_type="application/json")
+    return json_response(_view(await reviews.get_operation(operation_id)))
 
 
 @router.post(

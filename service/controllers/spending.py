@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import require
 from service.controllers.pagination import Query
 from service.controllers.requests import StrictRoute
@@ -90,4 +90,4 @@ async def get_spending(
         "to_month": query.to_month,
         "months": [spending_view(month) for month in months],
     }
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)

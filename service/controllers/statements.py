@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
 from pydantic import Field
 
+from service.controllers.answers import json_response
 from service.controllers.csv_stream import CsvStream, defuse, to_csv
 from service.controllers.dependencies import require
 from service.controllers.pagination import Query, QueryTime
@@ -139,9 +139,7 @@ async def get_statement(
     """
     statement = await statements.open_statement(wallet_id, user.user_id, query.created_from, query.created_to)
     if query.format is StatementFormat.JSON:
-        return Response(
-            orjson.dumps(statement_view(*await statements.read_whole(statement))), media_type="application/json"
-        )
+        return json_response(statement_view(*await statements.read_whole(statement)))
     reading = StatementReading(statement)
     filename = f"statement_{wallet_id}_{query.created_from:%Y%m%d}_{query.created_to:%Y%m%d}.csv"
     return CsvStream(_csv_of(reading), filename, reading.close)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.auth import Password
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel, StrictRoute
@@ -179,4 +179,4 @@ def _recovery_codes(codes: list[str]) -> Response:
 
 
 def _shape(answer: dict[str, Any], status_code: int = 200) -> Response:
-    return Response(orjson.dumps(answer), status_code, media_type="application/json")
+    return json_response(answer, status_code)

@@ -3,13 +3,13 @@
 from enum import StrEnum
 from typing import Annotated, Self
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field, model_validator
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
-from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest, respond
+from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import LargeBodyRoute, StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, Problem, View, problem_responses
@@ -216,4 +216,4 @@ async def list_transfers(
 
 
 def _shape(transfer: Transfer) -> Response:
-    return Response(orjson.dumps(transfer_view(transfer)), media_type="application/json")
+    return json_response(transfer_view(transfer))

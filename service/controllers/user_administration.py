@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.auth import EMAIL_LENGTH_LIMIT
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason
+from service.controllers.fields import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, UserView, problem_responses
@@ -153,4 +153,4 @@ def _view(user: User) -> dict[str, Any]:
 
 
 def _shape(user: User) -> Response:
-    return Response(orjson.dumps(_view(user)), media_type="application/json")
+    return json_response(_view(user))

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import AnyCurrency
+from service.controllers.fields import AnyCurrency
 from service.controllers.pagination import open_page, page_of
 from service.controllers.requests import StrictRoute
 from service.controllers.schemas import (
@@ -62,7 +62,7 @@ async def get_balance(
     if request.scope["query_string"] and (at := _read_at(request)) is not None:
         return await _balance_at(user_id, at)
     balances = [_balance_view(wallet) for wallet in await wallets.get_balances(user_id)]
-    return Response(orjson.dumps({"user_id": user_id, "balances": balances}), media_type="application/json")
+    return json_response({"user_id": user_id, "balances": balances})
 
 
 def _read_at(request: Request) -> datetime | None:
@@ -79,7 +79,7 @@ async def _balance_at(user_id: str, at: datetime) -> Response:
         for wallet, point in await wallets.get_balances_at(user_id, at)
     ]
     body = {"user_id": user_id, "at": to_rfc3339(at), "balances": balances}
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)
 
 
 @router.get(
@@ -112,7 +112,7 @@ async def list_transactions(
     description="As the account is now: roles in a token may be older.",
 )
 async def get_me(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
-    return Response(orjson.dumps(user_view(await users.get_user(user))), media_type="application/json")
+    return json_response(user_view(await users.get_user(user)))
 
 
 def user_view(user: User) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, OptionalIdempotencyKey, claim_key, require
-from service.controllers.operations import Amount, Printable, respond
+from service.controllers.fields import Amount, Printable
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
@@ -311,4 +311,4 @@ async def list_vouchers(
 
 
 def _json(body: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Response
 from pydantic import Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Reason
+from service.controllers.fields import Reason
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import WalletView, problem_responses
 from service.domain.permissions import Permission
@@ -140,4 +140,4 @@ async def close_wallet(
 
 
 def _shape(wallet: Wallet) -> Response:
-    return Response(orjson.dumps(wallet_view(wallet)), media_type="application/json")
+    return json_response(wallet_view(wallet))

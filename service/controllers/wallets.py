@@ -3,13 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import AnyCurrency
+from service.controllers.fields import AnyCurrency
 from service.controllers.pagination import (
     CategoryFilter,
     CreatedFrom,
@@ -121,7 +121,7 @@ async def get_wallet(
         return _shape(await wallets.get_wallet(wallet_id, user.user_id))
     wallet, point = await wallets.get_wallet_at(wallet_id, user.user_id, query.at)
     body = {"id": wallet.id, "user_id": wallet.user_id, "currency": wallet.currency, **balance_at(point, query.at)}
-    return Response(orjson.dumps(body), media_type="application/json")
+    return json_response(body)
 
 
 @router.get(
@@ -178,7 +178,7 @@ async def open_wallet(
 
 
 def _shape(wallet: Wallet, status_code: int = 200) -> Response:
-    return Response(orjson.dumps(wallet_view(wallet)), status_code, media_type="application/json")
+    return json_response(wallet_view(wallet), status_code)
 
 
 def balance_at(point: BalancePoint, at: datetime) -> dict[str, Any]:

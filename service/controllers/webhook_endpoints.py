@@ -3,14 +3,14 @@
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
-import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.operations import Printable
+from service.controllers.fields import Printable
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
@@ -462,13 +462,13 @@ def _registrar(resources: Resources) -> Registrar:
 
 
 def _show(endpoint: WebhookEndpoint) -> Response:
-    return Response(orjson.dumps(webhook_endpoint_view(endpoint)), media_type="application/json")
+    return json_response(webhook_endpoint_view(endpoint))
 
 
 def _show_secret(issued: IssuedEndpoint, status_code: int) -> Response:
     body = webhook_endpoint_view(issued.endpoint) | {"secret": issued.secret}
-    return Response(orjson.dumps(body), status_code, media_type="application/json")
+    return json_response(body, status_code)
 
 
 def _show_delivery(delivery: WebhookDelivery, status_code: int) -> Response:
-    return Response(orjson.dumps(webhook_delivery_view(delivery)), status_code, media_type="application/json")
+    return json_response(webhook_delivery_view(delivery), status_code)

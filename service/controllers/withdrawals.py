@@ -6,10 +6,10 @@ from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Path, Query, Response
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
+from service.controllers.fields import Account
 from service.controllers.operations import (
     ACCEPTED_HEADERS,
     ORDER_PROBLEMS,
-    Account,
     OperationsQuery,
     OrderRequest,
     WithdrawalView,

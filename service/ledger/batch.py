@@ -47,6 +47,12 @@ class Decided(NamedTuple):
     error: WalletServiceError | None
     refused: bool
 
+    @property
+    def given(self) -> Answer:
+        """The answer of a command that came with a key: such a one always has one, if only that it was refused."""
+        assert self.answer is not None, "it came without a key"
+        return self.answer
+
 
 class WalletUpdate(NamedTuple):
     before: Wallet

@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError,
 
 from service.crash_points import CrashPoint, reach
 from service.database import Client
+from service.domain.idempotency import Answer
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable, WalletServiceError
@@ -138,6 +139,10 @@ class Ledger:
             if decided.error is not None:
                 raise decided.error
         return decided
+
+    async def answer(self, command: Command) -> Answer:
+        """`execute` for commands with a key: a refusal is an answer too."""
+        return (await self.execute(command)).given
 
     async def change(self, command: Command, kind: type[_Kind]) -> _Kind:
         """`execute` for commands without a key: their record as it stands afterwards. Raises what refused them."""

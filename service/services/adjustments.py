@@ -55,10 +55,9 @@ async def request_adjustment(
             **order._asdict(),
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.record is not None:
         log.info("adjustment.accepted", adjustment_id=decided.record.id, by=user.user_id, type=order.type)
-    return decided.answer
+    return decided.given
 
 
 async def approve_adjustment(
@@ -66,7 +65,7 @@ async def approve_adjustment(
 ) -> Answer:
     """Raises NotFound, SecondAdminRequired. That it is too late, or no longer fits, is an answer."""
     adjustment = await _find(adjustment_id)
-    decided = await ledger.execute(
+    answer = await ledger.answer(
         ApproveAdjustment(
             **_by(user, request_id),
             claim=claim,
@@ -76,9 +75,8 @@ async def approve_adjustment(
             wallet_id=adjustment.wallet_id,
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     log.info("adjustment.approval_answered", adjustment_id=adjustment.id, by=user.user_id)
-    return decided.answer
+    return answer
 
 
 async def reject_adjustment(

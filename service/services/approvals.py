@@ -81,7 +81,7 @@ async def confirm_payment(
     if is_waiting and not await idempotency_repository.is_answered(claim.id):
         await _require_requester(user)
         consumed = await consume_factor(user.user_id, code, settings, _name_of(claim))
-    decided = await ledger.execute(
+    answer = await ledger.answer(
         ConfirmPayment(
             **_about(payment),
             **user._asdict(),
@@ -96,9 +96,8 @@ async def confirm_payment(
             in_entry_id=new_id(Prefix.ENTRY),
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
-    log.info("payment.confirmed", payment_id=payment.id, status=decided.answer.status_code)
-    return decided.answer
+    log.info("payment.confirmed", payment_id=payment.id, status=answer.status_code)
+    return answer
 
 
 async def _require_requester(user: Requester) -> None:
@@ -131,11 +130,7 @@ async def cancel_payment(
 ) -> Answer:
     """Raises NotFound where it is not the user's. That it is too late is an answer (409)."""
     payment = await _find_own(payment_id, user)
-    decided = await ledger.execute(
-        CancelPayment(**_about(payment), **user._asdict(), claim=claim, request_id=request_id)
-    )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
-    return decided.answer
+    return await ledger.answer(CancelPayment(**_about(payment), **user._asdict(), claim=claim, request_id=request_id))
 
 
 def _about(payment: Payment) -> dict[str, Any]:

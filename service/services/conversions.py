@@ -52,8 +52,7 @@ async def convert(
         in_entry_id=new_id(Prefix.ENTRY),
         **order._asdict(),
     )
-    answer = (await ledger.execute(command)).answer
-    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(command)
     log.info("conversion.answered", conversion_id=conversion_id, user_id=user.user_id, status=answer.status_code)
     return answer
 

@@ -38,7 +38,6 @@ async def request_deposit(
             **order.sealed_for(deposit_id, settings),
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.record is not None:
         log.info("deposit.accepted", operation_id=decided.record.id, user_id=user.user_id)
-    return decided.answer
+    return decided.given

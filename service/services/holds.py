@@ -86,8 +86,7 @@ async def request_hold(
         metadata=order.metadata,
         entry_id=new_id(Prefix.ENTRY),
     )
-    answer = (await ledger.execute(command)).answer
-    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(command)
     log.info("hold.answered", hold_id=command.hold_id, user_id=user.user_id, status=answer.status_code)
     return answer
 
@@ -113,8 +112,7 @@ async def capture_hold(
         out_entry_id=new_id(Prefix.ENTRY),
         in_entry_id=new_id(Prefix.ENTRY),
     )
-    answer = (await ledger.execute(command)).answer
-    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(command)
     log.info("hold.capture_answered", hold_id=hold.id, user_id=token.user_id, status=answer.status_code)
     return answer
 
@@ -125,8 +123,7 @@ async def release_hold(
     """Raises NotFound where there is no such hold, HoldGuaranteed where it is not the payer's to release."""
     hold = await _find(hold_id)
     command = ReleaseHold(**_about(hold), **_asked_by(token), claim=claim, request_id=request_id)
-    answer = (await ledger.execute(command)).answer
-    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(command)
     log.info("hold.release_answered", hold_id=hold.id, user_id=token.user_id, status=answer.status_code)
     return answer
 

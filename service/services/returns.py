@@ -58,7 +58,7 @@ async def collect_return(
     """Raises NotFound, SecondAdminRequired. That the wallet still cannot follow is an answer."""
     returned = await get_return(return_id)
     fields: dict[str, Any] = user._asdict()
-    decided = await ledger.execute(
+    answer = await ledger.answer(
         CollectReturn(
             now=utc_now(),
             transaction_id=new_id(Prefix.TRANSACTION),
@@ -72,9 +72,8 @@ async def collect_return(
             **fields,
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
-    log.info("return.answered", return_id=returned.id, by=user.user_id, status=decided.answer.status_code)
-    return decided.answer
+    log.info("return.answered", return_id=returned.id, by=user.user_id, status=answer.status_code)
+    return answer
 
 
 async def get_return(return_id: str) -> Return:

@@ -48,8 +48,7 @@ async def reverse(
         in_entry_id=new_id(Prefix.ENTRY),
         house_entry_id=new_id(Prefix.ENTRY),
     )
-    answer = (await ledger.execute(command)).answer
-    assert answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(command)
     log.info("reversal.answered", original_id=original.id, by=user.user_id, status=answer.status_code)
     return answer
 

@@ -55,14 +55,13 @@ async def decide_review(
     SecondAdminRequired.
     """
     operation = await _find(operation_id)
-    decided = await ledger.execute(
+    answer = await ledger.answer(
         DecideReview(**_by(user, operation, reason, claim, request_id), verdict=verdict, entry_id=new_id(Prefix.ENTRY))
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
-    if verdict is Verdict.SETTLE and decided.answer.status_code == _OK:
+    if verdict is Verdict.SETTLE and answer.status_code == _OK:
         await take_up_early_words(operation_id)
-    return decided.answer
+    return answer
 
 
 async def ask_again(
@@ -70,10 +69,9 @@ async def ask_again(
 ) -> Answer:
     """Back to the bank. That somebody was faster is an answer. Raises NotFound, SecondAdminRequired."""
     operation = await _find(operation_id)
-    decided = await ledger.execute(AskAgain(**_by(user, operation, reason, claim, request_id)))
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
+    answer = await ledger.answer(AskAgain(**_by(user, operation, reason, claim, request_id)))
     log.info("review.asked_again", operation_id=operation_id, by=user.user_id)
-    return decided.answer
+    return answer
 
 
 async def _find(operation_id: str) -> Operation:

@@ -70,10 +70,9 @@ async def create_voucher(
             voucher=voucher,
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.record is not None:
         log.info("voucher.created", voucher_id=decided.record.id, user_id=user.user_id, stock=order.stock)
-    return decided.answer
+    return decided.given
 
 
 async def update_voucher(
@@ -86,7 +85,7 @@ async def update_voucher(
     request_id: str | None,
 ) -> Answer:
     """`changes` are fields of a voucher with their new values. A refusal is an answer too."""
-    decided = await ledger.execute(
+    answer = await ledger.answer(
         UpdateVoucher(
             now=utc_now(),
             transaction_id=new_id(Prefix.TRANSACTION),
@@ -98,16 +97,15 @@ async def update_voucher(
             add_stock=add_stock,
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     log.info(
         "voucher.updated",
         voucher_id=voucher_id,
         user_id=user.user_id,
         fields=sorted(changes),
         add_stock=add_stock,
-        status=decided.answer.status_code,
+        status=answer.status_code,
     )
-    return decided.answer
+    return answer
 
 
 async def redeem_voucher(
@@ -134,10 +132,9 @@ async def redeem_voucher(
             code_sealed=seal(settings, code, SealedField.VOUCHER_CODE, redemption_id),
         )
     )
-    assert decided.answer is not None, "a command with a key has an answer"  # noqa: S101 a defect of the ledger
     if decided.record is not None:
         log.info("voucher.redeemed", voucher_id=voucher_id, redemption_id=decided.record.id, user_id=user.user_id)
-    return await _with_code(decided.answer, user.user_id, settings)
+    return await _with_code(decided.given, user.user_id, settings)
 
 
 async def _with_code(answer: Answer, user_id: str, settings: Settings) -> Answer:
