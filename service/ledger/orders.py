@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from service.domain.entries import EntryType
@@ -16,6 +16,7 @@ from service.domain.operations import (
     OperationType,
     begin_attempt,
     end_attempt,
+    may_be_under_way,
     operation_view,
 )
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
@@ -186,7 +187,11 @@ class Settle(OnOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fail(OnOperation):
-    """The bank refused the order for good. What it says of the amount is None where it never took the order."""
+    """The bank refused the order for good. What it says of the amount is None where it never took the order.
+
+    `in_flight`, of an order that it never took: for how long another one may still reach it. That is judged here and
+    not before, since another worker may have begun one while this waited.
+    """
 
     entry_id: str
     amount: int | None
@@ -194,6 +199,7 @@ class Fail(OnOperation):
     bank_reference: str | None
     failure_code: str
     failure_message: str
+    in_flight: timedelta | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
@@ -203,6 +209,8 @@ class Fail(OnOperation):
             raise illegal(operation, OperationStatus.FAILED)
         if not is_ours:
             return _review_amount(operation, self)
+        if self.in_flight is not None and may_be_under_way(operation, self.now, self.in_flight):
+            return Changes(operation)
         failed = _ended(operation, OperationStatus.FAILED, self.now, self.bank_reference)._replace(
             failure_code=self.failure_code, failure_message=self.failure_message
         )

@@ -1,5 +1,6 @@
 """What the bank says of an order, done in the ledger; once an operation has ended, nothing said changes it again."""
 
+from datetime import timedelta
 from typing import Any, NamedTuple, assert_never
 
 import structlog
@@ -78,8 +79,12 @@ async def fail(
     ledger: Ledger,
     *,
     callback_id: str | None = None,
+    in_flight: timedelta | None = None,
 ) -> Applied:
-    """Without a report the bank refused the order as such, and speaks of no amount."""
+    """Without a report the bank refused the order as such, and speaks of no amount.
+
+    With `in_flight` the operation stays as it is while another order may still be on its way.
+    """
     reach(CrashPoint.REFUND_REPORTED)
     command = Fail(
         **about(operation),
@@ -89,6 +94,7 @@ async def fail(
         bank_reference=None if report is None else report.bank_reference,
         failure_code=code,
         failure_message=message,
+        in_flight=in_flight,
     )
     try:
         ended = await ledger.change(command, Operation)
@@ -96,6 +102,8 @@ async def fail(
         words = Said(SaidEvent.SETTLED, BankState.FAILED, None, None, None, code, message)
         said = words if report is None else said_of(report, callback_id)
         return await contradicts(operation, said, ledger)
+    if ended.status is OperationStatus.PROCESSING:
+        return Applied(ended.status)
     reach(CrashPoint.REFUND_COMMITTED)
     log.info("operation.failed", operation_id=operation.id, status=ended.status, failure_code=ended.failure_code)
     return Applied(ended.status)

@@ -18,7 +18,6 @@ from service.domain.operations import (
     Operation,
     OperationStatus,
     OperationType,
-    may_be_under_way,
     rejection,
 )
 from service.domain.outbox import OutboxRow
@@ -80,7 +79,8 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
 
     The row is deleted in the transaction that ends the operation. Until then it falls due again and again, so
     that neither a lost job, a dead worker nor a silent bank can leave an operation behind. A visit never outlives
-    its claim of the row, so that no two workers are at the bank for one order.
+    its claim of the row, so that no two workers are at the bank for one order. A command that it has handed to the
+    ledger may: it is decided on what others have written by then.
     """
     _was_at_bank.set(False)
     operation = await record_repository.find_soon(row.subject_id, Operation)
@@ -149,10 +149,11 @@ async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk
     if known is not None:
         # The bank has it and refuses it all the same. To give money back on this word could be to give it twice.
         await _leave_to_a_person(operation, rejected.code, rejected.message, desk.ledger)
-    elif may_be_under_way(operation, utc_now(), timedelta(seconds=desk.settings.bank_in_flight_s)):
-        raise BankOutcomeUnknown("refused, while an order sent before may still be on its way") from rejected
-    else:
-        await fail(operation, rejected.code, rejected.message, None, desk.ledger)
+        return
+    in_flight = timedelta(seconds=desk.settings.bank_in_flight_s)
+    applied = await fail(operation, rejected.code, rejected.message, None, desk.ledger, in_flight=in_flight)
+    if applied.result == OperationStatus.PROCESSING:
+        raise BankOutcomeUnknown("refused, while another order may still be on its way") from rejected
 
 
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport | None:

@@ -29,8 +29,10 @@ from service.gateways.bank import (
 from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.gateways.mailbox import FileMailbox
 from service.gateways.quick_redis import QuickRedis
+from service.ledger.batch import Decided
+from service.ledger.commands import Command
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing
+from service.ledger.orders import BeginProcessing, Fail
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report
@@ -296,6 +298,33 @@ class TestLaterVisits:
             (BankCall.FIND, None),
         ]
         assert await scene.balance() == (4_000, 1_000)
+
+    async def test_a_refund_that_waits_in_the_ledger_gives_nothing_back_once_another_worker_has_begun_an_order(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        """The ledger is slow, the claim is over, and the next worker has submitted it before the refund commits."""
+
+        class SlowLedger(Ledger):
+            async def execute(self, command: Command) -> Decided:
+                if isinstance(command, Fail):
+                    await change(databases, BeginProcessing(**about(scene.operation), last_outcome="not_found"))
+                return await scene_ledger.execute(command)
+
+        scene_ledger = scene.ledger
+        scene.ledger = SlowLedger(
+            databases.client,
+            policy=Policy(),
+            batch_limit=10,
+            queue_limit=10,
+            patience_s=5,
+            on_committed=lambda _committed: None,
+        )
+        operation = await scene.visit(ScriptedBank([BankRejected("account_blocked", "no")], [None]))
+        assert (operation.status, operation.failure_code, operation.attempts) == (OperationStatus.PROCESSING, None, 2)
+        assert await scene.balance() == (4_000, 1_000)
+        assert await databases.wallet["incidents"].count_documents({"operation_id": operation.id}) == 0
+        row = await databases.wallet["outbox"].find_one({"subject_id": operation.id})
+        assert row is not None
 
     async def test_a_visit_that_began_late_ends_with_its_claim_all_the_same(
         self, scene: Scene, databases: Databases
