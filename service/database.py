@@ -40,6 +40,8 @@ _MAX_COMMIT_MS = 4_000
 # own minute would stop every other writer of a hot wallet for as long; no batch of ours takes seconds.
 TRANSACTION_LIFETIME_S = 5
 _PATIENCE_S = 10.0
+# The driver sets none for it, and swallows it: a lost connection would be waited for as long as the kernel tries.
+_ABORT_S = 1.0
 _RETRY_AFTER_S = 1
 
 # Nobody there to answer: what is raised by reads, where no transaction's own patience comes first.
@@ -113,10 +115,10 @@ async def session_in_transaction(client: Client) -> AsyncIterator[AsyncClientSes
         try:
             yield session
         except BaseException:  # a cancelled task too must not leave its documents locked
-            if session.in_transaction:
-                await session.abort_transaction()
+            await abort_transaction(session)
             raise
-        await session.commit_transaction()
+        with pymongo.timeout(_PATIENCE_S):
+            await session.commit_transaction()
 
 
 async def run_in_transaction(client: Client, work: Callable[[AsyncClientSession], Awaitable[Result]]) -> Result:
@@ -159,6 +161,13 @@ async def read_in_snapshot(client: Client, read: Callable[[AsyncClientSession], 
 async def start_transaction(session: AsyncClientSession) -> None:
     """Concerns stand on the transaction: operations inside may not bring their own."""
     await session.start_transaction(max_commit_time_ms=_MAX_COMMIT_MS, **_CONCERNS)
+
+
+async def abort_transaction(session: AsyncClientSession) -> None:
+    """Where one is open. One whose end the server does not hear of it ends itself (TRANSACTION_LIFETIME_S)."""
+    if session.in_transaction:
+        with pymongo.timeout(_ABORT_S):
+            await session.abort_transaction()
 
 
 class OldData(Exception):

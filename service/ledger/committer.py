@@ -18,7 +18,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError
 
 from service.crash_points import CrashPoint, reach
-from service.database import Client
+from service.database import Client, abort_transaction
 from service.domain.idempotency import Answer
 from service.domain.policy import Policy
 from service.domain.records import Record
@@ -228,8 +228,7 @@ class Ledger:
                 with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
                     prepared = await prepare(session, [pending.command for pending in batch], self.policy)
             except BaseException:  # a cancelled task too must not leave its documents locked
-                if session.in_transaction:
-                    await session.abort_transaction()
+                await abort_transaction(session)
                 raise
             reach(CrashPoint.LEDGER_WRITTEN)
             await self._commit_for_certain(session, deadline_s)

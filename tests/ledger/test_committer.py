@@ -14,7 +14,7 @@ from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Un
 from service.ledger.committer import Committed, Ledger
 from service.settings import Settings
 from tests.factories import batch_of, current, make_funded_wallet, transfer_of, withdrawal_of
-from tests.servers import Admin, fail_point
+from tests.servers import Admin, Servers, fail_point
 
 _LIMITS: dict[str, Any] = {"policy": Policy(), "batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
 
@@ -340,6 +340,76 @@ class TestTroubleWithTheServer:
         await committer.ledger.close()
         assert again.answer is not None
         assert again.answer.status_code == 202
+        assert (await _wallet(databases, wallet.id))["held"] == 1
+
+
+class ForgetfulRouter:
+    """Forwards to a server; told to, it drops whatever those say that have logged in, and breaks nothing off.
+
+    What only looks after the server's health goes through all the while, as when single connections are lost.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+        self._logged_in: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
+
+    def forget(self) -> int:
+        """How many connections that are there now lead nowhere from here on."""
+        self._forgotten |= {writer for writer in self._logged_in if not writer.is_closing()}
+        return len(self._forgotten)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, to_server]
+        await asyncio.gather(self._forward(reader, to_server, to_server), self._forward(from_server, writer, to_server))
+
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while said := await reader.read(65_536):
+                if b"saslStart" in said:
+                    self._logged_in.add(connection)
+                if connection not in self._forgotten:
+                    writer.write(said)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+class TestAConnectionThatLeadsNowhere:
+    async def test_holds_the_ledger_up_no_longer_than_its_own_time(
+        self, servers: Servers, settings: Settings, databases: Databases
+    ) -> None:
+        """Neither the attempt nor taking it back waits for an answer that never comes."""
+        wallet = await make_funded_wallet(databases, 100)
+        router = ForgetfulRouter(servers.mongo.port)
+        async with await asyncio.start_server(router.serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = settings.mongo_url.get_secret_value().replace(f":{servers.mongo.port}/", f":{port}/")
+            routed = connect(f"{url}&directConnection=true", settings)
+            await bind_documents(routed)
+            committer = Committer(routed.client, patience_s=0.1)
+            committer.ledger.start()
+            try:
+                await committer.ledger.execute(withdrawal_of(wallet, 1))
+                await asyncio.gather(*(routed.wallet["wallets"].find_one() for _ in range(10)))
+                # One for the attempt, one for taking it back.
+                assert router.forget() >= 2
+                with pytest.raises(Unavailable):
+                    await asyncio.wait_for(committer.ledger.execute(withdrawal_of(wallet, 1)), 15)
+            finally:
+                router.close()
+                await committer.ledger.close()
+                await bind_documents(databases)
+                await routed.client.close()
         assert (await _wallet(databases, wallet.id))["held"] == 1
 
 
