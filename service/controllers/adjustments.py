@@ -115,7 +115,7 @@ _REQUEST: dict[str, Any] = {
         **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch),
         202: {
             "model": AdjustmentView,
-            "description": "By an admin above the set amount: another one has to approve it",
+            "description": "By an admin above the set amount, or for themselves: another one has to approve it",
         },
     },
 }
@@ -158,12 +158,7 @@ async def _adjust(
     claim = claim_key(resources, user.user_id, key, f"POST /wallets/{wallet_id}/{adjustment_type}s", body.model_dump())
     order = AdjustmentOrder(adjustment_type, wallet_id, **body.model_dump())
     answer = await adjustments.request_adjustment(
-        resources.ledger,
-        user.requester,
-        order,
-        claim,
-        correlation_id.get(),
-        is_admin=user.may(Permission.ADJUSTMENTS_ADMIN),
+        resources.ledger, user.requester, order, claim, correlation_id.get(), is_admin=user.is_admin
     )
     return respond(answer)
 

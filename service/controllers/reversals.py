@@ -21,6 +21,7 @@ from service.errors import (
     IllegalTransition,
     LedgerBusy,
     ReversalNotCovered,
+    SecondAdminRequired,
     WalletClosed,
 )
 from service.services import reversals
@@ -85,6 +86,7 @@ _ROUTE: dict[str, Any] = {
     "response_model": ReversalView,
     "responses": problem_responses(
         AccountDeactivated,
+        SecondAdminRequired,
         AlreadyReversed,
         IllegalTransition,
         IdempotencyKeyInFlight,
@@ -93,7 +95,8 @@ _ROUTE: dict[str, Any] = {
         WalletClosed,
         LedgerBusy,
     ),
-    "description": "Once only, of what has succeeded, on frozen wallets too. No balance becomes negative.",
+    "description": "Once only, of what has succeeded, on frozen wallets too. No balance becomes negative. What would "
+    "come back into one's own wallet is taken back by another admin.",
 }
 
 

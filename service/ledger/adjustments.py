@@ -38,7 +38,7 @@ _ACCEPTED = 202
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAdjustment(AuditedCommand):
-    """`is_admin`: may adjust a frozen wallet, and needs a second admin for what a service does alone by its limits."""
+    """`is_admin`: may adjust a frozen wallet, and needs a second admin for large amounts and for what credits them."""
 
     adjustment_id: str
     entry_id: str
@@ -68,7 +68,8 @@ class RequestAdjustment(AuditedCommand):
         _require_adjustable(wallet, self.type, self.amount)
         at = time_of(self.now, wallet)
         waiting = self._new_adjustment(wallet, at)
-        if self.is_admin and state.policy.needs_second_admin(self.amount, self.currency):
+        is_for_oneself = self.type is AdjustmentType.CREDIT and self.user_id == wallet.user_id
+        if self.is_admin and (is_for_oneself or state.policy.needs_second_admin(self.amount, self.currency)):
             return Changes(
                 waiting,
                 wallets=(opened(wallet, at),),

@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import fits, movement_of, require_requester, time_of, uncharged
+from service.ledger.rules import fits, movement_of, require_anothers, require_requester, time_of, uncharged
 
 Original = Transfer | Adjustment
 
@@ -49,7 +49,10 @@ def way_back(original: Original) -> Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReverseOriginal(AuditedCommand):
-    """By an admin, on frozen wallets too. With `is_forced` the house bears what the money's getter no longer has."""
+    """By an admin, on frozen wallets too, and not for themselves.
+
+    With `is_forced` the house bears what the money's getter no longer has.
+    """
 
     reversal_id: str
     original_id: str
@@ -81,7 +84,9 @@ class ReverseOriginal(AuditedCommand):
             raise IllegalTransition(
                 f"{original.id} is {original.status} and has moved nothing to take back", status_now=original.status
             )
-        giver, taker = _open_wallet(self.from_wallet_id, state), _open_wallet(self.to_wallet_id, state)
+        giver, taker = _wallet_not_closed(self.from_wallet_id, state), _wallet_not_closed(self.to_wallet_id, state)
+        if taker is not None:
+            require_anothers(self.user_id, taker.user_id)
         shortfall = 0 if giver is None else max(0, original.amount - giver.available)
         if giver is not None and shortfall and not self.is_forced:
             raise ReversalNotCovered(
@@ -170,7 +175,7 @@ class ReverseOriginal(AuditedCommand):
         )
 
 
-def _open_wallet(wallet_id: str | None, state: State) -> Wallet | None:
+def _wallet_not_closed(wallet_id: str | None, state: State) -> Wallet | None:
     """None for the house. Raises WalletClosed: nothing moves a closed wallet any more."""
     if wallet_id is None:
         return None

@@ -226,6 +226,28 @@ class TestFourEyes:
         assert refusal(answer) == (403, "second_admin_required")
         assert (await current(desk.wallet)).available == 10_000
 
+    async def test_a_credit_for_oneself_waits_whatever_its_amount(self, desk: Desk, databases: Databases) -> None:
+        own = await make_wallet(databases, desk.boss.user)
+        answer = await desk.boss.post(f"/wallets/{own.id}/credits", amount=1, currency="INR", reason="A present")
+        assert (answer.status_code, answer.json()["status"]) == (202, "requires_approval")
+        approve = f"/adjustments/{answer.json()['id']}/approve"
+        assert refusal(await desk.boss.post(approve)) == (403, "second_admin_required")
+        assert (await current(own)).available == 0
+        assert (await desk.second.post(approve)).status_code == 200
+        debit = await desk.boss.post(f"/wallets/{own.id}/debits", amount=1, currency="INR", reason="A mistake")
+        assert (debit.status_code, (await current(own)).available) == (201, 0)
+
+    @pytest.mark.parametrize("amount", [_LARGE, 1])
+    async def test_a_key_of_a_service_that_is_an_admin_too_does_no_more_alone_than_its_user(
+        self, desk: Desk, databases: Databases, settings: Settings, amount: int
+    ) -> None:
+        both = await Staff.hire(desk.boss.api, databases, settings, "service", "admin")
+        order: dict[str, Any] = {"user_id": both.user.id, "name": "Till", "permissions": ["adjustments:write"]}
+        made = await desk.boss.post("/admin/api-keys", **order)
+        both.headers = {"X-API-Key": made.json()["secret"]}
+        answer = await desk.adjust(both, "credits", amount=amount)
+        assert answer.status_code == (202 if amount == _LARGE else 201), answer.text
+
     async def test_a_rejected_one_moves_nothing_and_stays_rejected(self, desk: Desk) -> None:
         adjustment_id = await desk.waiting()
         answer = await desk.second.post(f"/adjustments/{adjustment_id}/reject", reason="Paid already")

@@ -12,7 +12,16 @@ from service.controllers.reversals import ReversalView
 from service.database import Databases
 from service.domain.identifiers import Prefix, new_id
 from service.settings import Settings
-from tests.factories import Account, change, current, deposit_of, make_account, withdrawal_of
+from tests.factories import (
+    Account,
+    change,
+    current,
+    deposit_of,
+    fund_wallet,
+    make_account,
+    make_wallet,
+    withdrawal_of,
+)
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -146,6 +155,25 @@ class TestATransfer:
 
 
 class TestWhatWasSpent:
+    async def test_that_an_admin_sent_or_was_debited_is_taken_back_by_another_one(
+        self, desk: Desk, databases: Databases, settings: Settings
+    ) -> None:
+        """Either would be money that they give themselves, however little it is."""
+        own = await make_wallet(databases, desk.boss.user)
+        await fund_wallet(databases, own, 1_000)
+        order: dict[str, Any] = {"amount": 10, "currency": "INR"}
+        sent = await desk.boss.post("/transfers", from_wallet_id=own.id, to_wallet_id=desk.sent_to.id, **order)
+        debit = await desk.boss.post(f"/wallets/{own.id}/debits", reason="A mistake", **order)
+        second = await Staff.hire(desk.boss.api, databases, settings, "admin")
+        for original_id in (sent.json()["id"], debit.json()["id"]):
+            assert refusal(await desk.reverse(original_id)) == (403, "second_admin_required")
+            assert refusal(await desk.reverse(original_id, force=True)) == (403, "second_admin_required")
+        assert (await current(own)).available == 980
+        desk.boss = second
+        for original_id in (sent.json()["id"], debit.json()["id"]):
+            assert (await desk.reverse(original_id)).status_code == 201
+        assert (await current(own)).available == 1_000
+
     async def test_is_refused_with_the_facts(self, desk: Desk) -> None:
         transfer_id = await desk.transfer()
         await desk.spend(400)

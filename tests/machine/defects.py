@@ -19,6 +19,7 @@ from service.ledger import (
     orders,
     reservations,
     returns,
+    reversals,
     rewards,
     rules,
 )
@@ -117,6 +118,10 @@ def the_same_admin_approves(patch: pytest.MonkeyPatch) -> None:
     _forgetting(patch, adjustments.ApproveAdjustment, shown)
 
 
+def an_admin_takes_back_what_they_had_sent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reversals, "require_anothers", lambda *_: None)
+
+
 def keys_are_forgotten_within_a_batch(patch: pytest.MonkeyPatch) -> None:
     run = batch.Batch.run
 
@@ -142,6 +147,7 @@ DEFECTS: dict[Defect, int] = {
     what_was_paid_is_canceled: 1,
     what_was_answered_is_still_awaited: 1,
     the_same_admin_approves: 25,
+    an_admin_takes_back_what_they_had_sent: 1,
     keys_are_forgotten_within_a_batch: 1,
     a_return_is_booked_whether_covered_or_not: 1,
 }

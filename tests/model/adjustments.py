@@ -47,7 +47,9 @@ class AdjustmentPaper(ConversionPaper):
         adjustment = Adjustment(user, purse, amount, "requires_approval", is_credit)
         self.things[name] = adjustment
         self.audited.append((user, "adjustment.requested", name))
-        if is_admin and currency in self.second_admin_above and amount > self.second_admin_above[currency]:
+        is_large = currency in self.second_admin_above and amount > self.second_admin_above[currency]
+        # Nobody makes money for themselves alone, not even a little.
+        if is_admin and (is_large or (is_credit and self.purses[purse].owner == user)):
             self.purses[purse].open.add(name)
         else:
             self._adjust(adjustment, user)
@@ -101,13 +103,8 @@ class AdjustmentPaper(ConversionPaper):
         self.require_asker(user, token)
         original = self.things[original_name]
         assert isinstance(original, Transfer | Adjustment)
-        if original.reversal is not None:
-            raise Refused("already_reversed")
-        if original.status != "success":
-            raise Refused("illegal_transition")
         giver, taker = self.way_back(original_name)
-        if any(purse is not None and self.purses[purse].shut == "closed" for purse in (giver, taker)):
-            raise Refused("wallet_closed")
+        self._require_reversible(original, giver, taker, user)
         short = 0 if giver is None else max(0, original.amount - self.purses[giver].free)
         if short and not is_forced:
             raise Refused("reversal_not_covered")
@@ -133,6 +130,18 @@ class AdjustmentPaper(ConversionPaper):
         kind = "transfer" if isinstance(original, Transfer) else "adjustment"
         self.audited.append((user, f"{kind}.reversed", original_name))
         return {"amount": original.amount, "shortfall": short, "taken": original.amount - short}
+
+    def _require_reversible(
+        self, original: Transfer | Adjustment, giver: str | None, taker: str | None, user: str
+    ) -> None:  # fmt: skip
+        if original.reversal is not None:
+            raise Refused("already_reversed")
+        if original.status != "success":
+            raise Refused("illegal_transition")
+        if any(purse is not None and self.purses[purse].shut == "closed" for purse in (giver, taker)):
+            raise Refused("wallet_closed")
+        if taker is not None:
+            self._require_anothers(taker, user)
 
     # --- what becomes of a purse
 
