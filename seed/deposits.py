@@ -17,7 +17,7 @@ from service.gateways.bank import BankOrder, OrderKind
 from service.gateways.bank_behaviours import paid_row
 from service.gateways.simulated_bank import report_of
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing
+from service.ledger.orders import NoteAttempt
 from service.repositories import bank_orders as journal
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report
@@ -90,7 +90,7 @@ async def _deposits(ids: Sequence[str]) -> list[Operation]:
 async def _begin(operation: Operation, ledger: Ledger) -> None:
     """Noted before the bank is asked, as by any worker: of what it was not asked for it is not believed anything."""
     try:
-        await ledger.change(BeginProcessing(**about(operation)), Operation)
+        await ledger.change(NoteAttempt(**about(operation)), Operation)
     except IllegalTransition as overtaken:
         log.info("seed.overtaken", operation_id=operation.id, status_now=overtaken.facts["status_now"])
 

@@ -17,7 +17,7 @@ from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
-from service.ledger.orders import BeginProcessing, Fail, FlagForReview, OnOperation, Settle
+from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
 
 Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse
 
@@ -94,9 +94,9 @@ class Books:
             self.outbox.pop(row_id, None)
 
 
-def asking_before(command: OnOperation) -> BeginProcessing:
+def asking_before(command: OnOperation) -> NoteAttempt:
     """A worker has begun to ask before the bank says anything, or nothing for so long that a person has to look."""
-    return BeginProcessing(
+    return NoteAttempt(
         now=command.now,
         transaction_id=command.transaction_id,
         operation_id=command.operation_id,

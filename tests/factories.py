@@ -33,9 +33,9 @@ from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.conversions import ConvertMoney
 from service.ledger.orders import (
-    BeginProcessing,
     Fail,
     FlagForReview,
+    NoteAttempt,
     OnOperation,
     RequestDeposit,
     RequestWithdrawal,
@@ -282,9 +282,9 @@ def _about_payment(payment: Payment) -> dict[str, Any]:
     }
 
 
-def asking_of(operation: Operation) -> BeginProcessing:
+def asking_of(operation: Operation) -> NoteAttempt:
     """A worker is about to submit it: from here on the bank may know of it."""
-    return change_of(BeginProcessing, operation)
+    return change_of(NoteAttempt, operation)
 
 
 def settlement_of(operation: Operation, **overrides: Any) -> Settle:

@@ -24,7 +24,7 @@ from service.domain.wallets import new_wallet
 from service.gateways.bank import BankOrder, OrderKind
 from service.gateways.bank_behaviours import paid_row
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing, RequestDeposit, Settle
+from service.ledger.orders import NoteAttempt, RequestDeposit, Settle
 from service.repositories import wallets as wallet_repository
 from service.services.access_tokens import issue_access_token
 from service.services.bank_reports import about
@@ -161,7 +161,7 @@ class LoadUsers:
             payments = [paid_row(_order_of(deposit), now, self._settings) for deposit in deposits]
             await BankOrderDocument.get_pymongo_collection().insert_many(payments)
             # Nobody is paid for what was never sent.
-            await asyncio.gather(*(ledger.change(BeginProcessing(**about(one)), Operation) for one in deposits))
+            await asyncio.gather(*(ledger.change(NoteAttempt(**about(one)), Operation) for one in deposits))
             settlements = zip(deposits, payments, strict=True)
             await asyncio.gather(*(ledger.change(_settlement(*one), Operation) for one in settlements))
         finally:

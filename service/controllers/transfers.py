@@ -113,7 +113,7 @@ class TransferResult(View):
 
 
 class TransferBatchView(View):
-    id: str = Field(examples=["bat_0198c0ffee0070008000000000000001"])
+    id: str = Field(examples=["tbt_0198c0ffee0070008000000000000001"])
     mode: BatchMode
     accepted: int
     refused: int

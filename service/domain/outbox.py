@@ -4,6 +4,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from service.domain.operations import Operation
+
 
 class OutboxTopic(StrEnum):
     # To be taken to the bank, until it has ended.
@@ -63,3 +65,12 @@ def outbox_row(
         due_at=due_at or created_at,
         created_at=created_at,
     )
+
+
+def submission_of(operation: Operation) -> OutboxRow:
+    """The order to the bank, due at once; it stays in the outbox until the operation has ended."""
+    return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.updated_at)
+
+
+def bank_order_id(operation_id: str) -> str:
+    return outbox_id(OutboxTopic.BANK_ORDER, operation_id)

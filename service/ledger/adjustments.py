@@ -21,14 +21,14 @@ from service.errors import (
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import (
-    ended,
     fits,
     movement_of,
-    opened,
     require_funds,
     require_open,
     require_requester,
     time_of,
+    with_one_fewer_open,
+    with_one_more_open,
 )
 
 _OK = 200
@@ -72,7 +72,7 @@ class RequestAdjustment(AuditedCommand):
         if self.is_admin and (is_for_oneself or state.policy.needs_second_admin(self.amount, self.currency)):
             return Changes(
                 waiting,
-                wallets=(opened(wallet, at),),
+                wallets=(with_one_more_open(wallet, at),),
                 also=(_event(self, AuditAction.ADJUSTMENT_REQUESTED, waiting, at),),
                 answer=lambda _: adjustment_view(waiting),
                 status_code=_ACCEPTED,
@@ -155,7 +155,7 @@ class ApproveAdjustment(OnAdjustment):
         return Changes(
             made,
             (movement,),
-            wallets=(ended(wallet, at),),
+            wallets=(with_one_fewer_open(wallet, at),),
             also=(_event(self, AuditAction.ADJUSTMENT_APPROVED, made, at),),
             answer=lambda _: adjustment_view(made),
             status_code=_OK,
@@ -177,7 +177,7 @@ class RejectAdjustment(OnAdjustment):
         )
         return Changes(
             rejected,
-            wallets=(ended(wallet, at),),
+            wallets=(with_one_fewer_open(wallet, at),),
             also=(_event(self, AuditAction.ADJUSTMENT_REJECTED, rejected, at),),
         )
 

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.operations import Operation, OperationStatus, operation_view
-from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.outbox import OutboxRow, OutboxTopic, bank_order_id, outbox_id, outbox_row, submission_of
 from service.domain.step_up import Challenge, CodeOutcome, check_code
 from service.domain.transfers import Transfer, receipt_view
 from service.domain.wallets import Freeze, Wallet
@@ -14,7 +14,7 @@ from service.ledger.commands import Changes, Command, Needs, PersonalCommand, St
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, WITHDRAWAL, release
 from service.ledger.rewards import reward_rows
-from service.ledger.rules import ended, require_open, require_requester, time_of
+from service.ledger.rules import require_open, require_requester, time_of, with_one_fewer_open
 
 Payment = Operation | Transfer
 
@@ -91,7 +91,7 @@ class ConfirmPayment(OnOwnPayment):
             approved = payment._replace(status=OperationStatus.PENDING, challenge=None, updated_at=self.now)
             return Changes(
                 approved,
-                outbox_rows=(outbox_row(OutboxTopic.BANK_ORDER, payment.id, payment.request_id, self.now),),
+                outbox_rows=(submission_of(approved),),
                 done_outbox_ids=_answered_rows(payment),
                 answer=lambda _: operation_view(approved),
             )
@@ -108,7 +108,7 @@ class ConfirmPayment(OnOwnPayment):
         return Changes(
             paid,
             (released, *moves),
-            wallets=(ended(wallet, at),),
+            wallets=(with_one_fewer_open(wallet, at),),
             outbox_rows=reward_rows(paid, state),
             done_outbox_ids=_answered_rows(payment),
             answer=lambda after: receipt_view(paid, after.wallet(paid.wallet_id), after.wallet(paid.to_wallet_id)),
@@ -179,7 +179,7 @@ def _give_back(
         canceled,
         (step.movement,),
         wallets=(step.wallet,),
-        done_outbox_ids=(*_answered_rows(payment), outbox_id(OutboxTopic.BANK_ORDER, payment.id)),
+        done_outbox_ids=(*_answered_rows(payment), bank_order_id(payment.id)),
         answer=lambda after: _view(canceled, after),
         status_code=_OK,
         error=error,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from service.domain.entries import EntryType
-from service.domain.incidents import was_never_submitted
+from service.domain.incidents import Said, was_never_submitted
 from service.domain.operations import (
     NOT_HEARD_OF,
     TRANSITIONS,
@@ -19,7 +19,8 @@ from service.domain.operations import (
     may_be_under_way,
     operation_view,
 )
-from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.outbox import bank_order_id, submission_of
+from service.domain.returns import Return
 from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
 from service.domain.wallets import Freeze, Wallet, WalletStatus
@@ -28,6 +29,8 @@ from service.errors import (
     IllegalTransition,
     NotFound,
     NoWalletInCurrency,
+    WalletClosed,
+    WalletServiceError,
 )
 from service.ledger.approvals import approval_rows
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
@@ -35,14 +38,14 @@ from service.ledger.reservations import WITHDRAWAL, Step, capture, release, rese
 from service.ledger.rewards import reward_rows
 from service.ledger.rules import (
     BANK,
-    ended,
     fits,
     movement_of,
-    opened,
     require_open,
     require_payable,
     require_requester,
     time_of,
+    with_one_fewer_open,
+    with_one_more_open,
 )
 
 
@@ -78,7 +81,7 @@ class RequestDeposit(RequestOperation):
         deposit = _new_operation(self, wallet, OperationType.DEPOSIT, OperationStatus.PENDING, at)
         return Changes(
             deposit,
-            wallets=(opened(wallet, at),),
+            wallets=(with_one_more_open(wallet, at),),
             outbox_rows=(submission_of(deposit),),
             answer=lambda _: operation_view(deposit),
         )
@@ -134,7 +137,7 @@ class OnOperation(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BeginProcessing(OnOperation):
+class NoteAttempt(OnOperation):
     """We are about to talk to the bank: from here on an outcome may exist that we do not know.
 
     `last_outcome` is what is known of how the call before this one ended; with `answered_at`, the submission that
@@ -172,8 +175,8 @@ class Settle(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         is_ours = (self.amount, self.currency) == (operation.amount, operation.currency)
-        if operation.status is OperationStatus.SUCCESS and is_ours and _is_same_order(operation, self):
-            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+        if operation.status is OperationStatus.SUCCESS and is_ours and may_mean_the_same(operation, self):
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
         if OperationStatus.SUCCESS not in TRANSITIONS[operation.status] or was_never_submitted(operation):
             raise illegal(operation, OperationStatus.SUCCESS)
         if not is_ours:
@@ -181,7 +184,7 @@ class Settle(OnOperation):
         # The money has arrived: it also lands on a frozen wallet, where it stays as frozen as the rest.
         trouble = refuse_arrival(operation, wallet)
         if trouble is not None:
-            return _review(operation, self.now, *trouble, self.bank_reference)
+            return _review(operation, self.now, trouble.code, trouble.title, self.bank_reference)
         return settled_by(operation, wallet, self, self.entry_id, self.bank_reference, state)
 
 
@@ -203,15 +206,15 @@ class Fail(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
-        if operation.status is OperationStatus.FAILED and is_ours and _is_same_order(operation, self):
-            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+        if operation.status is OperationStatus.FAILED and is_ours and may_mean_the_same(operation, self):
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
         if OperationStatus.FAILED not in TRANSITIONS[operation.status] or was_never_submitted(operation):
             raise illegal(operation, OperationStatus.FAILED)
         if not is_ours:
             return _review_amount(operation, self)
         if self.in_flight is not None and may_be_under_way(operation, self.now, self.in_flight):
             return Changes(operation)
-        failed = _ended(operation, OperationStatus.FAILED, self.now, self.bank_reference)._replace(
+        failed = ended_as(operation, OperationStatus.FAILED, self.now, self.bank_reference)._replace(
             failure_code=self.failure_code, failure_message=self.failure_message
         )
         return undone(failed, wallet, self, self.entry_id)
@@ -227,7 +230,7 @@ class FlagForReview(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         if operation.status is OperationStatus.REQUIRES_REVIEW:
-            return Changes(operation, done_outbox_ids=(bank_order_id(operation),))
+            return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
         if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
             raise illegal(operation, OperationStatus.REQUIRES_REVIEW)
         known = operation
@@ -247,7 +250,7 @@ def settled_by(
     operation: Operation, wallet: Wallet, command: Command, entry_id: str, bank_reference: str | None, state: State
 ) -> Changes:
     """The operation has succeeded: what a withdrawal set aside leaves, what a deposit collected arrives."""
-    settled = _ended(operation, OperationStatus.SUCCESS, command.now, bank_reference)
+    settled = ended_as(operation, OperationStatus.SUCCESS, command.now, bank_reference)
     match operation.type:
         case OperationType.WITHDRAWAL:
             step = capture(
@@ -263,7 +266,7 @@ def settled_by(
                 command=command,
                 entry_id=entry_id,
             )
-            step = Step(ended(wallet, time_of(command.now, wallet)), arrival)
+            step = Step(with_one_fewer_open(wallet, time_of(command.now, wallet)), arrival)
         case _:
             assert_never(operation.type)
     return Changes(
@@ -271,40 +274,36 @@ def settled_by(
         (step.movement,),
         wallets=(step.wallet,),
         outbox_rows=reward_rows(settled, state),
-        done_outbox_ids=(bank_order_id(operation),),
+        done_outbox_ids=(bank_order_id(operation.id),),
     )
 
 
 def undone(failed: Operation, wallet: Wallet, command: Command, entry_id: str) -> Changes:
     """The operation has come to nothing: what a withdrawal set aside comes back."""
-    done = (bank_order_id(failed),)
+    done = (bank_order_id(failed.id),)
     match failed.type:
         case OperationType.WITHDRAWAL:
             step = release(WITHDRAWAL, wallet, failed, counterparty=BANK, command=command, entry_id=entry_id)
             return Changes(failed, (step.movement,), wallets=(step.wallet,), done_outbox_ids=done)
         case OperationType.DEPOSIT:
-            after = ended(wallet, time_of(command.now, wallet))
+            after = with_one_fewer_open(wallet, time_of(command.now, wallet))
             return Changes(failed, wallets=(after,), done_outbox_ids=done)
         case _:
             assert_never(failed.type)
 
 
-def _is_same_order(operation: Operation, command: Settle | Fail) -> bool:
-    """Whether the bank means the order that it meant before, as far as either names one."""
-    return None in (operation.bank_reference, command.bank_reference) or (
-        operation.bank_reference == command.bank_reference
-    )
+def may_mean_the_same(known: Operation | Return, said: Settle | Fail | Said) -> bool:
+    """Whether the bank means what it meant before, as far as it named it either time."""
+    return None in (known.bank_reference, said.bank_reference) or known.bank_reference == said.bank_reference
 
 
-def refuse_arrival(operation: Operation, wallet: Wallet) -> tuple[str, str] | None:
-    """Why a deposit cannot be booked, as code and message; None where it can, as any withdrawal can."""
+def refuse_arrival(operation: Operation, wallet: Wallet) -> WalletServiceError | None:
+    """Why a deposit cannot be booked; None where it can, as any withdrawal can."""
     if operation.type is OperationType.WITHDRAWAL:
         return None
     if wallet.status is WalletStatus.CLOSED:
-        return "wallet_closed", "Paid in to a closed wallet"
-    if not fits(wallet, operation.amount):
-        return "balance_overflow", "Does not fit the wallet"
-    return None
+        return WalletClosed(wallet_id=wallet.id)
+    return None if fits(wallet, operation.amount) else BalanceOverflow()
 
 
 def _review_amount(operation: Operation, command: Settle | Fail) -> Changes:
@@ -314,16 +313,19 @@ def _review_amount(operation: Operation, command: Settle | Fail) -> Changes:
 
 def _review(operation: Operation, now: datetime, code: str, message: str, bank_reference: str | None) -> Changes:
     """Moves no money: what is held stays held until a person or the bank's late word decides."""
-    reviewed = _ended(operation, OperationStatus.REQUIRES_REVIEW, now, bank_reference)._replace(
+    reviewed = ended_as(operation, OperationStatus.REQUIRES_REVIEW, now, bank_reference)._replace(
         attempt_log=end_attempt(operation, now, code),
         proposal=operation.proposal,
         failure_code=code,
         failure_message=message,
     )
-    return Changes(reviewed, done_outbox_ids=(bank_order_id(operation),))
+    return Changes(reviewed, done_outbox_ids=(bank_order_id(operation.id),))
 
 
-def _ended(operation: Operation, status: OperationStatus, now: datetime, bank_reference: str | None) -> Operation:
+def ended_as(
+    operation: Operation, status: OperationStatus, now: datetime, bank_reference: str | None = None
+) -> Operation:
+    """With its last call to the bank, where nothing was known of that yet."""
     return operation._replace(
         status=status,
         bank_reference=bank_reference or operation.bank_reference,
@@ -365,12 +367,3 @@ def _new_operation(
         created_at=at,
         updated_at=at,
     )
-
-
-def submission_of(operation: Operation) -> OutboxRow:
-    """The order to the bank, due at once; it stays in the outbox until the operation has ended."""
-    return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.updated_at)
-
-
-def bank_order_id(operation: Operation) -> str:
-    return outbox_id(OutboxTopic.BANK_ORDER, operation.id)

@@ -8,7 +8,15 @@ from typing import NamedTuple, Protocol
 from service.domain.entries import EntryType
 from service.domain.wallets import Movement, Wallet
 from service.ledger.commands import Command
-from service.ledger.rules import Subject, charged, ended, movement_of, opened, time_of, uncharged
+from service.ledger.rules import (
+    Subject,
+    charged,
+    movement_of,
+    time_of,
+    uncharged,
+    with_one_fewer_open,
+    with_one_more_open,
+)
 
 
 class Reservation(NamedTuple):
@@ -52,7 +60,7 @@ def reserve(
     movement = movement_of(
         kind.reserved, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
-    return Step(opened(charged(wallet, subject.amount, at), at), movement)
+    return Step(with_one_more_open(charged(wallet, subject.amount, at), at), movement)
 
 
 def capture(
@@ -69,7 +77,7 @@ def capture(
     movement = movement_of(
         kind.captured, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
-    return Step(ended(wallet, time_of(command.now, wallet)), movement)
+    return Step(with_one_fewer_open(wallet, time_of(command.now, wallet)), movement)
 
 
 def release_rest(
@@ -93,4 +101,4 @@ def release(
     movement = movement_of(
         kind.released, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
-    return Step(uncharged(ended(wallet, at), subject.amount, subject.created_at, at), movement)
+    return Step(uncharged(with_one_fewer_open(wallet, at), subject.amount, subject.created_at, at), movement)

@@ -26,18 +26,18 @@ from service.errors import (
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, State
 from service.ledger.incidents import new_incident, opened_event
-from service.ledger.orders import OnOperation, illegal
+from service.ledger.orders import OnOperation, illegal, may_mean_the_same
 from service.ledger.rules import (
     BANK,
-    ended,
     fits,
     movement_of,
-    opened,
     require_anothers,
     require_funds,
     require_requester,
     time_of,
     uncharged,
+    with_one_fewer_open,
+    with_one_more_open,
 )
 
 _OK = 200
@@ -62,7 +62,7 @@ class TakeReturn(OnOperation):
         known = state.record(return_id_of(operation.id), Return)
         said = self.said.amount, self.said.currency
         if known is not None:
-            if (*said, self.said.bank_reference) == (known.amount, known.currency, known.bank_reference):
+            if said == (known.amount, known.currency) and may_mean_the_same(known, self.said):
                 return Changes(known)
             raise illegal(operation, "returned once more")
         if operation.status is not OperationStatus.SUCCESS or said != (operation.amount, operation.currency):
@@ -92,7 +92,7 @@ class TakeReturn(OnOperation):
             self,
             returned.created_at,
         )
-        after = opened(wallet, returned.created_at)
+        after = with_one_more_open(wallet, returned.created_at)
         also: tuple[Operation | AuditEvent, ...] = (operation,)
         if returned.type is OperationType.DEPOSIT and wallet.status is not WalletStatus.CLOSED:
             after, event = self._frozen(after, waiting)
@@ -181,7 +181,7 @@ class CollectReturn(AuditedCommand):
         return Changes(
             decided,
             (movement,),
-            wallets=(ended(wallet, at),),
+            wallets=(with_one_fewer_open(wallet, at),),
             also=(event,),
             answer=lambda _: return_view(decided),
             status_code=_OK,

@@ -7,18 +7,18 @@ from service.domain.audit_events import AuditAction
 from service.domain.operations import (
     Operation,
     OperationStatus,
-    OperationType,
     Proposal,
     Verdict,
     operation_view,
     proposal_view,
 )
-from service.domain.wallets import Wallet, WalletStatus
-from service.errors import BalanceOverflow, NotFound, SecondAdminRequired, WalletClosed
+from service.domain.outbox import bank_order_id, submission_of
+from service.domain.wallets import Wallet
+from service.errors import NotFound, SecondAdminRequired
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.orders import bank_order_id, illegal, settled_by, submission_of, undone
-from service.ledger.rules import fits, require_anothers, require_requester, time_of
+from service.ledger.orders import ended_as, illegal, refuse_arrival, settled_by, undone
+from service.ledger.rules import require_anothers, require_requester, time_of
 
 _OK = 200
 _ACCEPTED = 202
@@ -69,16 +69,15 @@ class DecideReview(OnReview):
                 raise SecondAdminRequired
         match self.verdict:
             case Verdict.SETTLE:
-                _require_arrival(operation, wallet)
+                trouble = refuse_arrival(operation, wallet)
+                if trouble is not None:
+                    raise trouble
                 changes = settled_by(operation, wallet, self, self.entry_id, None, state)
                 action = AuditAction.REVIEW_SETTLED
             case Verdict.FAIL:
-                failed = operation._replace(
-                    status=OperationStatus.FAILED,
+                failed = ended_as(operation, OperationStatus.FAILED, at)._replace(
                     failure_code="failed_in_review",
                     failure_message="Looked into, and found not to have been carried out",
-                    proposal=None,
-                    updated_at=at,
                 )
                 changes = undone(failed, wallet, self, self.entry_id)
                 action = AuditAction.REVIEW_FAILED
@@ -129,7 +128,7 @@ class AskAgain(OnReview):
             also=(self.event(AuditAction.REVIEW_ASKED_AGAIN, operation.id, at),),
             outbox_rows=(submission_of(asked),),
             # A dead letter that was replayed may have brought the one of before back.
-            done_outbox_ids=(bank_order_id(asked),),
+            done_outbox_ids=(bank_order_id(asked.id),),
             answer=lambda _: decided_view(asked),
             status_code=_ACCEPTED,
         )
@@ -141,12 +140,3 @@ def decided_view(operation: Operation) -> dict[str, object]:
         "user_id": operation.user_id,
         "proposal": proposal_view(operation.proposal),
     }
-
-
-def _require_arrival(operation: Operation, wallet: Wallet) -> None:
-    if operation.type is OperationType.WITHDRAWAL:
-        return
-    if wallet.status is WalletStatus.CLOSED:
-        raise WalletClosed(wallet_id=wallet.id)
-    if not fits(wallet, operation.amount):
-        raise BalanceOverflow

@@ -105,12 +105,12 @@ def uncharged(wallet: Wallet, amount: int, charged_at: datetime, at: datetime, *
     return wallet._replace(usage=usage, updated_at=at)
 
 
-def opened(wallet: Wallet, at: datetime) -> Wallet:
+def with_one_more_open(wallet: Wallet, at: datetime) -> Wallet:
     """One more operation that may still move it."""
     return wallet._replace(open_operations=wallet.open_operations + 1, updated_at=at)
 
 
-def ended(wallet: Wallet, at: datetime) -> Wallet:
+def with_one_fewer_open(wallet: Wallet, at: datetime) -> Wallet:
     assert wallet.open_operations > 0, f"{wallet.id} has nothing open that could end"
     return wallet._replace(open_operations=wallet.open_operations - 1, updated_at=at)
 

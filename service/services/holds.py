@@ -24,8 +24,6 @@ from service.settings import Settings
 
 log = structlog.get_logger()
 
-# Those who speak for the house may end anybody's hold.
-
 
 class HoldRole(StrEnum):
     PAYER = "payer"

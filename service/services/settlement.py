@@ -36,7 +36,7 @@ from service.gateways.bank import (
 from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.orders import FlagForReview, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report, fail
@@ -168,7 +168,7 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
             return known
         last_outcome = _NOT_FOUND
     account = _open_account(operation, desk.settings)
-    begun = await desk.ledger.change(BeginProcessing(**about(operation), last_outcome=last_outcome), Operation)
+    begun = await desk.ledger.change(NoteAttempt(**about(operation), last_outcome=last_outcome), Operation)
     reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
@@ -191,7 +191,7 @@ async def _find(
     operation: Operation, last_outcome: str | None, desk: Desk, answered_at: datetime | None = None
 ) -> tuple[BankReport | None, Operation]:
     """By reference. The attempt is noted first, like any; `last_outcome` is how the one before it ended."""
-    asking = BeginProcessing(**about(operation), call=BankCall.FIND, last_outcome=last_outcome, answered_at=answered_at)
+    asking = NoteAttempt(**about(operation), call=BankCall.FIND, last_outcome=last_outcome, answered_at=answered_at)
     asked = await desk.ledger.change(asking, Operation)
     return await _from_bank(desk.bank.find(operation.id), desk), asked
 

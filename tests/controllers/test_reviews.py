@@ -14,7 +14,7 @@ from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.operations import BankCall, Operation
 from service.domain.outbox import OutboxTopic, outbox_row
-from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.orders import FlagForReview, NoteAttempt
 from service.repositories import bank_callbacks as inbox
 from service.repositories import outbox as outbox_repository
 from service.settings import Settings
@@ -52,7 +52,7 @@ class Desk:
         order = deposit_of if is_deposit else withdrawal_of
         asked = await change(self.databases, order(self.wallet, amount))
         await change(self.databases, asking_of(asked))
-        find = change_of(BeginProcessing, asked, call=BankCall.FIND, last_outcome="no answer from the bank in time")
+        find = change_of(NoteAttempt, asked, call=BankCall.FIND, last_outcome="no answer from the bank in time")
         await change(self.databases, find)
         flag = change_of(FlagForReview, asked, **_WHY, last_outcome="503")
         (decided,) = await run(self.databases, flag, is_bank_asked=False)

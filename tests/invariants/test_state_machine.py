@@ -27,7 +27,7 @@ _FURTHER_ROUNDS = 50
 _STEPS = 50
 # What every sequence between them has to have come to, or the moves no longer lead anywhere: each command, accepted.
 _COMMANDS = {
-    "RequestDeposit", "RequestWithdrawal", "BeginProcessing", "Settle", "Fail", "FlagForReview", "RequestTransfer",
+    "RequestDeposit", "RequestWithdrawal", "NoteAttempt", "Settle", "Fail", "FlagForReview", "RequestTransfer",
     "TransferBatch", "ConfirmPayment", "CancelPayment", "LapsePayment", "RequestHold", "CaptureHold", "ReleaseHold",
     "ExpireHold", "ConvertMoney", "RequestAdjustment", "ApproveAdjustment", "RejectAdjustment", "ReverseOriginal",
     "FreezeWallet", "UnfreezeWallet", "CloseWallet", "OverrideLimits", "EarnPoints", "CreateVoucher", "UpdateVoucher",

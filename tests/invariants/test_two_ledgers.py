@@ -20,7 +20,7 @@ from service.errors import IllegalTransition, WalletServiceError
 from service.ledger.approvals import Payment
 from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
-from service.ledger.orders import BeginProcessing
+from service.ledger.orders import NoteAttempt
 from service.repositories import records as record_repository
 from tests.factories import (
     batch_of,
@@ -200,7 +200,7 @@ class TestWithdrawals:
         for _ in range(_TIMES * 2):
             (payer,) = await wallets_of(databases, 1_000)
             withdrawal = await change(databases, withdrawal_of(payer, 700))
-            canceled, begun = await two.execute(cancellation_of(withdrawal), change_of(BeginProcessing, withdrawal))
+            canceled, begun = await two.execute(cancellation_of(withdrawal), change_of(NoteAttempt, withdrawal))
             assert sorted((canceled, begun), key=str) == [None, IllegalTransition.code]
             found = await record_repository.find(withdrawal.id, Operation)
             assert found is not None

@@ -20,7 +20,7 @@ from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, WalletStatus, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
-from service.ledger.orders import BeginProcessing
+from service.ledger.orders import NoteAttempt
 from service.ledger.transfers import RequestTransfer
 from tests.books import Books, assert_chain
 from tests.factories import (
@@ -299,7 +299,7 @@ class Play:
             ),
             "cancel": lambda: (cancellation_of(payment, now=now, **user), model.cancel(key, by, now)),
             "lapse": lambda: (lapse_of(payment, now=now), model.lapse(key, now)),
-            "begin": lambda: (change_of(BeginProcessing, payment, now=now), model.begin(key)),
+            "begin": lambda: (change_of(NoteAttempt, payment, now=now), model.begin(key)),
             "settle": lambda: (settlement_of(payment, now=now), model.end(key, now, is_paid=True)),
             "fail": lambda: (failure_of(payment, now=now), model.end(key, now, is_paid=False)),
         }  # fmt: skip

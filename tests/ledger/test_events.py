@@ -13,7 +13,7 @@ from service.domain.operations import operation_view
 from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, Wallet
 from service.ledger.batch import Decided
-from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.orders import FlagForReview, NoteAttempt
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, UnfreezeWallet
 from service.repositories import events as event_repository
 from service.repositories import records as record_repository
@@ -73,7 +73,7 @@ class TestOperations:
     async def test_each_status_of_a_deposit_is_one_with_the_one_before(self, databases: Databases) -> None:
         wallet = (await make_account(databases)).wallet
         deposit = await change(databases, deposit_of(wallet, 700))
-        await change(databases, change_of(BeginProcessing, deposit))
+        await change(databases, change_of(NoteAttempt, deposit))
         settled = await change(databases, settlement_of(deposit))
         events = await told(wallet)
         assert _words(events) == [
@@ -88,9 +88,9 @@ class TestOperations:
     async def test_a_second_attempt_is_none_and_writes_no_wallet(self, databases: Databases) -> None:
         wallet = (await make_account(databases)).wallet
         deposit = await change(databases, deposit_of(wallet, 700))
-        await change(databases, change_of(BeginProcessing, deposit))
+        await change(databases, change_of(NoteAttempt, deposit))
         before = await current(wallet)
-        await change(databases, change_of(BeginProcessing, deposit))
+        await change(databases, change_of(NoteAttempt, deposit))
         assert (await current(wallet)).event_sequence == before.event_sequence == 2
         assert len(await told(wallet)) == 2
 
@@ -118,7 +118,7 @@ class TestOperations:
     async def test_several_changes_in_one_transaction_are_several(self, databases: Databases) -> None:
         wallet = await make_funded_wallet(databases, 1_000)
         request = withdrawal_of(wallet, 100)
-        begin = BeginProcessing(
+        begin = NoteAttempt(
             now=utc_now(),
             transaction_id=new_id(Prefix.TRANSACTION),
             operation_id=request.operation_id,

@@ -16,9 +16,9 @@ from service.domain.sealed import Sealed
 from service.domain.wallets import WalletStatus, new_wallet
 from service.ledger.commands import Command
 from service.ledger.orders import (
-    BeginProcessing,
     Fail,
     FlagForReview,
+    NoteAttempt,
     RequestDeposit,
     RequestWithdrawal,
     Settle,
@@ -134,7 +134,7 @@ def _about(operation: Operation, step: str) -> Command:
     }
     match step:
         case "begin":
-            return BeginProcessing(**common)
+            return NoteAttempt(**common)
         case "review":
             return FlagForReview(failure_code="x", failure_message="y", **common)
         case "fail" | "fail_wrong_amount":

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.domain.operations import OperationStatus
+from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
@@ -58,7 +59,7 @@ def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
 
 
 def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(orders, "undone", lambda failed, *_: Changes(failed, done_outbox_ids=(orders.bank_order_id(failed),)))
+    patch.setattr(orders, "undone", lambda failed, *_: Changes(failed, done_outbox_ids=(bank_order_id(failed.id),)))
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:

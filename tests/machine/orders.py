@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.domain.identifiers import Prefix, new_id
 from service.domain.sealed import Sealed
 from service.domain.step_up import CODE_LIFETIME, Challenge
-from service.ledger.orders import BeginProcessing, Fail, FlagForReview, RequestDeposit, RequestWithdrawal, Settle
+from service.ledger.orders import Fail, FlagForReview, NoteAttempt, RequestDeposit, RequestWithdrawal, Settle
 from tests.machine.base import (
     AMOUNTS,
     CODES,
@@ -92,7 +92,7 @@ class OrderRules(LedgerMachine):
     def _say_begun(self, name: str, *, ends: bool) -> None:
         purse = self.paper.things[name].purse
         self.say(
-            lambda common: BeginProcessing(operation_id=name, wallet_id=purse, **common),
+            lambda common: NoteAttempt(operation_id=name, wallet_id=purse, **common),
             lambda: self.paper.begin(name),
             name,
             ends=ends,

@@ -18,7 +18,7 @@ from service.domain.step_up import CODE_LIFETIME
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.gateways.bank import BankState
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.orders import FlagForReview, NoteAttempt
 from service.ledger.reviews import DecideReview
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
@@ -320,6 +320,15 @@ class TestAReturnedWithdrawal:
         (incident,) = await scene.incidents(operation.id)
         assert (incident["kind"], await scene.balance()) == ("second_return", (5_000, 0))
 
+    @pytest.mark.parametrize(("first", "again"), [("ret_1", None), (None, "ret_1"), (None, None)])
+    async def test_the_same_one_with_and_without_its_reference_is_none(
+        self, scene: Scene, first: str | None, again: str | None
+    ) -> None:
+        operation = await scene.withdrawal("success")
+        for reference in (first, again):
+            await scene.give_back(operation, bank_reference=reference)
+        assert (await scene.incidents(operation.id), await scene.balance()) == ([], (5_000, 0))
+
     @pytest.mark.parametrize("status", ["processing", "requires_review"])
     async def test_before_we_know_that_it_was_paid_waits_for_that(self, scene: Scene, status: str) -> None:
         operation = await scene.withdrawal(status)
@@ -402,7 +411,7 @@ class TestAReturnedDeposit:
         self, scene: Scene
     ) -> None:
         asked = await change(scene.databases, deposit_of(scene.wallet, 1_000))
-        operation = await change(scene.databases, change_of(BeginProcessing, asked))
+        operation = await change(scene.databases, change_of(NoteAttempt, asked))
         given_up = await scene.give_back(operation, attempts=20)
         await scene.say(operation.id)
         await scene.withdrawal("success", 5_500)
@@ -458,7 +467,7 @@ class TestRecords:
     async def test_no_more_than_twenty_attempts_are_kept(self, scene: Scene) -> None:
         operation = await scene.withdrawal("processing")
         for _ in range(25):
-            operation = await change(scene.databases, change_of(BeginProcessing, operation))
+            operation = await change(scene.databases, change_of(NoteAttempt, operation))
         assert (len(operation.attempt_log), operation.attempts) == (20, 26)
         assert {attempt.outcome for attempt in operation.attempt_log[:-1]} == {"unknown"}
         assert operation.attempt_log[-1].outcome is None

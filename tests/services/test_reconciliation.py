@@ -20,7 +20,7 @@ from service.domain.returns import Return
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankReport, OrderKind, StatementLine
 from service.gateways.bank_behaviours import paid_row
-from service.ledger.orders import BeginProcessing, FlagForReview
+from service.ledger.orders import FlagForReview, NoteAttempt
 from service.ledger.returns import TakeReturn
 from service.repositories import bank_orders as journal
 from service.repositories import breaks as break_repository
@@ -272,7 +272,7 @@ class TestBreaks:
 
     async def test_paid_and_still_open_here(self, desk: Desk) -> None:
         pending, begun, reviewed = [await desk.ask() for _ in range(3)]
-        await change(desk.books.databases, change_of(BeginProcessing, begun))
+        await change(desk.books.databases, change_of(NoteAttempt, begun))
         flag = change_of(FlagForReview, reviewed, failure_code="unknown", failure_message="No word")
         await change(desk.books.databases, flag)
         for one in (pending, begun, reviewed):

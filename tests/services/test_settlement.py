@@ -32,7 +32,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
-from service.ledger.orders import BeginProcessing, Fail
+from service.ledger.orders import Fail, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report
@@ -287,7 +287,7 @@ class TestLaterVisits:
         class BusyBank(ScriptedBank):
             async def submit(self, order: BankOrder) -> BankReport:
                 await asyncio.sleep(0.002)
-                await change(databases, BeginProcessing(**about(scene.operation)))
+                await change(databases, NoteAttempt(**about(scene.operation)))
                 return await super().submit(order)
 
         operation = await scene.visit(BusyBank([BankRejected("account_blocked", "no")], [None]))
@@ -307,7 +307,7 @@ class TestLaterVisits:
         class SlowLedger(Ledger):
             async def execute(self, command: Command) -> Decided:
                 if isinstance(command, Fail):
-                    await change(databases, BeginProcessing(**about(scene.operation), last_outcome="not_found"))
+                    await change(databases, NoteAttempt(**about(scene.operation), last_outcome="not_found"))
                 return await scene_ledger.execute(command)
 
         scene_ledger = scene.ledger
