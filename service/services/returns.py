@@ -22,15 +22,13 @@ from service.services.orders import Requester
 log = structlog.get_logger()
 
 
-class ReturnComesEarly(Exception):
+def comes_early(operation: Operation) -> bool:
     """The operation has not ended here: that it was settled may be said in a callback that is still on its way."""
+    return operation.status not in FINAL_STATUSES and not was_never_submitted(operation)
 
 
-async def apply_return(operation: Operation, said: Said, ledger: Ledger, *, may_wait: bool) -> Applied:
-    """Books the return, or leaves it to a person. Raises ReturnComesEarly, unless it has waited for long enough."""
-    if may_wait and operation.status not in FINAL_STATUSES and not was_never_submitted(operation):
-        log.info("bank.return_early", operation_id=operation.id, status=operation.status)
-        raise ReturnComesEarly
+async def apply_return(operation: Operation, said: Said, ledger: Ledger) -> Applied:
+    """Books the return, or leaves it to a person. For one that does not come early."""
     command = TakeReturn(
         **about(operation),
         said=said,

@@ -16,7 +16,6 @@ from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
 from service.repositories import reviews as review_repository
 from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
-from service.services.bank_reports import take_up_early_words
 from service.services.orders import Requester
 
 log = structlog.get_logger()
@@ -60,7 +59,7 @@ async def decide_review(
     )
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
     if verdict is Verdict.SETTLE and answer.status_code == _OK:
-        await take_up_early_words(operation_id)
+        await inbox.hasten_returns(operation_id, utc_now())
     return answer
 
 

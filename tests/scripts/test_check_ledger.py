@@ -380,6 +380,20 @@ class TestASoundLedger:
         late = await check_ledger(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
 
+    async def test_may_have_a_return_that_waits_for_as_long_as_it_takes_while_an_incident_tells_of_it(
+        self, books: Books
+    ) -> None:
+        callback = await books.one("bank_callbacks", applied_at=None)
+        told = {"incident_id": (await books.one("incidents"))["_id"]}
+        later, long_ago = utc_now() + timedelta(minutes=30), utc_now() - 2 * _GRACE
+        for fields, rules in (
+            (told | {"due_at": later}, set()),
+            (told | {"due_at": long_ago}, {"callback_overdue"}),
+            ({"due_at": later}, {"callback_overdue"}),
+        ):
+            await books.put("bank_callbacks", {**callback, "received_at": long_ago, **fields})
+            assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == rules
+
     async def test_may_have_a_dead_letter_in_place_of_an_outbox_row(self, books: Books) -> None:
         operation_id = await pay_what_is_open(books, timedelta(seconds=60))
         row = await books.one("outbox", subject_id=operation_id)
