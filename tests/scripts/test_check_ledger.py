@@ -28,6 +28,7 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
+from service.domain.transfers import Transfer
 from service.gateways.simulated_bank import report_of
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
@@ -52,7 +53,8 @@ from service.services.holds import CaptureOrder, HoldOrder, capture_hold, reques
 from service.services.orders import Order, Requester
 from service.services.outbox import claim_rows
 from service.services.quotes import make_quote
-from service.services.reversals import find_transfer, reverse
+from service.services.records import get_record
+from service.services.reversals import reverse
 from service.services.settlement import Desk, pursue_order
 from service.services.transfers import TransferOrder, request_transfer
 from service.services.wallets import get_balances
@@ -224,7 +226,7 @@ async def _deal(resources: Resources) -> None:
     await capture_hold(ledger, token, hold_id, CaptureOrder(150, None), claim("capture"), None)
     sent = TransferOrder(wallet.id, to.id, None, 50, "INR", None, None, {})
     made = await request_transfer(ledger, asker, sent, claim("transfer"), None, resources.settings)
-    transfer = await find_transfer(json.loads(made.body)["id"])
+    transfer = await get_record(json.loads(made.body)["id"], Transfer)
     await reverse(ledger, asker, transfer, "By mistake", claim("reversal"), None, is_forced=False)
     pair = {"from_currency": "INR", "to_currency": "USD"}
     quote = await make_quote(
