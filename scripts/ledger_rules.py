@@ -611,7 +611,7 @@ def is_with_a_person(case: Case) -> bool:
 def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: timedelta | None) -> Iterator[Breach]:
     """One row of the inbox, and its dead letters. What was received longer than `grace` ago and still waits is a
     breach, unless it waits for a person; without `grace` it never is. What contradicts the books is none where an
-    incident tells of it.
+    incident tells of it, and a return of which one tells waits for its operation's end, looked at when it is due.
     """
     callback_id, result = str(callback.get("_id")), callback.get("result")
     payload = callback.get("payload")
@@ -622,11 +622,13 @@ def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: 
     # Nothing became of one that has no result, even where it has lost its due_at and no worker would find it.
     if callback.get("due_at") is None and (result is not None or _is_aside(callback, letters)):
         return
-    received_at = callback.get("received_at")
+    received_at, due_at = callback.get("received_at"), callback.get("due_at")
     if not isinstance(received_at, datetime):
         yield Breach(Rule.MALFORMED, callback_id, f"the callback was received at {received_at}")
-    elif grace is not None and now - received_at > grace:
-        detail = f"what the bank said of {reference} waits since {(now - received_at).total_seconds():.0f} s"
+        return
+    since = due_at if callback.get("incident_id") is not None and isinstance(due_at, datetime) else received_at
+    if grace is not None and now - since > grace:
+        detail = f"what the bank said of {reference} waits since {(now - since).total_seconds():.0f} s"
         yield Breach(Rule.CALLBACK_OVERDUE, callback_id, detail)
 
 

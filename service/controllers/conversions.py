@@ -32,6 +32,7 @@ from service.errors import (
 from service.services import conversions
 from service.services.callers import Caller
 from service.services.conversions import ConversionOrder
+from service.services.records import get_owned
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
 
@@ -119,7 +120,7 @@ async def convert(
 async def get_conversion(
     conversion_id: _ConversionId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
-    return _shape(await conversions.get_conversion(conversion_id, user.user_id))
+    return _shape(await get_owned(conversion_id, Conversion, user.user_id))
 
 
 @router.get(

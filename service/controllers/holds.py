@@ -13,7 +13,7 @@ from service.controllers.operations import ORDER_ERRORS, OrderRequest
 from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
-from service.domain.holds import HoldStatus, hold_view
+from service.domain.holds import Hold, HoldStatus, hold_view
 from service.domain.permissions import Permission
 from service.errors import (
     CaptureExceedsHold,
@@ -37,6 +37,7 @@ from service.services import holds
 from service.services.callers import Caller
 from service.services.holds import CaptureOrder, HoldOrder, HoldRole
 from service.services.operations import RecordFilter
+from service.services.records import get_shared
 from service.settings import LONGEST_HOLD_S
 
 router = APIRouter(route_class=StrictRoute, tags=["Holds"])
@@ -195,7 +196,7 @@ async def release_hold(
     description="For its payer and its recipient; what a third person asks for is 404.",
 )
 async def get_hold(hold_id: _HoldId, user: Annotated[Caller, require(Permission.HOLDS_READ)]) -> Response:
-    found = await holds.get_hold(hold_id, user.user_id)
+    found = await get_shared(hold_id, Hold, user.user_id)
     return json_response(hold_view(found))
 
 

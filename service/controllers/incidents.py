@@ -18,6 +18,7 @@ from service.errors import AccountDeactivated, IllegalTransition, LedgerBusy, Se
 from service.services import incidents
 from service.services.callers import Caller
 from service.services.incidents import IncidentFilter
+from service.services.records import get_record
 from service.startup import Resources
 
 router = APIRouter(prefix="/admin/incidents", route_class=StrictRoute, tags=["Outcomes"])
@@ -152,7 +153,7 @@ async def list_incidents(query: Annotated[IncidentsQuery, Query()], user: _Admin
     description="What was said, and what stood here.",
 )
 async def get_incident(incident_id: _IncidentId, _user: _Admin) -> Response:
-    return _shape(await incidents.get_incident(incident_id))
+    return _shape(await get_record(incident_id, Incident))
 
 
 @router.post(

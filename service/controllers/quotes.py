@@ -18,6 +18,7 @@ from service.domain.quotes import Quote, QuoteStatus, quote_view
 from service.errors import AmountTooLarge, AmountTooSmall, RateUnavailable
 from service.services import quotes
 from service.services.callers import Caller
+from service.services.records import get_owned
 
 router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
 
@@ -95,7 +96,7 @@ async def make_quote(
     description="One's own: used, expired or still good.",
 )
 async def get_quote(quote_id: _QuoteId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]) -> Response:
-    return _shape(await quotes.get_quote(quote_id, user.user_id))
+    return _shape(await get_owned(quote_id, Quote, user.user_id))
 
 
 def _shape(quote: Quote, status_code: int = 200) -> Response:

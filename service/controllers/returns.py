@@ -14,7 +14,7 @@ from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.domain.returns import ReturnStatus, return_view
+from service.domain.returns import Return, ReturnStatus, return_view
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
@@ -27,6 +27,7 @@ from service.errors import (
 )
 from service.services import returns
 from service.services.callers import Caller
+from service.services.records import get_record
 
 router = APIRouter(prefix="/admin/returns", route_class=StrictRoute, tags=["Outcomes"])
 
@@ -110,7 +111,7 @@ async def list_returns(
     description="The operation names it, too.",
 )
 async def get_return(return_id: _ReturnId, _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)]) -> Response:
-    return json_response(return_view(await returns.get_return(return_id)))
+    return json_response(return_view(await get_record(return_id, Return)))
 
 
 @router.post(

@@ -11,8 +11,10 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import Reason
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import View, problem_responses
+from service.domain.adjustments import Adjustment
 from service.domain.permissions import Permission
-from service.domain.reversals import reversal_view
+from service.domain.reversals import Reversal, reversal_view
+from service.domain.transfers import Transfer
 from service.errors import (
     AccountDeactivated,
     AlreadyReversed,
@@ -26,6 +28,7 @@ from service.errors import (
 )
 from service.services import reversals
 from service.services.callers import Caller
+from service.services.records import get_record
 
 router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
 
@@ -112,7 +115,7 @@ async def reverse_transfer(
     answer = await reversals.reverse(
         resources.ledger,
         user.requester,
-        await reversals.find_transfer(transfer_id),
+        await get_record(transfer_id, Transfer),
         body.reason,
         claim,
         correlation_id.get(),
@@ -133,7 +136,7 @@ async def reverse_adjustment(
     answer = await reversals.reverse(
         resources.ledger,
         user.requester,
-        await reversals.find_adjustment(adjustment_id),
+        await get_record(adjustment_id, Adjustment),
         body.reason,
         claim,
         correlation_id.get(),
@@ -151,5 +154,5 @@ async def reverse_adjustment(
 async def get_reversal(
     reversal_id: _ReversalId, _user: Annotated[Caller, require(Permission.ADJUSTMENTS_ADMIN)]
 ) -> Response:
-    reversal = await reversals.get_reversal(reversal_id)
+    reversal = await get_record(reversal_id, Reversal)
     return json_response(reversal_view(reversal))

@@ -27,6 +27,7 @@ from service.errors import (
 )
 from service.services import transfers
 from service.services.callers import Caller
+from service.services.records import get_shared
 from service.services.transfers import TransferOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
@@ -194,7 +195,7 @@ async def request_transfers(
 async def get_transfer(
     transfer_id: _TransferId, user: Annotated[Caller, require(Permission.PAYMENTS_READ)]
 ) -> Response:
-    return _shape(await transfers.get_transfer(transfer_id, user.user_id))
+    return _shape(await get_shared(transfer_id, Transfer, user.user_id))
 
 
 @router.get(

@@ -14,7 +14,7 @@ from service.controllers.pagination import PageQuery, QueryTime, open_page, page
 from service.controllers.requests import StrictModel, StrictRoute
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.permissions import Permission
-from service.domain.vouchers import kept_voucher_view, redemption_view, voucher_view
+from service.domain.vouchers import Voucher, kept_voucher_view, redemption_view, voucher_view
 from service.errors import (
     AccountDeactivated,
     IdempotencyKeyInvalid,
@@ -34,6 +34,7 @@ from service.errors import (
 )
 from service.services import vouchers
 from service.services.callers import Caller
+from service.services.records import get_record
 from service.services.vouchers import VoucherOrder
 
 router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
@@ -216,7 +217,7 @@ async def list_redeemable_vouchers(
     description="With how many are left.",
 )
 async def get_voucher(voucher_id: _VoucherId, _user: Annotated[Caller, require(Permission.REWARDS_READ)]) -> Response:
-    return _json(voucher_view(await vouchers.get_voucher(voucher_id)))
+    return _json(voucher_view(await get_record(voucher_id, Voucher)))
 
 
 @router.get(

@@ -9,6 +9,7 @@ from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from service.documents import BankCallback
+from service.domain.incidents import SaidEvent
 from service.repositories.due_rows import claim_due
 from service.repositories.gathering import Gathered
 from service.tracing import current_traceparent
@@ -78,8 +79,10 @@ async def _mark_many(applied: Sequence[tuple[str, str, datetime]]) -> Sequence[N
 _mark = Gathered(_mark_many)
 
 
-async def postpone(callback_id: str, due_at: datetime) -> None:
-    await BankCallback.get_pymongo_collection().update_one({"_id": callback_id}, {"$set": {"due_at": due_at}})
+async def postpone(row: dict[str, Any], due_at: datetime) -> None:
+    """Unless somebody has made it due, taken or applied it since it was claimed."""
+    claimed = {"_id": row["_id"], "due_at": row["due_at"]}
+    await BankCallback.get_pymongo_collection().update_one(claimed, {"$set": {"due_at": due_at}})
 
 
 async def find_payload(callback_id: str) -> dict[str, Any] | None:
@@ -108,28 +111,24 @@ async def find_last_words(references: Sequence[str]) -> dict[str, dict[str, Any]
     return {row["_id"]: row["last"] async for row in rows}
 
 
-async def take_up_again(reference: str, result: str, now: datetime) -> None:
-    """What came to this result is looked at anew: something else has happened to the operation since."""
-    await _take_up((reference, result, now))
+async def hasten_returns(reference: str, now: datetime) -> None:
+    """Those that wait for the operation's end, which has come, are due now; one in hand too, which may have looked
+    before it.
+    """
+    await _hasten((reference, now))
 
 
-async def _take_up_many(asked: Sequence[tuple[str, str, datetime]]) -> Sequence[None]:
+async def _hasten_many(asked: Sequence[tuple[str, datetime]]) -> Sequence[None]:
     """Looks first: hardly ever is there any."""
-    named = {"payload.reference": {"$in": [reference for reference, _, _ in asked]}}
-    named["result"] = {"$in": list({result for _, result, _ in asked})}
-    known = {(reference, result) for reference, result, _ in asked}
-    rows = await BankCallback.get_pymongo_collection().find(named, {"payload.reference": 1, "result": 1}).to_list()
-    ids = [row["_id"] for row in rows if (row["payload"]["reference"], row["result"]) in known]
-    if ids:
-        due_at = min(now for _, _, now in asked)
-        await BankCallback.get_pymongo_collection().update_many(
-            {"_id": {"$in": ids}, "result": named["result"]},
-            {"$set": {"due_at": due_at, "attempts": 0}, "$unset": {"applied_at": "", "result": ""}},
-        )
+    now = min(now for _, now in asked)
+    waiting: dict[str, Any] = {"payload.reference": {"$in": [reference for reference, _ in asked]}}
+    waiting |= {"payload.type": SaidEvent.RETURNED, "due_at": {"$exists": True}}
+    if await BankCallback.get_pymongo_collection().find_one(waiting, {"_id": 1}) is not None:
+        await BankCallback.get_pymongo_collection().update_many(waiting, {"$set": {"due_at": now}})
     return [None] * len(asked)
 
 
-_take_up = Gathered(_take_up_many)
+_hasten = Gathered(_hasten_many)
 
 
 async def insert_reuse(

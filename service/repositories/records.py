@@ -240,6 +240,17 @@ async def find_many(record_ids: Sequence[str], kind: type[_Kind]) -> list[_Kind]
     return [from_row(kind, row) for row in await rows.to_list()]
 
 
+async def find_newest(
+    prefix: Prefix, kind: type[_Kind], status: str | None, *, before_id: str | None, limit: int
+) -> list[_Kind]:
+    """Everybody's of one kind, newest first; `before_id` is the last one of the page before."""
+    condition: dict[str, Any] = {} if status is None else {"status": status}
+    if before_id is not None:
+        condition["_id"] = {"$lt": before_id}
+    found = _collection(prefix).find(condition, sort=[("_id", -1)], limit=limit)
+    return [from_row(kind, row) for row in await found.to_list()]
+
+
 async def find_of_user(
     prefix: Prefix,
     kind: type[_Kind],

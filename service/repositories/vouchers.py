@@ -10,26 +10,14 @@ from service.repositories.records import from_row
 
 async def find_redeemable(at: datetime, *, before_id: str | None, limit: int) -> list[Voucher]:
     """Active, valid at that time and in stock; newest first. `before_id` is the last one of the page before."""
-    return await _find(
-        {
-            "is_active": True,
-            "stock": {"$gt": 0},
-            "$and": [
-                {"$or": [{"valid_from": None}, {"valid_from": {"$lte": at}}]},
-                {"$or": [{"valid_until": None}, {"valid_until": {"$gt": at}}]},
-            ],
-        },
-        before_id,
-        limit,
-    )
-
-
-async def find_all(*, before_id: str | None, limit: int) -> list[Voucher]:
-    """Newest first; `before_id` is the last one of the page before."""
-    return await _find({}, before_id, limit)
-
-
-async def _find(condition: dict[str, Any], before_id: str | None, limit: int) -> list[Voucher]:
+    condition: dict[str, Any] = {
+        "is_active": True,
+        "stock": {"$gt": 0},
+        "$and": [
+            {"$or": [{"valid_from": None}, {"valid_from": {"$lte": at}}]},
+            {"$or": [{"valid_until": None}, {"valid_until": {"$gt": at}}]},
+        ],
+    }
     if before_id is not None:
         condition["_id"] = {"$lt": before_id}
     found = VoucherDocument.get_pymongo_collection().find(condition, sort=[("_id", -1)], limit=limit)

@@ -12,9 +12,9 @@ from service.domain.identifiers import Prefix, new_id
 from service.errors import NotFound
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.committer import Ledger
-from service.repositories import adjustments as adjustment_repository
 from service.repositories import records as record_repository
 from service.services.orders import Requester
+from service.services.records import get_record
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ async def approve_adjustment(
     ledger: Ledger, user: Requester, adjustment_id: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Raises NotFound, SecondAdminRequired. That it is too late, or no longer fits, is an answer."""
-    adjustment = await _find(adjustment_id)
+    adjustment = await get_record(adjustment_id, Adjustment)
     answer = await ledger.answer(
         ApproveAdjustment(
             **_by(user, request_id),
@@ -83,7 +83,7 @@ async def reject_adjustment(
     ledger: Ledger, user: Requester, adjustment_id: str, reason: str, request_id: str | None
 ) -> Adjustment:
     """Moves nothing. Raises NotFound, IllegalTransition where it was decided already."""
-    adjustment = await _find(adjustment_id)
+    adjustment = await get_record(adjustment_id, Adjustment)
     rejected = await ledger.change(
         RejectAdjustment(
             **_by(user, request_id), reason=reason, adjustment_id=adjustment.id, wallet_id=adjustment.wallet_id
@@ -96,7 +96,7 @@ async def reject_adjustment(
 
 async def get_adjustment(adjustment_id: str, requested_by: str | None) -> Adjustment:
     """Where `requested_by` is named, only what they asked for. Raises NotFound."""
-    adjustment = await _find(adjustment_id)
+    adjustment = await get_record(adjustment_id, Adjustment)
     if requested_by not in (None, adjustment.requested_by):
         raise NotFound(f"There is no adjustment {adjustment_id}")
     return adjustment
@@ -104,14 +104,7 @@ async def get_adjustment(adjustment_id: str, requested_by: str | None) -> Adjust
 
 async def list_adjustments(status: AdjustmentStatus | None, *, before_id: str | None, limit: int) -> list[Adjustment]:
     """Everybody's, newest first."""
-    return await adjustment_repository.find_newest(status, before_id=before_id, limit=limit)
-
-
-async def _find(adjustment_id: str) -> Adjustment:
-    adjustment = await record_repository.find(adjustment_id, Adjustment)
-    if adjustment is None:
-        raise NotFound(f"There is no adjustment {adjustment_id}")
-    return adjustment
+    return await record_repository.find_newest(Prefix.ADJUSTMENT, Adjustment, status, before_id=before_id, limit=limit)
 
 
 def _by(user: Requester, request_id: str | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Callbacks of the bank: verified, kept once, answered, and only then applied by a worker."""
 
 import json
+import random
 from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
@@ -16,16 +17,16 @@ from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.incidents import IncidentKind, Said, SaidEvent
 from service.domain.money import MAX_AMOUNT_MINOR
-from service.domain.operations import Operation, OperationStatus
+from service.domain.operations import Operation
 from service.errors import InvalidSignature
 from service.gateways.bank import BankReport, BankState
 from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
-from service.services.bank_reports import CONTRADICTION, Applied, apply_report, take_up_early_words
+from service.services.bank_reports import Applied, apply_report
 from service.services.incidents import open_incident
-from service.services.returns import ReturnComesEarly, apply_return
+from service.services.returns import apply_return, comes_early
 from service.settings import Settings
 from service.tracing import continued
 
@@ -33,9 +34,12 @@ log = structlog.get_logger()
 
 # Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
 _LEASE_S = 15.0
-# With back-off to 10 minutes, about two hours: no return comes earlier than that before its settlement.
+# With back-off to 10 minutes, about two hours: hardly any return comes earlier than that before its settlement. After
+# them people are told, and it goes on waiting, since nobody knows how long they will take.
 _ATTEMPT_LIMIT = 20
 _RETRY_MAX_S = 600.0
+_LONG_WAIT_S = 3600.0
+_EARLY = "early"
 # Enough of the digest that nobody meets it by chance.
 _DIGEST_DIGITS = 16
 _REFERENCE_LIMIT = 64
@@ -157,32 +161,33 @@ async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:
     """Does what the bank said, and notes in the inbox what became of it; safe to repeat at any point."""
     reach(CrashPoint.CALLBACK_CLAIMED)
     structlog.contextvars.bind_contextvars(request_id=row["request_id"], callback_id=row["_id"])
-    try:
-        facts = {"wallet.operation_id": str(row["payload"].get("reference")), "wallet.attempt": row["attempts"]}
-        with continued(row.get("traceparent"), "callback.apply", "consumer", facts) as traced:
-            applied = await _apply(row, ledger)
-            traced.note({"wallet.outcome": applied.result})
-    except ReturnComesEarly:
-        await _postpone(row)
-        return
+    facts = {"wallet.operation_id": str(row["payload"].get("reference")), "wallet.attempt": row["attempts"]}
+    with continued(row.get("traceparent"), "callback.apply", "consumer", facts) as traced:
+        applied = await _apply(row, ledger)
+        traced.note({"wallet.outcome": applied.result})
     reach(CrashPoint.CALLBACK_APPLIED)
     if applied.incident_id is not None:
         await inbox.note_incident(row["_id"], applied.incident_id)
-    await inbox.mark_applied(row["_id"], applied.result, utc_now())
-    if applied.is_early:
-        await _take_up_if_settled(row["payload"]["reference"])
+    if applied.result == _EARLY:
+        await inbox.postpone(row, utc_now() + timedelta(seconds=_wait_s(row["attempts"])))
+    else:
+        await inbox.mark_applied(row["_id"], applied.result, utc_now())
 
 
-async def _take_up_if_settled(reference: str) -> None:
-    """Who has settled it in the meantime took up what was marked by then, and that was not this."""
-    operation = await record_repository.find(reference, Operation)
-    if operation is not None and operation.status is OperationStatus.SUCCESS:
-        await take_up_early_words(reference)
+def _wait_s(attempts: int) -> float:
+    if attempts < _ATTEMPT_LIMIT:
+        return min(_RETRY_MAX_S, 2.0**attempts)
+    return random.uniform(_LONG_WAIT_S / 2, _LONG_WAIT_S)  # noqa: S311 no secret
 
 
-async def _postpone(row: dict[str, Any]) -> None:
-    delay_s = min(_RETRY_MAX_S, 2.0 ** row["attempts"])
-    await inbox.postpone(row["_id"], utc_now() + timedelta(seconds=delay_s))
+async def _leave_waiting(row: dict[str, Any], said: Said, ledger: Ledger) -> Applied:
+    """Until the operation has ended, however long that takes; people are told once it takes long."""
+    reference = row["payload"]["reference"]
+    log.info("bank.return_early", reference=reference)
+    if row["attempts"] < _ATTEMPT_LIMIT or row.get("incident_id") is not None:
+        return Applied(_EARLY)
+    kind = IncidentKind.RETURN_OF_UNSETTLED
+    return Applied(_EARLY, await open_incident(reference, said, row["request_id"], ledger, kind))
 
 
 async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
@@ -201,10 +206,8 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
         log.error("bank.unknown_reference", reference=reference)
         return Applied("unknown_reference", await open_incident(reference, words, row["request_id"], ledger))
     if isinstance(payload, ReturnPayload):
-        is_last = row["attempts"] >= _ATTEMPT_LIMIT
-        applied = await apply_return(operation, words, ledger, may_wait=not is_last)
-        is_early = applied.result == CONTRADICTION and operation.status is not OperationStatus.SUCCESS
-        return applied._replace(is_early=is_early)
+        is_early = comes_early(operation)
+        return await (_leave_waiting(row, words, ledger) if is_early else apply_return(operation, words, ledger))
     assert isinstance(payload, CallbackPayload), "there are two types"  # noqa: S101 a type that is forgotten here
     report = BankReport(
         reference=reference,

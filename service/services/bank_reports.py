@@ -19,18 +19,12 @@ from service.services.incidents import open_incident
 
 log = structlog.get_logger()
 
-CONTRADICTION = "contradiction"
-
 
 class Applied(NamedTuple):
-    """What became of something said: the operation's status or `contradiction`, and the incident, if it led to one.
-
-    `is_early`: it would be none, had the operation been settled when it was looked at.
-    """
+    """What became of something said: the operation's status or `contradiction`, and the incident, if it led to one."""
 
     result: str
     incident_id: str | None = None
-    is_early: bool = False
 
 
 async def apply_report(
@@ -54,7 +48,7 @@ async def apply_report(
             reach(CrashPoint.SETTLE_COMMITTED)
             log.info("operation.settled", operation_id=operation.id, status=ended.status)
             if ended.status is OperationStatus.SUCCESS:
-                await take_up_early_words(operation.id)
+                await inbox.hasten_returns(operation.id, utc_now())
             return Applied(ended.status)
         case BankState.FAILED:
             code = report.failure_code or "declined"
@@ -64,11 +58,6 @@ async def apply_report(
             return Applied(operation.status)
         case _:
             assert_never(report.state)
-
-
-async def take_up_early_words(operation_id: str) -> None:
-    """That it had been returned may have been said, and given up, before anybody knew that it was settled."""
-    await inbox.take_up_again(operation_id, CONTRADICTION, utc_now())
 
 
 async def fail(
@@ -111,7 +100,7 @@ async def fail(
 
 async def contradicts(operation: Operation, said: Said, ledger: Ledger) -> Applied:
     log.error("bank.contradiction", operation_id=operation.id, said=said.event, status=said.status)
-    return Applied(CONTRADICTION, await open_incident(operation.id, said, operation.request_id, ledger))
+    return Applied("contradiction", await open_incident(operation.id, said, operation.request_id, ledger))
 
 
 def said_of(report: BankReport, callback_id: str | None) -> Said:

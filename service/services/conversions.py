@@ -10,7 +10,6 @@ from service.domain.conversions import Conversion
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.quotes import Quote
-from service.errors import NotFound
 from service.ledger.committer import Ledger
 from service.ledger.conversions import ConvertMoney
 from service.repositories import records as record_repository
@@ -55,14 +54,6 @@ async def convert(
     answer = await ledger.answer(command)
     log.info("conversion.answered", conversion_id=conversion_id, user_id=user.user_id, status=answer.status_code)
     return answer
-
-
-async def get_conversion(conversion_id: str, user_id: str) -> Conversion:
-    """Raises NotFound where there is none or it is somebody else's."""
-    conversion = await record_repository.find_owned(conversion_id, Conversion, user_id)
-    if conversion is None:
-        raise NotFound(f"There is no conversion {conversion_id}")
-    return conversion
 
 
 async def list_conversions(

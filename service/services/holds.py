@@ -13,13 +13,14 @@ from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxRow
 from service.domain.permissions import Permission
-from service.errors import FieldError, InvalidFields, NotFound
+from service.errors import FieldError, InvalidFields
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
 from service.services.callers import Caller
 from service.services.orders import Requester
+from service.services.records import get_record
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -98,7 +99,7 @@ async def capture_hold(
     request_id: str | None,
 ) -> Answer:
     """Raises NotFound where there is no such hold. Who may not, and that it is too late, are answers."""
-    hold = await _find(hold_id)
+    hold = await get_record(hold_id, Hold)
     command = CaptureHold(
         **_about(hold),
         **_asked_by(token),
@@ -119,7 +120,7 @@ async def release_hold(
     ledger: Ledger, token: Caller, hold_id: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Raises NotFound where there is no such hold, HoldGuaranteed where it is not the payer's to release."""
-    hold = await _find(hold_id)
+    hold = await get_record(hold_id, Hold)
     command = ReleaseHold(**_about(hold), **_asked_by(token), claim=claim, request_id=request_id)
     answer = await ledger.answer(command)
     log.info("hold.release_answered", hold_id=hold.id, user_id=token.user_id, status=answer.status_code)
@@ -136,14 +137,6 @@ async def expire_hold(row: OutboxRow, ledger: Ledger) -> None:
     log.info("hold.expired", hold_id=hold.id, status=ended.status)
 
 
-async def get_hold(hold_id: str, user_id: str) -> Hold:
-    """One that the user pays or is to be paid by. Raises NotFound."""
-    hold = await record_repository.find_shared(hold_id, Hold, user_id)
-    if hold is None:
-        raise NotFound(f"There is no hold {hold_id}")
-    return hold
-
-
 async def list_holds(
     user_id: str, role: HoldRole, wanted: RecordFilter, *, before_id: str | None, limit: int
 ) -> list[Hold]:
@@ -157,14 +150,6 @@ async def list_holds(
         limit=limit,
         is_recipient=role is HoldRole.PAYEE,
     )
-
-
-async def _find(hold_id: str) -> Hold:
-    """Whose it is, and how it stands, is decided in the ledger; here only its wallets are needed."""
-    hold = await record_repository.find(hold_id, Hold)
-    if hold is None:
-        raise NotFound(f"There is no hold {hold_id}")
-    return hold
 
 
 def _about(hold: Hold) -> dict[str, Any]:

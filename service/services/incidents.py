@@ -7,11 +7,9 @@ import structlog
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import Incident, IncidentKind, IncidentStatus, Said, incident_id
-from service.errors import NotFound
 from service.ledger.committer import Ledger
 from service.ledger.incidents import DecideIncident, OpenIncident
 from service.repositories import incidents as incident_repository
-from service.repositories import records as record_repository
 from service.repositories.incidents import IncidentFilter as IncidentFilter  # noqa: PLC0414 controllers name it, and may not reach below
 from service.services.orders import Requester
 
@@ -59,14 +57,6 @@ async def decide_incident(
         Incident,
     )
     log.info("incident.decided", incident_id=incident.id, status=status, by=user.user_id)
-    return incident
-
-
-async def get_incident(named: str) -> Incident:
-    """Raises NotFound."""
-    incident = await record_repository.find(named, Incident)
-    if incident is None:
-        raise NotFound(f"There is no incident {named}")
     return incident
 
 

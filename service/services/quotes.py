@@ -9,7 +9,7 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.quotes import Quote, QuoteStatus, converted
-from service.errors import AmountTooLarge, AmountTooSmall, NotFound
+from service.errors import AmountTooLarge, AmountTooSmall
 from service.gateways.rates import Rates
 from service.repositories import records as record_repository
 from service.settings import Settings
@@ -55,12 +55,4 @@ async def make_quote(
     # Not by the ledger: it would wait there among those who move money. Who asks is looked at when the money moves.
     await run_in_transaction(client, lambda session: record_repository.insert_many([quote], session=session))
     log.info("quote.made", quote_id=quote.id, user_id=user_id)
-    return quote
-
-
-async def get_quote(quote_id: str, user_id: str) -> Quote:
-    """Raises NotFound where there is none or it is somebody else's."""
-    quote = await record_repository.find_owned(quote_id, Quote, user_id)
-    if quote is None:
-        raise NotFound(f"There is no quote {quote_id}")
     return quote

@@ -11,26 +11,24 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import IncidentKind, Said, incident_id, was_never_submitted
 from service.domain.operations import FINAL_STATUSES, Operation
 from service.domain.returns import Return, ReturnStatus
-from service.errors import IllegalTransition, NotFound
+from service.errors import IllegalTransition
 from service.ledger.committer import Ledger
 from service.ledger.returns import CollectReturn, TakeReturn
 from service.repositories import records as record_repository
-from service.repositories import returns as return_repository
 from service.services.bank_reports import Applied, about, contradicts
 from service.services.orders import Requester
+from service.services.records import get_record
 
 log = structlog.get_logger()
 
 
-class ReturnComesEarly(Exception):
+def comes_early(operation: Operation) -> bool:
     """The operation has not ended here: that it was settled may be said in a callback that is still on its way."""
+    return operation.status not in FINAL_STATUSES and not was_never_submitted(operation)
 
 
-async def apply_return(operation: Operation, said: Said, ledger: Ledger, *, may_wait: bool) -> Applied:
-    """Books the return, or leaves it to a person. Raises ReturnComesEarly, unless it has waited for long enough."""
-    if may_wait and operation.status not in FINAL_STATUSES and not was_never_submitted(operation):
-        log.info("bank.return_early", operation_id=operation.id, status=operation.status)
-        raise ReturnComesEarly
+async def apply_return(operation: Operation, said: Said, ledger: Ledger) -> Applied:
+    """Books the return, or leaves it to a person. For one that does not come early."""
     command = TakeReturn(
         **about(operation),
         said=said,
@@ -56,7 +54,7 @@ async def collect_return(
     ledger: Ledger, user: Requester, return_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Raises NotFound, SecondAdminRequired. That the wallet still cannot follow is an answer."""
-    returned = await get_return(return_id)
+    returned = await get_record(return_id, Return)
     fields: dict[str, Any] = user._asdict()
     answer = await ledger.answer(
         CollectReturn(
@@ -76,14 +74,6 @@ async def collect_return(
     return answer
 
 
-async def get_return(return_id: str) -> Return:
-    """Raises NotFound."""
-    returned = await record_repository.find(return_id, Return)
-    if returned is None:
-        raise NotFound(f"There is no return {return_id}")
-    return returned
-
-
 async def list_returns(status: ReturnStatus | None, *, before_id: str | None, limit: int) -> list[Return]:
     """Those of the newest operations first."""
-    return await return_repository.find_newest(status, before_id=before_id, limit=limit)
+    return await record_repository.find_newest(Prefix.RETURN, Return, status, before_id=before_id, limit=limit)

@@ -2,16 +2,11 @@
 
 import structlog
 
-from service.domain.adjustments import Adjustment
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
-from service.domain.reversals import Reversal
-from service.domain.transfers import Transfer
-from service.errors import NotFound
 from service.ledger.committer import Ledger
 from service.ledger.reversals import Original, ReverseOriginal, way_back
-from service.repositories import records as record_repository
 from service.services.orders import Requester
 
 log = structlog.get_logger()
@@ -51,27 +46,3 @@ async def reverse(
     answer = await ledger.answer(command)
     log.info("reversal.answered", original_id=original.id, by=user.user_id, status=answer.status_code)
     return answer
-
-
-async def find_transfer(transfer_id: str) -> Transfer:
-    """Whoever's it is. Raises NotFound."""
-    transfer = await record_repository.find(transfer_id, Transfer)
-    if transfer is None:
-        raise NotFound(f"There is no transfer {transfer_id}")
-    return transfer
-
-
-async def find_adjustment(adjustment_id: str) -> Adjustment:
-    """Raises NotFound."""
-    adjustment = await record_repository.find(adjustment_id, Adjustment)
-    if adjustment is None:
-        raise NotFound(f"There is no adjustment {adjustment_id}")
-    return adjustment
-
-
-async def get_reversal(reversal_id: str) -> Reversal:
-    """Raises NotFound."""
-    reversal = await record_repository.find(reversal_id, Reversal)
-    if reversal is None:
-        raise NotFound(f"There is no reversal {reversal_id}")
-    return reversal

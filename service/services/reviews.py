@@ -9,15 +9,13 @@ from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import Operation, Verdict
-from service.errors import NotFound
 from service.ledger.committer import Ledger
 from service.ledger.reviews import AskAgain, DecideReview
 from service.repositories import bank_callbacks as inbox
-from service.repositories import records as record_repository
 from service.repositories import reviews as review_repository
 from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
-from service.services.bank_reports import take_up_early_words
 from service.services.orders import Requester
+from service.services.records import get_record
 
 log = structlog.get_logger()
 
@@ -38,7 +36,7 @@ async def list_reviews(*, after: str | None, limit: int) -> list[Reviewed]:
 
 async def get_operation(operation_id: str) -> Reviewed:
     """Whoever's it is, in whatever state. Raises NotFound."""
-    operation = await _find(operation_id)
+    operation = await get_record(operation_id, Operation)
     return (await _with_last_words([operation]))[0]
 
 
@@ -54,13 +52,13 @@ async def decide_review(
     """Ends it, or waits for a second admin. That somebody was faster is an answer. Raises NotFound,
     SecondAdminRequired.
     """
-    operation = await _find(operation_id)
+    operation = await get_record(operation_id, Operation)
     answer = await ledger.answer(
         DecideReview(**_by(user, operation, reason, claim, request_id), verdict=verdict, entry_id=new_id(Prefix.ENTRY))
     )
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
     if verdict is Verdict.SETTLE and answer.status_code == _OK:
-        await take_up_early_words(operation_id)
+        await inbox.hasten_returns(operation_id, utc_now())
     return answer
 
 
@@ -68,17 +66,10 @@ async def ask_again(
     ledger: Ledger, user: Requester, operation_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
     """Back to the bank. That somebody was faster is an answer. Raises NotFound, SecondAdminRequired."""
-    operation = await _find(operation_id)
+    operation = await get_record(operation_id, Operation)
     answer = await ledger.answer(AskAgain(**_by(user, operation, reason, claim, request_id)))
     log.info("review.asked_again", operation_id=operation_id, by=user.user_id)
     return answer
-
-
-async def _find(operation_id: str) -> Operation:
-    operation = await record_repository.find(operation_id, Operation)
-    if operation is None:
-        raise NotFound(f"There is no operation {operation_id}")
-    return operation
 
 
 async def _with_last_words(operations: Sequence[Operation]) -> list[Reviewed]:

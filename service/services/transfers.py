@@ -9,7 +9,6 @@ from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.transfers import Transfer
-from service.errors import NotFound
 from service.ledger.committer import Ledger
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.repositories import records as record_repository
@@ -121,14 +120,6 @@ async def _commands(
             )
         )
     return commands
-
-
-async def get_transfer(transfer_id: str, user_id: str) -> Transfer:
-    """One that the user sent or got. Raises NotFound."""
-    transfer = await record_repository.find_shared(transfer_id, Transfer, user_id)
-    if transfer is None:
-        raise NotFound(f"There is no transfer {transfer_id}")
-    return transfer
 
 
 async def list_transfers(user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int) -> list[Transfer]:

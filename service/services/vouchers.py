@@ -13,13 +13,14 @@ from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.sealed import SealedField, Unreadable
 from service.domain.vouchers import CODE_BITS, Redemption, Voucher, redemption_code
-from service.errors import InternalError, NotFound
+from service.errors import InternalError
 from service.ledger.committer import Ledger
 from service.ledger.vouchers import CreateVoucher, RedeemVoucher, UpdateVoucher
 from service.repositories import records as record_repository
 from service.repositories import vouchers as voucher_repository
 from service.repositories.records import RecordFilter
 from service.services.orders import Requester
+from service.services.records import get_owned
 from service.services.sealing import open_sealed, seal
 from service.settings import Settings
 
@@ -146,14 +147,6 @@ async def _with_code(answer: Answer, user_id: str, settings: Settings) -> Answer
     return answer._replace(body=orjson.dumps(receipt | {"code": shown.code}))
 
 
-async def get_voucher(voucher_id: str) -> Voucher:
-    """Whether it can be redeemed or not. Raises NotFound."""
-    voucher = await record_repository.find(voucher_id, Voucher)
-    if voucher is None:
-        raise NotFound(f"There is no voucher {voucher_id}")
-    return voucher
-
-
 async def list_redeemable_vouchers(*, before_id: str | None, limit: int) -> list[Voucher]:
     """What can be redeemed at this moment, by those who have the points; newest first."""
     return await voucher_repository.find_redeemable(utc_now(), before_id=before_id, limit=limit)
@@ -161,15 +154,12 @@ async def list_redeemable_vouchers(*, before_id: str | None, limit: int) -> list
 
 async def list_vouchers(*, before_id: str | None, limit: int) -> list[Voucher]:
     """All there are, newest first."""
-    return await voucher_repository.find_all(before_id=before_id, limit=limit)
+    return await record_repository.find_newest(Prefix.VOUCHER, Voucher, None, before_id=before_id, limit=limit)
 
 
 async def get_redemption(redemption_id: str, user_id: str, settings: Settings) -> ShownRedemption:
     """Raises NotFound where there is none or it is somebody else's."""
-    redemption = await record_repository.find_owned(redemption_id, Redemption, user_id)
-    if redemption is None:
-        raise NotFound(f"There is no redemption {redemption_id}")
-    return _show(redemption, settings)
+    return _show(await get_owned(redemption_id, Redemption, user_id), settings)
 
 
 async def list_redemptions(

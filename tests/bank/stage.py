@@ -13,7 +13,7 @@ import orjson
 
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.operations import Operation, OperationType
+from service.domain.operations import FINAL_STATUSES, Operation, OperationType
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankReport, OrderKind
 from service.gateways.bank_behaviours import paid_row
@@ -50,9 +50,9 @@ _KINDS = {
 _SHORT_S = 0.02
 _LATE = timedelta(minutes=1)
 _DAYS = timedelta(days=4)
-# The claim that follows makes it the last one that a return waits for.
+# The claim that follows makes it the one at which people are told of a return that waits.
 _LAST_BUT_ONE = 19
-_TAKEN_UP = 2
+_LOOKED_AT = 2
 _ALL = 100_000
 
 
@@ -204,13 +204,16 @@ class Stage:
         await _together(*(apply_callback(row, self._resources.ledger) for row in rows))
 
     async def _hear_what_waits(self) -> None:
-        """For the last time; once more what was taken up again, since something else has settled meanwhile."""
+        """Once more what was said early, since something else has settled meanwhile. What waits on is told of."""
         inbox = self._resources.databases.wallet["bank_callbacks"]
         waiting = {"due_at": {"$exists": True}}
-        for _ in range(_TAKEN_UP):
+        for _ in range(_LOOKED_AT):
             await inbox.update_many(waiting, {"$set": {"due_at": utc_now(), "attempts": _LAST_BUT_ONE}})
             await self._apply_what_came()
-        assert await inbox.count_documents(waiting) == 0
+        waiting_on = await inbox.find(waiting).to_list()
+        assert all("incident_id" in row for row in waiting_on)
+        ended = {operation.id for operation in await self._operations() if operation.status in FINAL_STATUSES}
+        assert not ended & {row["payload"]["reference"] for row in waiting_on}
 
     async def _arrive(self, moment: Moment) -> None:
         await _together(*(self._say(reference, moment) for reference in self._scenarios))

@@ -146,6 +146,15 @@ class TestDeciding:
         )
         assert event["reason"] == "The bank says so by telephone"
 
+    async def test_once_settled_makes_a_return_that_waits_for_that_due(self, desk: Desk) -> None:
+        operation, later = await desk.reviewed(), utc_now() + timedelta(hours=1)
+        callback_id, payload = f"msg_{uuid4().hex}", {"type": "payment.returned", "reference": operation.id}
+        await inbox.insert_once(callback_id, payload, None, later)
+        assert (await desk.decide(operation, "settle")).status_code == 200
+        waiting = await desk.databases.wallet["bank_callbacks"].find_one({"_id": callback_id})
+        assert waiting is not None
+        assert waiting["due_at"] < later
+
     @pytest.mark.parametrize(("what", "available"), [("settle", 11_000), ("fail", 10_000)])
     async def test_so_does_a_deposit(self, desk: Desk, what: str, available: int) -> None:
         operation = await desk.reviewed(is_deposit=True)

@@ -28,6 +28,7 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
+from service.domain.transfers import Transfer
 from service.gateways.simulated_bank import report_of
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
@@ -52,7 +53,8 @@ from service.services.holds import CaptureOrder, HoldOrder, capture_hold, reques
 from service.services.orders import Order, Requester
 from service.services.outbox import claim_rows
 from service.services.quotes import make_quote
-from service.services.reversals import find_transfer, reverse
+from service.services.records import get_record
+from service.services.reversals import reverse
 from service.services.settlement import Desk, pursue_order
 from service.services.transfers import TransferOrder, request_transfer
 from service.services.wallets import get_balances
@@ -224,7 +226,7 @@ async def _deal(resources: Resources) -> None:
     await capture_hold(ledger, token, hold_id, CaptureOrder(150, None), claim("capture"), None)
     sent = TransferOrder(wallet.id, to.id, None, 50, "INR", None, None, {})
     made = await request_transfer(ledger, asker, sent, claim("transfer"), None, resources.settings)
-    transfer = await find_transfer(json.loads(made.body)["id"])
+    transfer = await get_record(json.loads(made.body)["id"], Transfer)
     await reverse(ledger, asker, transfer, "By mistake", claim("reversal"), None, is_forced=False)
     pair = {"from_currency": "INR", "to_currency": "USD"}
     quote = await make_quote(
@@ -379,6 +381,20 @@ class TestASoundLedger:
         assert await check_ledger(books.databases) == []
         late = await check_ledger(books.databases, grace=timedelta(seconds=30))
         assert [(breach.rule, breach.subject) for breach in late] == [("callback_overdue", callback["_id"])]
+
+    async def test_may_have_a_return_that_waits_for_as_long_as_it_takes_while_an_incident_tells_of_it(
+        self, books: Books
+    ) -> None:
+        callback = await books.one("bank_callbacks", applied_at=None)
+        told = {"incident_id": (await books.one("incidents"))["_id"]}
+        later, long_ago = utc_now() + timedelta(minutes=30), utc_now() - 2 * _GRACE
+        for fields, rules in (
+            (told | {"due_at": later}, set()),
+            (told | {"due_at": long_ago}, {"callback_overdue"}),
+            ({"due_at": later}, {"callback_overdue"}),
+        ):
+            await books.put("bank_callbacks", {**callback, "received_at": long_ago, **fields})
+            assert rules_of(await check_ledger(books.databases, grace=_GRACE)) == rules
 
     async def test_may_have_a_dead_letter_in_place_of_an_outbox_row(self, books: Books) -> None:
         operation_id = await pay_what_is_open(books, timedelta(seconds=60))

@@ -376,7 +376,7 @@ async def _return_id(person: Person) -> str:
     await ledger.change(asking_of(deposit), Operation)
     await ledger.change(settlement_of(deposit), Operation)
     said = Said(SaidEvent.RETURNED, None, deposit.amount, deposit.currency, "ret_1", "chargeback", "Taken back")
-    await apply_return(deposit, said, ledger, may_wait=False)
+    await apply_return(deposit, said, ledger)
     return return_id_of(deposit.id)
 
 

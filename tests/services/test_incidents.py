@@ -1,7 +1,7 @@
 """What the bank says that cannot be: an incident each, once, and no money moved."""
 
-from collections.abc import AsyncIterator
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ from service.domain.returns import Return, return_id_of
 from service.domain.step_up import CODE_LIFETIME
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.gateways.bank import BankState
+from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview, NoteAttempt
 from service.ledger.reviews import DecideReview
@@ -119,22 +120,23 @@ class Scene:
         row = await rows.find_one({"_id": callback_id})
         assert row is not None
         await apply_callback(row | {"attempts": attempts}, self.ledger)
-        applied = await rows.find_one({"_id": callback_id})
-        assert applied is not None
-        return applied
+        return await self.inbox_row(row)
+
+    async def inbox_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """As it is now."""
+        found = await self.databases.wallet["bank_callbacks"].find_one({"_id": row["_id"]})
+        assert found is not None
+        return found
 
     async def give_back(self, operation: Operation, **said: Any) -> dict[str, Any]:
         return await self.say(operation.id, type="payment.returned", **said)
 
     async def take_up(self, row: dict[str, Any]) -> dict[str, Any]:
         """As a worker does with a callback that waits again."""
-        rows = self.databases.wallet["bank_callbacks"]
-        waiting = await rows.find_one({"_id": row["_id"]})
-        assert waiting is not None
+        waiting = await self.inbox_row(row)
         assert "due_at" in waiting
         await apply_callback(waiting, self.ledger)
-        applied = await rows.find_one({"_id": row["_id"]})
-        assert applied is not None
+        applied = await self.inbox_row(row)
         assert "due_at" not in applied
         return applied
 
@@ -340,42 +342,69 @@ class TestAReturnedWithdrawal:
         assert await scene.balance() == (5_000, 0)
         assert await scene.incidents(operation.id) == []
 
-    async def test_does_not_wait_for_that_for_ever(self, scene: Scene) -> None:
-        operation = await scene.withdrawal("processing")
-        applied = await scene.give_back(operation, attempts=20)
-        (incident,) = await scene.incidents(operation.id)
-        assert (applied["result"], incident["kind"]) == ("contradiction", "return_of_unsettled")
-
-    async def test_that_was_given_up_is_booked_once_the_bank_says_that_it_was_paid(self, scene: Scene) -> None:
+    async def test_that_has_waited_for_long_is_an_incident_once_and_goes_on_waiting(self, scene: Scene) -> None:
         operation = await scene.withdrawal("requires_review")
-        given_up = await scene.give_back(operation, attempts=20)
-        assert given_up["result"] == "contradiction"
+        waiting = await scene.give_back(operation, attempts=20)
+        (incident,) = await scene.incidents(operation.id)
+        assert (waiting["incident_id"], incident["kind"]) == (incident["_id"], "return_of_unsettled")
+        for attempts in (21, 5_000):
+            await apply_callback(waiting | {"attempts": attempts}, scene.ledger)
+            waiting = await scene.inbox_row(waiting)
+            assert "result" not in waiting
+            assert waiting["due_at"] - utc_now() > timedelta(minutes=20)
+        assert len(await scene.incidents(operation.id)) == 1
+
+    @pytest.mark.parametrize(
+        ("end", "result", "balance"),
+        [(settlement_of, "returned", (5_000, 0)), (failure_of, "contradiction", (5_000, 0))],
+    )
+    async def test_that_goes_on_waiting_ends_with_the_operation_even_if_nobody_lived_to_tell_it(
+        self, scene: Scene, end: Callable[[Operation], Command], result: str, balance: tuple[int, int]
+    ) -> None:
+        operation = await scene.withdrawal("processing")
+        waiting = await scene.give_back(operation, attempts=20)
+        # Whoever settled it died when that was committed.
+        await run(scene.databases, end(operation))
+        ended = await scene.take_up(waiting)
+        (incident,) = await scene.incidents(operation.id)
+        assert (ended["result"], ended["incident_id"]) == (result, incident["_id"])
+        assert await scene.balance() == balance
+        assert ((await now(operation)).return_id is None) == (result == "contradiction")
+
+    @pytest.mark.parametrize("attempts", [10, 20])
+    async def test_that_waits_is_due_as_soon_as_the_bank_says_that_it_was_paid(
+        self, scene: Scene, attempts: int
+    ) -> None:
+        operation = await scene.withdrawal("requires_review")
+        waiting = await scene.give_back(operation, attempts=attempts)
+        assert waiting["due_at"] > utc_now()
         await scene.say(operation.id)
-        await scene.take_up(given_up)
+        assert (await scene.inbox_row(waiting))["due_at"] <= utc_now()
+        await scene.take_up(waiting)
         assert await scene.balance() == (5_000, 0)
         assert (await now(operation)).return_id == return_id_of(operation.id)
 
-    async def test_that_is_given_up_just_when_it_is_settled_is_booked_all_the_same(
+    async def test_that_is_put_off_just_when_it_is_settled_is_due_all_the_same(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         operation = await scene.withdrawal("processing")
-        mark = inbox.mark_applied
+        postpone = inbox.postpone
 
-        async def mark_late(callback_id: str, result: str, at: datetime) -> None:
-            monkeypatch.setattr(inbox, "mark_applied", mark)
+        async def postpone_late(row: dict[str, Any], due_at: datetime) -> None:
             await scene.say(operation.id)
-            await mark(callback_id, result, at)
+            await postpone(row, due_at)
 
-        monkeypatch.setattr(inbox, "mark_applied", mark_late)
-        given_up = await scene.give_back(operation, attempts=20)
-        await scene.take_up(given_up)
+        monkeypatch.setattr(inbox, "postpone", postpone_late)
+        waiting = await scene.give_back(operation, attempts=20)
+        assert waiting["due_at"] <= utc_now()
+        await scene.take_up(waiting)
         assert await scene.balance() == (5_000, 0)
 
-    async def test_that_was_given_up_with_another_amount_is_not_taken_up_for_ever(self, scene: Scene) -> None:
+    async def test_that_waits_with_another_amount_waits_no_longer_than_the_operation(self, scene: Scene) -> None:
         operation = await scene.withdrawal("processing")
-        given_up = await scene.give_back(operation, attempts=20, amount=7)
+        waiting = await scene.give_back(operation, attempts=20, amount=7)
         await scene.say(operation.id)
-        taken = await scene.take_up(given_up)
+        taken = await scene.take_up(waiting)
         assert (taken["result"], await scene.balance()) == ("contradiction", (4_000, 0))
 
 
@@ -412,10 +441,10 @@ class TestAReturnedDeposit:
     ) -> None:
         asked = await change(scene.databases, deposit_of(scene.wallet, 1_000))
         operation = await change(scene.databases, change_of(NoteAttempt, asked))
-        given_up = await scene.give_back(operation, attempts=20)
+        waiting = await scene.give_back(operation, attempts=20)
         await scene.say(operation.id)
         await scene.withdrawal("success", 5_500)
-        booked = await scene.take_up(given_up)
+        booked = await scene.take_up(waiting)
         incidents = {row["kind"]: row["_id"] for row in await scene.incidents(operation.id)}
         assert set(incidents) == {"return_of_unsettled", "return_not_booked"}
         assert (booked["result"], booked["incident_id"]) == ("return_requires_review", incidents["return_not_booked"])
