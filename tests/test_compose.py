@@ -1,5 +1,6 @@
 """Docker Compose and the image. There is no engine to try them on: what can be told from the files alone."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped] # PyYAML has no types
 
+from scripts.service_stack import api_options
 from service.settings import Settings
 
 _ROOT = Path(__file__).parent.parent
@@ -73,3 +75,11 @@ class TestNetworks:
     def test_let_the_programs_out_that_send_webhooks_mails_and_traces_and_nobody_in_but_to_the_api(self) -> None:
         assert {name for name in ("mongo", "redis", *_PROGRAMS) if self._leads_out(name)} == {"api", "worker"}
         assert {name for name in ("mongo", "redis", *_PROGRAMS) if "ports" in _SERVICES[name]} == {"api"}
+
+
+class TestImage:
+    def test_serves_the_api_as_everybody_else_does(self) -> None:
+        in_one_line = (_ROOT / "Dockerfile").read_text().replace("\\\n", "")
+        (command,) = re.findall(r"^CMD (.*)$", in_one_line, flags=re.MULTILINE)
+        everywhere = "0.0.0.0"  # noqa: S104 within the container
+        assert json.loads(command) == ["python", "-m", "uvicorn", *api_options(host=everywhere, port=8000)]
