@@ -35,8 +35,10 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
-# The number of processes comes from WEB_CONCURRENCY, which uvicorn reads itself.
+# The number of processes comes from WEB_CONCURRENCY, which uvicorn reads itself; the rest stands in
+# scripts/service_stack.py too, and a test compares.
 CMD ["python", "-m", "uvicorn", "--factory", "service.main:create_app", "--host", "0.0.0.0", "--port", "8000", \
-     "--loop", "uvloop", "--http", "service.controllers.http_protocol:GuardedHttpProtocol", "--ws", "service.controllers.socket_protocol:GuardedSocketProtocol", \
+     "--loop", "uvloop", "--http", "service.controllers.http_protocol:GuardedHttpProtocol", \
+     "--ws", "service.controllers.socket_protocol:GuardedSocketProtocol", \
      "--no-access-log", "--no-server-header", "--no-proxy-headers", \
      "--timeout-graceful-shutdown", "10"]

@@ -72,7 +72,7 @@ def main(
 
 
 async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
-    databases = connect(settings.mongo_url.get_secret_value(), settings)
+    databases = connect(settings.mongo_url.get_secret_value(), settings, silence_s=None)
     columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True) as progress:

@@ -149,7 +149,7 @@ def main(
 async def _database(settings: Settings) -> AsyncIterator[Database]:
     """With the set-up's rights: to the service itself, redemptions never change."""
     url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
-    databases: Databases = connect(url, settings)
+    databases: Databases = connect(url, settings, silence_s=None)
     try:
         yield databases.wallet
     finally:

@@ -74,6 +74,25 @@ READY_ATTEMPT_S: Final = 2.0  # longer than /readyz waits for MongoDB and Redis
 STACK_MARK: Final = "WALLET_STACK_DIR"
 
 
+def api_options(*, factory: str = API_FACTORY, host: str, port: int) -> list[str]:
+    """How uvicorn serves an API, whoever starts it; the image says the same."""
+    # fmt: off
+    return [
+        "--factory", factory,
+        "--host", host,
+        "--port", str(port),
+        "--loop", "uvloop",
+        "--http", HTTP_PROTOCOL,
+        "--ws", SOCKET_PROTOCOL,
+        "--no-access-log",
+        "--no-server-header",
+        # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
+        "--no-proxy-headers",
+        "--timeout-graceful-shutdown", str(GRACEFUL_STOP_S),
+    ]
+    # fmt: on
+
+
 class ChildFailedError(EmbeddedServerError):
     """A program of ours ended with an error or too early; the message says which and shows the end of its log."""
 
@@ -190,21 +209,8 @@ class Stack:
     def api_command(self, *, factory: str = API_FACTORY, processes: int | None = None) -> list[str]:
         if processes is None:
             processes = int(self.settings.get("WALLET_API_PROCESSES", "1"))
-        # fmt: off
-        command = [
-            sys.executable, "-m", "uvicorn", "--factory", factory,
-            "--host", LOOPBACK,
-            "--port", str(self.api_port),
-            "--loop", "uvloop",
-            "--http", HTTP_PROTOCOL,
-            "--no-access-log",
-            "--ws", SOCKET_PROTOCOL,
-            "--no-server-header",
-            # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
-            "--no-proxy-headers",
-            "--timeout-graceful-shutdown", str(GRACEFUL_STOP_S),
-        ]
-        # fmt: on
+        options = api_options(factory=factory, host=LOOPBACK, port=self.api_port)
+        command = [sys.executable, "-m", "uvicorn", *options]
         # One worker would be a second process under a supervisor for nothing.
         return [*command, WORKERS_OPTION, str(processes)] if processes > 1 else command
 

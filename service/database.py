@@ -42,6 +42,9 @@ TRANSACTION_LIFETIME_S = 5
 _PATIENCE_S = 10.0
 # The driver sets none for it, and swallows it: a lost connection would be waited for as long as the kernel tries.
 _ABORT_S = 1.0
+# A connection that something in between has forgotten, while others live, is read from for ever unless told otherwise.
+# Longer than the longest command of ours that says how long it may take (services/account_sums.py).
+_SILENCE_S = 300.0
 _RETRY_AFTER_S = 1
 
 # Nobody there to answer: what is raised by reads, where no transaction's own patience comes first.
@@ -81,7 +84,17 @@ class Databases(NamedTuple):
     bank: Database
 
 
-def connect(url: str, settings: Settings, listeners: Sequence[CommandListener] = ()) -> Databases:
+def connect(
+    url: str,
+    settings: Settings,
+    listeners: Sequence[CommandListener] = (),
+    *,
+    silence_s: float | None = _SILENCE_S,
+) -> Databases:
+    """`silence_s` is how long one command may be answered by nothing, where no pymongo.timeout says otherwise.
+
+    None for what a person starts and can end, and which takes as long as there are data: scans, builds of indexes.
+    """
     client: Client = AsyncMongoClient(
         url,
         tz_aware=True,
@@ -90,6 +103,8 @@ def connect(url: str, settings: Settings, listeners: Sequence[CommandListener] =
         heartbeatFrequencyMS=1000,
         serverSelectionTimeoutMS=5000,
         connectTimeoutMS=5000,
+        # For each command: every batch of a cursor has as long.
+        socketTimeoutMS=None if silence_s is None else int(silence_s * 1000),
         w="majority",
         journal=True,
         retryWrites=True,
@@ -180,7 +195,7 @@ async def set_up(settings: Settings) -> list[str]:
     Raises OldData before it changes anything.
     """
     admin_url = (settings.mongo_admin_url or settings.mongo_url).get_secret_value()
-    databases = connect(admin_url, settings)
+    databases = connect(admin_url, settings, silence_s=None)
     try:
         await _refuse_old_data(databases)
         lines = [

@@ -5,7 +5,7 @@ import binascii
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="WALLET_",
         env_file=".env",
+        # Compose hands on what is not set as empty text.
+        env_ignore_empty=True,
         extra="ignore",
         frozen=True,
         # An error about one setting would otherwise quote its neighbours, secrets among them.
@@ -332,19 +334,6 @@ class Settings(BaseSettings):
     @property
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
-
-    @field_validator(
-        "jwt_secret_previous",
-        "encryption_key_previous",
-        "bank_webhook_secret_previous",
-        "metrics_token",
-        "otlp_endpoint",
-        mode="before",
-    )
-    @classmethod
-    def _take_nothing_for_none(cls, key: Any) -> Any:  # noqa: ANN401 as it comes from the environment
-        # Compose hands on what is not set as empty text.
-        return key or None
 
     @field_validator("trusted_proxies", "webhook_denied_networks", mode="before")
     @classmethod

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from scripts.service_stack import NO_LIMITS, Stack
 from service.database import Databases, connect
@@ -33,6 +36,25 @@ QUICK_BANK = {
 }
 
 
+@asynccontextmanager
+async def databases_of(stack: Stack, **settings: Any) -> AsyncIterator[Databases]:
+    """The service's own view of the stack's databases; Beanie stays bound to those of the tests in this process."""
+    url = stack.settings["WALLET_MONGO_URL"]
+    databases = connect(url, Settings(mongo_url=SecretStr(url), _env_file=None, **settings))
+    try:
+        yield databases
+    finally:
+        await databases.client.close()
+
+
+async def statuses(databases: Databases) -> set[str]:
+    """Of all deposits and withdrawals."""
+    found: set[str] = set()
+    for collection in ("deposits", "withdrawals"):
+        found |= set(await databases.wallet[collection].distinct("status"))
+    return found
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("stack"), settings=QUICK_BANK) as stack:
@@ -53,11 +75,8 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="session")
 async def stack_databases(stack: Stack) -> AsyncIterator[Databases]:
-    """The service's own view of the stack's databases; Beanie stays bound to those of the tests in this process."""
-    url = stack.settings["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, _env_file=None))
-    yield databases
-    await databases.client.close()
+    async with databases_of(stack) as databases:
+        yield databases
 
 
 # Payments above it wait for a code: small enough that somebody can have many of them.
@@ -85,7 +104,5 @@ async def payment_http(payment_stack: Stack) -> AsyncIterator[httpx.AsyncClient]
 
 @pytest.fixture(scope="session")
 async def payment_databases(payment_stack: Stack) -> AsyncIterator[Databases]:
-    url = payment_stack.settings["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, _env_file=None))
-    yield databases
-    await databases.client.close()
+    async with databases_of(payment_stack) as databases:
+        yield databases

@@ -1,17 +1,22 @@
-"""The set-up: repeatable, complete, and the service's own user may do little."""
+"""The set-up: repeatable, complete, and the service's own user may do little. And servers that fall silent."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pymongo
 import pytest
 from bson.int64 import Int64
 from bson.json_util import dumps
 from pymongo.errors import OperationFailure, WriteError
 
-from service.database import TRANSACTION_LIFETIME_S, Databases, OldData, set_up
+from service.database import OUTAGES, TRANSACTION_LIFETIME_S, Databases, OldData, connect, set_up
 from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.domain.clock import utc_now
+from service.services.account_sums import SUMMING_LIMIT_S
 from service.settings import Settings
-from tests.servers import Admin, Servers, make_settings
+from tests.servers import Admin, Servers, fail_point, make_settings
 
 
 class TestSetUp:
@@ -117,3 +122,76 @@ class TestValidators:
         with pytest.raises(WriteError) as refused:
             await databases.wallet["wallets"].insert_one(wallet | wrong)
         assert refused.value.code == 121
+
+
+# What a connection carries that from then on nobody hears of again.
+_LAST_WORDS = "last-words"
+_SILENCE_S = 0.2
+_SOON_S = 20.0
+
+
+@asynccontextmanager
+async def _losing_connections(url: str) -> AsyncIterator[str]:
+    """MongoDB behind something that forgets some connections and tells neither side; its URL."""
+    server = pymongo.uri_parser.parse_uri(url)["nodelist"][0]
+    writers: list[asyncio.StreamWriter] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while (data := await reader.read(65_536)) and _LAST_WORDS.encode() not in data:
+                writer.write(data)
+            if not data:
+                writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(*server)
+        writers.extend((writer, to_server))
+        await asyncio.gather(forward(reader, to_server), forward(from_server, writer))
+
+    proxy = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    try:
+        yield url.replace(f":{server[1]}/", f":{port}/") + "&directConnection=true"
+    finally:
+        proxy.close()
+        for writer in writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def _impatient(url: str, settings: Settings) -> AsyncIterator[Databases]:
+    databases = connect(url, settings, silence_s=_SILENCE_S)
+    try:
+        yield databases
+    finally:
+        await databases.client.close()
+
+
+@pytest.mark.usefixtures("databases")
+class TestSilence:
+    async def test_ends_a_plain_read_with_an_outage(self, settings: Settings) -> None:
+        async with (
+            _losing_connections(settings.mongo_url.get_secret_value()) as url,
+            _impatient(url, settings) as databases,
+        ):
+            wallets = databases.wallet["wallets"]
+            assert await wallets.find_one({"_id": "first words"}) is None
+            with pytest.raises(OUTAGES):
+                await asyncio.wait_for(wallets.find_one({"_id": _LAST_WORDS}), _SOON_S)
+            # On another connection.
+            assert await wallets.find_one({"_id": "first words again"}) is None
+
+    async def test_that_is_work_is_waited_for_by_whoever_says_so(self, settings: Settings, admin: Admin) -> None:
+        slow = {"failCommands": ["find"], "blockConnection": True, "blockTimeMS": int(4 * _SILENCE_S * 1000)}
+        async with _impatient(settings.mongo_url.get_secret_value(), settings) as databases:
+            find_one = databases.wallet["wallets"].find_one
+            # The driver tries a read twice.
+            with fail_point(admin, 2, **slow, appName="wallet-service"), pytest.raises(OUTAGES):
+                await find_one({"_id": "slow"})
+            with fail_point(admin, 1, **slow, appName="wallet-service"), pymongo.timeout(_SOON_S):
+                assert await find_one({"_id": "slow"}) is None
+
+    def test_is_borne_longer_than_anything_of_the_services_takes(self, databases: Databases) -> None:
+        bound_s = databases.client.options.pool_options.socket_timeout
+        assert bound_s is not None
+        assert bound_s > SUMMING_LIMIT_S

@@ -122,6 +122,14 @@ class TestLimits:
             Settings(_env_file=None)
 
 
+class TestEmptyText:
+    def test_is_what_docker_compose_hands_on_for_what_is_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        default = Settings(_env_file=None)
+        for name in Settings.model_fields:
+            monkeypatch.setenv(f"WALLET_{name.upper()}", "")
+        assert Settings(_env_file=None) == default
+
+
 class TestSense:
     @pytest.mark.parametrize(
         "wrong",

@@ -4,7 +4,6 @@ Without a terminal it prints a line every few seconds; with --once one whole pag
 """
 
 import asyncio
-import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -29,7 +28,6 @@ _LOOKS_KEPT: Final = 30
 _HTTP_TIMEOUT_S: Final = 1.5
 _LINE_INTERVAL_S: Final = 10.0
 _FIRST_LOOK_S: Final = 1.0
-_WORKER_METRICS_PORT: Final = "WALLET_WORKER_METRICS_PORT"
 
 
 def main(
@@ -57,10 +55,10 @@ async def open_sources(settings: Settings) -> AsyncIterator[Sources]:
     """Raises PyMongoError where MongoDB does not answer."""
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     base_url = f"http://127.0.0.1:{settings.port}"
-    worker_port = os.environ.get(_WORKER_METRICS_PORT, "0")
-    metrics_urls = [f"{base_url}/metrics", *([] if worker_port == "0" else [f"http://127.0.0.1:{worker_port}/metrics"])]
-    token = os.environ.get("WALLET_METRICS_TOKEN")
-    headers = {} if not token else {"Authorization": f"Bearer {token}"}
+    worker_port = settings.worker_metrics_port
+    metrics_urls = [f"{base_url}/metrics", *([f"http://127.0.0.1:{worker_port}/metrics"] if worker_port else [])]
+    token = settings.metrics_token
+    headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
     try:
         await bind_documents(databases)
         await databases.client.admin.command("ping")

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 # A day in each round: who shuts a worker down or reads its log need not wait for a week to be caught up with.
 _HOURS_IN_ROUND = 24
 # At 3 µs an entry, ten times what an hour at full speed brings; the server keeps a snapshot for 300 s.
-_SUMMING_LIMIT_S = 240.0
+SUMMING_LIMIT_S = 240.0
 
 
 async def close_hours(client: Client, now: datetime, patience_s: float) -> bool:
@@ -47,5 +47,5 @@ async def _sum_next_hour(end: datetime, session: AsyncClientSession) -> StoredSu
     first_at = None if first_id is None else made_at(first_id)
     # Without an entry, or with one whose id tells no time, there is no hour to go by.
     through = end if first_at is None else min(end, hour_of(first_at) + HOUR)
-    booked = await sums_repository.sum_entries(reached, through, session=session, limit_s=_SUMMING_LIMIT_S)
+    booked = await sums_repository.sum_entries(reached, through, session=session, limit_s=SUMMING_LIMIT_S)
     return StoredSums(through, tuple(add_up([*(() if last is None else last.sums), *booked])))

@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 from typing import Any, Self, cast
 
-from scripts.server_process import tail
-from scripts.service_stack import API_FACTORY, HTTP_PROTOCOL
+from scripts.server_process import LOOPBACK, tail
+from scripts.service_stack import api_options
 from service.settings import get_settings
 
 _PR_SET_PDEATHSIG = 1
@@ -111,16 +111,8 @@ def _run(order: dict[str, Any]) -> None:
 def _run_api() -> None:
     import uvicorn  # noqa: PLC0415
 
-    uvicorn.run(
-        API_FACTORY,
-        factory=True,
-        host="127.0.0.1",
-        port=int(os.environ["WALLET_PORT"]),
-        loop="uvloop",
-        http=HTTP_PROTOCOL,
-        access_log=False,
-        proxy_headers=False,
-    )
+    options = api_options(host=LOOPBACK, port=int(os.environ["WALLET_PORT"]))
+    uvicorn.main(options, prog_name="uvicorn")
 
 
 def _run_worker() -> None:

@@ -25,13 +25,12 @@ from scripts.server_process import LOOPBACK
 from scripts.service_stack import Stack
 from scripts.stack_environment import environment_for
 from service.crash_points import EXIT_CODE, CrashPoint
-from service.database import Databases, connect
+from service.database import Databases
 from service.domain.clock import utc_now
-from service.settings import Settings
 from tests.failures.nursery import Nursery
 from tests.person import Person
 from tests.receivers import Receiver, running_receiver
-from tests.stack_fixtures import QUICK_BANK
+from tests.stack_fixtures import QUICK_BANK, databases_of
 
 # A person has to look at nothing here, however often processes die.
 _SETTINGS = QUICK_BANK | {
@@ -203,17 +202,15 @@ async def open_house(stack: Stack, nursery: Nursery, outcome: Outcome, number: i
     async with _migrating:
         command = [sys.executable, "-m", "scripts.migrate"]
         await asyncio.to_thread(stack.run_to_end, command, environment_for(environment))
-    url = environment["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, database=environment["WALLET_DATABASE"], _env_file=None))
-    base_url = f"http://{LOOPBACK}:{port}"
-    try:
-        async with httpx.AsyncClient(base_url=base_url, timeout=20) as http, running_receiver() as receiver:
-            house = House(stack, nursery, databases, http, outcome, receiver, environment)
-            await house.start("api")
-            yield house
-            await house.stop(house.api)
-    finally:
-        await databases.client.close()
+    async with (
+        databases_of(stack, database=environment["WALLET_DATABASE"]) as databases,
+        httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", timeout=20) as http,
+        running_receiver() as receiver,
+    ):
+        house = House(stack, nursery, databases, http, outcome, receiver, environment)
+        await house.start("api")
+        yield house
+        await house.stop(house.api)
 
 
 async def _die_while_asked(house: House, person: Person, point: CrashPoint) -> None:

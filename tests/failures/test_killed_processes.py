@@ -12,10 +12,9 @@ import redis
 
 from scripts.check_ledger import check_ledger
 from scripts.service_stack import API, WORKER, Stack
-from service.database import Databases, connect
-from service.settings import Settings
+from service.database import Databases
 from tests.person import Person
-from tests.stack_fixtures import QUICK_BANK
+from tests.stack_fixtures import QUICK_BANK, databases_of, statuses
 
 # With the quick bank's three attempts, a kill would use up the patience of operations that only have to wait.
 _PATIENT = QUICK_BANK | {"WALLET_BANK_ATTEMPT_LIMIT": "15"}
@@ -40,10 +39,8 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 async def own_databases(own_stack: Stack) -> AsyncIterator[Databases]:
-    url = own_stack.settings["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, _env_file=None))
-    yield databases
-    await databases.client.close()
+    async with databases_of(own_stack) as databases:
+        yield databases
 
 
 async def _load(person: Person, seconds: float, sent: dict[str, tuple[str, int]]) -> None:
@@ -74,13 +71,6 @@ async def _resend_until_answered(person: Person, sent: dict[str, tuple[str, int]
         assert answer.status_code == 202, answer.text
 
 
-async def _statuses(databases: Databases) -> set[str]:
-    found: set[str] = set()
-    for collection in ("deposits", "withdrawals"):
-        found |= set(await databases.wallet[collection].distinct("status"))
-    return found
-
-
 async def test_kill_9_of_api_and_worker_and_an_emptied_redis_lose_nothing_and_pay_nothing_twice(
     own_stack: Stack, own_databases: Databases
 ) -> None:
@@ -100,10 +90,10 @@ async def test_kill_9_of_api_and_worker_and_an_emptied_redis_lose_nothing_and_pa
         restarted = time.monotonic()
         await loads
         await asyncio.gather(*(_resend_until_answered(p, keys) for p, keys in zip(people, sent, strict=True)))
-        while await _statuses(own_databases) & {"pending", "processing"}:
+        while await statuses(own_databases) & {"pending", "processing"}:
             assert time.monotonic() - restarted < _END_LIMIT_S, "accepted operations have not ended"
             await asyncio.sleep(0.5)
-        assert await _statuses(own_databases) == {"success"}
+        assert await statuses(own_databases) == {"success"}
         assert sum(len(keys) for keys in sent) > _PEOPLE * 10, "the load has to be one"
     assert await check_ledger(own_databases) == []
     orders = await own_databases.bank["orders"].find({}).to_list()
@@ -126,10 +116,10 @@ async def test_kill_9_of_mongodb_in_the_middle_of_a_load_loses_nothing_that_was_
         restarted = time.monotonic()
         await loads
         await asyncio.gather(*(_resend_until_answered(p, keys) for p, keys in zip(people, sent, strict=True)))
-        while await _statuses(own_databases) & {"pending", "processing"}:
+        while await statuses(own_databases) & {"pending", "processing"}:
             assert time.monotonic() - restarted < _END_LIMIT_S, "accepted operations have not ended"
             await asyncio.sleep(0.5)
-        assert await _statuses(own_databases) == {"success"}
+        assert await statuses(own_databases) == {"success"}
     assert await check_ledger(own_databases) == []
 
 
@@ -153,7 +143,7 @@ async def test_sigterm_under_load_ends_api_and_worker_in_time_and_leaves_nothing
         await loads
         await asyncio.gather(*(_resend_until_answered(p, keys) for p, keys in zip(people, sent, strict=True)))
         started = time.monotonic()
-        while await _statuses(own_databases) & {"pending", "processing"}:
+        while await statuses(own_databases) & {"pending", "processing"}:
             assert time.monotonic() - started < _END_LIMIT_S, "accepted operations have not ended"
             await asyncio.sleep(0.5)
     assert await check_ledger(own_databases) == []

@@ -15,11 +15,10 @@ from redis import Redis as SyncRedis
 
 from scripts.check_ledger import check_ledger
 from scripts.service_stack import WORKER, Stack
-from service.database import Databases, connect
+from service.database import Databases
 from service.domain.clock import utc_now
-from service.settings import Settings
 from tests.person import Person
-from tests.stack_fixtures import QUICK_BANK
+from tests.stack_fixtures import QUICK_BANK, databases_of, statuses
 
 _SETTINGS = QUICK_BANK | {
     # Three visits without an answer would leave an order to a person: those while the bank is down do not count.
@@ -50,10 +49,8 @@ def hardy_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 async def hardy_databases(hardy_stack: Stack) -> AsyncIterator[Databases]:
-    url = hardy_stack.settings["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, _env_file=None))
-    yield databases
-    await databases.client.close()
+    async with databases_of(hardy_stack) as databases:
+        yield databases
 
 
 @dataclass
@@ -101,21 +98,14 @@ async def _under_load(stack: Stack) -> AsyncIterator[Load]:
 
 async def _all_end_well(databases: Databases) -> None:
     async with asyncio.timeout(_END_LIMIT_S):
-        while await _statuses(databases) & {"pending", "processing"}:  # noqa: ASYNC110 another process works
+        while await statuses(databases) & {"pending", "processing"}:  # noqa: ASYNC110 another process works
             await asyncio.sleep(0.2)
-    assert await _statuses(databases) == {"success"}
+    assert await statuses(databases) == {"success"}
     assert await check_ledger(databases) == []
     orders = await databases.bank["orders"].find({}).to_list()
     accepted = [await databases.wallet[name].count_documents({}) for name in ("deposits", "withdrawals")]
     assert len(orders) == sum(accepted)
     assert {len(order["payments"]) for order in orders} == {1}
-
-
-async def _statuses(databases: Databases) -> set[str]:
-    found: set[str] = set()
-    for collection in ("deposits", "withdrawals"):
-        found |= set(await databases.wallet[collection].distinct("status"))
-    return found
 
 
 def _events(stack: Stack) -> Counter[str]:

@@ -11,11 +11,10 @@ import pytest
 
 from scripts.check_ledger import check_ledger
 from scripts.service_stack import WORKER, Stack
-from service.database import Databases, connect
+from service.database import Databases
 from service.domain.clock import utc_now
-from service.settings import Settings
 from tests.person import Person
-from tests.stack_fixtures import QUICK_BANK
+from tests.stack_fixtures import QUICK_BANK, databases_of
 
 _GRACE_S = 4.0
 # For what closes after the grace.
@@ -39,10 +38,8 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 async def own_databases(own_stack: Stack) -> AsyncIterator[Databases]:
-    url = own_stack.settings["WALLET_MONGO_URL"]
-    databases = connect(url, Settings(mongo_url=url, _env_file=None))
-    yield databases
-    await databases.client.close()
+    async with databases_of(own_stack) as databases:
+        yield databases
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,13 @@ from pymongo import monitoring
 from pymongo.errors import OperationFailure
 
 from service.database import Client, Databases, bind_documents, connect
+from service.domain.identifiers import Prefix, new_id
 from service.domain.policy import Policy
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
+from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
 from service.settings import Settings
-from tests.factories import batch_of, current, make_funded_wallet, transfer_of, withdrawal_of
+from tests.factories import asking_of, batch_of, change, current, make_funded_wallet, transfer_of, withdrawal_of
 from tests.servers import Admin, Servers, fail_point
 
 _LIMITS: dict[str, Any] = {"policy": Policy(), "batch_limit": 256, "queue_limit": 1000, "patience_s": 5.0}
@@ -127,6 +129,26 @@ class TestNeighbours:
         assert isinstance(outcomes[0], InternalError)
         assert not isinstance(outcomes[1], BaseException)
         assert (await _wallet(databases, wallet.id))["held"] == 1
+
+    async def test_a_record_of_another_release_is_the_trouble_of_who_names_it(
+        self, committer: Committer, databases: Databases, admin: Admin, settings: Settings
+    ) -> None:
+        wallet, another = await make_funded_wallet(databases, 100), await make_funded_wallet(databases, 100)
+        operation = await change(databases, withdrawal_of(another, 1))
+        row = await databases.wallet["withdrawals"].find_one({"_id": operation.id})
+        assert row is not None
+        theirs = operation._replace(id=new_id(Prefix.WITHDRAWAL))
+        withdrawals = admin[settings.database]["withdrawals"]
+        withdrawals.insert_one({**row, "_id": theirs.id, "status": "of the next one"}, bypass_document_validation=True)
+        commands: list[Command] = [withdrawal_of(wallet, 1) for _ in range(9)]
+        commands.insert(4, asking_of(theirs))
+        outcomes = await asyncio.gather(
+            *(committer.ledger.execute(command) for command in commands), return_exceptions=True
+        )
+        withdrawals.delete_one({"_id": theirs.id})
+        assert isinstance(outcomes.pop(4), InternalError)
+        assert not [one for one in outcomes if isinstance(one, BaseException)]
+        assert (await _wallet(databases, wallet.id))["held"] == 9
 
 
 class TestABatchOfTransfers:

@@ -19,6 +19,7 @@ from service.domain.workers import QueueState, Worker
 from service.services.workers import Backlog
 from service.settings import Settings
 from tests.commands import run_module
+from tests.receivers import running_receiver
 
 _NOW = utc_now()
 _API = """
@@ -197,6 +198,16 @@ class TestSources:
         assert ended.status == 0, ended.err
         assert "Queues" in ended.out
         assert "the API does not answer" in ended.out
+
+    async def test_of_the_settings_file_are_asked_with_its_token(self, settings: Settings, tmp_path: Path) -> None:
+        async with running_receiver() as api, running_receiver() as worker:
+            ports = f"WALLET_PORT={api.port}\nWALLET_WORKER_METRICS_PORT={worker.port}\n"
+            (tmp_path / ".env").write_text(f"{ports}WALLET_METRICS_TOKEN=open-sesame\n")
+            ended = await run_module(settings, tmp_path, "scripts.dashboard", "--once")
+        assert ended.status == 0, ended.err
+        for receiver in (api, worker):
+            (asked, *_) = [one for one in receiver.requests if one.target == "/metrics"]
+            assert asked.headers["authorization"] == "Bearer open-sesame"
 
     async def test_without_a_stack_it_says_so(self, settings: Settings, tmp_path: Path) -> None:
         nowhere = "mongodb://somebody:hush@127.0.0.1:1/?serverSelectionTimeoutMS=200"

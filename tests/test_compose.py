@@ -1,0 +1,85 @@
+"""Docker Compose and the image. There is no engine to try them on: what can be told from the files alone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped] # PyYAML has no types
+
+from scripts.service_stack import api_options
+from service.settings import Settings
+
+_ROOT = Path(__file__).parent.parent
+_COMPOSE: dict[str, Any] = yaml.safe_load((_ROOT / "docker-compose.yml").read_text())
+_SERVICES: dict[str, Any] = _COMPOSE["services"]
+_PROGRAMS = ("migrate", "api", "worker")
+_SETTINGS = {f"WALLET_{name.upper()}" for name in Settings.model_fields}
+# Hosts, ports, and where a container that is read-only can write.
+_DECIDED = {
+    "WALLET_MONGO_URL",
+    "WALLET_MONGO_ADMIN_URL",
+    "WALLET_REDIS_URL",
+    "WALLET_PORT",
+    "WALLET_WORKER_METRICS_PORT",
+    "WALLET_BANK_CALLBACK_URL",
+    "WALLET_MAILBOX_FILE",
+}
+# Administrators' and servers' own; a program has them as part of its URLs, where it has them at all.
+_PASSWORDS = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
+
+
+def _environment(name: str, dotenv: dict[str, str]) -> dict[str, str]:
+    """What the service's container gets, its `environment` before its `env_file`, with nothing set in the shell."""
+
+    def value_of(match: re.Match[str]) -> str:
+        return dotenv.get(match["name"]) or match["default"] or ""
+
+    variable = r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)?\}"
+    read = dotenv if {"path": ".env", "required": False} in _SERVICES[name].get("env_file", []) else {}
+    given = {key: re.sub(variable, value_of, value) for key, value in _SERVICES[name]["environment"].items()}
+    return {**read, **given}
+
+
+class TestSettings:
+    @pytest.mark.parametrize("program", _PROGRAMS)
+    def test_of_the_file_reach_the_container_but_for_those_that_compose_decides(self, program: str) -> None:
+        dotenv = {name: f"the file's {name}" for name in _SETTINGS | _PASSWORDS}
+        environment = _environment(program, dotenv)
+        assert {name for name in _SETTINGS if environment.get(name) == dotenv[name]} == _SETTINGS - _DECIDED
+
+    def test_that_nobody_sets_are_left_to_the_service(self) -> None:
+        """Only what has no good default is named, and a token that may stay away."""
+        named = {name for name, value in _environment("api", {}).items() if name.startswith("WALLET_") and value}
+        assert named == (_DECIDED - {"WALLET_MONGO_ADMIN_URL"}) | {"WALLET_ENV"}
+
+    @pytest.mark.parametrize("program", ["api", "worker"])
+    def test_do_not_tell_who_the_administrator_is(self, program: str) -> None:
+        environment = _environment(program, dict.fromkeys(_SETTINGS | _PASSWORDS, "known"))
+        assert {name for name in {*_PASSWORDS, "WALLET_MONGO_ADMIN_URL"} if environment.get(name)} == set()
+
+    def test_name_the_ports_at_which_the_programs_answer(self) -> None:
+        api, worker = (_environment(name, dict.fromkeys(_SETTINGS, "1")) for name in ("api", "worker"))
+        published: str = _SERVICES["api"]["ports"][0]
+        assert published.endswith(f":{api['WALLET_PORT']}")
+        # A port has one owner, and the API looks for no worker beside it.
+        assert (api["WALLET_WORKER_METRICS_PORT"], worker["WALLET_WORKER_METRICS_PORT"]) == ("0", "9100")
+
+
+class TestNetworks:
+    @staticmethod
+    def _leads_out(name: str) -> bool:
+        return any(not (_COMPOSE["networks"][network] or {}).get("internal") for network in _SERVICES[name]["networks"])
+
+    def test_let_the_programs_out_that_send_webhooks_mails_and_traces_and_nobody_in_but_to_the_api(self) -> None:
+        assert {name for name in ("mongo", "redis", *_PROGRAMS) if self._leads_out(name)} == {"api", "worker"}
+        assert {name for name in ("mongo", "redis", *_PROGRAMS) if "ports" in _SERVICES[name]} == {"api"}
+
+
+class TestImage:
+    def test_serves_the_api_as_everybody_else_does(self) -> None:
+        in_one_line = (_ROOT / "Dockerfile").read_text().replace("\\\n", "")
+        (command,) = re.findall(r"^CMD (.*)$", in_one_line, flags=re.MULTILINE)
+        everywhere = "0.0.0.0"  # noqa: S104 within the container
+        assert json.loads(command) == ["python", "-m", "uvicorn", *api_options(host=everywhere, port=8000)]
