@@ -43,8 +43,15 @@ _BREAKING_OFF_ENDS_S = 1.0
 _ENDED_BY_THEN_S = 1.0
 
 
+def _size_of(row: object) -> int:
+    """Some drains take several together as one."""
+    return len(row) if isinstance(row, list) else 1
+
+
 class Drain(Generic[Row]):
-    """One for each queue and process. A row that takes long keeps one hand busy, not the others."""
+    """One for each queue and process. A row that takes long keeps one hand busy, not the others. Counted are rows,
+    however many of them a hand takes as one.
+    """
 
     def __init__(
         self,
@@ -121,19 +128,18 @@ class Drain(Generic[Row]):
         return free
 
     async def _work_on(self, row: Row) -> None:
-        # Some drains take several together as one.
-        size = len(row) if isinstance(row, list) else 1
+        size = _size_of(row)
         rows_taken(self._queue, size)
         outcome = "failed"
         try:
             await self._work(row)
         except Exception as error:
-            self.failed += 1
+            self.failed += size
             log.exception("job.row_failed", job=self.job)
             await self._note_failure(row, error)
         else:
             outcome = "done"
-            self.done += 1
+            self.done += size
         finally:
             rows_done(self._queue, outcome, size)
 
@@ -147,7 +153,7 @@ class Drain(Generic[Row]):
 
     @property
     def in_hand(self) -> int:
-        return len(self._in_hand)
+        return sum(map(_size_of, self._in_hand.values()))
 
     def stop(self) -> None:
         """Takes nothing more, whoever asks. What is in hand goes on."""
@@ -164,7 +170,7 @@ class Drain(Generic[Row]):
             await asyncio.wait(self._in_hand, timeout=max(0.0, end - monotonic()))
         left = dict(self._in_hand)
         if left:
-            log.warning("job.rows_broken_off", job=self.job, rows=len(left))
+            log.warning("job.rows_broken_off", job=self.job, rows=self.in_hand)
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=_BREAKING_OFF_ENDS_S)

@@ -65,6 +65,27 @@ class TestDrain:
         await drain.close()
         assert queue.done == ["a", "b"]
 
+    async def test_of_several_that_are_taken_as_one_each_counts(self, resources: Resources) -> None:
+        may_end = asyncio.Event()
+        batches = [["a", "b", "c"], ["broken", "d"]]
+
+        async def claim(limit: int) -> list[list[str]]:
+            taken = batches[:limit]
+            del batches[:limit]
+            return taken
+
+        async def work(rows: list[str]) -> None:
+            await may_end.wait()
+            if "broken" in rows:
+                raise RuntimeError("broken")
+
+        drain = Drain(Job.DISPATCH_EVENTS, resources.jobs, claim, work, 3)
+        await drain.run()
+        assert drain.in_hand == 5
+        may_end.set()
+        await drain.close()
+        assert (drain.done, drain.failed, drain.in_hand) == (3, 2, 0)
+
     async def test_a_nudge_while_it_runs_makes_it_look_once_more(self, resources: Resources) -> None:
         queue = Queue("a")
         looks = 0
