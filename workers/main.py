@@ -58,13 +58,13 @@ _IS_CHECK = "--check" in sys.argv
 async def _on_startup(context: dict[str, Any]) -> None:
     settings = get_settings()
     set_up_logging(settings)
-    stack = AsyncExitStack()
+    # At once: where something of the following is refused, arq calls what closes the rest.
+    context["stack"] = stack = AsyncExitStack()
     await stack.enter_async_context(tracing_of(settings, "wallet-worker"))
     resources = await stack.enter_async_context(open_resources(settings))
     await stack.enter_async_context(serve_metrics(resources))
     bank_work = BankWork(settings)
     stack.callback(bank_work.close)
-    context["stack"] = stack
     context["resources"] = resources
     context["orders"] = orders_drain(resources)
     context["outbox"] = outbox_drain(resources)
