@@ -1,5 +1,6 @@
 """How the queues stand: counted in their indexes, without looking at a row."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,8 +30,9 @@ async def find_state(queue: Queue, now: datetime) -> QueueState:
 
 async def find_topics(now: datetime) -> dict[str, QueueState]:
     """The outbox, by topic; those that nothing is of are left out."""
-    topics = await OutboxDocument.get_pymongo_collection().distinct("topic")
-    return {topic: await _state(Queue.OUTBOX, {"topic": topic}, now) for topic in sorted(topics)}
+    topics = sorted(await OutboxDocument.get_pymongo_collection().distinct("topic"))
+    states = await asyncio.gather(*(_state(Queue.OUTBOX, {"topic": topic}, now) for topic in topics))
+    return dict(zip(topics, states, strict=True))
 
 
 async def _state(queue: Queue, among: dict[str, Any], now: datetime) -> QueueState:

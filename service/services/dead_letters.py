@@ -282,8 +282,3 @@ async def _needed_in(letter: DeadLetter, session: AsyncClientSession) -> str | N
     found: Any = (await record_repository.find_named([letter.subject_id], session=session)).get(letter.subject_id)
     status = None if found is None else str(getattr(found, "status", ""))
     return status if status in statuses else None
-
-
-async def count_dead() -> dict[str, int]:
-    """By queue; those without any are left out."""
-    return await letter_repository.count_dead()
