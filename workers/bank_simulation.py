@@ -13,7 +13,6 @@ from service.domain.dead_letters import Queue
 from service.gateways.bank_behaviours import Progress, next_due, progress_of
 from service.gateways.bank_conditions import BankConditions
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
-from service.gateways.job_queue import Job
 from service.repositories import bank_orders as journal
 from service.services.dead_letters import Claimed
 from service.settings import Settings
@@ -88,11 +87,7 @@ def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
     aftercare = QueueAftercare[list[Order]](
         Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
     )
-    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
-
-
-async def run_bank(context: dict[str, Any]) -> None:
-    await context["bank"].run()
+    return Drain(Queue.BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
 
 
 async def _move_money(progress: dict[str, Progress], now: datetime) -> None:

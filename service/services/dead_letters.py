@@ -25,7 +25,7 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable, WalletServiceError
-from service.gateways.job_queue import Job, JobQueue
+from service.gateways.job_queue import JOBS, JobQueue
 from service.gateways.mailbox import MailboxUnavailable
 from service.log import hide_in_text
 from service.repositories import audit_events as audit_repository
@@ -46,13 +46,6 @@ _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
 _AT_ONCE = 100
 
-JOBS = {
-    Queue.OUTBOX: Job.DRAIN_OUTBOX,
-    Queue.CALLBACKS: Job.APPLY_CALLBACKS,
-    Queue.EVENTS: Job.DISPATCH_EVENTS,
-    Queue.DELIVERIES: Job.DELIVER_WEBHOOKS,
-    Queue.BANK: Job.RUN_BANK,
-}
 # In these a subject waits for the row: nothing else would bring it to its end.
 _NEEDED_IN: Mapping[str, frozenset[str]] = {
     OutboxTopic.BANK_ORDER.value: frozenset({OperationStatus.PENDING.value, OperationStatus.PROCESSING.value}),

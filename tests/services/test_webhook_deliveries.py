@@ -16,11 +16,11 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.domain.events import EventType
 from service.domain.identifiers import Prefix, new_id
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
-from service.gateways.job_queue import Job
 from service.gateways.webhook_client import Failure, WebhookClient
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.services import webhook_deliveries
@@ -43,6 +43,7 @@ from tests.webhooks import (
     make_event,
     queue,
 )
+from tests.workers.test_drain import GRACE_S, Aftercare
 from workers.drain import Drain
 
 
@@ -545,7 +546,7 @@ class TestShares:
             await queue(resources, *(make_event(first) for _ in range(40)))
             await queue(resources, *(make_event(second) for _ in range(40)))
             courier = make_courier(resources, webhook_endpoint_concurrency=3)
-            drain = Drain(Job.DELIVER_WEBHOOKS, resources.jobs, courier.claim, courier.deliver, 8)
+            drain = Drain(Queue.DELIVERIES, resources.jobs, courier.claim, courier.deliver, 8, Aftercare())
             while len(receiver.requests) < 40:
                 await asyncio.wait_for(drain.run(), 10)
                 await asyncio.sleep(0.005)
@@ -558,7 +559,7 @@ class TestShares:
             while len(silent.requests) < 40:
                 await asyncio.wait_for(drain.run(), 10)
                 await asyncio.sleep(0.005)
-            await drain.close()
+            await drain.close(GRACE_S)
             assert silent.most_at_once == 3
             assert {one.status for one in await deliveries_of(stuck.endpoint)} == {DeliveryStatus.DELIVERED}
 
