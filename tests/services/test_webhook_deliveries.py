@@ -19,6 +19,7 @@ from service.domain.clock import utc_now
 from service.domain.dead_letters import Queue
 from service.domain.events import EventType
 from service.domain.identifiers import Prefix, new_id
+from service.domain.outbox import OutboxTopic
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
 from service.gateways.webhook_client import Failure, WebhookClient
@@ -663,8 +664,7 @@ class TestKeys:
 async def _mails_to(user: User, resources: Resources, about: str = "was disabled") -> list[dict[str, Any]]:
     """After the worker has been at the outbox."""
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, resources.databases.client)
-    for row in await claim_rows(1000, resources.settings):
-        if row.topic.value == "webhook_notice":
-            await pursue_row(row, desk)
+    for row in await claim_rows(1000, resources.settings, (OutboxTopic.WEBHOOK_NOTICE,)):
+        await pursue_row(row, desk)
     lines = Path(resources.settings.mailbox_path).read_text(encoding="utf-8").splitlines()  # noqa: ASYNC240 a short file
     return [mail for mail in map(json.loads, lines) if mail["to"] == user.email and about in mail["subject"]]
