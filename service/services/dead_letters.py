@@ -4,7 +4,6 @@ Counted is what a row's own work raised. A bank that gives no answer raises noth
 MongoDB, Redis or the mail server is away the rows wait as they are.
 """
 
-import random
 import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -35,12 +34,10 @@ from service.repositories.dead_letters import Claimed as Claimed  # noqa: PLC041
 from service.repositories.dead_letters import DeadLetterFilter as DeadLetterFilter  # noqa: PLC0414 as above, for controllers
 from service.services.audit_events import new_audit_event
 from service.services.callers import Caller
+from service.services.retries import retry_delay_s
 
 log = structlog.get_logger()
 
-_RETRY_FIRST_S = 1.0
-_RETRY_MAX_S = 600.0
-_DOUBLINGS = 10
 _MESSAGE_LIMIT = 200
 _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
@@ -99,13 +96,8 @@ async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client:
     if failures >= failure_limit:
         await bury(queue, claimed, reason_of(error), failures, client)
         return
-    due_at = now + timedelta(seconds=_retry_delay_s(failures))
+    due_at = now + timedelta(seconds=retry_delay_s(failures))
     await letter_repository.come_back(queue, claimed, due_at, now, is_first=failures == 1)
-
-
-def _retry_delay_s(failures: int) -> float:
-    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(failures, _DOUBLINGS))
-    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret
 
 
 async def bury(queue: Queue, claimed: Claimed, reason: Reason, failures: int, client: Client) -> DeadLetter | None:
