@@ -178,7 +178,7 @@ async def _look(settings: Settings, position: str, is_whole: bool, session: Asyn
     broken = await break_repository.find_unresolved_of_wallets(BOOK_KINDS, [*ids, *lasts], session=session)
     is_broken = {one.wallet_id for one in broken}
     parts = _share_out(wallets, checks, lasts, lambda wallet: is_whole or wallet.id in is_broken, now)
-    findings, replays = await _replay_parts(parts, session)
+    findings, replays = await _replay_parts(parts, {(one.kind, one.subject) for one in broken}, session)
     # What shows in a step that began in the middle is looked at whole by the next round.
     done = [part for part in parts if part.reaches_head or (findings[part.wallet.id] and not part.goes_on)]
     if done:
@@ -227,12 +227,12 @@ def _share_out(
 
 
 async def _replay_parts(
-    parts: Sequence[_Part], session: AsyncClientSession
+    parts: Sequence[_Part], known: set[tuple[BreakKind, str]], session: AsyncClientSession
 ) -> tuple[dict[str, list[Finding]], dict[str, Replayed]]:
     """What is to be told of each wallet, and what its entries have come to.
 
     Faults of entries are told at the end of the chain, those of all steps as one: each step's by itself would be other
-    damage than what was explained.
+    damage than what was explained. Only what no break is `known` of is told at once, to shut the wallet.
     """
     moved = [part.window for part in parts if part.window.end > part.window.start.seq]
     entries = await replay_repository.find_entries(moved, session=session)
@@ -244,7 +244,7 @@ async def _replay_parts(
         of_one = entries.pop(wallet_id, [])
         check = part.check
         replayed = replay(part.window, of_one, check and check.verified, check.faults if check else ())
-        found = [] if part.goes_on else list(replayed.faults)
+        found = [one for one in replayed.faults if not part.goes_on or (one.kind, one.subject) not in known]
         if part.reaches_head:
             told = {finding.kind for finding in found}
             found += [one for one in check_head(part.wallet, replayed.end, part.last) if one.kind not in told]

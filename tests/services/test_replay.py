@@ -25,7 +25,7 @@ from service.repositories import duties as duty_repository
 from service.repositories.audit_events import AuditFilter
 from service.services import replay as replay_service
 from service.services.breaks import explain_break, resolve_break, resolve_by_itself
-from service.services.replay import DUTY, Round, work_on_round
+from service.services.replay import DUTY, Round, replay_slice, work_on_round
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
 from tests.commands import run_module
@@ -472,6 +472,15 @@ class TestLongChains:
         }
         assert await books.state_of(wallet) == ("frozen", "both")
 
+    async def test_damage_that_is_new_shuts_the_wallet_before_the_end_is_reached(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        await make_a_hash_wrong(books, wallet, 2)
+        await replay_slice(books.databases.client, books.resources.ledger, books.resources.settings, wallet.id[:-1])
+        assert await books.state_of(wallet) == ("frozen", "both")
+
     async def test_damage_in_several_pieces_is_explained_once(
         self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -486,7 +495,7 @@ class TestLongChains:
         for _ in range(2):
             await books.replay(wallet.id[:-1])
         (one,) = await books.breaks_of(wallet)
-        assert (one.state, one.times_seen) == (BreakState.EXPLAINED, 3)
+        assert (one.state, one.times_seen) == (BreakState.EXPLAINED, 4)
         assert await books.state_of(wallet) == ("active", None)
 
     @pytest.mark.parametrize("was_seen_before", [False, True])
