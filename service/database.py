@@ -12,7 +12,14 @@ from beanie import Document, init_beanie
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, PyMongoError, WaitQueueTimeoutError
+from pymongo.errors import (
+    ConnectionFailure,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
@@ -47,8 +54,8 @@ _ABORT_S = 1.0
 _SILENCE_S = 300.0
 _RETRY_AFTER_S = 1
 
-# Nobody there to answer: what is raised by reads, where no transaction's own patience comes first.
-OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
+# Nobody there to answer, or no majority: what is raised where no transaction's own patience comes first.
+OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError, WTimeoutError)
 
 _NAMESPACE_EXISTS = 48
 # A collection that was made or indexed a moment ago is not in any snapshot yet.

@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     # Without a refresh for so long, or that long after the login whatever happens, one logs in anew.
     refresh_token_lifetime_s: int = Field(30 * 24 * 3600, ge=1)
     session_lifetime_s: int = Field(90 * 24 * 3600, ge=1)
-    # No longer than the hour in which mails are counted (domain/password_resets.py).
-    # As long as the hour in which mails are counted: whoever got the last of them for now can use it still.
+    # As long as the hour in which mails are counted (domain/password_resets.py): whoever got the last of them for now
+    # can use it still.
     password_reset_lifetime_s: int = Field(3600, ge=1, le=3600)
     # To one person: more than one asks for, less than a nuisance.
     password_reset_mails_per_hour: int = Field(3, ge=1, le=20)

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 from pymongo.errors import PyMongoError
@@ -94,64 +94,34 @@ def tracing_of(settings: Settings, service_name: str) -> AbstractAsyncContextMan
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """Closes all of it again, the last first, however far it came and whatever does not close: who writes, asks or
+    wakes ends before what it does that with.
+    """
     arm(settings.crash_at)
     # First, because nothing is open yet where it is refused.
     rates = TableRates(settings.fx_rates, as_of=utc_now())
-    databases = connect(settings.mongo_url.get_secret_value(), settings)
-    await bind_documents(databases)
-    jobs = JobQueue(settings)
-
-    def on_committed(committed: Committed) -> None:
-        if committed.has_outbox_rows:
-            jobs.wake(Job.DRAIN_OUTBOX)
-        metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
-        if committed.has_events:
-            jobs.wake(Job.DISPATCH_EVENTS)
-        log.info(
-            "ledger.batch_committed",
-            size=committed.commands,
-            refused=committed.refused,
-            conflicts=committed.conflicts,
-            duration_ms=round(committed.duration_s * 1000, 2),
-        )
-
-    def on_breaker_changed(state: BreakerState, retry_after_s: float) -> None:
-        # Without waiting for the sweep: the first try, and what waits when it has gone well.
-        jobs.wake(Job.DRAIN_OUTBOX, 0.0 if state is BreakerState.CLOSED else retry_after_s)
-
-    redis = QuickRedis(settings)
-    rate_limits = RateLimits(redis)
-    ledger = Ledger(
-        databases.client,
-        policy=policy_of(settings),
-        batch_limit=settings.ledger_batch_limit,
-        queue_limit=settings.ledger_queue_limit,
-        patience_s=settings.ledger_patience_s,
-        on_committed=on_committed,
-        let_in=rate_limits.until_answered,
-    )
-    ledger.start()
-    if settings.env is Environment.PRODUCTION:
-        # Whoever deposits from an account that ends in -success is paid by nobody.
-        log.critical("bank.is_simulated")
-        for setting in settings.addresses_without_password:
-            # Whoever reaches the server can read and change all that is on it.
-            log.critical("server.without_password", setting=setting)
-        # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
-        log.critical("mailbox.is_a_file")
-    audit_trail = AuditTrail()
-    ended_tokens = EndedTokens(settings.access_token_lifetime_s)
-    hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
-    key_uses = KeyUses()
-    # Closest to the bank: what the breaker keeps from it is no call.
-    breaker = BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_breaker_changed)
-    breaker.start()
-    event_channel = EventChannel(settings)
-    event_feeds = EventFeeds(settings, ended_tokens)
-    webhook_client = WebhookClient(settings)
-    scrapes = Scrapes(settings, ledger, breaker, event_feeds)
-    scrapes.start()
-    try:
+    async with AsyncExitStack() as stack:
+        databases = connect(settings.mongo_url.get_secret_value(), settings)
+        stack.push_async_callback(databases.client.close)
+        await bind_documents(databases)
+        event_channel = _closing(stack, EventChannel(settings))
+        redis = _closing(stack, QuickRedis(settings))
+        jobs = _closing(stack, JobQueue(settings))
+        hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
+        stack.callback(hashing.shutdown, wait=False, cancel_futures=True)
+        webhook_client = _closing(stack, WebhookClient(settings))
+        breaker = _closing(stack, _breaker_of(settings, redis, jobs))
+        breaker.start()
+        key_uses = _closing(stack, KeyUses())
+        rate_limits = RateLimits(redis)
+        ledger = _closing(stack, _ledger_of(settings, databases, jobs, rate_limits))
+        ledger.start()
+        audit_trail = _closing(stack, AuditTrail())
+        ended_tokens = _closing(stack, EndedTokens(settings.access_token_lifetime_s))
+        event_feeds = _closing(stack, EventFeeds(settings, ended_tokens))
+        scrapes = _closing(stack, Scrapes(settings, ledger, breaker, event_feeds))
+        scrapes.start()
+        _warn_of_stand_ins(settings)
         yield Resources(
             settings=settings,
             databases=databases,
@@ -172,20 +142,65 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             event_feeds=event_feeds,
             scrapes=scrapes,
         )
-    finally:
-        await scrapes.close()
-        await event_feeds.close()
-        await ended_tokens.close()
-        await audit_trail.close()
-        await ledger.close()
-        await key_uses.close()
-        await breaker.close()
-        await webhook_client.close()
-        hashing.shutdown(wait=False, cancel_futures=True)
-        await jobs.close()
-        await redis.close()
-        await event_channel.close()
-        await databases.client.close()
+
+
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+_Opened = TypeVar("_Opened", bound=_Closable)
+
+
+def _closing(stack: AsyncExitStack, opened: _Opened) -> _Opened:
+    stack.push_async_callback(opened.close)
+    return opened
+
+
+def _breaker_of(settings: Settings, redis: QuickRedis, jobs: JobQueue) -> BankBreaker:
+    def on_changed(state: BreakerState, retry_after_s: float) -> None:
+        # Without waiting for the sweep: the first try, and what waits when it has gone well.
+        jobs.wake(Job.DRAIN_OUTBOX, 0.0 if state is BreakerState.CLOSED else retry_after_s)
+
+    # Closest to the bank: what the breaker keeps from it is no call.
+    return BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_changed)
+
+
+def _ledger_of(settings: Settings, databases: Databases, jobs: JobQueue, rate_limits: RateLimits) -> Ledger:
+    def on_committed(committed: Committed) -> None:
+        if committed.has_outbox_rows:
+            jobs.wake(Job.DRAIN_OUTBOX)
+        metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
+        if committed.has_events:
+            jobs.wake(Job.DISPATCH_EVENTS)
+        log.info(
+            "ledger.batch_committed",
+            size=committed.commands,
+            refused=committed.refused,
+            conflicts=committed.conflicts,
+            duration_ms=round(committed.duration_s * 1000, 2),
+        )
+
+    return Ledger(
+        databases.client,
+        policy=policy_of(settings),
+        batch_limit=settings.ledger_batch_limit,
+        queue_limit=settings.ledger_queue_limit,
+        patience_s=settings.ledger_patience_s,
+        on_committed=on_committed,
+        let_in=rate_limits.until_answered,
+    )
+
+
+def _warn_of_stand_ins(settings: Settings) -> None:
+    if settings.env is not Environment.PRODUCTION:
+        return
+    # Whoever deposits from an account that ends in -success is paid by nobody.
+    log.critical("bank.is_simulated")
+    for setting in settings.addresses_without_password:
+        # Whoever reaches the server can read and change all that is on it.
+        log.critical("server.without_password", setting=setting)
+    # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
+    log.critical("mailbox.is_a_file")
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:

@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
-from service.gateways.job_queue import Job
 from service.log import hide_in_text
 from service.repositories import outbox as outbox_repository
 from service.services.bank_callbacks import apply_callback
@@ -31,6 +31,7 @@ from service.startup import Resources
 from service.tracing import continued, current_traceparent, parse_traceparent, tracing
 from tests.controllers.test_middleware import client_of
 from tests.factories import Account, bearer, make_account
+from tests.workers.test_drain import GRACE_S, Aftercare
 from workers.bank_simulation import BankWork
 from workers.drain import Drain
 
@@ -106,9 +107,9 @@ class Way:
             taken, rows[:] = rows[:], []
             return taken
 
-        drain = Drain(Job.DRAIN_OUTBOX, self._resources.jobs, claim, work, 1)
+        drain = Drain(Queue.OUTBOX, self._resources.jobs, claim, work, 1, Aftercare())
         await drain.run()
-        await drain.close()
+        await drain.close(GRACE_S)
 
 
 class Shown(NamedTuple):

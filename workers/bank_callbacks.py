@@ -1,9 +1,8 @@
-"""The job that applies what the bank reported."""
+"""The drain that applies what the bank reported."""
 
 from typing import Any
 
 from service.domain.dead_letters import Queue
-from service.gateways.job_queue import Job
 from service.services.bank_callbacks import apply_callback, claim_callbacks
 from service.services.dead_letters import Claimed
 from service.startup import Resources
@@ -13,14 +12,10 @@ from workers.drain import Drain
 
 def callbacks_drain(resources: Resources) -> Drain[dict[str, Any]]:
     return Drain(
-        Job.APPLY_CALLBACKS,
+        Queue.CALLBACKS,
         resources.jobs,
         claim_callbacks,
         lambda row: apply_callback(row, resources.ledger),
         resources.settings.worker_concurrency,
         QueueAftercare(Queue.CALLBACKS, resources, lambda row: [Claimed(row["_id"], row["attempts"])]),
     )
-
-
-async def apply_callbacks(context: dict[str, Any]) -> None:
-    await context["callbacks"].run()

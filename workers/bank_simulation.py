@@ -13,9 +13,9 @@ from service.domain.dead_letters import Queue
 from service.gateways.bank_behaviours import Progress, next_due, progress_of
 from service.gateways.bank_conditions import BankConditions
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
-from service.gateways.job_queue import Job
 from service.repositories import bank_orders as journal
 from service.services.dead_letters import Claimed
+from service.services.retries import retry_delay_s
 from service.settings import Settings
 from service.startup import Resources
 from workers.aftercare import QueueAftercare
@@ -28,9 +28,7 @@ _LEASE_S = 30.0
 _BATCH = 128
 # While one batch is reported, the next is executed.
 _BATCHES_AT_ONCE = 2
-_RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 60.0
-_DOUBLINGS = 10
 
 Order = dict[str, Any]
 
@@ -88,11 +86,7 @@ def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
     aftercare = QueueAftercare[list[Order]](
         Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
     )
-    return Drain(Job.RUN_BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
-
-
-async def run_bank(context: dict[str, Any]) -> None:
-    await context["bank"].run()
+    return Drain(Queue.BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
 
 
 async def _move_money(progress: dict[str, Progress], now: datetime) -> None:
@@ -111,8 +105,7 @@ def _left_of(order: Order, progress: Progress, troubles: list[Trouble], now: dat
     later = [report for report in order["reports"] if report["due_at"] > now]
     due_at = next_due(order, now)
     if unsaid:
-        delay_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(order["attempts"] - 1, _DOUBLINGS))
-        retry_at = now + timedelta(seconds=delay_s)
+        retry_at = now + timedelta(seconds=retry_delay_s(order["attempts"] - 1, _RETRY_MAX_S))
         due_at = retry_at if due_at is None else min(due_at, retry_at)
         trouble = next(filter(None, troubles))
         log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=trouble)

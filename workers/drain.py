@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from service.gateways.job_queue import Job, JobQueue
+from service.domain.dead_letters import Queue
+from service.gateways.job_queue import JOBS, JobQueue
 from service.metrics import rows_done, rows_taken
 
 log = structlog.get_logger()
@@ -29,38 +30,35 @@ class Aftercare(Protocol[Row_contra]):
 _TAKING_ENDS_S = 30.0
 # Rows come to their ends in groups, since they share transactions; the rest of a group is behind its first by less.
 _MOMENT_S = 0.005
-# Longer than a visit to a silent bank; what is not done by then falls due again elsewhere.
-_CLOSING_ENDS_S = 10.0
-# What metrics call the queue that a job works down.
-QUEUE_NAMES: Final = {
-    Job.DRAIN_OUTBOX: "outbox",
-    Job.APPLY_CALLBACKS: "callbacks",
-    Job.DISPATCH_EVENTS: "events",
-    Job.DELIVER_WEBHOOKS: "deliveries",
-    Job.RUN_BANK: "bank",
-}
 _BREAKING_OFF_ENDS_S = 1.0
 _ENDED_BY_THEN_S = 1.0
 
 
+def _size_of(row: object) -> int:
+    """Some drains take several together as one."""
+    return len(row) if isinstance(row, list) else 1
+
+
 class Drain(Generic[Row]):
-    """One for each queue and process. A row that takes long keeps one hand busy, not the others."""
+    """One for each queue and process. A row that takes long keeps one hand busy, not the others. Counted are rows,
+    however many of them a hand takes as one.
+    """
 
     def __init__(
         self,
-        job: Job,
+        queue: Queue,
         jobs: JobQueue,
         claim: Callable[[int], Awaitable[Sequence[Row]]],
         work: Callable[[Row], Awaitable[None]],
         hands: int | Callable[[], int],
-        aftercare: Aftercare[Row] | None = None,
+        aftercare: Aftercare[Row],
     ) -> None:
         """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again.
 
         Where `hands` may be fewer at times, or none, it is asked for them before each look.
         """
-        self.job, self._jobs, self._claim, self._work = job, jobs, claim, work
-        self._queue = QUEUE_NAMES[job]
+        self.queue, self.job = queue, JOBS[queue]
+        self._jobs, self._claim, self._work = jobs, claim, work
         self._hands = hands if callable(hands) else lambda: hands
         self._aftercare = aftercare
         self.done = self.failed = 0
@@ -121,25 +119,22 @@ class Drain(Generic[Row]):
         return free
 
     async def _work_on(self, row: Row) -> None:
-        # Some drains take several together as one.
-        size = len(row) if isinstance(row, list) else 1
-        rows_taken(self._queue, size)
+        size = _size_of(row)
+        rows_taken(self.queue.value, size)
         outcome = "failed"
         try:
             await self._work(row)
         except Exception as error:
-            self.failed += 1
+            self.failed += size
             log.exception("job.row_failed", job=self.job)
             await self._note_failure(row, error)
         else:
             outcome = "done"
-            self.done += 1
+            self.done += size
         finally:
-            rows_done(self._queue, outcome, size)
+            rows_done(self.queue.value, outcome, size)
 
     async def _note_failure(self, row: Row, error: Exception) -> None:
-        if self._aftercare is None:
-            return
         try:
             await self._aftercare.failed(row, error)
         except Exception as trouble:  # noqa: BLE001 whatever it is, the row comes back when its claim ends
@@ -147,13 +142,13 @@ class Drain(Generic[Row]):
 
     @property
     def in_hand(self) -> int:
-        return len(self._in_hand)
+        return sum(map(_size_of, self._in_hand.values()))
 
     def stop(self) -> None:
         """Takes nothing more, whoever asks. What is in hand goes on."""
         self._stopping.set()
 
-    async def close(self, grace_s: float = _CLOSING_ENDS_S) -> None:
+    async def close(self, grace_s: float) -> None:
         """Waits for what is in hand; what is not done in time is broken off. What could not be done is given back."""
         self.stop()
         end = monotonic() + grace_s
@@ -164,14 +159,14 @@ class Drain(Generic[Row]):
             await asyncio.wait(self._in_hand, timeout=max(0.0, end - monotonic()))
         left = dict(self._in_hand)
         if left:
-            log.warning("job.rows_broken_off", job=self.job, rows=len(left))
+            log.warning("job.rows_broken_off", job=self.job, rows=self.in_hand)
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=_BREAKING_OFF_ENDS_S)
             await self._give_back([row for task, row in left.items() if task.cancelled()], was_begun=True)
 
     async def _give_back(self, rows: Sequence[Row], *, was_begun: bool) -> None:
-        if self._aftercare is None or not rows:
+        if not rows:
             return
         try:
             await self._aftercare.give_back(rows, was_begun)

@@ -1,11 +1,9 @@
-"""The job that dispatches events. A row of its drain is a whole batch: of a thousand a second each counts."""
+"""The drain that dispatches events. A row of it is a whole batch: of a thousand a second each counts."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from service.domain.dead_letters import Queue
 from service.domain.events import Event
-from service.gateways.job_queue import Job
 from service.services.dead_letters import Claimed
 from service.services.event_dispatch import claim_events, dispatch
 from service.startup import Resources
@@ -22,14 +20,10 @@ def events_drain(resources: Resources) -> Drain[Sequence[Event]]:
         return [events] if events else []
 
     return Drain(
-        Job.DISPATCH_EVENTS,
+        Queue.EVENTS,
         resources.jobs,
         claim_batch,
         lambda events: dispatch(events, resources.event_channel, resources.jobs, resources.settings),
         _HANDS,
         QueueAftercare(Queue.EVENTS, resources, lambda events: [Claimed(event.id, None) for event in events]),
     )
-
-
-async def dispatch_events(context: dict[str, Any]) -> None:
-    await context["events"].run()

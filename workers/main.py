@@ -15,24 +15,24 @@ from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 
 from service.domain.dead_letters import Queue
-from service.gateways.job_queue import Job, deserialize_job, redis_settings, serialize_job
+from service.gateways.job_queue import JOBS, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
 from service.settings import get_settings
 from service.startup import open_resources, tracing_of
 from workers.account_sums import close_hours_for_ever
-from workers.bank_callbacks import apply_callbacks, callbacks_drain
-from workers.bank_simulation import BankWork, bank_drain, run_bank
+from workers.bank_callbacks import callbacks_drain
+from workers.bank_simulation import BankWork, bank_drain
 from workers.checkpoints import take_checkpoints_for_ever
 from workers.ending import Ending
-from workers.events import dispatch_events, events_drain
+from workers.events import events_drain
 from workers.metrics import serve_metrics
-from workers.outbox import drain_outbox, orders_drain, outbox_drain
+from workers.outbox import orders_drain, outbox_drain
 from workers.outliving_redis import outlive_redis
 from workers.presence import Presence, tell_status_for_ever
 from workers.reconciliation import reconcile_for_ever
 from workers.replay import replay_for_ever
 from workers.sweep import sweep_for_ever
-from workers.webhook_deliveries import deliver_webhooks, deliveries_drain
+from workers.webhook_deliveries import deliveries_drain
 
 log = structlog.get_logger()
 
@@ -42,8 +42,6 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 outlive_redis()
 
 Task = Callable[[dict[str, Any]], Awaitable[None]]
-
-_DRAINS = ("callbacks", "orders", "outbox", "events", "deliveries", "bank")
 
 # Twice the time in which a job starts rounds of work (workers/drain.py).
 _JOB_TIMEOUT_S = 60
@@ -58,31 +56,23 @@ _IS_CHECK = "--check" in sys.argv
 async def _on_startup(context: dict[str, Any]) -> None:
     settings = get_settings()
     set_up_logging(settings)
-    stack = AsyncExitStack()
+    # At once: where something of the following is refused, arq calls what closes the rest.
+    context["stack"] = stack = AsyncExitStack()
     await stack.enter_async_context(tracing_of(settings, "wallet-worker"))
     resources = await stack.enter_async_context(open_resources(settings))
     await stack.enter_async_context(serve_metrics(resources))
     bank_work = BankWork(settings)
     stack.callback(bank_work.close)
-    context["stack"] = stack
     context["resources"] = resources
-    context["orders"] = orders_drain(resources)
-    context["outbox"] = outbox_drain(resources)
-    context["callbacks"] = callbacks_drain(resources)
-    context["bank"] = bank_drain(resources, bank_work)
-    context["events"] = events_drain(resources)
-    context["deliveries"] = deliveries_drain(resources)
-    drains = [context[name] for name in _DRAINS]
-    presence = Presence(
-        {
-            Queue.OUTBOX: (context["orders"], context["outbox"]),
-            Queue.CALLBACKS: (context["callbacks"],),
-            Queue.EVENTS: (context["events"],),
-            Queue.DELIVERIES: (context["deliveries"],),
-            Queue.BANK: (context["bank"],),
-        }
+    context["drains"] = drains = (
+        callbacks_drain(resources),
+        orders_drain(resources),
+        outbox_drain(resources),
+        events_drain(resources),
+        deliveries_drain(resources),
+        bank_drain(resources, bank_work),
     )
-    context["presence"] = presence
+    context["presence"] = presence = Presence(drains)
     endless = {
         "sweep": sweep_for_ever(drains, settings.worker_sweep_s),
         "account_sums": close_hours_for_ever(resources),
@@ -98,9 +88,9 @@ async def _on_startup(context: dict[str, Any]) -> None:
 
 
 async def _close(context: dict[str, Any]) -> None:
-    log.info("worker.stopping", in_hand=sum(context[drain].in_hand for drain in _DRAINS))
+    log.info("worker.stopping", in_hand=sum(drain.in_hand for drain in context["drains"]))
     grace_s = context["resources"].settings.worker_grace_s
-    await asyncio.gather(*(context[drain].close(grace_s) for drain in _DRAINS))
+    await asyncio.gather(*(drain.close(grace_s) for drain in context["drains"]))
     # Only now: whatever has taken rows has given them back itself.
     for task in context["tasks"]:
         task.cancel()
@@ -126,21 +116,19 @@ async def _on_job_start(context: dict[str, Any]) -> None:
     structlog.contextvars.bind_contextvars(job_id=context["job_id"])
 
 
-def _job(name: Job, task: Task) -> Function:
+def _job(queue: Queue) -> Function:
     """One try: the next nudge or the sweep is the retry, and a kept result would block the job's id."""
-    return func(cast(WorkerCoroutine, task), name=name, max_tries=1, keep_result=0)
+
+    async def work_down(context: dict[str, Any]) -> None:
+        await asyncio.gather(*(drain.run() for drain in context["drains"] if drain.queue is queue))
+
+    return func(cast(WorkerCoroutine, work_down), name=JOBS[queue], max_tries=1, keep_result=0)
 
 
 class WorkerSettings:
     """`arq workers.main.WorkerSettings`. Jobs only say that there is work; what and how much stands in MongoDB."""
 
-    functions: ClassVar = [
-        _job(Job.DRAIN_OUTBOX, drain_outbox),
-        _job(Job.APPLY_CALLBACKS, apply_callbacks),
-        _job(Job.RUN_BANK, run_bank),
-        _job(Job.DISPATCH_EVENTS, dispatch_events),
-        _job(Job.DELIVER_WEBHOOKS, deliver_webhooks),
-    ]
+    functions: ClassVar = [_job(queue) for queue in Queue]
     redis_settings: ClassVar[RedisSettings] = redis_settings(get_settings(), retries=0 if _IS_CHECK else _REDIS_RETRIES)
     on_startup: ClassVar[Task] = _on_startup
     on_shutdown: ClassVar[Task] = _on_shutdown

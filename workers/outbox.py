@@ -1,12 +1,9 @@
-"""The job that does what is due in the outbox."""
+"""The drains that do what is due in the outbox."""
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow, OutboxTopic
-from service.gateways.job_queue import Job
 from service.services.dead_letters import Claimed
 from service.services.outbox import BANK_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
 from service.services.settlement import Desk
@@ -30,14 +27,10 @@ def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Cal
     settings = resources.settings
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, settings, resources.databases.client)
     return Drain(
-        Job.DRAIN_OUTBOX,
+        Queue.OUTBOX,
         resources.jobs,
         lambda limit: claim_rows(limit, settings, topics),
         lambda row: pursue_row(row, desk),
         hands,
         QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts, row.claim)]),
     )
-
-
-async def drain_outbox(context: dict[str, Any]) -> None:
-    await asyncio.gather(context["orders"].run(), context["outbox"].run())

@@ -22,8 +22,6 @@ from workers.drain import Drain
 
 log = structlog.get_logger()
 
-Drains = Mapping[Queue, Sequence[Drain[Any]]]
-
 # Work that nobody takes for so long has to be looked at: a sweep takes at most half a minute.
 _LATE_S: Final = 60.0
 # What is wrong and stays as it is is told so much less often.
@@ -33,7 +31,7 @@ _AGAIN_FACTOR: Final = 6
 class Presence:
     """One for each worker. The numbers are those of its drains."""
 
-    def __init__(self, drains: Drains) -> None:
+    def __init__(self, drains: Sequence[Drain[Any]]) -> None:
         self._drains = drains
         self._id, self._started_at = new_id(Prefix.WORKER), utc_now()
 
@@ -52,7 +50,10 @@ class Presence:
         )
 
     def _sums(self, name: str) -> dict[str, int]:
-        return {queue.value: sum(getattr(drain, name) for drain in drains) for queue, drains in self._drains.items()}
+        sums = dict.fromkeys((queue.value for queue in Queue), 0)
+        for drain in self._drains:
+            sums[drain.queue.value] += getattr(drain, name)
+        return sums
 
     async def beat_for_ever(self) -> NoReturn:
         structlog.contextvars.bind_contextvars(job_id="presence")

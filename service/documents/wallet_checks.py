@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from beanie import Document
 
-from service.documents.validation import AMOUNT, HASH, TEXT, TIME
+from service.documents.validation import AMOUNT, HASH, TEXT, TIME, validator_part
+from service.domain.breaks import Finding
 
 _POINT: dict[str, Any] = {
     "bsonType": "object",
@@ -28,6 +29,7 @@ class WalletCheckDocument(Document):
                 "verified": _POINT,
                 "walked": {"anyOf": [{"bsonType": "null"}, _POINT]},
                 "full_due_at": TIME,
+                "faults": {"bsonType": "array", "items": validator_part(Finding)},
             },
             "additionalProperties": False,
         }

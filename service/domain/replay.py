@@ -32,14 +32,15 @@ class WalletHead(NamedTuple):
 class WalletCheck(NamedTuple):
     """How far a wallet's entries were found good. Up to `verified` they may not change any more.
 
-    `walked` is where a replay from the first entry on has got to, while there is one that takes several steps; it is
-    due again at `full_due_at`.
+    `walked` is where a replay from the first entry on has got to, while there is one that takes several steps, and
+    `faults` what was wrong with the entries up to there; it is due again at `full_due_at`.
     """
 
     wallet_id: str
     verified: BalancePoint
     walked: BalancePoint | None
     full_due_at: datetime
+    faults: tuple[Finding, ...] = ()
 
 
 class Window(NamedTuple):
@@ -54,7 +55,7 @@ class Replayed(NamedTuple):
     """Where the entries have led to, what was wrong on the way, and what each operation's status may be after them."""
 
     end: BalancePoint
-    findings: list[Finding]
+    faults: tuple[Finding, ...]
     statuses: dict[str, frozenset[str]]
 
 
@@ -81,14 +82,17 @@ _STATUSES: Final[Mapping[tuple[EntryType, str], frozenset[str]]] = {
 }
 
 
-def replay(window: Window, entries: Sequence[Entry | None], verified: BalancePoint | None) -> Replayed:
+def replay(
+    window: Window, entries: Sequence[Entry | None], verified: BalancePoint | None, earlier: Iterable[Finding] = ()
+) -> Replayed:
     """Follows the entries of a window; None is one that cannot be read. The first fault of a kind is told, and of
     several how many there are: one that comes to those that were explained is not to be taken for them.
 
-    `verified` is a point that was reached before: what it sealed has to be there still.
+    `verified` is a point that was reached before: what it sealed has to be there still. `earlier` are the faults of
+    the windows before this one: those of all together are told.
     """
-    found: dict[BreakKind, Finding] = {}
-    faults: Counter[BreakKind] = Counter()
+    found = {one.kind: one for one in earlier}
+    faults = Counter({kind: one.found.get("faults", 1) for kind, one in found.items()})
     statuses: dict[str, frozenset[str]] = {}
     point = window.start
 
@@ -117,10 +121,12 @@ def replay(window: Window, entries: Sequence[Entry | None], verified: BalancePoi
             statuses[entry.reference] = fitting
     if point.seq < window.end:
         note(BreakKind.ENTRIES_MISSING, {"seq": window.end}, {"seq": point.seq})
-    counted = [
+        # What was asked for has been read, and a step that finds nothing there is one as well.
+        point = point._replace(seq=window.end)
+    counted = tuple(
         one if faults[one.kind] == 1 else one._replace(found={**one.found, "faults": faults[one.kind]})
         for one in found.values()
-    ]
+    )
     return Replayed(point, counted, statuses)
 
 

@@ -155,12 +155,9 @@ class BankBreaker:
 
     # --- What others want to know
 
-    async def state(self) -> BreakerState:
-        """From memory: at most a second behind the process that found it out."""
-        return self.state_now
-
     @property
     def state_now(self) -> BreakerState:
+        """From memory: at most a second behind the process that found it out."""
         if self._circuit.state == CLOSED:
             return BreakerState.CLOSED
         return BreakerState.OPEN if self._wait_s() > 0 else BreakerState.HALF_OPEN

@@ -3,7 +3,9 @@
 import asyncio
 import math
 import time
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 import orjson
 import structlog
@@ -16,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.domain.dead_letters import Queue
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -35,6 +38,16 @@ class Job(StrEnum):
     RUN_BANK = "run_bank"
     DISPATCH_EVENTS = "dispatch_events"
     DELIVER_WEBHOOKS = "deliver_webhooks"
+
+
+# Which of them works a queue down.
+JOBS: Final[Mapping[Queue, Job]] = {
+    Queue.OUTBOX: Job.DRAIN_OUTBOX,
+    Queue.CALLBACKS: Job.APPLY_CALLBACKS,
+    Queue.EVENTS: Job.DISPATCH_EVENTS,
+    Queue.DELIVERIES: Job.DELIVER_WEBHOOKS,
+    Queue.BANK: Job.RUN_BANK,
+}
 
 
 serialize_job: Serializer = orjson.dumps

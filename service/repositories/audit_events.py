@@ -5,13 +5,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError
 
 from service.documents import AuditEventDocument
 from service.domain.audit_events import AuditAction, AuditEvent
+from service.repositories.inserts import insert_missing
 from service.repositories.records import from_row, to_row
-
-_DUPLICATE_KEY = 11000
 
 
 class AuditFilter(NamedTuple):
@@ -54,9 +52,4 @@ async def insert_many(events: Sequence[AuditEvent], *, session: AsyncClientSessi
 
 async def ensure_many(events: Sequence[AuditEvent]) -> None:
     """By themselves; those that an attempt before has inserted stay as they are."""
-    rows = [to_row(event) for event in events]
-    try:
-        await AuditEventDocument.get_pymongo_collection().insert_many(rows, ordered=False)
-    except BulkWriteError as error:
-        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-            raise
+    await insert_missing(AuditEventDocument, [to_row(event) for event in events])

@@ -3,18 +3,17 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pymongo import UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError
 
 from service.documents import BankCallback
 from service.domain.incidents import SaidEvent
 from service.repositories.due_rows import claim_due
 from service.repositories.gathering import Gathered
+from service.repositories.inserts import insert_missing
 from service.tracing import current_traceparent
-
-_DUPLICATE_KEY = 11000
 
 
 async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str | None, now: datetime) -> bool:
@@ -32,20 +31,7 @@ async def insert_once(callback_id: str, payload: dict[str, Any], request_id: str
     return await _insert(row)
 
 
-async def _insert_many(rows: Sequence[dict[str, Any]]) -> list[bool]:
-    """Which of them are new. Each by itself, so that one that is here already stands in no other's way."""
-    try:
-        await BankCallback.get_pymongo_collection().insert_many(rows, ordered=False)
-    except BulkWriteError as error:
-        refused = error.details["writeErrors"]
-        if not refused or any(one["code"] != _DUPLICATE_KEY for one in refused):
-            raise
-        known = {one["index"] for one in refused}
-        return [position not in known for position in range(len(rows))]
-    return [True] * len(rows)
-
-
-_insert = Gathered(_insert_many)
+_insert = Gathered(partial(insert_missing, BankCallback))
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, Any]]:

@@ -1,18 +1,16 @@
 """Queries on the simulated bank's journal."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from pymongo import ReturnDocument, UpdateOne
-from pymongo.errors import BulkWriteError
 
 from service.documents import BankOrder
+from service.repositories import inserts
 from service.repositories.due_rows import claim_due
 from service.repositories.gathering import Gathered
-
-_DUPLICATE_KEY = 11000
 
 
 class Left(NamedTuple):
@@ -28,19 +26,7 @@ async def take_once(order: dict[str, Any]) -> dict[str, Any] | None:
     return None if await _insert(order) else await count_submission(order["_id"])
 
 
-async def _insert_each(orders: Sequence[dict[str, Any]]) -> list[bool]:
-    """Which of them are new."""
-    known = await insert_missing(orders)
-    # Of two with one reference, either may be the one that was there first.
-    left = Counter(known)
-    answers = []
-    for order in reversed(orders):
-        answers.append(left[order["_id"]] == 0)
-        left[order["_id"]] -= 1
-    return answers[::-1]
-
-
-_insert = Gathered(_insert_each)
+_insert = Gathered(partial(inserts.insert_missing, BankOrder))
 
 
 async def count_submission(reference: str) -> dict[str, Any] | None:
@@ -53,14 +39,8 @@ async def count_submission(reference: str) -> dict[str, Any] | None:
 
 async def insert_missing(orders: Sequence[dict[str, Any]]) -> list[str]:
     """Many at once; an order whose reference the journal has already stays as it is, and is named."""
-    try:
-        await BankOrder.get_pymongo_collection().insert_many(orders, ordered=False)
-    except BulkWriteError as error:
-        refused = error.details["writeErrors"]
-        if any(one["code"] != _DUPLICATE_KEY for one in refused):
-            raise
-        return [one["op"]["_id"] for one in refused]
-    return []
+    are_new = await inserts.insert_missing(BankOrder, orders)
+    return [order["_id"] for order, is_new in zip(orders, are_new, strict=True) if not is_new]
 
 
 async def find(reference: str) -> dict[str, Any] | None:

@@ -6,12 +6,12 @@ from typing import Any
 
 from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import DuplicateKeyError
 
 from service.documents import CheckpointDocument, CheckpointTile
 from service.domain.checkpoints import Checkpoint, Leaf, Tile, TileName
+from service.repositories.inserts import insert_missing
 
-_DUPLICATE_KEY = 11000
 _HASH_BYTES = 32
 _WITHOUT_TILES = {"tiles": 0}
 
@@ -84,11 +84,7 @@ async def insert_missing_tiles(tiles: Sequence[Tile]) -> None:
         }
         for tile in tiles
     ]
-    try:
-        await CheckpointTile.get_pymongo_collection().insert_many(rows, ordered=False)
-    except BulkWriteError as error:
-        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-            raise
+    await insert_missing(CheckpointTile, rows)
 
 
 async def find_tile(tile_id: str) -> Tile | None:

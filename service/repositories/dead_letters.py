@@ -1,46 +1,21 @@
 """Queries on `dead_letters`, and on the queues that rows leave for it and come back to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from beanie import Document
 from bson.int64 import Int64
 from pymongo import UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import (
-    BankCallback,
-    BankOrder,
-    DeadLetterDocument,
-    EventDocument,
-    OutboxDocument,
-    WebhookDeliveryDocument,
-)
+from service.documents import DeadLetterDocument
 from service.domain.dead_letters import DeadLetter, DeadLetterState, Queue
+from service.repositories.queues import HOMES
 from service.repositories.records import from_row, to_row
 
 Row = dict[str, Any]
 
-
-class _Home(NamedTuple):
-    """Where a queue's rows live. Those that are records as well stay there for good, and are in the queue while they
-    have a `due_at`.
-    """
-
-    document: type[Document]
-    subject: str
-    is_record: bool = True
-
-
-_HOMES: Mapping[Queue, _Home] = {
-    Queue.OUTBOX: _Home(OutboxDocument, "subject_id", is_record=False),
-    Queue.CALLBACKS: _Home(BankCallback, "payload.reference"),
-    Queue.EVENTS: _Home(EventDocument, "subject_id"),
-    Queue.DELIVERIES: _Home(WebhookDeliveryDocument, "event_id"),
-    Queue.BANK: _Home(BankOrder, "_id"),
-}
 # What is of whoever had it last.
 _LAST_FIELDS = ("failures", "first_failed_at", "claim")
 
@@ -79,12 +54,12 @@ class Claimed(NamedTuple):
 
 
 def _collection(queue: Queue) -> AsyncCollection[Row]:
-    return _HOMES[queue].document.get_pymongo_collection()
+    return HOMES[queue].document.get_pymongo_collection()
 
 
 def subject_of(queue: Queue, row: Row) -> str:
     found: Any = row
-    for part in _HOMES[queue].subject.split("."):
+    for part in HOMES[queue].subject.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return str(found or row["_id"])
 
@@ -119,7 +94,7 @@ async def bury(letter: DeadLetter, *, session: AsyncClientSession) -> None:
     """Takes the row out of its queue, in the transaction that has found it there."""
     await DeadLetterDocument.get_pymongo_collection().insert_one(to_row(letter), session=session)
     collection = _collection(letter.queue)
-    if _HOMES[letter.queue].is_record:
+    if HOMES[letter.queue].is_record:
         out = {"$unset": dict.fromkeys(("due_at", *_LAST_FIELDS), ""), "$set": {"dead_letter_id": letter.id}}
         await collection.update_one({"_id": letter.row_id}, out, session=session)
     else:
@@ -128,7 +103,7 @@ async def bury(letter: DeadLetter, *, session: AsyncClientSession) -> None:
 
 def kept_of(queue: Queue, row: Row) -> Row:
     """What of the row a dead letter has to keep."""
-    if _HOMES[queue].is_record:
+    if HOMES[queue].is_record:
         return {}
     return {name: value for name, value in row.items() if name not in _LAST_FIELDS}
 
@@ -140,7 +115,7 @@ async def return_to_queues(letters: Sequence[DeadLetter], now: datetime, *, sess
         fresh = {"due_at": now, "attempts": Int64(0)}
         ids = [letter.row_id for letter in those]
         collection = _collection(queue)
-        if _HOMES[queue].is_record:
+        if HOMES[queue].is_record:
             named = {"_id": {"$in": ids}, "dead_letter_id": {"$in": [letter.id for letter in those]}}
             if queue is Queue.EVENTS:
                 del fresh["attempts"]

@@ -49,9 +49,7 @@ async def delete_many(ids: Sequence[str], *, session: AsyncClientSession) -> Non
     await OutboxDocument.get_pymongo_collection().delete_many({"_id": {"$in": list(ids)}}, session=session)
 
 
-async def claim(
-    *, now: datetime, lease_s: float, limit: int, topics: Sequence[OutboxTopic] = tuple(OutboxTopic)
-) -> list[OutboxRow]:
+async def claim(*, now: datetime, lease_s: float, limit: int, topics: Sequence[OutboxTopic]) -> list[OutboxRow]:
     """Rows that are due, taken for `lease_s` seconds: whoever dies with one leaves it to the next."""
     seen = await _see_due(now, limit, topics)
     taken = await take(OutboxDocument.get_pymongo_collection(), seen, now=now, lease_s=lease_s)

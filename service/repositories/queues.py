@@ -1,8 +1,9 @@
-"""How the queues stand: counted in their indexes, without looking at a row."""
+"""Where the queues are, and how they stand: counted in their indexes, without looking at a row."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from beanie import Document
 
@@ -10,12 +11,23 @@ from service.documents import BankCallback, BankOrder, EventDocument, OutboxDocu
 from service.domain.dead_letters import Queue
 from service.domain.workers import QueueState
 
-_HOMES: Final[Mapping[Queue, type[Document]]] = {
-    Queue.OUTBOX: OutboxDocument,
-    Queue.CALLBACKS: BankCallback,
-    Queue.EVENTS: EventDocument,
-    Queue.DELIVERIES: WebhookDeliveryDocument,
-    Queue.BANK: BankOrder,
+
+class Home(NamedTuple):
+    """Where a queue's rows live. Those that are records as well stay there for good, and are in the queue while they
+    have a `due_at`.
+    """
+
+    document: type[Document]
+    subject: str
+    is_record: bool = True
+
+
+HOMES: Final[Mapping[Queue, Home]] = {
+    Queue.OUTBOX: Home(OutboxDocument, "subject_id", is_record=False),
+    Queue.CALLBACKS: Home(BankCallback, "payload.reference"),
+    Queue.EVENTS: Home(EventDocument, "subject_id"),
+    Queue.DELIVERIES: Home(WebhookDeliveryDocument, "event_id"),
+    Queue.BANK: Home(BankOrder, "_id"),
 }
 # Some ten thousand take a hundredth of a second. Beyond it, more is more.
 _COUNTED: Final = 100_000
@@ -29,12 +41,13 @@ async def find_state(queue: Queue, now: datetime) -> QueueState:
 
 async def find_topics(now: datetime) -> dict[str, QueueState]:
     """The outbox, by topic; those that nothing is of are left out."""
-    topics = await OutboxDocument.get_pymongo_collection().distinct("topic")
-    return {topic: await _state(Queue.OUTBOX, {"topic": topic}, now) for topic in sorted(topics)}
+    topics = sorted(await OutboxDocument.get_pymongo_collection().distinct("topic"))
+    states = await asyncio.gather(*(_state(Queue.OUTBOX, {"topic": topic}, now) for topic in topics))
+    return dict(zip(topics, states, strict=True))
 
 
 async def _state(queue: Queue, among: dict[str, Any], now: datetime) -> QueueState:
-    collection = _HOMES[queue].get_pymongo_collection()
+    collection = HOMES[queue].document.get_pymongo_collection()
     due = {**among, "due_at": {"$lte": now}}
     # A date, so that rows without one are left out: they are records only.
     rows = await collection.count_documents({**among, "due_at": {"$gte": _EPOCH}}, limit=_COUNTED)

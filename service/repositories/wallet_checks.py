@@ -1,26 +1,19 @@
 """Queries on `wallet_checks`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from pymongo import ReplaceOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import WalletCheckDocument
-from service.domain.history import BalancePoint
 from service.domain.replay import WalletCheck
 from service.repositories.records import from_row, to_row
-
-
-def _from_row(row: dict[str, Any]) -> WalletCheck:
-    row["walked"] = None if row["walked"] is None else from_row(BalancePoint, row["walked"])
-    return WalletCheck(row["_id"], from_row(BalancePoint, row["verified"]), row["walked"], row["full_due_at"])
 
 
 async def find_named(wallet_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, WalletCheck]:
     """By wallet. In the session of what they are held against: a check must not be newer than that."""
     found = WalletCheckDocument.get_pymongo_collection().find({"_id": {"$in": list(wallet_ids)}}, session=session)
-    return {row["_id"]: _from_row(row) for row in await found.to_list()}
+    return {row["_id"]: from_row(WalletCheck, row | {"wallet_id": row["_id"]}) for row in await found.to_list()}
 
 
 async def save_many(checks: Sequence[WalletCheck]) -> None:

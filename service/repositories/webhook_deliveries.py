@@ -8,15 +8,14 @@ from uuid import uuid4
 
 from bson.int64 import Int64
 from pymongo import ReturnDocument
-from pymongo.errors import BulkWriteError
 
 from service.documents import WebhookDeliveryDocument
 from service.documents.webhooks import WAITING
 from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
+from service.repositories.inserts import insert_missing
 from service.repositories.records import from_row, to_row
 
-_DUPLICATE_KEY = 11000
 # One user's backlog may hide the others' rows: then those behind it are looked for.
 _LOOKS = 8
 _OVER = {"due_at": "", "claim": ""}
@@ -47,15 +46,7 @@ class DeliveryFilter(NamedTuple):
 
 async def ensure_many(deliveries: Sequence[WebhookDelivery]) -> int:
     """How many are new; those that there are already stay as they are."""
-    rows = [_row(delivery) for delivery in deliveries]
-    try:
-        await WebhookDeliveryDocument.get_pymongo_collection().insert_many(rows, ordered=False)
-    except BulkWriteError as error:
-        if any(one["code"] != _DUPLICATE_KEY for one in error.details["writeErrors"]):
-            raise
-        inserted: int = error.details["nInserted"]
-        return inserted
-    return len(rows)
+    return sum(await insert_missing(WebhookDeliveryDocument, [_row(delivery) for delivery in deliveries]))
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int, shares: Shares, in_hand: InHand) -> list[WebhookDelivery]:

@@ -4,7 +4,6 @@ Counted is what a row's own work raised. A bank that gives no answer raises noth
 MongoDB, Redis or the mail server is away the rows wait as they are.
 """
 
-import random
 import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -25,7 +24,7 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable, WalletServiceError
-from service.gateways.job_queue import Job, JobQueue
+from service.gateways.job_queue import JOBS, JobQueue
 from service.gateways.mailbox import MailboxUnavailable
 from service.log import hide_in_text
 from service.repositories import audit_events as audit_repository
@@ -35,24 +34,15 @@ from service.repositories.dead_letters import Claimed as Claimed  # noqa: PLC041
 from service.repositories.dead_letters import DeadLetterFilter as DeadLetterFilter  # noqa: PLC0414 as above, for controllers
 from service.services.audit_events import new_audit_event
 from service.services.callers import Caller
+from service.services.retries import retry_delay_s
 
 log = structlog.get_logger()
 
-_RETRY_FIRST_S = 1.0
-_RETRY_MAX_S = 600.0
-_DOUBLINGS = 10
 _MESSAGE_LIMIT = 200
 _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
 _AT_ONCE = 100
 
-JOBS = {
-    Queue.OUTBOX: Job.DRAIN_OUTBOX,
-    Queue.CALLBACKS: Job.APPLY_CALLBACKS,
-    Queue.EVENTS: Job.DISPATCH_EVENTS,
-    Queue.DELIVERIES: Job.DELIVER_WEBHOOKS,
-    Queue.BANK: Job.RUN_BANK,
-}
 # In these a subject waits for the row: nothing else would bring it to its end.
 _NEEDED_IN: Mapping[str, frozenset[str]] = {
     OutboxTopic.BANK_ORDER.value: frozenset({OperationStatus.PENDING.value, OperationStatus.PROCESSING.value}),
@@ -106,13 +96,8 @@ async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client:
     if failures >= failure_limit:
         await bury(queue, claimed, reason_of(error), failures, client)
         return
-    due_at = now + timedelta(seconds=_retry_delay_s(failures))
+    due_at = now + timedelta(seconds=retry_delay_s(failures))
     await letter_repository.come_back(queue, claimed, due_at, now, is_first=failures == 1)
-
-
-def _retry_delay_s(failures: int) -> float:
-    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(failures, _DOUBLINGS))
-    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret
 
 
 async def bury(queue: Queue, claimed: Claimed, reason: Reason, failures: int, client: Client) -> DeadLetter | None:
@@ -282,8 +267,3 @@ async def _needed_in(letter: DeadLetter, session: AsyncClientSession) -> str | N
     found: Any = (await record_repository.find_named([letter.subject_id], session=session)).get(letter.subject_id)
     status = None if found is None else str(getattr(found, "status", ""))
     return status if status in statuses else None
-
-
-async def count_dead() -> dict[str, int]:
-    """By queue; those without any are left out."""
-    return await letter_repository.count_dead()

@@ -20,6 +20,8 @@ from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
 from service.repositories import figures as figure_repository
 from service.services.event_feed import EventFeeds, StreamKind
+from service.services.integrity import find_rounds
+from service.services.workers import look_at_queues
 from service.settings import Environment, Settings
 
 log = structlog.get_logger()
@@ -43,7 +45,7 @@ class Scrapes:
         self._feeds = feeds
         self._ledger = ledger
         # Each by itself: what one cannot read, the others still tell.
-        self._reads: list[_Read] = [_read_queues, _read_dead_letters, _read_breaks, _read_incidents, _read_integrity]
+        self._reads: list[_Read] = [_read_queues, _read_breaks, _read_incidents, _read_integrity]
         self._reading: asyncio.Task[None] | None = None
         self._stale_at_s = 0.0
         self._sampling: asyncio.Task[None] | None = None
@@ -109,26 +111,17 @@ async def _read_or_nothing(read: _Read) -> Mapping[Figure, Values]:
 
 async def _read_queues() -> Mapping[Figure, Values]:
     now = utc_now()
-    backlogs = await figure_repository.find_backlogs(now)
+    backlog = await look_at_queues(now)
     return {
-        metrics.QUEUE_ROWS: {(queue,): backlog.rows for queue, backlog in backlogs.items()},
-        metrics.QUEUE_OLDEST_AGE: {
-            (queue,): 0.0 if backlog.oldest_due_at is None else (now - backlog.oldest_due_at).total_seconds()
-            for queue, backlog in backlogs.items()
-        },
+        metrics.QUEUE_ROWS: {(queue.value,): state.due for queue, state in backlog.queues.items()},
+        metrics.QUEUE_OLDEST_AGE: {(queue.value,): state.oldest_age_s(now) for queue, state in backlog.queues.items()},
+        metrics.DEAD_LETTERS: {(queue.value,): backlog.dead_letters.get(queue, 0) for queue in backlog.queues},
     }
 
 
-async def _read_dead_letters() -> Mapping[Figure, Values]:
-    return _by_label(metrics.DEAD_LETTERS, await figure_repository.count_dead_letters())
-
-
 async def _read_breaks() -> Mapping[Figure, Values]:
-    return _by_label(metrics.RECONCILIATION_BREAKS, await figure_repository.count_open_breaks())
-
-
-def _by_label(figure: Figure, counts: Mapping[str, int]) -> Mapping[Figure, Values]:
-    return {figure: {(label,): count for label, count in counts.items()}}
+    kinds = await figure_repository.count_open_breaks()
+    return {metrics.RECONCILIATION_BREAKS: {(kind,): count for kind, count in kinds.items()}}
 
 
 async def _read_incidents() -> Mapping[Figure, Values]:
@@ -136,8 +129,8 @@ async def _read_incidents() -> Mapping[Figure, Values]:
 
 
 async def _read_integrity() -> Mapping[Figure, Values]:
-    finished_at = await figure_repository.find_last_replay()
-    return {} if finished_at is None else {metrics.INTEGRITY_AGE: {(): (utc_now() - finished_at).total_seconds()}}
+    age_s = (await find_rounds()).age_s
+    return {} if age_s is None else {metrics.INTEGRITY_AGE: {(): age_s}}
 
 
 def let_in_to_metrics(peer: str, headers: Mapping[str, str], settings: Settings) -> None:

@@ -28,9 +28,7 @@ BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
 OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in BANK_TOPICS)
 
 
-async def claim_rows(
-    limit: int, settings: Settings, topics: Sequence[OutboxTopic] = tuple(OutboxTopic)
-) -> list[OutboxRow]:
+async def claim_rows(limit: int, settings: Settings, topics: Sequence[OutboxTopic]) -> list[OutboxRow]:
     """Rows that are due, for as long as an answer of the bank is waited for."""
     return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit, topics=topics)
 

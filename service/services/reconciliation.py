@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from service.database import Client
-from service.domain.breaks import BANK_KINDS, Break, BreakKind, Finding
+from service.domain.breaks import BANK_KINDS, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, made_at, new_id
 from service.domain.operations import Operation
@@ -162,7 +162,7 @@ async def _import_statement(clerk: Clerk, day: date) -> None:
             lines = await clerk.bank.statement(day)
     except TimeoutError as silence:
         raise BankOutcomeUnknown(f"no statement of {day} in time") from silence
-    for portion in _portions(_named(lines)):
+    async for portion in _portions(_named(lines)):
         await line_repository.save_many(day.isoformat(), portion, import_id)
         await clerk.on_progress(len(portion))
     withdrawn = await line_repository.withdraw_older(day.isoformat(), import_id)
@@ -170,7 +170,7 @@ async def _import_statement(clerk: Clerk, day: date) -> None:
         log.warning("reconciliation.lines_withdrawn", day=day.isoformat(), lines=withdrawn)
 
 
-def _named(lines: Iterable[StatementLine]) -> Iterable[KeptLine]:
+async def _named(lines: Iterable[StatementLine]) -> AsyncIterator[KeptLine]:
     """Each under a name that it has in every import. Lines that are alike in all they say, as when the bank pays twice
     in one millisecond, are counted; since they are booked at one time, they are near each other.
     """
@@ -199,12 +199,12 @@ async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
             await report(finding, clerk.ledger, now)
             counts[finding.kind] += 1
 
-    async for references in _gathered(line_repository.stream_references(name)):
+    async for references in _portions(line_repository.stream_references(name)):
         await report_all(await _judge_references(references, name, now - clerk.grace))
         await clerk.on_progress(len(references))
     ours = 0
     sums: dict[tuple[Flow, str], int] = defaultdict(int)
-    async for portion in _gathered(reconciliation_repository.stream_ours(*day_bounds(day))):
+    async for portion in _portions(reconciliation_repository.stream_ours(*day_bounds(day))):
         ours += len(portion)
         for one in portion:
             sums[one.flow, one.currency] += one.amount
@@ -254,18 +254,7 @@ async def _judge_ours(ours: Sequence[OurLine], day: str) -> list[Finding]:
     return [finding for one in ours for finding in judge_ours(one, lines.get(one.reference, []), day)]
 
 
-def _portions(items: Iterable[_Item]) -> Iterable[list[_Item]]:
-    portion: list[_Item] = []
-    for item in items:
-        portion.append(item)
-        if len(portion) == _PORTION:
-            yield portion
-            portion = []
-    if portion:
-        yield portion
-
-
-async def _gathered(items: AsyncIterator[_Item]) -> AsyncIterator[list[_Item]]:
+async def _portions(items: AsyncIterator[_Item]) -> AsyncIterator[list[_Item]]:
     portion: list[_Item] = []
     async for item in items:
         portion.append(item)
@@ -274,8 +263,3 @@ async def _gathered(items: AsyncIterator[_Item]) -> AsyncIterator[list[_Item]]:
             portion = []
     if portion:
         yield portion
-
-
-async def find_breaks_of(day: str) -> list[Break]:
-    """Those of that day's statement that are not resolved."""
-    return await break_repository.find_unresolved_of_day(BANK_KINDS, day, seen_before=utc_now() + _DAY)

@@ -22,6 +22,7 @@ from service.domain.breaks import BOOK_KINDS, Break, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.history import BEFORE_THE_FIRST, BalancePoint
 from service.domain.replay import (
+    Replayed,
     WalletCheck,
     WalletHead,
     Window,
@@ -93,6 +94,11 @@ class _Part(NamedTuple):
     @property
     def reaches_head(self) -> bool:
         return self.window.end >= self.last.seq
+
+    @property
+    def goes_on(self) -> bool:
+        """A replay from the first entry on, with more of it behind this step."""
+        return self.is_full and not self.reaches_head
 
 
 async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> float | None:
@@ -172,8 +178,9 @@ async def _look(settings: Settings, position: str, is_whole: bool, session: Asyn
     broken = await break_repository.find_unresolved_of_wallets(BOOK_KINDS, [*ids, *lasts], session=session)
     is_broken = {one.wallet_id for one in broken}
     parts = _share_out(wallets, checks, lasts, lambda wallet: is_whole or wallet.id in is_broken, now)
-    findings, ends = await _replay_parts(parts, session)
-    done = [part for part in parts if part.reaches_head or findings[part.wallet.id]]
+    findings, replays = await _replay_parts(parts, {(one.kind, one.subject) for one in broken}, session)
+    # What shows in a step that began in the middle is looked at whole by the next round.
+    done = [part for part in parts if part.reaches_head or (findings[part.wallet.id] and not part.goes_on)]
     if done:
         position = done[-1].wallet.id
     reached = None if is_last and len(done) == len(wallets) else position
@@ -182,11 +189,11 @@ async def _look(settings: Settings, position: str, is_whole: bool, session: Asyn
         if wallet_id not in known and (reached is None or wallet_id <= reached):
             of_none = Finding(BreakKind.WALLET_UNKNOWN, wallet_id, {"entries": 0}, {"entries": last.seq}, wallet_id)
             findings[wallet_id] = [of_none]
-    kept = [_checked(part, ends[part.wallet.id], bool(findings[part.wallet.id]), settings, now) for part in parts]
+    kept = [_checked(part, replays[part.wallet.id], bool(findings[part.wallet.id]), settings, now) for part in parts]
     return Slice(
         reached,
         len(done),
-        sum(max(0, ends[part.wallet.id].seq - part.window.start.seq) for part in parts),
+        sum(max(0, replays[part.wallet.id].end.seq - part.window.start.seq) for part in parts),
         [finding for of_one in findings.values() for finding in of_one],
         [check for check in kept if check is not None],
         _gone(broken, findings, parts),
@@ -220,26 +227,31 @@ def _share_out(
 
 
 async def _replay_parts(
-    parts: Sequence[_Part], session: AsyncClientSession
-) -> tuple[dict[str, list[Finding]], dict[str, BalancePoint]]:
-    """What was found in each wallet, and where its entries have led to."""
+    parts: Sequence[_Part], known: set[tuple[BreakKind, str]], session: AsyncClientSession
+) -> tuple[dict[str, list[Finding]], dict[str, Replayed]]:
+    """What is to be told of each wallet, and what its entries have come to.
+
+    Faults of entries are told at the end of the chain, those of all steps as one: each step's by itself would be other
+    damage than what was explained. Only what no break is `known` of is told at once, to shut the wallet.
+    """
     moved = [part.window for part in parts if part.window.end > part.window.start.seq]
     entries = await replay_repository.find_entries(moved, session=session)
     findings: dict[str, list[Finding]] = defaultdict(list)
-    ends: dict[str, BalancePoint] = {}
+    replays: dict[str, Replayed] = {}
     due: dict[str, Mapping[str, frozenset[str]]] = {}
     for part in parts:
         wallet_id = part.wallet.id
         of_one = entries.pop(wallet_id, [])
-        replayed = replay(part.window, of_one, None if part.check is None else part.check.verified)
-        found = list(replayed.findings)
+        check = part.check
+        replayed = replay(part.window, of_one, check and check.verified, check.faults if check else ())
+        found = [one for one in replayed.faults if not part.goes_on or (one.kind, one.subject) not in known]
         if part.reaches_head:
             told = {finding.kind for finding in found}
             found += [one for one in check_head(part.wallet, replayed.end, part.last) if one.kind not in told]
             due[wallet_id] = replayed.statuses
         else:
             due[wallet_id] = ended_only(replayed.statuses)
-        findings[wallet_id], ends[wallet_id] = found, replayed.end
+        findings[wallet_id], replays[wallet_id] = found, replayed
         if of_one:
             # Others in this process have something to do as well.
             await asyncio.sleep(0)
@@ -247,21 +259,24 @@ async def _replay_parts(
     actual = await replay_repository.find_statuses(references, session=session)
     for wallet_id, statuses in due.items():
         findings[wallet_id] += check_statuses(wallet_id, statuses, actual)
-    return findings, ends
+    return findings, replays
 
 
 def _checked(
-    part: _Part, end: BalancePoint, has_findings: bool, settings: Settings, now: datetime
+    part: _Part, replayed: Replayed, has_findings: bool, settings: Settings, now: datetime
 ) -> WalletCheck | None:
     """What is known of the wallet from here on; None where that is no news."""
-    before = part.check
-    if has_findings:
-        # Nothing more is taken for good; the next look begins with the first entry.
-        return None if before is None or before.walked is None else before._replace(walked=None)
-    verified = end if before is None or end.seq > before.verified.seq else before.verified
-    if not part.reaches_head:
+    before, end = part.check, replayed.end
+    verified = BEFORE_THE_FIRST if before is None else before.verified
+    # Behind damage nothing more is taken for good.
+    if end.seq > verified.seq and not (has_findings or replayed.faults):
+        verified = end
+    if part.goes_on:
         due_at = now if before is None else before.full_due_at
-        return WalletCheck(part.wallet.id, verified, end if part.is_full else None, due_at)
+        return WalletCheck(part.wallet.id, verified, end, due_at, replayed.faults)
+    if has_findings:
+        # The next look begins with the first entry.
+        return None if before is None or before.walked is None else before._replace(walked=None, faults=())
     is_news = before is None or before.walked is not None or now >= before.full_due_at
     if before is None or (part.is_full and is_news):
         # Apart from each other, though all began on one day.

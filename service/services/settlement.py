@@ -40,6 +40,7 @@ from service.ledger.orders import FlagForReview, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report, fail
+from service.services.retries import RETRY_MAX_S, retry_delay_s
 from service.services.sealing import open_sealed
 from service.settings import Settings
 
@@ -47,10 +48,6 @@ log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 
-# Retries after an unknown outcome start soon, since most troubles are short, and end up 10 minutes apart.
-_RETRY_FIRST_S = 1.0
-_RETRY_MAX_S = 600.0
-_DOUBLINGS = 10
 # After that the orders that wait may themselves be what it stumbles over, while no others come to show that it is well.
 _OUTAGE_MAX = timedelta(days=1)
 # What an attempt came to, beside what the bank's errors say.
@@ -86,7 +83,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     operation = await record_repository.find_soon(row.subject_id, Operation)
     if operation is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
-        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_RETRY_MAX_S))
+        await outbox_repository.postpone(row, utc_now() + timedelta(seconds=RETRY_MAX_S))
         return
     if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
         await outbox_repository.delete(row)
@@ -108,15 +105,15 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
             # It is the bank's trouble and not this order's, so it does not count.
             await _put_back(row, down_for_s, desk, str(unknown)[:_OUTCOME_LIMIT])
         else:
-            delay_s = max(down_for_s, _retry_delay_s(row.visits))
+            delay_s = max(down_for_s, retry_delay_s(row.visits))
             await _come_back_or_give_up(operation, row, delay_s, desk, str(unknown))
     except TimeoutError:
         log.warning("bank.visit_cut_short", operation_id=operation.id, was_at_bank=_was_at_bank.get())
         if _was_at_bank.get():
-            await _come_back_or_give_up(operation, row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
+            await _come_back_or_give_up(operation, row, retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
         else:
             # It is we who were slow, which says nothing about the bank either.
-            await _put_back(row, _retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
+            await _put_back(row, retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
@@ -130,7 +127,7 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
         await apply_report(operation, report, desk.ledger)
     elif row.attempts > 1:
         # Waiting for its word is not a failure, but it does not go on forever either.
-        delay_s = max(desk.settings.bank_recheck_s, _retry_delay_s(row.visits))
+        delay_s = max(desk.settings.bank_recheck_s, retry_delay_s(row.visits))
         await _come_back_or_give_up(operation, row, delay_s, desk, BankState.ACCEPTED)
 
 
@@ -251,9 +248,3 @@ async def _leave_to_a_person(
         log.info("bank.order_overtaken", operation_id=operation.id)
     else:
         log.error("operation.requires_review", operation_id=operation.id, failure_code=code)
-
-
-def _retry_delay_s(visits: int) -> float:
-    """Full jitter above a floor (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
-    ceiling_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2 ** min(visits, _DOUBLINGS))
-    return random.uniform(ceiling_s / 2, ceiling_s)  # noqa: S311 no secret

@@ -14,6 +14,7 @@ import orjson
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import FINAL_STATUSES, Operation, OperationType
+from service.domain.outbox import OutboxTopic
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankReport, OrderKind
 from service.gateways.bank_behaviours import paid_row
@@ -178,7 +179,7 @@ class Stage:
             settings = settings.model_copy(update={"bank_timeout_s": _SHORT_S})
         resources = self._resources
         desk = Desk(resources.ledger, self._bank, resources.mailbox, settings, resources.databases.client)
-        rows = await claim_rows(_ALL, settings)
+        rows = await claim_rows(_ALL, settings, tuple(OutboxTopic))
         await _together(*(pursue_row(row, desk) for row in rows))
 
     async def _let_the_bank_work(self) -> None:

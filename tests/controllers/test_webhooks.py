@@ -19,8 +19,10 @@ from service.errors import InvalidSignature
 from service.services.bank_callbacks import apply_callback, verify_signature
 from service.settings import Settings
 from service.startup import Resources
+from tests.servers import Admin, fail_point
 
 _PATH = "/webhooks/bank-callback"
+_BY_NO_MAJORITY = {"code": 50, "errmsg": "operation exceeded time limit"}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ class TestTheDoor:
         kept = await databases.wallet["bank_callbacks"].find({"_id": headers["webhook-id"]}).to_list()
         assert len(kept) == 1
         assert kept[0]["payload"]["reference"] == orjson.loads(body)["reference"]
+
+    async def test_what_no_majority_has_confirmed_is_acknowledged_at_no_repetition_either(
+        self, api: httpx.AsyncClient, settings: Settings, databases: Databases, admin: Admin
+    ) -> None:
+        """A failover would lose it, and the bank would not send it again."""
+        body = _body(reference=f"wdr_{uuid4().hex}")
+        headers = _signed(body, settings)
+        namespace = f"{databases.wallet.name}.bank_callbacks"
+        with fail_point(admin, 2, failCommands=["insert"], namespace=namespace, writeConcernError=_BY_NO_MAJORITY):
+            told = [(await api.post(_PATH, content=body, headers=headers)).status_code for _ in range(3)]
+        assert told == [503, 503, 200]
+        assert await databases.wallet["bank_callbacks"].count_documents({"_id": headers["webhook-id"]}) == 1
 
     @pytest.mark.parametrize("header", ["webhook-id", "webhook-timestamp", "webhook-signature"])
     async def test_a_missing_or_changed_header_is_refused(

@@ -11,7 +11,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from service.database import Databases
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.repositories import figures as figure_repository
+from service.services.integrity import find_rounds
+from service.services.workers import look_at_queues
 from tests.servers import Admin
 
 
@@ -41,11 +44,10 @@ class TestReads:
         await inbox.insert_many(rows)
         try:
             with profiled(admin, databases.wallet.name, databases.bank.name) as done:
-                await figure_repository.find_backlogs(now + timedelta(seconds=1))
-                await figure_repository.count_dead_letters()
+                await look_at_queues(now + timedelta(seconds=1))
                 await figure_repository.count_open_breaks()
                 await figure_repository.count_open_incidents()
-                await figure_repository.find_last_replay()
+                await find_rounds()
         finally:
             await inbox.update_many({"_id": {"$in": ids}}, {"$unset": {"due_at": ""}})
         plans = {(one["ns"].partition(".")[2], one["planSummary"]) for one in done}
@@ -56,7 +58,7 @@ class TestReads:
         now = utc_now()
         inbox: AsyncCollection[dict[str, Any]] = databases.wallet["bank_callbacks"]
         long_ago = now - timedelta(days=400)
-        before = (await figure_repository.find_backlogs(now))["callbacks"]
+        before = (await look_at_queues(now)).queues[Queue.CALLBACKS]
         ids = [uuid4().hex for _ in range(3)]
         times = [long_ago, now, now + timedelta(hours=1)]
         await inbox.insert_many(
@@ -66,10 +68,10 @@ class TestReads:
             ]
         )
         try:
-            found = (await figure_repository.find_backlogs(now))["callbacks"]
+            found = (await look_at_queues(now)).queues[Queue.CALLBACKS]
         finally:
             await inbox.update_many({"_id": {"$in": ids}}, {"$unset": {"due_at": ""}})
-        assert found.rows == before.rows + 2
+        assert (found.due, found.rows) == (before.due + 2, before.rows + 3)
         assert found.oldest_due_at == long_ago
 
     @pytest.mark.parametrize("collection", ["breaks", "incidents"])

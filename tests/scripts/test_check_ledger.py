@@ -51,7 +51,7 @@ from service.services.conversions import ConversionOrder, convert
 from service.services.deposits import request_deposit
 from service.services.holds import CaptureOrder, HoldOrder, capture_hold, request_hold
 from service.services.orders import Order, Requester
-from service.services.outbox import claim_rows
+from service.services.outbox import BANK_TOPICS, claim_rows
 from service.services.quotes import make_quote
 from service.services.records import get_record
 from service.services.reversals import reverse
@@ -293,7 +293,7 @@ def _everything_needs_approval(ledger: Ledger) -> Iterator[None]:
 
 
 async def _pursue_due_orders(desk: Desk) -> None:
-    for row in await claim_rows(1000, desk.settings):
+    for row in await claim_rows(1000, desk.settings, BANK_TOPICS):
         await pursue_order(row, desk)
 
 

@@ -14,7 +14,7 @@ import pytest
 from bson.int64 import Int64
 
 from service.crash_points import EXIT_CODE, CrashPoint
-from service.domain.breaks import SYSTEM, BreakKind, BreakState
+from service.domain.breaks import SYSTEM, Break, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.wallets import Wallet
@@ -25,7 +25,7 @@ from service.repositories import duties as duty_repository
 from service.repositories.audit_events import AuditFilter
 from service.services import replay as replay_service
 from service.services.breaks import explain_break, resolve_break, resolve_by_itself
-from service.services.replay import DUTY, Round, work_on_round
+from service.services.replay import DUTY, Round, replay_slice, work_on_round
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
 from tests.commands import run_module
@@ -451,6 +451,92 @@ class TestLongChains:
         for _ in range(2):
             await books.replay(wallet.id[:-1])
         assert [(one.state, one.times_seen) for one in await books.breaks_of(wallet)] == [(BreakState.OPEN, 2)]
+
+    async def test_damage_in_the_first_piece_that_was_explained_hides_none_behind_it(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        await make_a_hash_wrong(books, wallet, 2)
+        await books.replay(wallet.id[:-1])
+        await explain_and_thaw(books, wallet)
+        await books.replay(wallet.id[:-1])
+        assert await books.state_of(wallet) == ("active", None)
+        await make_a_hash_wrong(books, wallet, 6)
+        await raise_balance(books, await current(wallet))
+        await books.replay(wallet.id[:-1])
+        breaks = await books.breaks_of(wallet)
+        assert {(one.kind, one.state) for one in breaks} == {
+            (K.ENTRIES_ALTERED, BreakState.OPEN),
+            (K.WALLET_BALANCE, BreakState.OPEN),
+        }
+        assert await books.state_of(wallet) == ("frozen", "both")
+
+    async def test_damage_that_is_new_shuts_the_wallet_before_the_end_is_reached(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        await make_a_hash_wrong(books, wallet, 2)
+        await replay_slice(books.databases.client, books.resources.ledger, books.resources.settings, wallet.id[:-1])
+        assert await books.state_of(wallet) == ("frozen", "both")
+
+    async def test_damage_in_several_pieces_is_explained_once(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        await books.replay(wallet.id[:-1])
+        for seq in (2, 6):
+            await make_a_hash_wrong(books, wallet, seq)
+        await books.replay(wallet.id[:-1], is_whole=True)
+        (one,) = await explain_and_thaw(books, wallet)
+        assert (one.found["seq"], one.found["faults"]) == (2, 4)
+        for _ in range(2):
+            await books.replay(wallet.id[:-1])
+        (one,) = await books.breaks_of(wallet)
+        assert (one.state, one.times_seen) == (BreakState.EXPLAINED, 4)
+        assert await books.state_of(wallet) == ("active", None)
+
+    @pytest.mark.parametrize("was_seen_before", [False, True])
+    async def test_entries_that_are_missing_for_longer_than_a_piece_hide_nothing_behind_them(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch, was_seen_before: bool
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 2)
+        wallet = await make_busy_wallet(books, friend)
+        if was_seen_before:
+            await books.replay(wallet.id[:-1])
+        for seq in (3, 4, 5, 6):
+            await books.remove_entry(wallet, seq)
+        await raise_balance(books, wallet)
+        async with asyncio.timeout(10):
+            await books.replay(wallet.id[:-1], is_whole=True)
+        assert {K.ENTRIES_MISSING, K.WALLET_BALANCE} <= {one.kind for one in await books.breaks_of(wallet)}
+
+    async def test_damage_in_the_first_piece_that_was_mended_is_resolved_by_the_system(
+        self, books: OwnBooks, friend: Wallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replay_service, "_SLICE_ENTRIES", 3)
+        wallet = await make_busy_wallet(books, friend)
+        right = (await books.entry(wallet, 2))["hash"]
+        await make_a_hash_wrong(books, wallet, 2)
+        await books.replay(wallet.id[:-1])
+        await books.set("transaction_logs", (await books.entry(wallet, 2))["_id"], hash=right)
+        await books.replay(wallet.id[:-1])
+        assert [one.state for one in await books.breaks_of(wallet)] == [BreakState.RESOLVED]
+
+
+async def make_a_hash_wrong(books: OwnBooks, wallet: Wallet, seq: int) -> None:
+    """Two faults: in itself, and against the one behind it."""
+    await books.set("transaction_logs", (await books.entry(wallet, seq))["_id"], hash="0" * 64)
+
+
+async def explain_and_thaw(books: OwnBooks, wallet: Wallet) -> Sequence[Break]:
+    breaks = await books.breaks_of(wallet)
+    for one in breaks:
+        await explain_break(books.databases.client, "usr_admin", one.id, "Done by us", None)
+    await books.set("wallets", wallet.id, status="active", freeze=None)
+    return breaks
 
 
 async def begin_round(books: OwnBooks, wallet: Wallet) -> None:

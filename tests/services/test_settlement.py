@@ -36,6 +36,7 @@ from service.ledger.orders import Fail, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_reports import about, apply_report
+from service.services.outbox import BANK_TOPICS
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.startup import Resources
@@ -422,13 +423,14 @@ class TestReports:
 class TestTheOutbox:
     async def test_a_claimed_row_comes_back_when_its_lease_has_run_out(self, scene: Scene) -> None:
         now = utc_now() + timedelta(seconds=1)
-        taken = await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000)
+        taken = await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000, topics=BANK_TOPICS)
         assert scene.operation.id in [row.subject_id for row in taken]
         assert scene.operation.id not in [
-            r.subject_id for r in await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000)
+            r.subject_id
+            for r in await outbox_repository.claim(now=now, lease_s=10, limit=1_000_000, topics=BANK_TOPICS)
         ]
         later = now + timedelta(seconds=11)
-        again = await outbox_repository.claim(now=later, lease_s=0, limit=1_000_000)
+        again = await outbox_repository.claim(now=later, lease_s=0, limit=1_000_000, topics=BANK_TOPICS)
         assert [row.attempts for row in again if row.subject_id == scene.operation.id] == [2]
 
     async def test_two_workers_never_get_the_same_row(self, scene: Scene, databases: Databases) -> None:
@@ -436,7 +438,8 @@ class TestTheOutbox:
             await change(databases, withdrawal_of(scene.wallet, 1))
         now = utc_now() + timedelta(seconds=1)
         for _ in range(10):
-            taken = await asyncio.gather(*(outbox_repository.claim(now=now, lease_s=0.5, limit=30) for _ in range(4)))
+            claims = (outbox_repository.claim(now=now, lease_s=0.5, limit=30, topics=BANK_TOPICS) for _ in range(4))
+            taken = await asyncio.gather(*claims)
             ids = [row.id for rows in taken for row in rows]
             assert len(ids) == len(set(ids))
             now += timedelta(seconds=1)
@@ -474,7 +477,7 @@ class TestABankThatIsDown:
         for reference in ("wdr_1", "wdr_2"):
             with pytest.raises(BankOutcomeUnknown):
                 await breaker.find(reference)
-        assert await breaker.state() is BreakerState.OPEN
+        assert breaker.state_now is BreakerState.OPEN
 
     async def _row(self, scene: Scene, databases: Databases) -> dict[str, Any]:
         row = await databases.wallet["outbox"].find_one({"subject_id": scene.operation.id})
@@ -504,7 +507,7 @@ class TestABankThatIsDown:
         operation = await self._visit(
             scene, breaker, ScriptedBank(submissions=[BankOutcomeUnknown("503")]), visits=last
         )
-        assert await breaker.state() is BreakerState.OPEN
+        assert breaker.state_now is BreakerState.OPEN
         assert (operation.status, operation.attempts) == (OperationStatus.PROCESSING, 1)
         assert (await self._row(scene, databases))["visits"] == 0
 
@@ -530,7 +533,7 @@ class TestABankThatIsDown:
             scene.operation = await change(databases, withdrawal_of(scene.wallet, 100))
             await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
             await self._visit(scene, breaker, ScriptedBank(answers=[BankOutcomeUnknown("503")]), visits=1)
-        assert await breaker.state() is BreakerState.CLOSED
+        assert breaker.state_now is BreakerState.CLOSED
 
     async def test_an_account_that_cannot_be_read_says_nothing_about_the_bank(
         self, scene: Scene, breaker: BankBreaker
@@ -538,4 +541,4 @@ class TestABankThatIsDown:
         scene.settings = scene.settings.model_copy(update={"encryption_key": SecretStr(b64encode(b"k" * 32).decode())})
         for _ in range(4):
             await self._visit(scene, breaker, ScriptedBank())
-        assert await breaker.state() is BreakerState.CLOSED
+        assert breaker.state_now is BreakerState.CLOSED

@@ -16,11 +16,12 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.dead_letters import Queue
 from service.domain.events import EventType
 from service.domain.identifiers import Prefix, new_id
+from service.domain.outbox import OutboxTopic
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
-from service.gateways.job_queue import Job
 from service.gateways.webhook_client import Failure, WebhookClient
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.services import webhook_deliveries
@@ -43,6 +44,7 @@ from tests.webhooks import (
     make_event,
     queue,
 )
+from tests.workers.test_drain import GRACE_S, Aftercare
 from workers.drain import Drain
 
 
@@ -545,7 +547,7 @@ class TestShares:
             await queue(resources, *(make_event(first) for _ in range(40)))
             await queue(resources, *(make_event(second) for _ in range(40)))
             courier = make_courier(resources, webhook_endpoint_concurrency=3)
-            drain = Drain(Job.DELIVER_WEBHOOKS, resources.jobs, courier.claim, courier.deliver, 8)
+            drain = Drain(Queue.DELIVERIES, resources.jobs, courier.claim, courier.deliver, 8, Aftercare())
             while len(receiver.requests) < 40:
                 await asyncio.wait_for(drain.run(), 10)
                 await asyncio.sleep(0.005)
@@ -558,7 +560,7 @@ class TestShares:
             while len(silent.requests) < 40:
                 await asyncio.wait_for(drain.run(), 10)
                 await asyncio.sleep(0.005)
-            await drain.close()
+            await drain.close(GRACE_S)
             assert silent.most_at_once == 3
             assert {one.status for one in await deliveries_of(stuck.endpoint)} == {DeliveryStatus.DELIVERED}
 
@@ -662,8 +664,7 @@ class TestKeys:
 async def _mails_to(user: User, resources: Resources, about: str = "was disabled") -> list[dict[str, Any]]:
     """After the worker has been at the outbox."""
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, resources.settings, resources.databases.client)
-    for row in await claim_rows(1000, resources.settings):
-        if row.topic.value == "webhook_notice":
-            await pursue_row(row, desk)
+    for row in await claim_rows(1000, resources.settings, (OutboxTopic.WEBHOOK_NOTICE,)):
+        await pursue_row(row, desk)
     lines = Path(resources.settings.mailbox_path).read_text(encoding="utf-8").splitlines()  # noqa: ASYNC240 a short file
     return [mail for mail in map(json.loads, lines) if mail["to"] == user.email and about in mail["subject"]]

@@ -14,6 +14,7 @@ from service.services.callers import Caller
 from service.services.dead_letters import replay
 from service.startup import Resources
 from tests.factories import make_user
+from tests.workers.test_drain import GRACE_S
 from workers.outbox import outbox_drain
 
 _LIMIT = 2
@@ -49,7 +50,7 @@ async def test_a_row_that_keeps_raising_is_put_aside_and_done_once_it_is_replaye
         await outbox.update_one({"_id": row.id}, {"$set": {"due_at": utc_now()}})
         drain = outbox_drain(resources._replace(settings=settings))
         await drain.run()
-        await drain.close()
+        await drain.close(GRACE_S)
 
     await run_drain()
     assert await letters.find_one({"row_id": row.id}) is None

@@ -18,6 +18,7 @@ from service.gateways.bank_behaviours import Behaviour, journal_row
 from service.repositories import bank_orders as journal
 from service.startup import Resources
 from tests.servers import Admin
+from tests.workers.test_drain import GRACE_S
 from workers.bank_simulation import BankWork, bank_drain
 
 
@@ -91,7 +92,7 @@ async def _accept(work: BankWork, resources: Resources, *behaviours: Behaviour) 
 async def _work_off(work: BankWork, resources: Resources) -> None:
     drain = bank_drain(resources, work)
     await drain.run()
-    await drain.close()
+    await drain.close(GRACE_S)
 
 
 async def _is_due(reference: str) -> bool:

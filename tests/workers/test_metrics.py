@@ -13,7 +13,7 @@ from service import metrics
 from service.startup import Resources
 from tests.person import Person
 from tests.samples import Samples, samples_in
-from tests.workers.test_drain import Queue, make_drain
+from tests.workers.test_drain import GRACE_S, Rows, make_drain
 from workers.metrics import serve_metrics
 
 _TOKEN = "metrics-token-of-these-tests"
@@ -80,16 +80,16 @@ class TestTheWorkersPort:
 class TestDrains:
     async def test_count_what_they_did_and_what_failed(self, resources: Resources) -> None:
         before = counted()
-        drain = make_drain(Queue("a", "broken", "b"), resources)
+        drain = make_drain(Rows("a", "broken", "b"), resources)
         await drain.run()
-        await drain.close()
+        await drain.close(GRACE_S)
         after = counted()
         for outcome, rows in (("done", 2), ("failed", 1)):
             labels = {"queue": "outbox", "outcome": outcome}
             assert after.of("wallet_jobs_total", labels) - before.of("wallet_jobs_total", labels) == rows
 
     async def test_tell_what_is_in_their_hands(self, resources: Resources) -> None:
-        queue = Queue("slow", "slower")
+        queue = Rows("slow", "slower")
         queue.gates = {"slow": asyncio.Event(), "slower": asyncio.Event()}
         drain = make_drain(queue, resources)
         running = asyncio.create_task(drain.run())
@@ -99,7 +99,7 @@ class TestDrains:
         for gate in queue.gates.values():
             gate.set()
         await running
-        await drain.close()
+        await drain.close(GRACE_S)
         assert counted().of("wallet_rows_in_hand", {"queue": "outbox"}) == 0
 
 

@@ -22,7 +22,7 @@ from workers.presence import Presence, _Told
 
 @pytest.fixture
 def presence(resources: Resources) -> Presence:
-    return Presence({Queue.OUTBOX: (outbox_drain(resources), outbox_drain(resources))})
+    return Presence((outbox_drain(resources), outbox_drain(resources)))
 
 
 class TestHeartbeats:
@@ -46,9 +46,9 @@ class TestHeartbeats:
         assert (await find_presence(utc_now())).alive == before
 
     async def test_add_up_the_drains_of_a_queue(self, presence: Presence) -> None:
-        for drain in presence._drains[Queue.OUTBOX]:
+        for drain in presence._drains:
             drain.done = 2
-        assert presence.now.done == {"outbox": 4}
+        assert presence.now.done == dict.fromkeys(Queue, 0) | {"outbox": 4}
         await beat(presence.now)
         await presence.leave()
 
@@ -100,7 +100,7 @@ class TestTheStatusLine:
     def test_has_what_was_done_and_what_failed_since_the_last(self, presence: Presence) -> None:
         calm = Backlog(dict.fromkeys(Queue, _NOTHING), {}, {})
         told, now = _Told(), utc_now()
-        drain = presence._drains[Queue.OUTBOX][0]
+        drain = presence._drains[0]
         with capture_logs() as lines:
             for done, failed in ((3, 0), (5, 1)):
                 drain.done, drain.failed = done, failed

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.gateways.job_queue import Job
+from service.domain.dead_letters import Queue
 from service.startup import Resources
+from tests.workers.test_drain import Aftercare
 from workers.drain import Drain
 from workers.sweep import sweep_for_ever
 
@@ -41,7 +42,7 @@ async def sweep(resources: Resources) -> AsyncIterator[Sweep]:
     tasks: list[asyncio.Task[Any]] = []
 
     def start(*looks: Looks) -> None:
-        drains = [Drain[str](Job.DRAIN_OUTBOX, resources.jobs, look, _work, 1) for look in looks]
+        drains = [Drain[str](Queue.OUTBOX, resources.jobs, look, _work, 1, Aftercare()) for look in looks]
         tasks.append(asyncio.create_task(sweep_for_ever(drains, 0.001)))
 
     yield start

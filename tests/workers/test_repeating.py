@@ -1,0 +1,45 @@
+"""What is repeated goes on, whatever it raises, and as soon as it asks to."""
+
+import asyncio
+
+from pymongo.errors import AutoReconnect
+from structlog.testing import capture_logs
+
+from workers.repeating import repeat
+
+
+class Rounds:
+    """Of each the trouble that it raises, or in how many seconds it wants to be called again."""
+
+    def __init__(self, *outcomes: Exception | float | None) -> None:
+        self.left, self.are_over = list(outcomes), asyncio.Event()
+
+    async def __call__(self) -> float | None:
+        outcome = self.left.pop(0) if self.left else None
+        if not self.left:
+            self.are_over.set()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def run_to_the_end(rounds: Rounds, pause_s: float) -> None:
+    task = asyncio.create_task(repeat("rounds", rounds, pause_s))
+    async with asyncio.timeout(10):
+        await rounds.are_over.wait()
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_trouble_ends_nothing_and_only_a_defect_has_its_traceback() -> None:
+    with capture_logs() as lines:
+        await run_to_the_end(Rounds(AutoReconnect("away"), KeyError("a defect"), None, None), pause_s=0.001)
+    assert [(line["event"], "exc_info" in line) for line in lines] == [
+        ("worker.round_failed", False),
+        ("worker.round_failed", True),
+    ]
+
+
+async def test_one_that_has_more_to_do_is_called_sooner_than_usual() -> None:
+    await run_to_the_end(Rounds(0.0, 0.0, 0.0), pause_s=60)
