@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.dead_letters import DeadLetter, Queue
 from service.domain.events import EventType
 from service.domain.identifiers import Prefix, new_id
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
@@ -23,7 +24,9 @@ from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, Web
 from service.gateways.job_queue import Job
 from service.gateways.webhook_client import Failure, WebhookClient
 from service.repositories import webhook_endpoints as endpoint_repository
-from service.services import webhook_deliveries
+from service.services import dead_letters, webhook_deliveries
+from service.services.callers import Caller
+from service.services.dead_letters import Claimed, Reason
 from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.services.webhook_deliveries import redeliver, send_test
@@ -524,6 +527,52 @@ class TestCancelling:
         assert (delivery.status, delivery.tries) == (DeliveryStatus.PENDING, [])
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.DELIVERED
+
+
+class TestDeadLetters:
+    """A delivery that was put aside, and that came back by another way than its letter's replay."""
+
+    @pytest.mark.parametrize("way", ["its owner", "a slow worker"])
+    async def test_a_letter_brings_back_nothing_that_has_arrived_meanwhile(
+        self, resources: Resources, user: User, receiver: Receiver, way: str
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        courier = make_courier(resources)
+        (held,) = [one for one in await courier.claim(100) if one.endpoint_id == issued.endpoint.id]
+        letter = await _bury(held, resources)
+        if way == "its owner":
+            await redeliver(user.id, issued.endpoint.id, held.id, resources.jobs, resources.settings)
+            await deliver_due(courier)
+        else:
+            await courier.deliver(held)
+        await _replay(letter, user, resources)
+        await deliver_due(courier)
+        (delivery,) = await deliveries_of(issued.endpoint)
+        assert (delivery.status, delivery.due_at) == (DeliveryStatus.DELIVERED, None)
+        assert len(receiver.requests) == 1
+
+    async def test_what_arrives_is_over_whatever_it_was_thought_to_be(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        delivered = await _tried(resources, issued.endpoint)
+        await make_due(databases, [delivered])
+        assert (await _tried(resources, issued.endpoint)).due_at is None
+
+
+async def _bury(held: WebhookDelivery, resources: Resources) -> DeadLetter:
+    claimed = Claimed(held.id, held.attempts, held.claim)
+    reason = Reason("Unreadable", "in a test")
+    letter = await dead_letters.bury(Queue.DELIVERIES, claimed, reason, 1, resources.databases.client)
+    assert letter is not None
+    return letter
+
+
+async def _replay(letter: DeadLetter, admin: User, resources: Resources) -> None:
+    caller = Caller(admin.id, ("admin",), 0)
+    await dead_letters.replay(resources.databases.client, caller, letter.id, None, resources.jobs)
 
 
 class TestShares:
