@@ -161,8 +161,7 @@ class Feed:
         """From MongoDB, until nothing more is there; `known` is a number that was given out for sure."""
         self._is_catching_up = True
         try:
-            while self.ending is None:
-                events = await self._read(wallet_id)
+            while (events := await self._read(wallet_id)) is not None:
                 batch = self._follow(wallet_id, events)
                 if len(events) < _READ_AT_ONCE and self.positions[wallet_id] < known:
                     # What was given out and is not there has been forgotten.
@@ -186,8 +185,10 @@ class Feed:
         self.positions.setdefault(wallet_id, 0)
         return batch
 
-    async def _read(self, wallet_id: str) -> list[Event]:
-        """Again and again while MongoDB is away: whoever waits here has nothing else to wait for."""
+    async def _read(self, wallet_id: str) -> list[Event] | None:
+        """Again and again while MongoDB is away: whoever waits here has nothing else to wait for. None where the feed
+        ends before anything is read, which says nothing of what is there.
+        """
         while self.ending is None:
             try:
                 return await event_repository.find_after(
@@ -200,7 +201,7 @@ class Feed:
                 log.warning("events.not_read", error=repr(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.ended.wait(), _RETRY_S)
-        return []
+        return None
 
 
 class EventFeeds:

@@ -1,19 +1,22 @@
 """A feed by itself: what comes over Redis, what is read instead, and what is not kept any more."""
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.wallets import Wallet
 from service.errors import TooManyStreams
 from service.services.callers import Caller
-from service.services.event_feed import EventFeeds, Feed, Missed, StreamKind, Told
+from service.services.event_feed import Ending, EventFeeds, Feed, Missed, StreamKind, Told
 from service.startup import Resources
 from tests.factories import current, deposit_of, make_account, make_wallet, run
+from tests.servers import Admin, fail_point
 
 
 def _feed(wallet: Wallet, position: int = 0) -> Feed:
@@ -94,6 +97,27 @@ class TestWhatIsNotKept:
         assert _numbers(heard) == [1, 2]
         assert heard[-1] == Missed(wallet.id, 2, 6)
         assert feed.positions == {wallet.id: 5}
+
+    @pytest.mark.parametrize("ending", [Ending.TOKEN_ENDED, Ending.RESTART])
+    async def test_is_not_what_could_not_be_read_before_the_end(
+        self, databases: Databases, admin: Admin, ending: Ending
+    ) -> None:
+        """Who comes again from the number that it was told last is going to hear them."""
+        wallet = await _told(databases, 3)
+        feed = _feed(wallet, position=1)
+        feed.note({wallet.id: 3})
+        namespace = f"{databases.wallet.name}.events"
+        with (
+            fail_point(admin, 100, failCommands=["find"], namespace=namespace, errorCode=50),
+            capture_logs() as logged,
+        ):
+            listening = asyncio.create_task(_heard(feed, 1))
+            async with asyncio.timeout(10):
+                while not any(line["event"] == "events.not_read" for line in logged):
+                    await asyncio.sleep(0.01)
+                feed.end(ending)
+                assert await listening == []
+        assert feed.positions == {wallet.id: 1}
 
 
 class TestRoom:
