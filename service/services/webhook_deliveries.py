@@ -160,9 +160,16 @@ class Courier:
             duration_ms=attempt.duration_ms,
         )
         pause = pause_asked_for(attempt.code, None if answer is None else answer.retry_after, utc_now())
-        await self._note(delivery, attempt, outcome, pause)
+        await self._note(delivery, endpoint, attempt, outcome, pause)
 
-    async def _note(self, delivery: WebhookDelivery, attempt: Try, outcome: Outcome, pause: timedelta | None) -> None:
+    async def _note(
+        self,
+        delivery: WebhookDelivery,
+        tried: WebhookEndpoint,
+        attempt: Try,
+        outcome: Outcome,
+        pause: timedelta | None,
+    ) -> None:
         match outcome:
             case Outcome.DELIVERED:
                 # First, so that nobody disables an endpoint whose success is not noted yet.
@@ -175,13 +182,13 @@ class Courier:
             case Outcome.FAILED:
                 is_ours = await delivery_repository.note_failed(delivery, attempt)
                 if is_ours and delivery.attempts > len(self._settings.webhook_retry_delays_s):
-                    await self._disable(delivery, DisabledReason.FAILING)
+                    await self._disable(delivery, tried, DisabledReason.FAILING)
             case Outcome.GONE:
                 await delivery_repository.note_failed(delivery, attempt)
-                await self._disable(delivery, DisabledReason.GONE)
+                await self._disable(delivery, tried, DisabledReason.GONE)
 
-    async def _disable(self, delivery: WebhookDelivery, reason: DisabledReason) -> None:
-        if await disable_by_itself(self._client, delivery.endpoint_id, reason, delivery.queued_at, delivery.request_id):
+    async def _disable(self, delivery: WebhookDelivery, tried: WebhookEndpoint, reason: DisabledReason) -> None:
+        if await disable_by_itself(self._client, tried, reason, delivery.queued_at, delivery.request_id):
             self._jobs.wake(Job.DRAIN_OUTBOX)
 
 

@@ -208,8 +208,8 @@ class TestChangingOne:
         endpoint = await endpoint_repository.find(endpoint_id)
         assert endpoint is not None
         client = resources.databases.client
-        assert await disable_by_itself(client, endpoint_id, DisabledReason.GONE, endpoint.created_at, None)
-        assert not await disable_by_itself(client, endpoint_id, DisabledReason.GONE, endpoint.created_at, None)
+        assert await disable_by_itself(client, endpoint, DisabledReason.GONE, endpoint.created_at, None)
+        assert not await disable_by_itself(client, endpoint, DisabledReason.GONE, endpoint.created_at, None)
         await owner.delete(f"{_PATH}/{endpoint_id}")
         events = (await boss.events(subject_id=endpoint_id))[::-1]
         assert [(event["action"], event["actor_id"]) for event in events] == [

@@ -482,6 +482,27 @@ class TestGivingUp:
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
 
+    @pytest.mark.parametrize("way", ["another URL", "enabled anew"])
+    async def test_a_410_from_where_it_was_leaves_it_where_it_is_now(
+        self, resources: Resources, registrar: Registrar, user: User, receiver: Receiver, way: str
+    ) -> None:
+        """The answer comes when its owner has changed the endpoint already."""
+        issued = await make_endpoint(resources, user, receiver.url())
+        ways: dict[str, list[dict[str, Any]]] = {
+            "another URL": [{"url": receiver.url("/other")}],
+            "enabled anew": [{"status": EndpointStatus.DISABLED}, {"status": EndpointStatus.ACTIVE}],
+        }
+
+        async def change_and_refuse(_received: Received) -> Reply:
+            for changes in ways[way]:
+                await change(registrar, user.id, issued.endpoint.id, changes, None)
+            return Reply(410)
+
+        receiver.answer = change_and_refuse
+        await queue(resources, make_event(user))
+        assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
+        assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
+
     async def test_a_test_event_is_tried_once_and_disables_nothing(
         self, resources: Resources, user: User, receiver: Receiver
     ) -> None:
