@@ -234,10 +234,12 @@ class EventFeeds:
             positions = dict(latest) if after is None else _positions_after(after, latest)
             self._require_room(user_id)
         except BaseException:
-            self._leave_if_last(user_id)
+            self._subscription.leave(user_id)
             raise
         feed = Feed(kind, caller, expires_at, positions, latest)
         self._feeds[user_id].add(feed)
+        # What came since the numbers were read went past this feed.
+        self._joined.add(user_id)
         self.counts[kind] += 1
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick_for_ever(), name="event-feeds")
@@ -253,17 +255,15 @@ class EventFeeds:
 
     def close_feed(self, feed: Feed) -> None:
         """Its stream is over, from whichever side."""
-        feeds = self._feeds.get(feed.caller.user_id, set())
-        if feed in feeds:
-            feeds.discard(feed)
-            self.counts[feed.kind] -= 1
-        self._leave_if_last(feed.caller.user_id)
-
-    def _leave_if_last(self, user_id: str) -> None:
-        if not self._feeds.get(user_id):
-            self._feeds.pop(user_id, None)
-            self._joined.discard(user_id)
-            self._subscription.leave(user_id)
+        user_id = feed.caller.user_id
+        feeds = self._feeds.get(user_id, set())
+        if feed not in feeds:
+            return
+        feeds.discard(feed)
+        self.counts[feed.kind] -= 1
+        if not feeds:
+            del self._feeds[user_id]
+        self._subscription.leave(user_id)
 
     def _on_message(self, user_id: str, message: bytes) -> None:
         feeds = self._feeds.get(user_id)
