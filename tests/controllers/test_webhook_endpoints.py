@@ -309,14 +309,21 @@ class TestServices:
     async def test_may_do_it_by_a_key_that_has_the_permission(
         self, api: httpx.AsyncClient, boss: Staff, databases: Databases, settings: Settings
     ) -> None:
+        """An endpoint is told all that events say: that takes the permission to read them, beside that to make one."""
         relay = await Staff.hire(api, databases, settings, "service")
-        secrets = {}
-        for permission in ("webhooks:read", "webhooks:write"):
-            order: dict[str, Any] = {"user_id": relay.user.id, "name": permission, "permissions": [permission]}
-            secrets[permission] = (await boss.post("/admin/api-keys", **order)).json()["secret"]
-        for permission, expected in (("webhooks:read", 403), ("webhooks:write", 201)):
-            answer = await api.post(f"/api/v1{_PATH}", json={"url": _URL}, headers={"X-API-Key": secrets[permission]})
-            assert answer.status_code == expected
+        one = f"/api/v1{_PATH}/{(await _make(relay))['id']}"
+        for permissions, making, changing, testing in (
+            (["webhooks:read", "events:read"], 403, 403, 403),
+            (["webhooks:write"], 403, 403, 202),
+            (["webhooks:write", "events:read"], 201, 200, 409),
+        ):
+            order: dict[str, Any] = {"user_id": relay.user.id, "name": "Relay", "permissions": permissions}
+            headers = {"X-API-Key": (await boss.post("/admin/api-keys", **order)).json()["secret"]}
+            made = await api.post(f"/api/v1{_PATH}", json={"url": _URL}, headers=headers)
+            changed = await api.patch(one, json={"url": f"{_URL}/2"}, headers=headers)
+            tested = await api.post(f"{one}/test", headers=headers)
+            assert [answer.status_code for answer in (made, changed, tested)] == [making, changing, testing]
+            assert all(refusal(answer) == (403, "forbidden") for answer in (made, changed) if answer.status_code == 403)
 
 
 async def test_the_document_says_what_is_sent(api: httpx.AsyncClient, databases: Databases) -> None:
