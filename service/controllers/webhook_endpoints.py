@@ -40,7 +40,7 @@ from service.errors import (
 )
 from service.services import webhook_deliveries, webhook_endpoints
 from service.services.callers import Caller
-from service.services.webhook_deliveries import DeliveryFilter
+from service.services.webhook_deliveries import DeliveryFilter, Sender
 from service.services.webhook_endpoints import EndpointOrder, IssuedEndpoint, Registrar
 from service.startup import Resources
 
@@ -352,9 +352,7 @@ async def rotate_webhook_secret(
     "delivery tells what came of it.",
 )
 async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resources: OpenResources) -> Response:
-    delivery = await webhook_deliveries.send_test(
-        user.user_id, endpoint_id, resources.jobs, resources.settings, correlation_id.get()
-    )
+    delivery = await webhook_deliveries.send_test(user.user_id, endpoint_id, _sender(resources), correlation_id.get())
     return _show_delivery(delivery, 202)
 
 
@@ -401,9 +399,7 @@ async def get_webhook_delivery(endpoint_id: _EndpointId, delivery_id: _DeliveryI
 async def redeliver_webhook(
     endpoint_id: _EndpointId, delivery_id: _DeliveryId, user: _Writer, resources: OpenResources
 ) -> Response:
-    delivery = await webhook_deliveries.redeliver(
-        user.user_id, endpoint_id, delivery_id, resources.jobs, resources.settings
-    )
+    delivery = await webhook_deliveries.redeliver(user.user_id, endpoint_id, delivery_id, _sender(resources))
     return _show_delivery(delivery, 202)
 
 
@@ -463,6 +459,10 @@ def event_webhook(example: Any) -> dict[str, Any]:  # noqa: ANN401 JSON is anyth
 
 def _registrar(resources: Resources) -> Registrar:
     return Registrar(resources.databases.client, resources.settings, resources.webhook_client)
+
+
+def _sender(resources: Resources) -> Sender:
+    return Sender(resources.jobs, resources.settings, resources.rate_limits)
 
 
 def _show(endpoint: WebhookEndpoint) -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from standardwebhooks.webhooks import Webhook
 
 from service.controllers.schemas import PageView
@@ -265,6 +266,28 @@ class TestDeliveries:
             assert refusal(await owner.post(path)) == (409, "webhook_test_pending")
             await deliver_due(make_courier(resources))
             assert (await owner.post(path)).status_code == 202
+
+    async def test_are_asked_for_so_often_in_an_hour_by_one_user(
+        self, app: FastAPI, owner: Staff, stranger: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tests and redeliveries together, at whichever endpoint; what is refused otherwise does not count."""
+        settings = resources.settings.model_copy(update={"webhook_sends_per_hour": 3})
+        monkeypatch.setitem(app.state._state, "resources", resources._replace(settings=settings))
+        async with running_receiver() as receiver:
+            one, other = [f"{_PATH}/{(await _make(owner, url=receiver.url()))['id']}" for _ in range(2)]
+            delivery_id = (await owner.post(f"{one}/test")).json()["id"]
+            assert refusal(await owner.post(f"{one}/test")) == (409, "webhook_test_pending")
+            assert refusal(await owner.post(f"{one}/deliveries/whd_none/redeliver")) == (404, "not_found")
+            assert (await owner.post(f"{other}/test")).status_code == 202
+            await deliver_due(make_courier(resources))
+            assert (await owner.post(f"{one}/deliveries/{delivery_id}/redeliver")).status_code == 202
+            await deliver_due(make_courier(resources))
+            for path in (f"{one}/test", f"{one}/deliveries/{delivery_id}/redeliver"):
+                refused = await owner.post(path)
+                assert refusal(refused) == (429, "rate_limit_exceeded")
+                assert 3_590 < int(refused.headers["Retry-After"]) <= 3_601
+            assert (await stranger.post(f"{_PATH}/{(await _make(stranger))['id']}/test")).status_code == 202
+        assert len(receiver.requests) == 3
 
     async def test_in_a_list_show_the_answer_of_the_last_try_only(
         self, owner: Staff, resources: Resources, databases: Databases

@@ -45,6 +45,7 @@ from tests.webhooks import (
     make_endpoint,
     make_event,
     queue,
+    sender_of,
 )
 from workers.drain import Drain
 
@@ -213,7 +214,7 @@ class TestDuplicatesAndOrder:
             waiting = [one for one in await deliveries_of(issued.endpoint) if one.status is DeliveryStatus.PENDING]
             await make_due(databases, waiting)
         for delivery in drawn.sample(await deliveries_of(issued.endpoint), 6):
-            await redeliver(user.id, issued.endpoint.id, delivery.id, resources.jobs, resources.settings)
+            await redeliver(user.id, issued.endpoint.id, delivery.id, sender_of(resources))
         receiver.answer = bookkeeper.take
         await deliver_due(make_courier(resources))
         assert len(receiver.requests) > len(events) + 6
@@ -508,7 +509,7 @@ class TestGivingUp:
     ) -> None:
         issued = await make_endpoint(resources, user, receiver.url(), EventType.WALLET_CLOSED)
         receiver.answers(Reply(500))
-        await send_test(user.id, issued.endpoint.id, resources.jobs, resources.settings, None)
+        await send_test(user.id, issued.endpoint.id, sender_of(resources), None)
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
         payload = json.loads(receiver.requests[0].body)
@@ -541,7 +542,7 @@ class TestCancelling:
         (queued,) = await deliveries_of(issued.endpoint)
         await change_delivery(databases, queued.id, attempts=tries)
         (held,) = [one for one in await slow.claim(100) if one.endpoint_id == issued.endpoint.id]
-        await redeliver(user.id, issued.endpoint.id, held.id, resources.jobs, resources.settings)
+        await redeliver(user.id, issued.endpoint.id, held.id, sender_of(resources))
         receiver.answers(Reply(500), Reply(200))
         await slow.deliver(held)
         (delivery,) = await deliveries_of(issued.endpoint)
@@ -563,7 +564,7 @@ class TestDeadLetters:
         (held,) = [one for one in await courier.claim(100) if one.endpoint_id == issued.endpoint.id]
         letter = await _bury(held, resources)
         if way == "its owner":
-            await redeliver(user.id, issued.endpoint.id, held.id, resources.jobs, resources.settings)
+            await redeliver(user.id, issued.endpoint.id, held.id, sender_of(resources))
             await deliver_due(courier)
         else:
             await courier.deliver(held)
@@ -705,7 +706,7 @@ class TestKeys:
         self, resources: Resources, user: User, receiver: Receiver
     ) -> None:
         issued = await make_endpoint(resources, user, receiver.url())
-        (delivery,) = [await send_test(user.id, issued.endpoint.id, resources.jobs, resources.settings, None)]
+        (delivery,) = [await send_test(user.id, issued.endpoint.id, sender_of(resources), None)]
         changing = resources.settings.model_copy(
             update={
                 "encryption_key": SecretStr("eHh4" * 10 + "eHg="),
