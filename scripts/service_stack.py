@@ -60,6 +60,7 @@ NO_LIMITS: Final = {
     "WALLET_RATE_LIMIT_BALANCE": "0",
     "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
     "WALLET_LOGIN_TRIES": "0",
+    "WALLET_WEBHOOK_SENDS_PER_HOUR": "0",
 }
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"

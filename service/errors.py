@@ -452,7 +452,7 @@ class TooManyAttempts(WalletServiceError):
 
 
 class RateLimitExceeded(WalletServiceError):
-    """Nothing was looked at or done: the same request may be sent again, under the same key."""
+    """Nothing was done: the same request may be sent again, under the same key."""
 
     code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
     is_kept_under_key = False

@@ -13,6 +13,7 @@ from service.controllers import (
     approvals,
     audit_events,
     auth,
+    bank_callbacks,
     breaks,
     checkpoints,
     conversions,
@@ -45,7 +46,6 @@ from service.controllers import (
     wallet_life,
     wallets,
     webhook_endpoints,
-    webhooks,
     withdrawals,
 )
 from service.controllers.middleware import add_middleware
@@ -141,7 +141,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         webhook_endpoints.router,
     ):
         _include(app, router, API_PREFIX)
-    for router in (webhooks.router, health.router, metrics.router, reference.router):
+    for router in (bank_callbacks.router, health.router, metrics.router, reference.router):
         _include(app, router, "")
     add_problem_handlers(app)
     complete_openapi(app)

@@ -237,6 +237,8 @@ class Settings(BaseSettings):
         (5, 30, 300, 1800, 7200, 18000, 36000, 50400, 64800, 79200), max_length=50
     )
     webhook_endpoints_per_user: int = Field(10, ge=1, le=100)
+    # Tests and redeliveries that one user may ask for in an hour, each of which may be tried for days; 0: no limit.
+    webhook_sends_per_hour: int = Field(120, ge=0)
     # How long what was sent can be looked up and sent again; longer than all tries together.
     webhook_retention_days: int = Field(30, ge=7, le=366)
     webhook_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)

@@ -15,10 +15,14 @@ class ApiRoute(NamedTuple):
     gates: list[Any]
 
     @property
-    def permission(self) -> str:
+    def permissions(self) -> list[str]:
+        """Its own first, then what it takes beside it."""
         (gate,) = self.gates
-        permission: str = gate.permission
-        return permission
+        return list(gate.permissions)
+
+    @property
+    def permission(self) -> str:
+        return self.permissions[0]
 
     @property
     def url(self) -> str:

@@ -14,7 +14,7 @@ from service.domain.webhook_endpoints import WebhookEndpoint
 from service.gateways.webhook_client import WebhookClient
 from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories.webhook_deliveries import DeliveryFilter
-from service.services.webhook_deliveries import Courier, enqueue
+from service.services.webhook_deliveries import Courier, Sender, enqueue
 from service.services.webhook_endpoints import EndpointOrder, IssuedEndpoint, Registrar, register
 from service.startup import Resources
 
@@ -53,6 +53,10 @@ def make_courier(resources: Resources, client: WebhookClient | None = None, **se
     changed = resources.settings.model_copy(update=settings)
     webhooks = client or WebhookClient(changed)
     return Courier(resources.databases.client, webhooks, resources.jobs, changed)
+
+
+def sender_of(resources: Resources) -> Sender:
+    return Sender(resources.jobs, resources.settings, resources.rate_limits)
 
 
 async def queue(resources: Resources, *events: Event) -> None:

@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 log = structlog.get_logger()
 
-_AWAY = (RedisError, OSError)
+# RuntimeError is what uvloop says of a connection that has closed in between.
+_AWAY = (RedisError, OSError, RuntimeError)
 
 _start_jobs = Worker.start_jobs
 _look = Worker._poll_iteration  # noqa: SLF001 arq has no other place for it

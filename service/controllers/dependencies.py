@@ -45,16 +45,16 @@ API_KEY_HEADER = "X-API-Key"
 
 
 class _Gate(HTTPBase):
-    """Lets through who has the permission, and says who it is.
+    """Lets through who has the permissions, and says who it is.
 
     It reads the request itself: each dependency of its own would cost more than what it does.
     """
 
-    def __init__(self, permission: Permission) -> None:
+    def __init__(self, permissions: tuple[Permission, ...]) -> None:
         super().__init__(scheme="bearer", scheme_name=TOKEN_SCHEME, auto_error=False)
         self.model = HTTPBearerModel(bearerFormat="JWT", description="From `POST /api/v1/auth/login`.")
-        self.permission = permission
-        self._is_live = permission in LIVE_PERMISSIONS
+        self.permissions = permissions
+        self._is_live = not LIVE_PERMISSIONS.isdisjoint(permissions)
 
     async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # who it is, not what was sent
         resources: Resources = request.app.state.resources
@@ -72,25 +72,28 @@ class _Gate(HTTPBase):
             caller = verify_access_token(token, resources.settings)
             if resources.ended_tokens.has(caller):
                 raise Unauthenticated("The access token is no longer valid")
-        if not caller.may(self.permission):
-            raise Forbidden
+        self._require(caller)
         # Whoever comes with a key was looked at already.
         if self._is_live and key is None:
             caller = await users.look_up_caller(caller)
-            if not caller.may(self.permission):
-                raise Forbidden
+            self._require(caller)
         return caller
+
+    def _require(self, caller: Caller) -> None:
+        for permission in self.permissions:
+            if not caller.may(permission):
+                raise Forbidden
 
 
 @cache
-def require(permission: Permission) -> params.Security:
-    """A dependency: who asks, if they have the permission; one beside every route that is not public.
+def require(*permissions: Permission) -> params.Security:
+    """A dependency: who asks, if they have all these permissions; one beside every route that is not public.
 
     Raises Unauthenticated, Forbidden; AccountDeactivated too, where the user is looked at. Elsewhere roles are the
     token's: money routes ask about the user in the ledger's transaction.
     """
     # As scopes, so that it stands in the security requirement of OpenAPI.
-    security: params.Security = Security(_Gate(permission), scopes=[permission])
+    security: params.Security = Security(_Gate(permissions), scopes=permissions)
     return security
 
 

@@ -346,18 +346,17 @@ def _complete_parameters(operation: dict[str, Any]) -> None:
 
 
 def _complete_security(operation: dict[str, Any]) -> None:
-    """The permission that the route takes, and the keys that may have it."""
-    permission = _permission_of(operation)
-    if permission is None:
+    """The permission that the route takes, with those beside it, and the keys that may have them."""
+    permissions = _permissions_of(operation)
+    if not permissions:
         return
-    operation["x-permission"] = permission
-    if permission in KEY_PERMISSIONS:
-        operation["security"].append({_API_KEY: [permission]})
+    operation["x-permission"] = permissions[0]
+    if KEY_PERMISSIONS.issuperset(permissions):
+        operation["security"].append({_API_KEY: permissions})
 
 
-def _permission_of(operation: dict[str, Any]) -> str | None:
-    scopes = [scope for one in operation.get("security", ()) for scope in one.get(TOKEN_SCHEME, ())]
-    return scopes[0] if scopes else None
+def _permissions_of(operation: dict[str, Any]) -> list[str]:
+    return [scope for one in operation.get("security", ()) for scope in one.get(TOKEN_SCHEME, ())]
 
 
 def _complete_errors(path: str, operation: dict[str, Any]) -> None:
@@ -374,9 +373,9 @@ def _complete_errors(path: str, operation: dict[str, Any]) -> None:
         behind += _LAST_BUT_HEALTH
     if "requestBody" in operation:
         behind += _WITH_BODY
-    if (permission := _permission_of(operation)) is not None:
+    if permissions := _permissions_of(operation):
         behind += _WITH_TOKEN
-        if permission in LIVE_PERMISSIONS:
+        if not LIVE_PERMISSIONS.isdisjoint(permissions):
             behind += _WITH_USER
     for key in (one for one in parameters if one["name"] == KEY_HEADER):
         before += [error for error in _WITH_KEY if key["required"] or error is not IdempotencyKeyMissing]

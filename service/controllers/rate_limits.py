@@ -77,8 +77,8 @@ class RateLimiting:
             await self._app(scope, receive, send_with_headers)
         else:
             rate_limited(standing.name)
-            wait_s = math.floor(standing.reset_in_s) + 1
-            await problem_response(RateLimitExceeded(retry_after_s=wait_s))(scope, receive, send_with_headers)
+            refusal = RateLimitExceeded(retry_after_s=standing.retry_after_s)
+            await problem_response(refusal)(scope, receive, send_with_headers)
 
     def _claims(self, scope: Scope, limits: RateLimits) -> list[Claim]:
         path, claims = scope["path"], []

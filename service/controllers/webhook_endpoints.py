@@ -40,7 +40,7 @@ from service.errors import (
 )
 from service.services import webhook_deliveries, webhook_endpoints
 from service.services.callers import Caller
-from service.services.webhook_deliveries import DeliveryFilter
+from service.services.webhook_deliveries import DeliveryFilter, Sender
 from service.services.webhook_endpoints import EndpointOrder, IssuedEndpoint, Registrar
 from service.startup import Resources
 
@@ -50,6 +50,8 @@ _EndpointId = Annotated[str, Path(max_length=64, examples=["whe_0198c0ffee007000
 _DeliveryId = Annotated[str, Path(max_length=64, examples=["whd_0198c0ffee0070008000000000000001"])]
 _Reader = Annotated[Caller, require(Permission.WEBHOOKS_READ)]
 _Writer = Annotated[Caller, require(Permission.WEBHOOKS_WRITE)]
+# Whoever says where events are told, and which, could read them there.
+_Teller = Annotated[Caller, require(Permission.WEBHOOKS_WRITE, Permission.EVENTS_READ)]
 
 _ENDPOINT: dict[str, Any] = {
     "id": "whe_0198c0ffee0070008000000000000001",
@@ -263,9 +265,10 @@ class WebhookEventView(View):
     response_model=IssuedEndpointView,
     responses=problem_responses(InvalidFields, TooManyWebhookEndpoints),
     summary="Be told of events at a URL; the secret is shown once",
-    description="Deliveries are signed as in Standard Webhooks 1.0.0. The host is looked up now and each time.",
+    description="Deliveries are signed as in Standard Webhooks 1.0.0. The host is looked up now and each time. An API "
+    "key needs `events:read` as well: what an endpoint is told is what events say.",
 )
-async def create_webhook_endpoint(body: EndpointRequest, user: _Writer, resources: OpenResources) -> Response:
+async def create_webhook_endpoint(body: EndpointRequest, user: _Teller, resources: OpenResources) -> Response:
     issued = await webhook_endpoints.register(_registrar(resources), user.user_id, body.order, correlation_id.get())
     return _show_secret(issued, 201)
 
@@ -299,10 +302,11 @@ async def get_webhook_endpoint(endpoint_id: _EndpointId, user: _Reader) -> Respo
     response_model=WebhookEndpointView,
     responses=problem_responses(InvalidFields),
     summary="Change a webhook endpoint, disable it or enable it again",
-    description="Only what is sent changes. What happens while it is disabled is not sent later: it is in the events.",
+    description="Only what is sent changes. What happens while it is disabled is not sent later: it is in the events. "
+    "An API key needs `events:read` as well.",
 )
 async def change_webhook_endpoint(
-    endpoint_id: _EndpointId, body: EndpointChanges, user: _Writer, resources: OpenResources
+    endpoint_id: _EndpointId, body: EndpointChanges, user: _Teller, resources: OpenResources
 ) -> Response:
     return _show(
         await webhook_endpoints.change(
@@ -348,9 +352,7 @@ async def rotate_webhook_secret(
     "delivery tells what came of it.",
 )
 async def test_webhook_endpoint(endpoint_id: _EndpointId, user: _Writer, resources: OpenResources) -> Response:
-    delivery = await webhook_deliveries.send_test(
-        user.user_id, endpoint_id, resources.jobs, resources.settings, correlation_id.get()
-    )
+    delivery = await webhook_deliveries.send_test(user.user_id, endpoint_id, _sender(resources), correlation_id.get())
     return _show_delivery(delivery, 202)
 
 
@@ -397,9 +399,7 @@ async def get_webhook_delivery(endpoint_id: _EndpointId, delivery_id: _DeliveryI
 async def redeliver_webhook(
     endpoint_id: _EndpointId, delivery_id: _DeliveryId, user: _Writer, resources: OpenResources
 ) -> Response:
-    delivery = await webhook_deliveries.redeliver(
-        user.user_id, endpoint_id, delivery_id, resources.jobs, resources.settings
-    )
+    delivery = await webhook_deliveries.redeliver(user.user_id, endpoint_id, delivery_id, _sender(resources))
     return _show_delivery(delivery, 202)
 
 
@@ -459,6 +459,10 @@ def event_webhook(example: Any) -> dict[str, Any]:  # noqa: ANN401 JSON is anyth
 
 def _registrar(resources: Resources) -> Registrar:
     return Registrar(resources.databases.client, resources.settings, resources.webhook_client)
+
+
+def _sender(resources: Resources) -> Sender:
+    return Sender(resources.jobs, resources.settings, resources.rate_limits)
 
 
 def _show(endpoint: WebhookEndpoint) -> Response:

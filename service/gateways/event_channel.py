@@ -5,6 +5,7 @@ a Redis that is silent, and who publishes is not told whether anybody has heard.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from time import monotonic
@@ -77,7 +78,8 @@ class Subscription:
         self._prefix = f"events:{settings.database}:"
         self._settings = settings
         self._on_message, self._on_joined = on_message, on_joined
-        self._users: set[str] = set()
+        # How often each has joined.
+        self._users: Counter[str] = Counter()
         self._pubsub: PubSub | None = None
         self._heard_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -89,15 +91,19 @@ class Subscription:
         return self._pubsub is not None and monotonic() - self._heard_at < _SILENT_S
 
     def join(self, user_id: str) -> None:
-        self._users.add(user_id)
+        """Until it has left as often."""
+        self._users[user_id] += 1
         if self._task is None:
             # The first one: a process that nobody listens at has no connection.
             self._task = asyncio.create_task(self._run(), name="event-subscription")
-        elif self._pubsub is not None:
+        elif self._pubsub is not None and self._users[user_id] == 1:
             self._call(self._pubsub.subscribe(self._prefix + user_id))
 
     def leave(self, user_id: str) -> None:
-        self._users.discard(user_id)
+        self._users[user_id] -= 1
+        if self._users[user_id]:
+            return
+        del self._users[user_id]
         if self._pubsub is not None:
             self._call(self._pubsub.unsubscribe(self._prefix + user_id))
 
@@ -114,8 +120,11 @@ class Subscription:
                 async with client.pubsub() as pubsub:
                     async with asyncio.timeout(_SILENT_S):
                         # One that nobody publishes to keeps the connection in its mode while there is no user.
-                        await pubsub.subscribe(self._prefix, *(self._prefix + user_id for user_id in self._users))
-                    self._pubsub, self._heard_at = pubsub, monotonic()
+                        await pubsub.subscribe(self._prefix)
+                        # Whoever joins from here on is subscribed by that; those who are there already, below.
+                        self._pubsub, self._heard_at = pubsub, monotonic()
+                        if self._users:
+                            await pubsub.subscribe(*(self._prefix + user_id for user_id in self._users))
                     if is_lost:
                         log.warning("events.heard_again")
                     is_lost = False

@@ -16,7 +16,6 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from service.gateways.quick_redis import QuickRedis, RedisAwayError
 
-WINDOW_S = 60
 # About a millisecond of Redis' time, in which it answers nobody else.
 _BATCH_LIMIT = 256
 _REMEMBERED_KEYS = 10_000
@@ -26,20 +25,21 @@ _MOMENT_S = 0.002
 _TURNS_BEFORE_ASKING = 3
 
 # As limits' acquire_sliding_window.lua keeps and moves the two windows of a limit, but for many requests in one go.
-# KEYS: the running and the last window of each limit. ARGV: the window in ms, the amount of each limit, then for each
-# request the number of its limits and their places. Returns four numbers for each limit (counts and times to live of
+# KEYS: the running and the last window of each limit. ARGV: the amount and the ms of each limit, then for each request
+# the number of its limits and their places. Returns four numbers for each limit (counts and times to live of
 # its last and its running window), then for each request the place of the limit that refuses it, or 0.
 _TAKE = """
-local window_ms = tonumber(ARGV[1])
 local limits = #KEYS / 2
+local amount, window_ms = {}, {}
 local last, last_ttl, running, running_ttl, taken = {}, {}, {}, {}, {}
 for i = 1, limits do
   local running_key, last_key = KEYS[2 * i - 1], KEYS[2 * i]
+  amount[i], window_ms[i] = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   local ttl = redis.call('pttl', running_key)
-  if ttl > 0 and ttl < window_ms then
+  if ttl > 0 and ttl < window_ms[i] then
     redis.call('rename', running_key, last_key)
-    redis.call('set', running_key, 0, 'px', ttl + window_ms)
-    ttl = ttl + window_ms
+    redis.call('set', running_key, 0, 'px', ttl + window_ms[i])
+    ttl = ttl + window_ms[i]
   end
   local counts = redis.call('mget', last_key, running_key)
   last[i], running[i], taken[i] = tonumber(counts[1]) or 0, tonumber(counts[2]) or 0, 0
@@ -47,14 +47,14 @@ for i = 1, limits do
   running_ttl[i] = math.max(ttl, 0)
 end
 local verdicts = {}
-local at = limits + 2
+local at = 2 * limits + 1
 while ARGV[at] do
   local past = at + tonumber(ARGV[at])
   local refused_by = 0
   for j = at + 1, past do
     local i = tonumber(ARGV[j])
-    local used = math.floor(last[i] * last_ttl[i] / window_ms) + running[i] + taken[i]
-    if used + 1 > tonumber(ARGV[1 + i]) then
+    local used = math.floor(last[i] * last_ttl[i] / window_ms[i]) + running[i] + taken[i]
+    if used + 1 > amount[i] then
       refused_by = i
       break
     end
@@ -74,7 +74,7 @@ for i = 1, limits do
     if running_ttl[i] > 0 then
       redis.call('incrby', KEYS[2 * i - 1], taken[i])
     else
-      running_ttl[i] = 2 * window_ms
+      running_ttl[i] = 2 * window_ms[i]
       redis.call('set', KEYS[2 * i - 1], taken[i], 'px', running_ttl[i])
     end
   end
@@ -105,17 +105,21 @@ class Window(NamedTuple):
     last_ttl_s: float
     running: int
     running_ttl_s: float
+    window_s: int
+
+    @property
+    def ends_in_s(self) -> float:
+        return max(0.0, self.running_ttl_s - self.window_s)
 
     def left_of(self, amount: int) -> int:
-        return max(0, amount - math.floor(self.last * self.last_ttl_s / WINDOW_S) - self.running)
+        return max(0, amount - math.floor(self.last * self.last_ttl_s / self.window_s) - self.running)
 
     def next_in_s(self, amount: int) -> float:
         """Until one more would pass, if nobody else comes; for one that is exhausted."""
-        running_s = max(0.0, self.running_ttl_s - WINDOW_S)
         if self.running >= amount or not self.last:
-            return running_s
+            return self.ends_in_s
         # What the last window weighs falls evenly, to nothing at the end of the running one.
-        return max(0.0, self.last_ttl_s - (amount - self.running) * WINDOW_S / self.last)
+        return max(0.0, self.last_ttl_s - (amount - self.running) * self.window_s / self.last)
 
 
 class Standing(NamedTuple):
@@ -127,6 +131,10 @@ class Standing(NamedTuple):
     left: int
     # Until there is more of it: the end of the running window, or, where nothing is left, until one more would pass.
     reset_in_s: float
+
+    @property
+    def retry_after_s(self) -> int:
+        return math.floor(self.reset_in_s) + 1
 
 
 def claim(limit: RateLimitItem, who: str) -> Claim:
@@ -200,7 +208,8 @@ class RateLimits:
 
     async def _take_from_redis(self, requests: Sequence[Sequence[Claim]]) -> list[Standing]:
         places: dict[str, int] = {}
-        amounts: list[int] = []
+        windows_s: list[int] = []
+        terms: list[int] = []
         asked: list[int] = []
         for claims in requests:
             asked.append(len(claims))
@@ -208,17 +217,18 @@ class RateLimits:
                 place = places.get(key)
                 if place is None:
                     place = places[key] = len(places) + 1
-                    amounts.append(limit.amount)
+                    windows_s.append(limit.get_expiry())
+                    terms += (limit.amount, windows_s[-1] * 1000)
                 asked.append(place)
         keys: list[str] = []
         for key in places:
             # As RedisStorage names them: in braces, so that a cluster keeps both windows of a limit together.
             running = f"{self._redis.prefix}:{{{key}}}"
             keys += (running, running + "/-1")
-        found = await self._redis.run(self._take, keys, [WINDOW_S * 1000, *amounts, *asked])
+        found = await self._redis.run(self._take, keys, [*terms, *asked])
         windows = {
-            key: Window(found[at], found[at + 1] / 1000, found[at + 2], found[at + 3] / 1000)
-            for key, at in zip(places, range(0, 4 * len(places), 4), strict=True)
+            key: Window(found[at], found[at + 1] / 1000, found[at + 2], found[at + 3] / 1000, window_s)
+            for key, window_s, at in zip(places, windows_s, range(0, 4 * len(places), 4), strict=True)
         }
         by_place = [None, *places]
         verdicts = found[4 * len(places) :]
@@ -237,7 +247,10 @@ class RateLimits:
         else:
             for limit, who, _ in claims:
                 await self._limiter.hit(limit, who)
-        windows = {key: Window(*await self._memory.get_sliding_window(key, WINDOW_S)) for _, _, key in claims}
+        windows = {}
+        for limit, _, key in claims:
+            window_s = limit.get_expiry()
+            windows[key] = Window(*await self._memory.get_sliding_window(key, window_s), window_s)
         return _standing(claims, refused_by, windows)
 
 
@@ -251,5 +264,5 @@ def _standing(claims: Sequence[Claim], refused_by: str | None, windows: Mapping[
         if fewest < 0 or left < fewest:
             nearest, fewest = one, left
     amount, window = nearest.limit.amount, windows[nearest.key]
-    reset_in_s = max(0.0, window.running_ttl_s - WINDOW_S) if fewest else window.next_in_s(amount)
+    reset_in_s = window.ends_in_s if fewest else window.next_in_s(amount)
     return Standing(refused_by is None, nearest.limit.namespace, amount, fewest, reset_in_s)

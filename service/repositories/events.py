@@ -1,6 +1,6 @@
 """Queries on `events`. The ledger inserts, a worker dispatches, and MongoDB itself removes them after their time."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -14,7 +14,6 @@ from service.repositories.records import from_row, to_row
 
 # What only the dispatch is concerned with.
 _DISPATCH_FIELDS = {"due_at": 0, "claim": 0, "expires_at": 0, **dict.fromkeys(FAILURE_FIELDS, 0)}
-_READ_AT_ONCE = 256
 
 
 class EventFilter(NamedTuple):
@@ -74,17 +73,6 @@ async def find_after(user_id: str, wanted: EventFilter, *, after_sequence: int, 
         condition, _DISPATCH_FIELDS, sort=[("sequence", 1)], limit=limit, hint="wallet_sequence"
     )
     return [_from_row(row) for row in await found.to_list()]
-
-
-async def stream_after(user_id: str, wallet_id: str, after_sequence: int) -> AsyncIterator[Event]:
-    """All of one wallet from the one after that number on, a few at a time."""
-    position, is_over = after_sequence, False
-    while not is_over:
-        events = await find_after(user_id, EventFilter(wallet_id), after_sequence=position, limit=_READ_AT_ONCE)
-        for event in events:
-            yield event
-            position = event.sequence
-        is_over = len(events) < _READ_AT_ONCE
 
 
 def _narrowed(wanted: EventFilter) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from service.repositories.records import from_row, to_row
 
 # One user's backlog may hide the others' rows: then those behind it are looked for.
 _LOOKS = 8
-_OVER = {"due_at": "", "claim": ""}
+# With what a dead letter would know it by: whatever ends here or begins anew, no letter brings back.
+_ANEW = dict.fromkeys(("claim", *FAILURE_FIELDS), "")
+_OVER = {"due_at": "", **_ANEW}
 
 
 class Shares(NamedTuple):
@@ -131,9 +133,9 @@ async def has_waiting(endpoint_id: str, event_type: str) -> bool:
 
 
 async def note_delivered(delivery: WebhookDelivery, attempt: Try) -> None:
-    """Whoever says it: one that has arrived has arrived, even where another worker is at it meanwhile."""
+    """Whoever says it, and whatever it was taken for: one that has arrived has arrived, and is not sent again."""
     await _end(
-        {"_id": delivery.id, "status": DeliveryStatus.PENDING},
+        {"_id": delivery.id},
         {"status": DeliveryStatus.DELIVERED, "delivered_at": attempt.at},
         attempt,
     )
@@ -182,7 +184,7 @@ async def queue_again(delivery: WebhookDelivery, now: datetime, expires_at: date
                 "delivered_at": None,
             },
             "$max": {"expires_at": expires_at},
-            "$unset": {"claim": ""},
+            "$unset": _ANEW,
         },
         return_document=ReturnDocument.AFTER,
     )

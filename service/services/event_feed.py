@@ -161,8 +161,7 @@ class Feed:
         """From MongoDB, until nothing more is there; `known` is a number that was given out for sure."""
         self._is_catching_up = True
         try:
-            while self.ending is None:
-                events = await self._read(wallet_id)
+            while (events := await self._read(wallet_id)) is not None:
                 batch = self._follow(wallet_id, events)
                 if len(events) < _READ_AT_ONCE and self.positions[wallet_id] < known:
                     # What was given out and is not there has been forgotten.
@@ -186,8 +185,10 @@ class Feed:
         self.positions.setdefault(wallet_id, 0)
         return batch
 
-    async def _read(self, wallet_id: str) -> list[Event]:
-        """Again and again while MongoDB is away: whoever waits here has nothing else to wait for."""
+    async def _read(self, wallet_id: str) -> list[Event] | None:
+        """Again and again while MongoDB is away: whoever waits here has nothing else to wait for. None where the feed
+        ends before anything is read, which says nothing of what is there.
+        """
         while self.ending is None:
             try:
                 return await event_repository.find_after(
@@ -200,7 +201,7 @@ class Feed:
                 log.warning("events.not_read", error=repr(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.ended.wait(), _RETRY_S)
-        return []
+        return None
 
 
 class EventFeeds:
@@ -233,10 +234,12 @@ class EventFeeds:
             positions = dict(latest) if after is None else _positions_after(after, latest)
             self._require_room(user_id)
         except BaseException:
-            self._leave_if_last(user_id)
+            self._subscription.leave(user_id)
             raise
         feed = Feed(kind, caller, expires_at, positions, latest)
         self._feeds[user_id].add(feed)
+        # What came since the numbers were read went past this feed.
+        self._joined.add(user_id)
         self.counts[kind] += 1
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._tick_for_ever(), name="event-feeds")
@@ -252,17 +255,15 @@ class EventFeeds:
 
     def close_feed(self, feed: Feed) -> None:
         """Its stream is over, from whichever side."""
-        feeds = self._feeds.get(feed.caller.user_id, set())
-        if feed in feeds:
-            feeds.discard(feed)
-            self.counts[feed.kind] -= 1
-        self._leave_if_last(feed.caller.user_id)
-
-    def _leave_if_last(self, user_id: str) -> None:
-        if not self._feeds.get(user_id):
-            self._feeds.pop(user_id, None)
-            self._joined.discard(user_id)
-            self._subscription.leave(user_id)
+        user_id = feed.caller.user_id
+        feeds = self._feeds.get(user_id, set())
+        if feed not in feeds:
+            return
+        feeds.discard(feed)
+        self.counts[feed.kind] -= 1
+        if not feeds:
+            del self._feeds[user_id]
+        self._subscription.leave(user_id)
 
     def _on_message(self, user_id: str, message: bytes) -> None:
         feeds = self._feeds.get(user_id)

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
+from limits import RateLimitItemPerHour
 from standardwebhooks.webhooks import Webhook
 
 from service.crash_points import CrashPoint, reach
@@ -31,10 +33,11 @@ from service.domain.webhook_deliveries import (
     test_message,
 )
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
-from service.errors import NotFound, WebhookEndpointDisabled, WebhookTestPending
+from service.errors import NotFound, RateLimitExceeded, WebhookEndpointDisabled, WebhookTestPending
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.rate_limits import RateLimits, claim
 from service.gateways.webhook_client import WebhookAnswer, WebhookClient, WebhookUnanswered
-from service.metrics import delivery_attempted
+from service.metrics import delivery_attempted, rate_limited
 from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.repositories.webhook_deliveries import DeliveryFilter as DeliveryFilter  # noqa: PLC0414 controllers name it, and may not reach below
@@ -49,6 +52,7 @@ log = structlog.get_logger()
 _NOTING_LIMIT_S = 15.0
 # One in so many hands is for users who have nothing in hand: a few who let us wait must not take them all.
 _KEPT_FOR_FIRSTS = 4
+_ON_DEMAND = "webhook_sends"
 
 
 async def enqueue(events: Sequence[Event], jobs: JobQueue, settings: Settings) -> None:
@@ -160,9 +164,16 @@ class Courier:
             duration_ms=attempt.duration_ms,
         )
         pause = pause_asked_for(attempt.code, None if answer is None else answer.retry_after, utc_now())
-        await self._note(delivery, attempt, outcome, pause)
+        await self._note(delivery, endpoint, attempt, outcome, pause)
 
-    async def _note(self, delivery: WebhookDelivery, attempt: Try, outcome: Outcome, pause: timedelta | None) -> None:
+    async def _note(
+        self,
+        delivery: WebhookDelivery,
+        tried: WebhookEndpoint,
+        attempt: Try,
+        outcome: Outcome,
+        pause: timedelta | None,
+    ) -> None:
         match outcome:
             case Outcome.DELIVERED:
                 # First, so that nobody disables an endpoint whose success is not noted yet.
@@ -175,13 +186,13 @@ class Courier:
             case Outcome.FAILED:
                 is_ours = await delivery_repository.note_failed(delivery, attempt)
                 if is_ours and delivery.attempts > len(self._settings.webhook_retry_delays_s):
-                    await self._disable(delivery, DisabledReason.FAILING)
+                    await self._disable(delivery, tried, DisabledReason.FAILING)
             case Outcome.GONE:
                 await delivery_repository.note_failed(delivery, attempt)
-                await self._disable(delivery, DisabledReason.GONE)
+                await self._disable(delivery, tried, DisabledReason.GONE)
 
-    async def _disable(self, delivery: WebhookDelivery, reason: DisabledReason) -> None:
-        if await disable_by_itself(self._client, delivery.endpoint_id, reason, delivery.queued_at, delivery.request_id):
+    async def _disable(self, delivery: WebhookDelivery, tried: WebhookEndpoint, reason: DisabledReason) -> None:
+        if await disable_by_itself(self._client, tried, reason, delivery.queued_at, delivery.request_id):
             self._jobs.wake(Job.DRAIN_OUTBOX)
 
 
@@ -205,38 +216,58 @@ def signed_headers(
     }
 
 
-async def send_test(
-    user_id: str, endpoint_id: str, jobs: JobQueue, settings: Settings, request_id: str | None
-) -> WebhookDelivery:
+class Sender(NamedTuple):
+    """What sending on demand takes."""
+
+    jobs: JobQueue
+    settings: Settings
+    rate_limits: RateLimits
+
+
+async def send_test(user_id: str, endpoint_id: str, sender: Sender, request_id: str | None) -> WebhookDelivery:
     """Queues an event that is none; it is tried once, and one waits at a time.
 
-    Raises NotFound, WebhookEndpointDisabled, WebhookTestPending.
+    Raises NotFound, WebhookEndpointDisabled, WebhookTestPending, RateLimitExceeded.
     """
     endpoint = await _active(user_id, endpoint_id)
     if await delivery_repository.has_waiting(endpoint.id, TEST_EVENT):
         raise WebhookTestPending
+    await _charge(user_id, sender)
     now = utc_now()
     message = test_message(endpoint, new_id(Prefix.EVENT), request_id, now)
-    delivery = new_delivery(message, endpoint, now, timedelta(days=settings.webhook_retention_days))
+    delivery = new_delivery(message, endpoint, now, timedelta(days=sender.settings.webhook_retention_days))
     await delivery_repository.ensure_many([delivery])
-    jobs.wake(Job.DELIVER_WEBHOOKS)
+    sender.jobs.wake(Job.DELIVER_WEBHOOKS)
     return delivery
 
 
-async def redeliver(
-    user_id: str, endpoint_id: str, delivery_id: str, jobs: JobQueue, settings: Settings
-) -> WebhookDelivery:
-    """The same once more, and from the beginning, whatever became of it. Raises NotFound, WebhookEndpointDisabled."""
+async def redeliver(user_id: str, endpoint_id: str, delivery_id: str, sender: Sender) -> WebhookDelivery:
+    """The same once more, and from the beginning, whatever became of it.
+
+    Raises NotFound, WebhookEndpointDisabled, RateLimitExceeded.
+    """
     endpoint = await _active(user_id, endpoint_id)
     delivery = await _find(delivery_id, endpoint.id)
+    await _charge(user_id, sender)
     now = utc_now()
-    keep = timedelta(days=settings.webhook_retention_days)
+    keep = timedelta(days=sender.settings.webhook_retention_days)
     queued = await delivery_repository.queue_again(delivery, now, now + keep)
     if queued is None:
         raise NotFound(f"There is no delivery {delivery_id}")
-    jobs.wake(Job.DELIVER_WEBHOOKS)
+    sender.jobs.wake(Job.DELIVER_WEBHOOKS)
     log.info("webhook.redelivery_asked_for", endpoint_id=endpoint_id, delivery_id=delivery_id)
     return queued
+
+
+async def _charge(user_id: str, sender: Sender) -> None:
+    """What is sent on demand has its own limit: the requests would let each be a flood at somebody else's door."""
+    amount = sender.settings.webhook_sends_per_hour
+    if not amount:
+        return
+    standing = await sender.rate_limits.take([claim(RateLimitItemPerHour(amount, namespace=_ON_DEMAND), user_id)])
+    if not standing.is_granted:
+        rate_limited(standing.name)
+        raise RateLimitExceeded(retry_after_s=standing.retry_after_s)
 
 
 async def get_delivery(user_id: str, endpoint_id: str, delivery_id: str) -> WebhookDelivery:

@@ -190,14 +190,16 @@ async def delete(registrar: Registrar, user_id: str, endpoint_id: str, request_i
 
 
 async def disable_by_itself(
-    client: Client, endpoint_id: str, reason: DisabledReason, queued_at: datetime, request_id: str | None
+    client: Client, tried: WebhookEndpoint, reason: DisabledReason, queued_at: datetime, request_id: str | None
 ) -> bool:
-    """Its owner gets a mail. False where it is disabled already, or has been enabled, changed or reached meanwhile."""
+    """Its owner gets a mail. False where it is disabled already, or has been enabled, changed or reached since it was
+    `tried`: what was answered elsewhere says nothing of where it is now.
+    """
     now = utc_now()
 
     async def put_out(session: AsyncClientSession) -> bool:
-        endpoint = await endpoint_repository.find(endpoint_id, session=session)
-        if endpoint is None or endpoint.status is not EndpointStatus.ACTIVE:
+        endpoint = await endpoint_repository.find(tried.id, session=session)
+        if endpoint is None or endpoint.status is not EndpointStatus.ACTIVE or endpoint.tried_from != tried.tried_from:
             return False
         if reason is DisabledReason.FAILING and not endpoint.has_taken_nothing_since(queued_at):
             return False
@@ -205,7 +207,7 @@ async def disable_by_itself(
         event = await _replace(
             after, AuditAction.WEBHOOK_ENDPOINT_DISABLED, _THE_SERVICE, request_id, session, why=reason.value
         )
-        row = outbox_row(OutboxTopic.WEBHOOK_NOTICE, endpoint_id, request_id, now)
+        row = outbox_row(OutboxTopic.WEBHOOK_NOTICE, tried.id, request_id, now)
         # By an id of its own: it may be disabled again before the first mail is out.
         notice = outbox_id(OutboxTopic.WEBHOOK_NOTICE, event.id)
         await outbox_repository.insert_many([row._replace(id=notice)], session=session)
@@ -213,8 +215,8 @@ async def disable_by_itself(
 
     is_disabled = await run_in_transaction(client, put_out)
     if is_disabled:
-        await delivery_repository.cancel_all(endpoint_id)
-        log.warning("webhook_endpoint.disabled", endpoint_id=endpoint_id, reason=reason)
+        await delivery_repository.cancel_all(tried.id)
+        log.warning("webhook_endpoint.disabled", endpoint_id=tried.id, reason=reason)
     return is_disabled
 
 

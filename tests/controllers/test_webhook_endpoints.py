@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from standardwebhooks.webhooks import Webhook
 
 from service.controllers.schemas import PageView
@@ -208,8 +209,8 @@ class TestChangingOne:
         endpoint = await endpoint_repository.find(endpoint_id)
         assert endpoint is not None
         client = resources.databases.client
-        assert await disable_by_itself(client, endpoint_id, DisabledReason.GONE, endpoint.created_at, None)
-        assert not await disable_by_itself(client, endpoint_id, DisabledReason.GONE, endpoint.created_at, None)
+        assert await disable_by_itself(client, endpoint, DisabledReason.GONE, endpoint.created_at, None)
+        assert not await disable_by_itself(client, endpoint, DisabledReason.GONE, endpoint.created_at, None)
         await owner.delete(f"{_PATH}/{endpoint_id}")
         events = (await boss.events(subject_id=endpoint_id))[::-1]
         assert [(event["action"], event["actor_id"]) for event in events] == [
@@ -266,6 +267,28 @@ class TestDeliveries:
             await deliver_due(make_courier(resources))
             assert (await owner.post(path)).status_code == 202
 
+    async def test_are_asked_for_so_often_in_an_hour_by_one_user(
+        self, app: FastAPI, owner: Staff, stranger: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tests and redeliveries together, at whichever endpoint; what is refused otherwise does not count."""
+        settings = resources.settings.model_copy(update={"webhook_sends_per_hour": 3})
+        monkeypatch.setitem(app.state._state, "resources", resources._replace(settings=settings))
+        async with running_receiver() as receiver:
+            one, other = [f"{_PATH}/{(await _make(owner, url=receiver.url()))['id']}" for _ in range(2)]
+            delivery_id = (await owner.post(f"{one}/test")).json()["id"]
+            assert refusal(await owner.post(f"{one}/test")) == (409, "webhook_test_pending")
+            assert refusal(await owner.post(f"{one}/deliveries/whd_none/redeliver")) == (404, "not_found")
+            assert (await owner.post(f"{other}/test")).status_code == 202
+            await deliver_due(make_courier(resources))
+            assert (await owner.post(f"{one}/deliveries/{delivery_id}/redeliver")).status_code == 202
+            await deliver_due(make_courier(resources))
+            for path in (f"{one}/test", f"{one}/deliveries/{delivery_id}/redeliver"):
+                refused = await owner.post(path)
+                assert refusal(refused) == (429, "rate_limit_exceeded")
+                assert 3_590 < int(refused.headers["Retry-After"]) <= 3_601
+            assert (await stranger.post(f"{_PATH}/{(await _make(stranger))['id']}/test")).status_code == 202
+        assert len(receiver.requests) == 3
+
     async def test_in_a_list_show_the_answer_of_the_last_try_only(
         self, owner: Staff, resources: Resources, databases: Databases
     ) -> None:
@@ -309,14 +332,21 @@ class TestServices:
     async def test_may_do_it_by_a_key_that_has_the_permission(
         self, api: httpx.AsyncClient, boss: Staff, databases: Databases, settings: Settings
     ) -> None:
+        """An endpoint is told all that events say: that takes the permission to read them, beside that to make one."""
         relay = await Staff.hire(api, databases, settings, "service")
-        secrets = {}
-        for permission in ("webhooks:read", "webhooks:write"):
-            order: dict[str, Any] = {"user_id": relay.user.id, "name": permission, "permissions": [permission]}
-            secrets[permission] = (await boss.post("/admin/api-keys", **order)).json()["secret"]
-        for permission, expected in (("webhooks:read", 403), ("webhooks:write", 201)):
-            answer = await api.post(f"/api/v1{_PATH}", json={"url": _URL}, headers={"X-API-Key": secrets[permission]})
-            assert answer.status_code == expected
+        one = f"/api/v1{_PATH}/{(await _make(relay))['id']}"
+        for permissions, making, changing, testing in (
+            (["webhooks:read", "events:read"], 403, 403, 403),
+            (["webhooks:write"], 403, 403, 202),
+            (["webhooks:write", "events:read"], 201, 200, 409),
+        ):
+            order: dict[str, Any] = {"user_id": relay.user.id, "name": "Relay", "permissions": permissions}
+            headers = {"X-API-Key": (await boss.post("/admin/api-keys", **order)).json()["secret"]}
+            made = await api.post(f"/api/v1{_PATH}", json={"url": _URL}, headers=headers)
+            changed = await api.patch(one, json={"url": f"{_URL}/2"}, headers=headers)
+            tested = await api.post(f"{one}/test", headers=headers)
+            assert [answer.status_code for answer in (made, changed, tested)] == [making, changing, testing]
+            assert all(refusal(answer) == (403, "forbidden") for answer in (made, changed) if answer.status_code == 403)
 
 
 async def test_the_document_says_what_is_sent(api: httpx.AsyncClient, databases: Databases) -> None:

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from scripts.embedded import RedisServer
+from scripts.server_process import tail
 from scripts.service_stack import API, WORKER, Stack
 from tests.person import Person
 from tests.stack_fixtures import QUICK_BANK
@@ -28,6 +29,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
+@pytest.fixture(autouse=True)
+def worker_lives(stack: Stack) -> Iterator[None]:
+    """Nobody starts it again: whatever becomes of Redis, it goes on (workers/outliving_redis.py)."""
+    yield
+    assert stack.is_running(WORKER), tail(stack.log_path(WORKER))
+
+
 @pytest.fixture
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=stack.base_url, timeout=30) as client:
@@ -37,12 +45,6 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 def _redis_of(stack: Stack) -> RedisServer:
     assert stack.redis is not None
     return stack.redis
-
-
-def _keep_worker(stack: Stack) -> None:
-    """As a supervisor would: arq's own loop ends where a connection breaks just as a job is being finished."""
-    if not stack.is_running(WORKER):
-        stack.start_worker()
 
 
 async def _pay(sender: Person, recipient: Person, times: int) -> None:
@@ -68,7 +70,6 @@ class TestRedis:
                 away = await hear_until(one, recipient.wallet_id, 10)
             finally:
                 redis.start()
-            _keep_worker(stack)
             await _pay(sender, recipient, 5)
             back = await hear_until(one, recipient.wallet_id, 15)
             other = await hear_until(two, recipient.wallet_id, 15)
@@ -76,7 +77,6 @@ class TestRedis:
         assert numbers(other) == {recipient.wallet_id: list(range(1, 16))}
 
     async def test_one_that_hangs_holds_nobody_up(self, stack: Stack, http: httpx.AsyncClient) -> None:
-        _keep_worker(stack)
         sender, recipient = await Person.register(http), await Person.register(http)
         await sender.fund(1_000)
         process = _redis_of(stack).process
@@ -97,7 +97,6 @@ class TestRestarts:
         self, stack: Stack, http: httpx.AsyncClient
     ) -> None:
         """SIGTERM, with a socket and a stream of Server-Sent Events open: neither keeps the API from ending."""
-        _keep_worker(stack)
         sender, recipient = await Person.register(http), await Person.register(http)
         await sender.fund(1_000)
         await _pay(sender, recipient, 2)

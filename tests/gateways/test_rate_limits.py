@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from limits import RateLimitItem, RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from structlog.testing import capture_logs
@@ -133,6 +133,32 @@ class TestCounting:
         limits._asking.cancel()
 
 
+class TestWindowsOfSeveralLengths:
+    async def test_count_by_themselves_in_one_request(
+        self, redis: QuickRedis, limits: RateLimits, library: SlidingWindowCounterRateLimiter
+    ) -> None:
+        """A minute that is over has weighed itself down to nothing; in the hour that holds it, all still counts."""
+        item, who = RateLimitItemPerHour(5, namespace="test"), someone()
+        minute, hour = claim(per_minute(5), who), claim(item, who)
+        assert await take_all(limits, [minute, hour], 4) == 4
+        for key in (minute.key, hour.key):
+            await redis._client.pexpire(f"{redis.prefix}:{{{key}}}", 1_000)
+        standing = await limits.take([hour, minute])
+        assert (standing.is_granted, standing.left, await library.hit(item, who)) == (True, 4, True)
+        who = someone()
+        minute, hour = claim(per_minute(100), who), claim(item, who)
+        assert await take_all(limits, [minute, hour], 8) == 5
+        refused = await limits.take([minute, hour])
+        assert (refused.is_granted, refused.amount, await library.hit(item, who)) == (False, 5, False)
+        assert 3_590 < refused.reset_in_s <= 3_600
+
+    async def test_count_in_memory_too(self, own_limits: RateLimits, own_redis: RedisServer) -> None:
+        own_redis.kill()
+        hour = [claim(RateLimitItemPerHour(5, namespace="test"), someone())]
+        assert await take_all(own_limits, hour, 8) == 5
+        assert 0 < (await own_limits.take(hour)).reset_in_s <= 3_600
+
+
 class TestAgainstTheLibrary:
     """The script is a batch of what `limits` does one by one, on the same keys."""
 
@@ -177,11 +203,11 @@ class TestTheWindow:
         ("window", "amount", "left", "next_in_s"),
         [
             # Ten in the running window: one more when it ends.
-            (Window(0, 0.0, 10, 100.0), 10, 0, 40.0),
+            (Window(0, 0.0, 10, 100.0, 60), 10, 0, 40.0),
             # The last window's ten weigh five by now; one less in a tenth of its time.
-            (Window(10, 30.0, 5, 90.0), 10, 0, 0.0),
-            (Window(10, 36.0, 5, 96.0), 10, 0, 6.0),
-            (Window(10, 30.0, 1, 90.0), 10, 4, 0.0),
+            (Window(10, 30.0, 5, 90.0, 60), 10, 0, 0.0),
+            (Window(10, 36.0, 5, 96.0, 60), 10, 0, 6.0),
+            (Window(10, 30.0, 1, 90.0, 60), 10, 4, 0.0),
         ],
     )
     def test_tells_what_is_left_and_when_there_is_more(

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import orjson
 
-from tests.security import webhook
+from tests.security import bank_callbacks
 from tests.security.findings import Finding
 from tests.security.log_capture import captured_log
 from tests.security.routes import Route, put
@@ -88,8 +88,8 @@ async def _in_callbacks(target: Target) -> None:
     for payload in _PAYLOADS:
         for name in ("reference", "bank_reference", "failure_code", "type"):
             said: dict[str, Any] = {name: payload[:64]}
-            callback = webhook.genuine(target.world.settings, **said)
-            await target.api.post(webhook.PATH, content=callback.body, headers=callback.headers)
+            callback = bank_callbacks.genuine(target.world.settings, **said)
+            await target.api.post(bank_callbacks.PATH, content=callback.body, headers=callback.headers)
 
 
 def inspect(log: str, *, as_json: bool) -> list[Finding]:

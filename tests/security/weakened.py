@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from service import log
-from service.controllers import problems, requests, webhooks
+from service.controllers import bank_callbacks as callback_controller
+from service.controllers import problems, requests
 from service.controllers.requests import StrictRequest
 from service.documents import WalletDocument
 from service.domain.wallets import Wallet
@@ -24,12 +25,14 @@ from service.ledger import transfers
 from service.ledger.commands import State
 from service.main import create_app
 from service.repositories import wallets as wallet_repository
-from service.services import access_tokens, bank_callbacks
+from service.services import access_tokens
+from service.services import bank_callbacks as callback_service
 from service.services.callers import Caller
 from service.settings import Settings
 from service.startup import Resources
 from tests.security import (
     amounts,
+    bank_callbacks,
     canaries,
     client_address,
     log_injection,
@@ -38,7 +41,6 @@ from tests.security import (
     roles,
     tokens,
     transport,
-    webhook,
 )
 from tests.security.findings import Finding
 from tests.security.target import Target
@@ -158,19 +160,21 @@ def _amounts_are_converted(patch: Patch) -> None:
 
 
 def _callbacks_are_believed(patch: Patch) -> None:
-    patch.setattr(webhooks, "verify_signature", lambda _body, headers, _settings: headers["webhook-id"] or "none")
+    patch.setattr(
+        callback_controller, "verify_signature", lambda _body, headers, _settings: headers["webhook-id"] or "none"
+    )
 
 
 def _callbacks_are_never_too_old(patch: Patch) -> None:
-    genuine = bank_callbacks.verify_signature
+    genuine = callback_service.verify_signature
 
     def verify(body: bytes, headers: Mapping[str, str], settings: Settings) -> str:
         callback_id, timestamp = headers["webhook-id"], headers["webhook-timestamp"]
-        if headers["webhook-signature"] == webhook.sign(settings, callback_id, timestamp, body):
+        if headers["webhook-signature"] == bank_callbacks.sign(settings, callback_id, timestamp, body):
             return callback_id
         return genuine(body, headers, settings)
 
-    patch.setattr(webhooks, "verify_signature", verify)
+    patch.setattr(callback_controller, "verify_signature", verify)
 
 
 def _payers_need_not_own_the_wallet(patch: Patch) -> None:
@@ -232,7 +236,7 @@ _WITHDRAWAL: Final = frozenset({"POST /api/v1/withdrawals"})
 _TRANSFER: Final = frozenset({"POST /api/v1/transfers"})
 _LISTS: Final = frozenset({"GET /api/v1/withdrawals"})
 _ADMINS: Final = frozenset({"GET /api/v1/admin/trial-balance", "GET /api/v1/admin/vouchers"})
-_WEBHOOK: Final = frozenset({"POST /webhooks/bank-callback"})
+_CALLBACK: Final = frozenset({"POST /webhooks/bank-callback"})
 
 WEAKENINGS: Final = (
     Weakening("errors repeat what was sent", _errors_repeat_what_was_sent, canaries.attack, _WITHDRAWAL, "canary"),
@@ -275,8 +279,8 @@ WEAKENINGS: Final = (
     Weakening("operators are taken for text", _operators_are_taken_for_text, operators.attack, _WITHDRAWAL, "\\$gt"),
     Weakening("parameters may come twice", _parameters_may_come_twice, operators.attack, _LISTS, "twice"),
     Weakening("amounts are converted", _amounts_are_converted, amounts.attack, _WITHDRAWAL, "1.5 as amount"),
-    Weakening("callbacks are believed", _callbacks_are_believed, webhook.attack, _WEBHOOK, "flipped"),
-    Weakening("callbacks are never too old", _callbacks_are_never_too_old, webhook.attack, _WEBHOOK, "too old"),
+    Weakening("callbacks are believed", _callbacks_are_believed, bank_callbacks.attack, _CALLBACK, "flipped"),
+    Weakening("callbacks are never too old", _callbacks_are_never_too_old, bank_callbacks.attack, _CALLBACK, "too old"),
     Weakening(
         "media types are not looked at", _media_types_are_not_looked_at, transport.attack, _WITHDRAWAL, "Content-Type"
     ),

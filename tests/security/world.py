@@ -48,7 +48,7 @@ USER, SERVICE, ADMIN = ROLES = ("user", "service", "admin")
 # The service's own user may not list them, nor make any other.
 COLLECTIONS: Final = tuple(document.Settings.name for document in WALLET_DOCUMENTS)
 
-# Routes whose requests are signed instead of carrying a token: webhook.py makes them.
+# Routes whose requests are signed instead of carrying a token: bank_callbacks.py makes them.
 SIGNED: Final = frozenset({"POST /webhooks/bank-callback"})
 
 _ABOUT_USERS: Final = "/api/v1/admin/users/{user_id}"

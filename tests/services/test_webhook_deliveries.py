@@ -16,7 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
-from service.domain.dead_letters import Queue
+from service.domain.dead_letters import DeadLetter, Queue
 from service.domain.events import EventType
 from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxTopic
@@ -24,7 +24,9 @@ from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
 from service.gateways.webhook_client import Failure, WebhookClient
 from service.repositories import webhook_endpoints as endpoint_repository
-from service.services import webhook_deliveries
+from service.services import dead_letters, webhook_deliveries
+from service.services.callers import Caller
+from service.services.dead_letters import Claimed, Reason
 from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.services.webhook_deliveries import redeliver, send_test
@@ -43,6 +45,7 @@ from tests.webhooks import (
     make_endpoint,
     make_event,
     queue,
+    sender_of,
 )
 from tests.workers.test_drain import GRACE_S, Aftercare
 from workers.drain import Drain
@@ -212,7 +215,7 @@ class TestDuplicatesAndOrder:
             waiting = [one for one in await deliveries_of(issued.endpoint) if one.status is DeliveryStatus.PENDING]
             await make_due(databases, waiting)
         for delivery in drawn.sample(await deliveries_of(issued.endpoint), 6):
-            await redeliver(user.id, issued.endpoint.id, delivery.id, resources.jobs, resources.settings)
+            await redeliver(user.id, issued.endpoint.id, delivery.id, sender_of(resources))
         receiver.answer = bookkeeper.take
         await deliver_due(make_courier(resources))
         assert len(receiver.requests) > len(events) + 6
@@ -481,12 +484,33 @@ class TestGivingUp:
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
 
+    @pytest.mark.parametrize("way", ["another URL", "enabled anew"])
+    async def test_a_410_from_where_it_was_leaves_it_where_it_is_now(
+        self, resources: Resources, registrar: Registrar, user: User, receiver: Receiver, way: str
+    ) -> None:
+        """The answer comes when its owner has changed the endpoint already."""
+        issued = await make_endpoint(resources, user, receiver.url())
+        ways: dict[str, list[dict[str, Any]]] = {
+            "another URL": [{"url": receiver.url("/other")}],
+            "enabled anew": [{"status": EndpointStatus.DISABLED}, {"status": EndpointStatus.ACTIVE}],
+        }
+
+        async def change_and_refuse(_received: Received) -> Reply:
+            for changes in ways[way]:
+                await change(registrar, user.id, issued.endpoint.id, changes, None)
+            return Reply(410)
+
+        receiver.answer = change_and_refuse
+        await queue(resources, make_event(user))
+        assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
+        assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
+
     async def test_a_test_event_is_tried_once_and_disables_nothing(
         self, resources: Resources, user: User, receiver: Receiver
     ) -> None:
         issued = await make_endpoint(resources, user, receiver.url(), EventType.WALLET_CLOSED)
         receiver.answers(Reply(500))
-        await send_test(user.id, issued.endpoint.id, resources.jobs, resources.settings, None)
+        await send_test(user.id, issued.endpoint.id, sender_of(resources), None)
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.FAILED
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
         payload = json.loads(receiver.requests[0].body)
@@ -519,13 +543,59 @@ class TestCancelling:
         (queued,) = await deliveries_of(issued.endpoint)
         await change_delivery(databases, queued.id, attempts=tries)
         (held,) = [one for one in await slow.claim(100) if one.endpoint_id == issued.endpoint.id]
-        await redeliver(user.id, issued.endpoint.id, held.id, resources.jobs, resources.settings)
+        await redeliver(user.id, issued.endpoint.id, held.id, sender_of(resources))
         receiver.answers(Reply(500), Reply(200))
         await slow.deliver(held)
         (delivery,) = await deliveries_of(issued.endpoint)
         assert (delivery.status, delivery.tries) == (DeliveryStatus.PENDING, [])
         assert (await _current(issued.endpoint)).status is EndpointStatus.ACTIVE
         assert (await _tried(resources, issued.endpoint)).status is DeliveryStatus.DELIVERED
+
+
+class TestDeadLetters:
+    """A delivery that was put aside, and that came back by another way than its letter's replay."""
+
+    @pytest.mark.parametrize("way", ["its owner", "a slow worker"])
+    async def test_a_letter_brings_back_nothing_that_has_arrived_meanwhile(
+        self, resources: Resources, user: User, receiver: Receiver, way: str
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        courier = make_courier(resources)
+        (held,) = [one for one in await courier.claim(100) if one.endpoint_id == issued.endpoint.id]
+        letter = await _bury(held, resources)
+        if way == "its owner":
+            await redeliver(user.id, issued.endpoint.id, held.id, sender_of(resources))
+            await deliver_due(courier)
+        else:
+            await courier.deliver(held)
+        await _replay(letter, user, resources)
+        await deliver_due(courier)
+        (delivery,) = await deliveries_of(issued.endpoint)
+        assert (delivery.status, delivery.due_at) == (DeliveryStatus.DELIVERED, None)
+        assert len(receiver.requests) == 1
+
+    async def test_what_arrives_is_over_whatever_it_was_thought_to_be(
+        self, resources: Resources, user: User, receiver: Receiver, databases: Databases
+    ) -> None:
+        issued = await make_endpoint(resources, user, receiver.url())
+        await queue(resources, make_event(user))
+        delivered = await _tried(resources, issued.endpoint)
+        await make_due(databases, [delivered])
+        assert (await _tried(resources, issued.endpoint)).due_at is None
+
+
+async def _bury(held: WebhookDelivery, resources: Resources) -> DeadLetter:
+    claimed = Claimed(held.id, held.attempts, held.claim)
+    reason = Reason("Unreadable", "in a test")
+    letter = await dead_letters.bury(Queue.DELIVERIES, claimed, reason, 1, resources.databases.client)
+    assert letter is not None
+    return letter
+
+
+async def _replay(letter: DeadLetter, admin: User, resources: Resources) -> None:
+    caller = Caller(admin.id, ("admin",), 0)
+    await dead_letters.replay(resources.databases.client, caller, letter.id, None, resources.jobs)
 
 
 class TestShares:
@@ -637,7 +707,7 @@ class TestKeys:
         self, resources: Resources, user: User, receiver: Receiver
     ) -> None:
         issued = await make_endpoint(resources, user, receiver.url())
-        (delivery,) = [await send_test(user.id, issued.endpoint.id, resources.jobs, resources.settings, None)]
+        (delivery,) = [await send_test(user.id, issued.endpoint.id, sender_of(resources), None)]
         changing = resources.settings.model_copy(
             update={
                 "encryption_key": SecretStr("eHh4" * 10 + "eHg="),

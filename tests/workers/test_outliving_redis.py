@@ -16,14 +16,23 @@ from service.settings import Settings
 from workers.outliving_redis import look, start_jobs
 
 _QUEUE = "arq:test-outliving"
+# uvloop's word for a connection that has closed in between, which the client hands on as it is.
+_CLOSED = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+def _type_of(error: Exception) -> str:
+    return type(error).__name__
 
 
 async def _noted(context: dict[str, Any]) -> None:
     context["ran"].append(context["job_id"])
 
 
+@pytest.mark.parametrize(
+    "error", [WatchError("A ConnectionError occurred on while watching one or more keys"), _CLOSED], ids=_type_of
+)
 async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(Worker, "start_jobs", start_jobs)
     pool = await create_pool(
@@ -47,7 +56,7 @@ async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
 
     def lose_the_first(pipeline: Pipeline, *arguments: Any) -> Any:
         if lost and lost.pop():
-            raise WatchError("A ConnectionError occurred on while watching one or more keys")
+            raise error
         return zscore(pipeline, *arguments)
 
     await pool.enqueue_job("noted", _queue_name=_QUEUE, _job_id="one")
@@ -59,14 +68,15 @@ async def test_a_job_whose_taking_is_cut_short_is_taken_the_next_time(
     assert (ran, lost) == (["one"], [])
 
 
-async def test_a_job_that_redis_goes_away_for_ends_no_worker(settings: Settings) -> None:
+@pytest.mark.parametrize("error", [RedisConnectionError("Connection closed by server."), _CLOSED], ids=_type_of)
+async def test_a_job_that_redis_goes_away_for_ends_no_worker(settings: Settings, error: Exception) -> None:
     pool = await create_pool(redis_settings(settings, retries=1))
     worker = Worker(
         [func(cast(WorkerCoroutine, _noted), name="noted")], redis_pool=pool, queue_name=_QUEUE, handle_signals=False
     )
 
     async def lose_redis() -> None:
-        raise RedisConnectionError("Connection closed by server.")
+        raise error
 
     worker.tasks["one"] = asyncio.create_task(lose_redis())
     await asyncio.wait(worker.tasks.values())
