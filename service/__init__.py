@@ -10,3 +10,7 @@ if "rich" not in sys.modules:
         import structlog as structlog
     finally:
         del sys.modules["rich"]
+
+# FastAPI looks for models of pydantic's first version, and would load all of it to find that there are none: 2 MB in
+# each process. Where it can't be imported, it takes that for the answer.
+sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
-from service.gateways.webhook_client import WebhookClient
+from service.gateways.webhook_addresses import WebhookAddresses
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
@@ -58,7 +58,7 @@ class Resources(NamedTuple):
     breaker: BankBreaker
     rates: Rates
     mailbox: Mailbox
-    webhook_client: WebhookClient
+    webhook_addresses: WebhookAddresses
     # Who asks, and how often.
     passwords: Passwords
     login_guard: LoginGuard
@@ -109,7 +109,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         jobs = _closing(stack, JobQueue(settings))
         hashing = ThreadPoolExecutor(settings.password_hash_threads, thread_name_prefix="argon2", initializer=give_way)
         stack.callback(hashing.shutdown, wait=False, cancel_futures=True)
-        webhook_client = _closing(stack, WebhookClient(settings))
+        webhook_addresses = _closing(stack, WebhookAddresses(settings))
         breaker = _closing(stack, _breaker_of(settings, redis, jobs))
         breaker.start()
         key_uses = _closing(stack, KeyUses())
@@ -131,7 +131,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             breaker=breaker,
             rates=rates,
             mailbox=FileMailbox(settings),
-            webhook_client=webhook_client,
+            webhook_addresses=webhook_addresses,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
             key_uses=key_uses,

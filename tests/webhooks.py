@@ -11,10 +11,12 @@ from service.domain.events import Event, EventType, event_id
 from service.domain.identifiers import Prefix, new_id
 from service.domain.webhook_deliveries import WebhookDelivery
 from service.domain.webhook_endpoints import WebhookEndpoint
+from service.gateways.webhook_addresses import WebhookAddresses
 from service.gateways.webhook_client import WebhookClient
 from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories.webhook_deliveries import DeliveryFilter
-from service.services.webhook_deliveries import Courier, Sender, enqueue
+from service.services.webhook_courier import Courier
+from service.services.webhook_deliveries import Sender, enqueue
 from service.services.webhook_endpoints import EndpointOrder, IssuedEndpoint, Registrar, register
 from service.startup import Resources
 
@@ -44,14 +46,14 @@ def make_event(user: User, sequence: int = 1, **overrides: Any) -> Event:
 
 async def make_endpoint(resources: Resources, user: User, url: str, *event_types: EventType) -> IssuedEndpoint:
     """For all types, unless some are named."""
-    registrar = Registrar(resources.databases.client, resources.settings, resources.webhook_client)
+    registrar = Registrar(resources.databases.client, resources.settings, resources.webhook_addresses)
     return await register(registrar, user.id, EndpointOrder(url, event_types or None, None), None)
 
 
 def make_courier(resources: Resources, client: WebhookClient | None = None, **settings: Any) -> Courier:
     """One that has a client of the same settings, unless it is given one."""
     changed = resources.settings.model_copy(update=settings)
-    webhooks = client or WebhookClient(changed)
+    webhooks = client or WebhookClient(WebhookAddresses(changed), changed.webhook_timeout_s)
     return Courier(resources.databases.client, webhooks, resources.jobs, changed)
 
 

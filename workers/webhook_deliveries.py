@@ -2,15 +2,17 @@
 
 from service.domain.dead_letters import Queue
 from service.domain.webhook_deliveries import WebhookDelivery
+from service.gateways.webhook_client import WebhookClient
 from service.services.dead_letters import Claimed
-from service.services.webhook_deliveries import Courier
+from service.services.webhook_courier import Courier
 from service.startup import Resources
 from workers.aftercare import QueueAftercare
 from workers.drain import Drain
 
 
 def deliveries_drain(resources: Resources) -> Drain[WebhookDelivery]:
-    courier = Courier(resources.databases.client, resources.webhook_client, resources.jobs, resources.settings)
+    webhooks = WebhookClient(resources.webhook_addresses, resources.settings.webhook_timeout_s)
+    courier = Courier(resources.databases.client, webhooks, resources.jobs, resources.settings)
     return Drain(
         Queue.DELIVERIES,
         resources.jobs,

@@ -458,7 +458,7 @@ def event_webhook(example: Any) -> dict[str, Any]:  # noqa: ANN401 JSON is anyth
 
 
 def _registrar(resources: Resources) -> Registrar:
-    return Registrar(resources.databases.client, resources.settings, resources.webhook_client)
+    return Registrar(resources.databases.client, resources.settings, resources.webhook_addresses)
 
 
 def _sender(resources: Resources) -> Sender:

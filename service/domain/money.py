@@ -10,7 +10,8 @@ MAX_AMOUNT_MINOR = 2**53 - 1
 EXPONENTS: dict[str, int] = {
     currency.code: currency.exponent for currency in iso4217.Currency if currency.exponent is not None
 }
-
+# The document that the library has read them from, which it keeps: half a megabyte in each process.
+iso4217.raw_xml.clear()
 
 # Points: a wallet like any other, but no money. They are earned and redeemed, never paid in, paid out or exchanged.
 POINTS = "PTS"

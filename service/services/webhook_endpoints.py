@@ -30,7 +30,7 @@ from service.domain.webhook_endpoints import (
 from service.domain.webhook_urls import WebhookUrlInvalid, read_webhook_url
 from service.errors import FieldError, InvalidFields, NotFound, TooManyWebhookEndpoints, Unavailable
 from service.gateways.mailbox import Mail, Mailbox
-from service.gateways.webhook_client import WebhookClient, WebhookUnanswered
+from service.gateways.webhook_addresses import WebhookAddresses, WebhookUnanswered
 from service.repositories import audit_events as audit_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import users as user_repository
@@ -65,7 +65,7 @@ class Registrar(NamedTuple):
 
     client: Client
     settings: Settings
-    webhooks: WebhookClient
+    addresses: WebhookAddresses
 
 
 class EndpointOrder(NamedTuple):
@@ -272,7 +272,7 @@ async def list_endpoints(user_id: str, *, before_id: str | None, limit: int) -> 
 
 async def _checked(registrar: Registrar, url: str, user_id: str) -> str:
     try:
-        return (await registrar.webhooks.check(url, user_id)).text
+        return (await registrar.addresses.check(url, user_id)).text
     except WebhookUnanswered as error:
         raise Unavailable("The host could not be looked up in time", retry_after_s=_RETRY_AFTER_S) from error
     except WebhookUrlInvalid as error:

@@ -19,7 +19,7 @@ from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.webhook_deliveries import payload_of
 from service.domain.webhook_endpoints import DisabledReason
-from service.gateways.webhook_client import WebhookClient
+from service.gateways.webhook_addresses import WebhookAddresses
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.services.webhook_endpoints import disable_by_itself
 from service.settings import Settings
@@ -100,8 +100,8 @@ class TestMakingOne:
         self, owner: Staff, resources: Resources, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The corpus is in tests/security/ssrf.py; here it is what a client is told."""
-        strict = WebhookClient(resources.settings.model_copy(update={"webhook_allow_loopback": False}))
-        monkeypatch.setattr(resources.webhook_client, "check", strict.check)
+        strict = WebhookAddresses(resources.settings.model_copy(update={"webhook_allow_loopback": False}))
+        monkeypatch.setattr(resources.webhook_addresses, "check", strict.check)
         for url, code in (
             (_URL, "scheme_not_allowed"),
             ("https://localhost/", "address_not_allowed"),
@@ -122,7 +122,7 @@ class TestMakingOne:
         async def resolve(_host: str, _port: int) -> list[str]:
             raise TimeoutError
 
-        monkeypatch.setattr(resources.webhook_client, "_resolve", resolve)
+        monkeypatch.setattr(resources.webhook_addresses, "_resolve", resolve)
         answer = await owner.post(_PATH, url="https://shop.example/")
         assert refusal(answer) == (503, "service_unavailable")
         assert answer.headers["Retry-After"] == "5"

@@ -1,20 +1,17 @@
 """The client that goes where users say: to whom it proves what, how long it waits, how much it reads."""
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
-from service.domain.webhook_urls import WebhookUrlInvalid
-from service.gateways import webhook_client
-from service.gateways.webhook_client import Failure, WebhookClient, WebhookUnanswered
+from service.gateways.webhook_addresses import Failure, Resolve, WebhookAddresses, WebhookUnanswered
+from service.gateways.webhook_client import WebhookClient
 from service.settings import Settings
 from tests.certificates import Tls, make_tls
 from tests.receivers import LOOPBACK, LOOPBACK_6, Received, Reply, running_receiver
-from tests.security.ssrf import PUBLIC
 
 _NAME = "shop.example"
 
@@ -28,8 +25,8 @@ async def _on_loopback(_host: str, _port: int) -> Sequence[str]:
     return [LOOPBACK]
 
 
-def _client(settings: Settings, **more: Any) -> WebhookClient:
-    return WebhookClient(settings, **{"resolve": _on_loopback, **more})
+def _client(settings: Settings, resolve: Resolve = _on_loopback, tls: ssl.SSLContext | None = None) -> WebhookClient:
+    return WebhookClient(WebhookAddresses(settings, resolve), settings.webhook_timeout_s, tls=tls)
 
 
 async def _failure(client: WebhookClient, url: str) -> Failure:
@@ -98,34 +95,6 @@ class TestPost:
 
         hasty = _client(settings.model_copy(update={"webhook_timeout_s": 0.1}), resolve=resolve)
         assert await _failure(hasty, f"https://{_NAME}/") is Failure.TIMEOUT
-        with pytest.raises(WebhookUnanswered):
-            await hasty.check(f"https://{_NAME}/")
-        await hasty.close()
-
-    async def test_a_name_server_that_lets_us_wait_costs_its_owner_and_nobody_else(
-        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Whoever gave up waiting has not brought the thread back that asks."""
-        monkeypatch.setattr(webhook_client, "_LOOKUP_LIMIT_S", 0.05)
-        asked: list[str] = []
-        released = asyncio.Event()
-
-        async def resolve(host: str, _port: int) -> Sequence[str]:
-            asked.append(host)
-            if host == "slow.example":
-                await released.wait()
-            return [PUBLIC]
-
-        client = _client(settings, resolve=resolve)
-        for _ in range(4):
-            with pytest.raises(WebhookUnanswered):
-                await client.check("https://slow.example/", "usr_1")
-        with pytest.raises(WebhookUnanswered):
-            await client.check("https://shop.example/", "usr_1")
-        assert asked == ["slow.example"] * 2
-        await client.check("https://shop.example/", "usr_2")
-        released.set()
-        await client.check("https://shop.example/", "usr_1")
 
     async def test_reads_the_beginning_of_an_endless_body(self, settings: Settings) -> None:
         async with running_receiver() as receiver:
@@ -159,57 +128,3 @@ class TestPost:
         async with running_receiver() as receiver:
             url = receiver.url()
         assert await _failure(_client(settings), url) is Failure.CONNECTION_FAILED
-
-
-class TestCheck:
-    async def test_gives_the_url_as_it_will_be_asked(self, settings: Settings) -> None:
-        async def resolve(_host: str, _port: int) -> Sequence[str]:
-            return [PUBLIC]
-
-        client = _client(settings.model_copy(update={"webhook_allow_loopback": False}), resolve=resolve)
-        url = await client.check("HTTPS://Müller.Example.:443/a%20b?c=d")
-        assert url.text == "https://xn--mller-kva.example/a%20b?c=d"
-
-    @pytest.mark.parametrize(
-        ("url", "code"),
-        [
-            ("http://shop.example/", "scheme_not_allowed"),
-            ("https://shop.example:8443/", "port_not_allowed"),
-            ("https://nobody.example/", "address_not_allowed"),
-            ("https://denied.example/", "address_not_allowed"),
-        ],
-    )
-    async def test_says_what_is_wrong(self, settings: Settings, url: str, code: str) -> None:
-        async def resolve(host: str, _port: int) -> Sequence[str]:
-            return {"nobody.example": [], "denied.example": ["93.184.217.1"]}.get(host, [PUBLIC])
-
-        strict = {"webhook_allow_loopback": False, "webhook_denied_networks": ("93.184.217.0/24",)}
-        settings = Settings.model_validate(settings.model_dump() | strict)
-        with pytest.raises(WebhookUrlInvalid) as invalid:
-            await _client(settings, resolve=resolve).check(url)
-        assert invalid.value.code == code
-
-    async def test_logs_the_first_of_many_addresses_only(self, settings: Settings) -> None:
-        async def resolve(_host: str, _port: int) -> Sequence[str]:
-            return [f"10.0.0.{number}" for number in range(200)]
-
-        with capture_logs() as lines, pytest.raises(WebhookUrlInvalid):
-            await _client(settings, resolve=resolve).check("https://shop.example/")
-        (line,) = lines
-        assert (line["addresses"], line["of"]) == (["10.0.0.0", "10.0.0.1", "10.0.0.2"], 200)
-
-    async def test_lets_loopback_be_asked_only_where_it_is_set(self, settings: Settings) -> None:
-        assert (await _client(settings).check(f"http://{LOOPBACK}:9/")).port == 9
-        strict = settings.model_copy(update={"webhook_allow_loopback": False})
-        with pytest.raises(WebhookUrlInvalid):
-            await _client(strict).check(f"https://{LOOPBACK}/")
-
-    async def test_lets_nothing_but_loopback_do_without_tls(self, settings: Settings) -> None:
-        async def resolve(_host: str, _port: int) -> Sequence[str]:
-            return [PUBLIC]
-
-        client = _client(settings, resolve=resolve)
-        for url in ("http://shop.example/", "https://shop.example:9/"):
-            with pytest.raises(WebhookUrlInvalid):
-                await client.check(url)
-        assert (await client.check("https://shop.example/")).host == _NAME

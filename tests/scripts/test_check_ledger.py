@@ -227,7 +227,8 @@ async def _deal(resources: Resources) -> None:
     sent = TransferOrder(wallet.id, to.id, None, 50, "INR", None, None, {})
     made = await request_transfer(ledger, asker, sent, claim("transfer"), None, resources.settings)
     transfer = await get_record(json.loads(made.body)["id"], Transfer)
-    await reverse(ledger, asker, transfer, "By mistake", claim("reversal"), None, is_forced=False)
+    # By somebody else: nobody takes back what they had sent themselves.
+    await reverse(ledger, Requester(payee.id, None), transfer, "By mistake", claim("reversal"), None, is_forced=False)
     pair = {"from_currency": "INR", "to_currency": "USD"}
     quote = await make_quote(
         client, resources.rates, resources.settings, user_id=payer.id, amount=300, request_id=None, **pair

@@ -73,13 +73,18 @@ async def _by_somebody_entitled(target: Target, route: Route, headers: dict[str,
 
 
 async def _make_keys(target: Target) -> dict[str, str]:
-    """Secrets of keys of a service: one with all permissions that a key may have, and one with each."""
+    """Secrets of keys of a service: one with all permissions that it may have, one with each, and what routes take."""
     service = await target.world.someone(SERVICE, "with keys")
-    wanted: dict[str, list[Permission]] = {
+    wanted: dict[str, Sequence[str]] = {
         _ALL: sorted(KEY_PERMISSIONS),
         **{permission: [permission] for permission in sorted(KEY_PERMISSIONS)},
+        **{_name_of(route.key_permissions): route.key_permissions for route in target.routes if route.takes_api_keys},
     }
     return {name: (await _make_key(target, service, permissions))["secret"] for name, permissions in wanted.items()}
+
+
+def _name_of(permissions: Sequence[str]) -> str:
+    return " ".join(permissions)
 
 
 async def _make_key(target: Target, service: Person, permissions: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -90,9 +95,9 @@ async def _make_key(target: Target, service: Person, permissions: Sequence[str],
 async def _by_keys(target: Target, route: Route, keys: dict[str, str]) -> list[Finding]:
     if not route.takes_api_keys:
         return await _by_somebody_else(target, route, {_KEY_HEADER: keys[_ALL]}, "with a key of all permissions")
-    right = {_KEY_HEADER: keys[str(route.permission)]}
-    findings = await _by_somebody_entitled(target, route, right, "with a key of this permission alone")
-    other = next(permission for permission in sorted(KEY_PERMISSIONS) if permission != route.permission)
+    right = {_KEY_HEADER: keys[_name_of(route.key_permissions)]}
+    findings = await _by_somebody_entitled(target, route, right, "with a key of what it takes alone")
+    other = next(permission for permission in sorted(KEY_PERMISSIONS) if permission not in route.key_permissions)
     return findings + await _by_somebody_else(target, route, {_KEY_HEADER: keys[other]}, f"with a key of {other}")
 
 

@@ -63,11 +63,16 @@ class Route(NamedTuple):
     is_keyed: bool
     needs_key: bool
     permission: str | None
-    takes_api_keys: bool
+    # Those that an API key has to have; none where the route takes no keys.
+    key_permissions: tuple[str, ...]
     has_large_body: bool
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+    @property
+    def takes_api_keys(self) -> bool:
+        return bool(self.key_permissions)
 
     def url(self, ids: Mapping[str, str]) -> str:
         path = self.path
@@ -131,7 +136,7 @@ def _read(
         is_keyed=bool(keys),
         needs_key=any(one.get("required", False) for one in keys),
         permission=operation.get("x-permission"),
-        takes_api_keys=any("ApiKey" in one for one in security),
+        key_permissions=next((tuple(one["ApiKey"]) for one in security if "ApiKey" in one), ()),
         has_large_body=path.endswith("/batch"),
     )
 

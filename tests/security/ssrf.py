@@ -14,7 +14,8 @@ import httpx
 
 from service.domain.public_addresses import Address
 from service.domain.webhook_urls import WebhookUrlInvalid
-from service.gateways.webhook_client import Resolve, WebhookClient, WebhookUnanswered
+from service.gateways.webhook_addresses import Resolve, WebhookAddresses, WebhookUnanswered
+from service.gateways.webhook_client import WebhookClient
 from service.settings import Settings
 from tests.receivers import LOOPBACK, Receiver, Reply
 
@@ -242,14 +243,15 @@ async def reached(lure: Lure, trap: Trap) -> str | None:
     if lure.redirect is not None:
         code, location = lure.redirect
         trap.redirector.answers(Reply(code, {"location": location.replace("{port}", port)}))
-    system = WebhookClient(trap.settings)
+    system = WebhookAddresses(trap.settings)
     names = Names(lure, system._resolve_by_system)
     network = Network(names.resolve, {PUBLIC: trap.redirector.port} if lure.redirect else {})
-    client = WebhookClient(trap.settings, resolve=names.resolve, tls=trap.tls, network=network)
+    addresses = WebhookAddresses(trap.settings, names.resolve)
+    client = WebhookClient(addresses, trap.settings.webhook_timeout_s, tls=trap.tls, network=network)
     url = lure.url.replace("{port}", port)
     registered = None
     try:
-        registered = await client.check(url)
+        registered = await addresses.check(url)
     except WebhookUrlInvalid:
         if lure.looks_fine:
             raise
@@ -262,7 +264,7 @@ async def reached(lure: Lure, trap: Trap) -> str | None:
         pass
     finally:
         await system.close()
-        await client.close()
+        await addresses.close()
     return what_was_reached(trap, network)
 
 

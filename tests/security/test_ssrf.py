@@ -10,8 +10,9 @@ import pytest
 
 from service.domain.public_addresses import Address
 from service.domain.webhook_urls import WebhookUrl, WebhookUrlInvalid
-from service.gateways import webhook_client
-from service.gateways.webhook_client import Failure, WebhookAnswer, WebhookClient, WebhookUnanswered
+from service.gateways import webhook_addresses, webhook_client
+from service.gateways.webhook_addresses import Failure, WebhookUnanswered
+from service.gateways.webhook_client import WebhookAnswer, WebhookClient
 from service.settings import Settings
 from tests.certificates import make_tls
 from tests.receivers import running_receiver
@@ -52,16 +53,16 @@ class TestAWeakerClient:
     async def test_that_asks_any_address_is_lured(
         self, trap: Trap, monkeypatch: pytest.MonkeyPatch, lure: Lure
     ) -> None:
-        monkeypatch.setattr(webhook_client, "is_public", lambda _address, _denied: True)
+        monkeypatch.setattr(webhook_addresses, "is_public", lambda _address, _denied: True)
         assert await reached(lure, trap) is not None
 
     @pytest.mark.parametrize("lure", ssrf.SPELLINGS, ids=lambda lure: ascii(lure.name))
     async def test_that_reads_urls_as_libraries_do_is_lured(
         self, trap: Trap, monkeypatch: pytest.MonkeyPatch, lure: Lure
     ) -> None:
-        monkeypatch.setattr(webhook_client, "is_public", lambda _address, _denied: True)
-        monkeypatch.setattr(webhook_client, "read_webhook_url", _read_leniently)
-        monkeypatch.setattr(webhook_client, "refuse_scheme_and_port", lambda *_args, **_more: None)
+        monkeypatch.setattr(webhook_addresses, "is_public", lambda _address, _denied: True)
+        monkeypatch.setattr(webhook_addresses, "read_webhook_url", _read_leniently)
+        monkeypatch.setattr(webhook_addresses, "refuse_scheme_and_port", lambda *_args, **_more: None)
         assert await reached(lure, trap) is not None
 
     @pytest.mark.parametrize("lure", ssrf.REBINDING, ids=lambda lure: ascii(lure.name))
@@ -74,7 +75,7 @@ class TestAWeakerClient:
         monkeypatch.setattr(webhook_client._PinnedBackend, "connect_tcp", dial)
         if "once it is registered" in lure.name:
             # Held off by looking anew each time.
-            monkeypatch.setattr(webhook_client, "is_public", lambda _address, _denied: True)
+            monkeypatch.setattr(webhook_addresses, "is_public", lambda _address, _denied: True)
         assert await reached(lure, trap) is not None
 
     @pytest.mark.parametrize("lure", ssrf.REDIRECTS + ssrf.PROXIES, ids=lambda lure: ascii(lure.name))

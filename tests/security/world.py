@@ -313,12 +313,16 @@ async def _deposit_id(person: Person) -> str:
 
 
 async def _transfer_id(person: Person) -> str:
-    return await person.make(
+    payer, payee = person, person.world.third
+    if person.role == ADMIN:
+        # Nobody takes back what they had sent themselves.
+        payer, payee = payee, payer
+    return await payer.make(
         "/transfers",
         amount=1_000,
         currency="INR",
-        from_wallet_id=person.wallet.id,
-        to_wallet_id=person.world.third.wallet.id,
+        from_wallet_id=payer.wallet.id,
+        to_wallet_id=payee.wallet.id,
     )
 
 
@@ -344,10 +348,10 @@ async def _hold_id(person: Person) -> str:
 
 
 async def _adjustment_id(person: Person) -> str:
-    """On their own wallet where they may, else by an admin."""
-    giver = person if person.role != USER else person.world.admin
+    """By whom it is where they may, else by an admin; of staff on somebody else's wallet."""
+    giver, owner = (person, person.world.third) if person.role != USER else (person.world.admin, person)
     order = {"amount": 1_000, "currency": "INR", "reason": "A test needs it"}
-    return await giver.make(f"/wallets/{person.wallet.id}/credits", **order)
+    return await giver.make(f"/wallets/{owner.wallet.id}/credits", **order)
 
 
 async def _reversal_id(person: Person) -> str:

@@ -22,9 +22,10 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxTopic
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, WebhookEndpoint
-from service.gateways.webhook_client import Failure, WebhookClient
+from service.gateways.webhook_addresses import Failure, WebhookAddresses
+from service.gateways.webhook_client import WebhookClient
 from service.repositories import webhook_endpoints as endpoint_repository
-from service.services import dead_letters, webhook_deliveries
+from service.services import dead_letters, webhook_courier
 from service.services.callers import Caller
 from service.services.dead_letters import Claimed, Reason
 from service.services.outbox import claim_rows, pursue_row
@@ -64,7 +65,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture
 def registrar(resources: Resources) -> Registrar:
-    return Registrar(resources.databases.client, resources.settings, resources.webhook_client)
+    return Registrar(resources.databases.client, resources.settings, resources.webhook_addresses)
 
 
 async def _current(endpoint: WebhookEndpoint) -> WebhookEndpoint:
@@ -112,9 +113,10 @@ class TestSignatures:
         async def resolve(_host: str, _port: int) -> Sequence[str]:
             return [LOOPBACK]
 
-        client = WebhookClient(resources.settings, resolve=resolve, tls=tls.client)
+        addresses = WebhookAddresses(resources.settings, resolve)
+        client = WebhookClient(addresses, resources.settings.webhook_timeout_s, tls=tls.client)
         async with running_receiver(tls.server) as receiver:
-            given = resources._replace(webhook_client=client)
+            given = resources._replace(webhook_addresses=addresses)
             issued = await make_endpoint(given, user, f"https://shop.example:{receiver.port}/events")
             bookkeeper = Bookkeeper(issued.secret)
             receiver.answer = bookkeeper.take
@@ -240,7 +242,7 @@ class TestDuplicatesAndOrder:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(webhook_deliveries, "reach", die)
+            patch.setattr(webhook_courier, "reach", die)
             with pytest.raises(KeyboardInterrupt):
                 await deliver_due(make_courier(resources))
         (delivery,) = await deliveries_of(issued.endpoint)
@@ -714,7 +716,7 @@ class TestKeys:
                 "encryption_key_previous": resources.settings.encryption_key,
             }
         )
-        headers = webhook_deliveries.signed_headers(delivery, issued.endpoint, changing, utc_now())
+        headers = webhook_courier.signed_headers(delivery, issued.endpoint, changing, utc_now())
         Webhook(issued.secret).verify(delivery.body, headers)
 
     async def test_no_secret_lies_in_clear(
