@@ -29,6 +29,12 @@ class Servers(NamedTuple):
     redis: RedisServer
 
 
+# The driver's monitor waits for the server's word all the time otherwise. The loop stands still while tests run that
+# are not async, and after six seconds of them the monitor takes it for the server's silence: the next test's first
+# connections would be cancelled.
+_NO_STREAM = "&serverMonitoringMode=poll"
+
+
 @contextmanager
 def running_servers(folder: Path) -> Iterator[Servers]:
     """Fail points (`configureFailPoint`) are there for tests that need a server to stumble."""
@@ -43,7 +49,7 @@ def running_servers(folder: Path) -> Iterator[Servers]:
 def make_settings(servers: Servers, **overrides: Any) -> Settings:
     """Settings for a database of its own, with a quick bank that always pays; neither `.env` nor WALLET_ is read."""
     values: dict[str, Any] = {
-        "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD)),
+        "mongo_url": SecretStr(servers.mongo.url_for(_SERVICE_USER, _SERVICE_PASSWORD) + _NO_STREAM),
         "mongo_admin_url": SecretStr(servers.mongo.admin_url),
         "redis_url": SecretStr(servers.redis.url),
         "mailbox_file": str(servers.mongo.data_dir.parent / "mailbox.jsonl"),

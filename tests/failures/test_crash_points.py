@@ -335,12 +335,17 @@ async def _replay(house: House) -> None:
     worker = await house.start("worker")
     await person.fund(_FUNDS)
     await house.stop(worker)
+    duties = house.databases.wallet["duties"]
+
+    async def free() -> None:
+        """As if the claim had ended of whoever had it last."""
+        await duties.update_one({"_id": "replay"}, {"$set": {"due_at": utc_now()}})
+
     for point in sorted(house.outcome.worker_points):
+        await free()
         await house.die(await house.start("worker", point), point)
-        # As if its claim had ended.
-        await house.databases.wallet["duties"].update_one({"_id": "replay"}, {"$set": {"due_at": utc_now()}})
-    worker = await house.start("worker")
-    duties, started = house.databases.wallet["duties"], utc_now()
+    await free()
+    worker, started = await house.start("worker"), utc_now()
     deadline = time.monotonic() + _END_LIMIT_S
     while not await duties.find_one({"_id": "replay", "progress.last.started_at": {"$gte": started}}):
         assert time.monotonic() < deadline, "no round has ended"
