@@ -29,7 +29,8 @@ class InSchema:
 class View(BaseModel):
     """Base of every answer. More members may come with time."""
 
-    model_config = ConfigDict(frozen=True)
+    # Nothing is made of it before somebody asks for the document.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class UserView(View):
