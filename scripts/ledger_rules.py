@@ -147,6 +147,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
 _AFTERMATH: Final = frozenset({"reward"})
+# Topics of mails to people, which are about no operation.
+_TO_PEOPLE: Final = frozenset({"password_reset", "password_notice", "webhook_notice"})
 _ORDER_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
 # Incidents whose matter is not put right: until it is, the bank and the books may be apart over that operation.
 _UNRESOLVED: Final = frozenset({"open", "explained"})
@@ -471,7 +473,8 @@ def check_case(case: Case, now: datetime) -> Iterator[Breach]:
     if kind is not None:
         yield Breach(Rule.MALFORMED, case.id, "the operation lacks fields or has wrong types")
         return
-    for what, rows in (("entry", case.entries), ("outbox row", case.outbox_rows), ("order at the bank", case.orders)):
+    outbox_rows = [row for row in case.outbox_rows if row.get("topic") not in _TO_PEOPLE]
+    for what, rows in (("entry", case.entries), ("outbox row", outbox_rows), ("order at the bank", case.orders)):
         if rows:
             yield Breach(Rule.OPERATION_UNKNOWN, case.id, f"{what} ({len(rows)}) of an operation that does not exist")
 

@@ -27,6 +27,7 @@ from service.domain.clock import to_rfc3339, utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.operations import Operation, OperationStatus
+from service.domain.outbox import OutboxTopic
 from service.domain.policy import Policy
 from service.domain.transfers import Transfer
 from service.gateways.simulated_bank import report_of
@@ -432,6 +433,21 @@ class TestASoundLedger:
     async def test_may_have_an_order_that_backs_off(self, books: Books) -> None:
         row = await books.one("outbox")
         await books.put("outbox", {**row, "due_at": utc_now() + timedelta(minutes=10)})
+        assert await check_ledger(books.databases, grace=_GRACE) == []
+
+    @pytest.mark.parametrize(
+        ("topic", "subject_id"),
+        [
+            (OutboxTopic.PASSWORD_RESET, "somebody@example.com"),
+            (OutboxTopic.PASSWORD_NOTICE, f"usr_{'0' * 32}"),
+            (OutboxTopic.WEBHOOK_NOTICE, f"aud_{'0' * 32}"),
+        ],
+    )
+    async def test_may_have_mails_on_their_way_to_people(
+        self, books: Books, topic: OutboxTopic, subject_id: str
+    ) -> None:
+        waiting = await books.one("outbox")
+        await books.put("outbox", waiting | {"_id": f"{topic}:{subject_id}", "topic": topic, "subject_id": subject_id})
         assert await check_ledger(books.databases, grace=_GRACE) == []
 
     async def test_may_have_a_transfer_whose_two_sides_are_equal(self, books: Books) -> None:
