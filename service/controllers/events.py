@@ -14,13 +14,14 @@ from service.controllers.http_protocol import END_STREAM
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictRoute
-from service.controllers.schemas import TIME, PageView, View
+from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.controllers.stream_positions import POSITIONS_LENGTH_LIMIT, parse_positions, positions_text
 from service.controllers.watched_stream import WatchedStream
 from service.domain.clock import to_rfc3339
 from service.domain.events import EventType, event_view
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
+from service.errors import NotFound
 from service.services import events
 from service.services.access_tokens import expiry_of
 from service.services.callers import Caller
@@ -108,6 +109,7 @@ class EventsQuery(PageQuery):
 @router.get(
     "/events",
     response_model=PageView[EventView],
+    responses=problem_responses(NotFound),
     summary="One's events, newest first or on from a number",
     description="Each change of a status in one's wallets. With `wallet_id` and `after_sequence` what came after that "
     "event, in order: for whoever was away. They are kept for 30 days.\n\n"
