@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -14,6 +14,7 @@ from arq.connections import RedisSettings
 from arq.typing import WorkerCoroutine
 from arq.worker import Function, func
 
+from service.background import end
 from service.domain.dead_letters import Queue
 from service.gateways.job_queue import JOBS, deserialize_job, redis_settings, serialize_job
 from service.log import set_up_logging
@@ -92,9 +93,8 @@ async def _close(context: dict[str, Any]) -> None:
     grace_s = context["resources"].settings.worker_grace_s
     await asyncio.gather(*(drain.close(grace_s) for drain in context["drains"]))
     # Only now: whatever has taken rows has given them back itself.
-    for task in context["tasks"]:
-        task.cancel()
-    await asyncio.wait(context["tasks"], timeout=_TASKS_END_S)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(end(*context["tasks"]), _TASKS_END_S)
     try:
         await context["presence"].leave()
     except Exception as error:  # noqa: BLE001 it is missed soon enough

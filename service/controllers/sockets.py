@@ -10,6 +10,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
+from service.background import end
 from service.controllers.events import missed, ready
 from service.controllers.problems import problem_response
 from service.controllers.stream_positions import parse_positions
@@ -121,9 +122,7 @@ async def _serve(socket: WebSocket, feed: Feed) -> None:
         # Gone while something was on its way to it.
         log.debug("stream.gone")
     finally:
-        for task in (telling, listening):
-            task.cancel()
-        await asyncio.gather(telling, listening, return_exceptions=True)
+        await end(telling, listening)
 
 
 async def _tell(socket: WebSocket, feed: Feed) -> None:

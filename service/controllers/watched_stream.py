@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from service.background import end
+
 
 class WatchedStream(StreamingResponse):
     """`close` is called however it ends.
@@ -34,11 +36,9 @@ class WatchedStream(StreamingResponse):
             if sending.done():
                 await sending
         finally:
-            sending.cancel()
-            hanging_up.cancel()
             try:
-                # Whom these failures would concern has hung up.
-                await asyncio.gather(sending, hanging_up, return_exceptions=True)
+                # Whom their failures would concern has hung up.
+                await end(sending, hanging_up)
             finally:
                 # Here, and not where the chunks are made: those were cancelled, and could not tell the database.
                 await self._close()

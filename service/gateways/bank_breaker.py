@@ -26,6 +26,7 @@ from uuid import uuid4
 import structlog
 from purgatory.domain.model import CLOSED, OPENED, ClosedState, Context, OpenedState
 
+from service.background import end
 from service.gateways.bank import (
     Bank,
     BankOrder,
@@ -149,9 +150,7 @@ class BankBreaker:
             self._in_background(self._listen())
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     # --- What others want to know
 

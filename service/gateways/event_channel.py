@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from service.background import end
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -160,10 +161,7 @@ class Subscription:
                     self._on_joined(user_id)
 
     async def close(self) -> None:
-        tasks = [*self._calls, *(() if self._task is None else (self._task,))]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._calls, *(() if self._task is None else (self._task,)))
 
 
 async def _in_time(call: Any) -> None:  # noqa: ANN401 as above

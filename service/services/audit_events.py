@@ -1,11 +1,11 @@
 """What admins and services did, and what befell accounts: making events, and looking at them."""
 
 import asyncio
-from contextlib import suppress
 
 import structlog
 from pymongo.errors import PyMongoError
 
+from service.background import end
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
@@ -83,9 +83,7 @@ class AuditTrail:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
         await self.write()
         if self._waiting:
             log.error("audit.events_lost", events=len(self._waiting))

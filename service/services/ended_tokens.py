@@ -6,12 +6,12 @@ Money does not hang on that second: the ledger asks for the version in the trans
 """
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 import structlog
 from pymongo.errors import PyMongoError
 
+from service.background import end
 from service.domain.clock import utc_now
 from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
@@ -43,9 +43,7 @@ class EndedTokens:
 
     async def close(self) -> None:
         if self._looking is not None:
-            self._looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._looking
+            await end(self._looking)
 
     def has(self, token: Caller) -> bool:
         if token.session_id in self._sessions:

@@ -18,6 +18,7 @@ import orjson
 import structlog
 from pymongo.errors import PyMongoError
 
+from service.background import end
 from service.domain.clock import utc_now
 from service.domain.events import Event, event_view
 from service.errors import NotFound, PositionUnknown, TooManyStreams
@@ -314,8 +315,7 @@ class EventFeeds:
             for feed in feeds:
                 feed.end(Ending.RESTART)
         if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.gather(self._ticking, return_exceptions=True)
+            await end(self._ticking)
         await self._subscription.close()
 
 

@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
 from service import metrics
+from service.background import end
 from service.domain.clock import utc_now
 from service.errors import NotFound, Unauthenticated
 from service.gateways.bank_breaker import BankBreaker, BreakerState
@@ -56,10 +57,7 @@ class Scrapes:
             self._sampling = asyncio.create_task(self._sample_for_ever(), name="metrics")
 
     async def close(self) -> None:
-        for task in (self._sampling, self._reading):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait((task,))
+        await end(*(task for task in (self._sampling, self._reading) if task is not None))
 
     async def answer(self, accept: str) -> tuple[bytes, str]:
         """Body and media type."""
