@@ -125,9 +125,8 @@ test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for
 	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(ALL_TESTS))
 
 .PHONY: test-nightly
-test-nightly: install ## 2,000 sequences of the ledger's state machine, from a new seed each time; every outcome at every crash point (15 min)
+test-nightly: install ## 2,000 sequences of the ledger's state machine, from a new seed each time (10 min)
 	@TEST_NIGHTLY=1 $(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS)
-	@TEST_NIGHTLY=1 $(BIN)/python -m pytest tests/failures/test_crash_points.py
 
 .PHONY: fuzz
 fuzz: install ## Fuzz the whole API with schemathesis on a stack of its own; ARGS="--seed 7 --cases 50", ARGS="--help"

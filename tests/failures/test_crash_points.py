@@ -6,7 +6,6 @@ the next one has to make good what it left. In the end nothing tells that anybod
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -113,9 +112,7 @@ def _everywhere(outcome: Outcome) -> Outcome:
     return outcome._replace(api_points=outcome.api_points | _REQUEST, worker_points=outcome.worker_points | alike)
 
 
-# One outcome passes everywhere, the others where it matters what they are; at night all pass everywhere.
-_IS_NIGHT = "TEST_NIGHTLY" in os.environ
-RUNS = tuple(_everywhere(one) if _IS_NIGHT or one.name == "paid" else one for one in OUTCOMES)
+RUNS = tuple(_everywhere(one) for one in OUTCOMES)
 # What has really happened, over all tests of this module.
 _fired: set[tuple[str, CrashPoint]] = set()
 _AT_ONCE = 3
