@@ -13,4 +13,4 @@ if "rich" not in sys.modules:
 
 # FastAPI looks for models of pydantic's first version, and would load all of it to find that there are none: 2 MB in
 # each process. Where it can't be imported, it takes that for the answer.
-sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]
+sys.modules.setdefault("pydantic.v1", None)  # type: ignore[arg-type]  # import's own way of saying that there is none

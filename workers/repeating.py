@@ -19,7 +19,7 @@ async def repeat(name: str, work: Callable[[], Awaitable[float | None]], pause_s
         sooner_s = None
         try:
             sooner_s = await work()
-        except Exception as error:
+        except Exception as error:  # whatever it is, told below: without these tasks nobody would do the work
             if is_outage(error):
                 log.error("worker.round_failed", error=repr(error))  # noqa: TRY400 an outage needs no traceback each time
             else:
