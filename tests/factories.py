@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+from pymongo.errors import PyMongoError
+
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.adjustments import AdjustmentType
@@ -42,7 +44,7 @@ from service.ledger.orders import (
     Settle,
 )
 from service.ledger.rewards import EarnPoints
-from service.ledger.transaction import prepare
+from service.ledger.transaction import GuardMissed, prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
 from service.repositories import breaks as break_repository
@@ -156,15 +158,25 @@ async def run(
     """The commands as one batch, in one transaction, without a committer.
 
     What the bank says of an order comes after a worker has begun to ask it, unless the bank is not asked.
+    Where somebody else has been first it begins anew, as the committer does.
     """
     said: list[Command] = []
     for command in commands:
         if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
             said.append(asking_before(command))
         said.append(command)
-    async with databases.client.start_session() as session:
-        prepared = await prepare(session, said, policy or Policy())
-        await session.commit_transaction()
+    while True:
+        try:
+            async with databases.client.start_session() as session:
+                prepared = await prepare(session, said, policy or Policy())
+                await session.commit_transaction()
+        except GuardMissed:
+            continue
+        except PyMongoError as error:
+            if not error.has_error_label("TransientTransactionError"):
+                raise
+        else:
+            break
     asked = {id(command) for command in commands}
     return [decided for command, decided in zip(said, prepared.decided, strict=True) if id(command) in asked]
 
