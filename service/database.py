@@ -1,6 +1,7 @@
 """MongoDB: the client, the ways to open a transaction, and the set-up of collections, indexes and roles."""
 
 import asyncio
+import linecache
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -117,6 +118,8 @@ def connect(
         retryWrites=True,
         event_listeners=listeners,
     )
+    # The driver has noted who makes a client, and Python has kept the text of every file on the way: 2 MB.
+    linecache.clearcache()
     return Databases(client, client[settings.database], client[settings.bank_database])
 
 

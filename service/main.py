@@ -4,7 +4,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from service.controllers import (
     adjustments,
@@ -49,13 +49,57 @@ from service.controllers import (
     withdrawals,
 )
 from service.controllers.middleware import add_middleware
-from service.controllers.openapi import complete_openapi, metadata, operation_id
+from service.controllers.openapi import complete_openapi, metadata
 from service.controllers.problems import add_problem_handlers, note_methods
 from service.log import set_up_logging
 from service.settings import Settings, get_settings
 from service.startup import open_resources, tracing_of
 
-API_PREFIX = "/api/v1"
+# They are tried in order: what is called most comes first.
+_ROUTERS = (
+    withdrawals.router,
+    deposits.router,
+    transfers.router,
+    transfers.batch_router,
+    approvals.router,
+    users.router,
+    wallets.router,
+    auth.router,
+    sessions.router,
+    password_changes.router,
+    admin.router,
+    integrity.router,
+    breaks.router,
+    totp.router,
+    statements.router,
+    spending.router,
+    proofs.router,
+    checkpoints.router,
+    quotes.router,
+    conversions.router,
+    holds.router,
+    adjustments.router,
+    reversals.router,
+    reviews.router,
+    incidents.router,
+    returns.router,
+    limits.router,
+    wallet_life.router,
+    audit_events.router,
+    api_keys.router,
+    user_administration.router,
+    vouchers.router,
+    vouchers.admin_router,
+    rewards.router,
+    dead_letters.router,
+    events.router,
+    sockets.router,
+    webhook_endpoints.router,
+    bank_callbacks.router,
+    health.router,
+    metrics.router,
+    reference.router,
+)
 
 
 def _spare_the_garbage_collector() -> None:
@@ -67,11 +111,6 @@ def _spare_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
-
-
-def _include(app: FastAPI, router: APIRouter, prefix: str) -> None:
-    app.include_router(router, prefix=prefix)
-    note_methods(app, router, prefix)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -89,7 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = FastAPI(
         **metadata(),
-        generate_unique_id_function=operation_id,
+        routes=[route for router in _ROUTERS for route in router.routes],
         lifespan=lifespan,
         redirect_slashes=False,
         # Ours need nothing from elsewhere.
@@ -99,51 +138,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # FastAPI would look for OpenTelemetry's settings in the environment several times a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    # Routes are tried in order: what is called most comes first.
-    for router in (
-        withdrawals.router,
-        deposits.router,
-        transfers.router,
-        transfers.batch_router,
-        approvals.router,
-        users.router,
-        wallets.router,
-        auth.router,
-        sessions.router,
-        password_changes.router,
-        admin.router,
-        integrity.router,
-        breaks.router,
-        totp.router,
-        statements.router,
-        spending.router,
-        proofs.router,
-        checkpoints.router,
-        quotes.router,
-        conversions.router,
-        holds.router,
-        adjustments.router,
-        reversals.router,
-        reviews.router,
-        incidents.router,
-        returns.router,
-        limits.router,
-        wallet_life.router,
-        audit_events.router,
-        api_keys.router,
-        user_administration.router,
-        vouchers.router,
-        vouchers.admin_router,
-        rewards.router,
-        dead_letters.router,
-        events.router,
-        sockets.router,
-        webhook_endpoints.router,
-    ):
-        _include(app, router, API_PREFIX)
-    for router in (bank_callbacks.router, health.router, metrics.router, reference.router):
-        _include(app, router, "")
     add_problem_handlers(app)
+    note_methods(app)
     complete_openapi(app)
     add_middleware(app, settings)
     return app

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response, respond
@@ -11,7 +11,8 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import AnyCurrency, Reason
 from service.controllers.operations import ORDER_ERRORS, OrderRequest
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.adjustments import Adjustment, AdjustmentStatus, AdjustmentType, adjustment_view
 from service.domain.permissions import Permission
@@ -36,7 +37,7 @@ from service.services.adjustments import AdjustmentOrder
 from service.services.callers import Caller
 from service.startup import Resources
 
-router = APIRouter(route_class=StrictRoute, tags=["Adjustments"])
+router = api_router("Adjustments")
 
 _WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
 _AdjustmentId = Annotated[str, Path(max_length=64, examples=["adj_0198c0ffee0070008000000000000001"])]

@@ -3,11 +3,11 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import View
 from service.domain.accounts import AccountSum
 from service.domain.clock import to_rfc3339
@@ -15,7 +15,7 @@ from service.domain.permissions import Permission
 from service.services.callers import Caller
 from service.services.trial_balance import CurrencyBalance, TrialBalance, draw_up_trial_balance
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+router = api_router("Admin", prefix="/admin")
 
 
 class BookedView(View):

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -13,7 +13,8 @@ from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import PrintableAndVisible, Reason
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.api_keys import LONGEST_OVERLAP, ApiKey, KeyStatus, api_key_view
 from service.domain.clock import utc_now
@@ -23,7 +24,7 @@ from service.services import api_keys
 from service.services.api_keys import IssuedKey, KeyOrder
 from service.services.callers import Caller
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["API keys"])
+router = api_router("API keys", prefix="/admin")
 
 _KeyId = Annotated[str, Path(max_length=64, examples=["key_0198c0ffee0070008000000000000001"])]
 _Admin = Annotated[Caller, require(Permission.API_KEYS_ADMIN)]

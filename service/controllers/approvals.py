@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import Field
 
 from service.controllers.answers import respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, WithdrawalView
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import problem_responses
 from service.controllers.transfers import TransferReceipt
 from service.domain.permissions import Permission
@@ -27,7 +28,7 @@ from service.services import approvals
 from service.services.callers import Caller
 from service.startup import Resources
 
-router = APIRouter(route_class=StrictRoute, tags=["Approvals"])
+router = api_router("Approvals")
 
 _WithdrawalId = Annotated[str, Path(max_length=64, pattern="^wdr_", examples=["wdr_0198c0ffee0070008000000000000001"])]
 _TransferId = Annotated[str, Path(max_length=64, pattern="^trf_", examples=["trf_0198c0ffee0070008000000000000001"])]

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View
 from service.domain.audit_events import AuditAction, audit_event_view
 from service.domain.permissions import Permission
@@ -15,7 +15,7 @@ from service.services import audit_events
 from service.services.audit_events import AuditFilter
 from service.services.callers import Caller
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+router = api_router("Admin", prefix="/admin")
 
 _EXAMPLE: dict[str, Any] = {
     "id": "aud_0198c0ffee0070008000000000000001",

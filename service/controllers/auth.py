@@ -4,14 +4,15 @@ import unicodedata
 from typing import Annotated, Any, Literal
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
 from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
@@ -20,7 +21,7 @@ from service.services import users
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
 
-router = APIRouter(route_class=StrictRoute, tags=["Authentication"])
+router = api_router("Authentication")
 
 REFRESH_TOKEN_EXAMPLE = "wrt_" + "Zm9ydHktZWlnaHQgYnl0ZXM" * 2 + "aW4gYWxsIGhlcmUuLi"
 _NAME_LENGTH_LIMIT = 100

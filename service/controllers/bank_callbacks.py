@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictRoute, parse_json
+from service.controllers.routing import operation_id
 from service.controllers.schemas import View, problem_responses
 from service.errors import FieldError, InvalidFields, InvalidSignature, Malformed
 from service.services.bank_callbacks import (
@@ -19,7 +20,7 @@ from service.services.bank_callbacks import (
     verify_signature,
 )
 
-router = APIRouter(route_class=StrictRoute, tags=["Webhooks"])
+router = APIRouter(route_class=StrictRoute, generate_unique_id_function=operation_id, tags=["Webhooks"])
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "type": "payment.settled",

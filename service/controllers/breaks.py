@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.breaks import Break, BreakKind, BreakState, break_view
 from service.domain.permissions import Permission
@@ -19,7 +20,7 @@ from service.services import breaks
 from service.services.breaks import BreakFilter
 from service.services.callers import Caller
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+router = api_router("Admin", prefix="/admin")
 
 _BreakId = Annotated[str, Path(max_length=64, examples=["brk_0198c0ffee0070008000000000000001"])]
 _Id = Annotated[str | None, Field(max_length=64)]

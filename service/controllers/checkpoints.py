@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View
 from service.domain.checkpoints import checkpoint_view, key_view
 from service.domain.money import MAX_AMOUNT_MINOR
@@ -16,7 +16,7 @@ from service.domain.permissions import Permission
 from service.services import checkpoints
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
+router = api_router("Proofs")
 
 # As high as JSON counts exactly.
 LARGEST_NUMBER = MAX_AMOUNT_MINOR

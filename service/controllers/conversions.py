@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field
 
 from service.controllers.answers import json_response, respond
@@ -11,7 +11,7 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import NotedRequest
 from service.controllers.operations import OperationsQuery
 from service.controllers.pagination import open_page, page_of
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.conversions import Conversion, conversion_view
 from service.domain.operations import OperationStatus
@@ -34,7 +34,7 @@ from service.services.callers import Caller
 from service.services.conversions import ConversionOrder
 from service.services.records import get_owned
 
-router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
+router = api_router("Multi-currency")
 
 _QUOTE_ID = "quo_0198c0ffee0070008000000000000001"
 _ConversionId = Annotated[str, Path(max_length=64, examples=["cnv_0198c0ffee0070008000000000000001"])]

@@ -4,14 +4,15 @@ from typing import Annotated, Any
 
 import orjson
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.dead_letters import DeadLetter, DeadLetterState, Queue, dead_letter_view
 from service.domain.permissions import Permission
@@ -20,7 +21,7 @@ from service.services import dead_letters
 from service.services.callers import Caller
 from service.services.dead_letters import DeadLetterFilter
 
-router = APIRouter(prefix="/admin/dead-letters", route_class=StrictRoute, tags=["Dead letters"])
+router = api_router("Dead letters", prefix="/admin/dead-letters")
 
 _LetterId = Annotated[str, Path(max_length=64, examples=["dlq_0198c0ffee0070008000000000000001"])]
 _Admin = Annotated[Caller, require(Permission.DEAD_LETTERS_ADMIN)]

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.fields import Account
@@ -17,7 +17,7 @@ from service.controllers.operations import (
     respond_order,
     shape,
 )
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
@@ -25,7 +25,7 @@ from service.services import deposits, operations
 from service.services.callers import Caller
 from service.services.orders import Order
 
-router = APIRouter(route_class=StrictRoute, tags=["Deposits"])
+router = api_router("Deposits")
 
 
 class DepositRequest(OrderRequest):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Self
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -13,7 +13,7 @@ from service.controllers.dependencies import OpenResources, require
 from service.controllers.http_protocol import END_STREAM
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.pagination import Query as StrictQuery
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.controllers.stream_positions import POSITIONS_LENGTH_LIMIT, parse_positions, positions_text
 from service.controllers.watched_stream import WatchedStream
@@ -29,7 +29,7 @@ from service.services.event_feed import Ending, Feed, Missed, StreamKind
 from service.services.events import EventFilter
 from service.services.stream_tickets import issue_ticket
 
-router = APIRouter(route_class=StrictRoute, tags=["Events"])
+router = api_router("Events")
 
 _EXAMPLE: dict[str, Any] = {
     "id": "evt_0198c0ffee00f1d2c3b4a5968778695a",

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Response
 from pydantic import Field
 
 from service.controllers.dependencies import OpenResources
+from service.controllers.routing import operation_id
 from service.controllers.schemas import View
 from service.domain.workers import Presence
 from service.startup import check_parts, find_workers
 
-router = APIRouter(tags=["Health"])
+router = APIRouter(generate_unique_id_function=operation_id, tags=["Health"])
 
 _State = Literal["ok", "unavailable", "stopped", "open", "half_open", "none"]
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field
 
 from service.controllers.answers import json_response, respond
@@ -11,7 +11,8 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import Amount, Currency
 from service.controllers.operations import ORDER_ERRORS, OrderRequest
 from service.controllers.pagination import CategoryFilter, CreatedFrom, CreatedTo, PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.holds import Hold, HoldStatus, hold_view
 from service.domain.permissions import Permission
@@ -40,7 +41,7 @@ from service.services.operations import RecordFilter
 from service.services.records import get_shared
 from service.settings import LONGEST_HOLD_S
 
-router = APIRouter(route_class=StrictRoute, tags=["Holds"])
+router = api_router("Holds")
 
 _WalletId = Annotated[str, Field(min_length=1, max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
 _RecipientId = Annotated[_WalletId | None, Field(examples=["wal_0198c0ffee0070008000000000000002"])]

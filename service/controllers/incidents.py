@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.incidents import Incident, IncidentKind, IncidentStatus, SaidEvent, incident_view
 from service.domain.permissions import Permission
@@ -21,7 +22,7 @@ from service.services.incidents import IncidentFilter
 from service.services.records import get_record
 from service.startup import Resources
 
-router = APIRouter(prefix="/admin/incidents", route_class=StrictRoute, tags=["Outcomes"])
+router = api_router("Outcomes", prefix="/admin/incidents")
 
 _IncidentId = Annotated[str, Path(max_length=64, examples=["inc_9f86d081884c7d659a2feaa0c55ad015"])]
 _Admin = Annotated[Caller, require(Permission.LEDGER_ADMIN)]

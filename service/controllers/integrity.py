@@ -3,11 +3,11 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, View
 from service.domain.breaks import BreakKind
 from service.domain.clock import to_rfc3339
@@ -17,7 +17,7 @@ from service.services.callers import Caller
 from service.services.integrity import Integrity, Rounds, look_at_integrity
 from service.services.replay import Round
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+router = api_router("Admin", prefix="/admin")
 
 _DAY = "2026-02-23"
 

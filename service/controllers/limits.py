@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import AnyCurrency, Reason
 from service.controllers.pagination import Query as StrictQuery
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
@@ -21,7 +22,7 @@ from service.services import limits, users
 from service.services.callers import Caller
 from service.services.limits import WalletLimits
 
-router = APIRouter(route_class=StrictRoute, tags=["Limits"])
+router = api_router("Limits")
 
 _WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
 _UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]

@@ -5,11 +5,12 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from service.controllers.dependencies import OpenResources
+from service.controllers.routing import operation_id
 from service.controllers.schemas import problem_responses
 from service.errors import NotFound, Unauthenticated
 from service.services.metrics import let_in_to_metrics
 
-router = APIRouter(tags=["Health"])
+router = APIRouter(generate_unique_id_function=operation_id, tags=["Health"])
 
 _EXAMPLE: Final = """\
 # HELP wallet_ledger_queue_depth Commands that wait for a transaction

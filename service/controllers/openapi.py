@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
@@ -206,11 +205,6 @@ _HEADER_PARAMETERS: Final = {
 }
 _PAGE: Final = re.compile(r"PageView_(\w+?)(?:View)?_")
 _ID_PARAMETER: Final = re.compile(r"(?P<noun>[a-z_]+)_id")
-
-
-def operation_id(route: APIRoute) -> str:
-    """The name of the function: short, and the same for ever, wherever the route moves."""
-    return route.operation_id or route.name
 
 
 def metadata() -> dict[str, Any]:

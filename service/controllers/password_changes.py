@@ -3,14 +3,15 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.auth import Email, NewPassword, Password, TokensView, answer_tokens
 from service.controllers.client_address import ClientAddress
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import View, problem_responses
 from service.domain.permissions import Permission
 from service.errors import AccountDeactivated, InvalidResetToken, TooManyAttempts, WrongPassword
@@ -19,7 +20,7 @@ from service.services.callers import Caller
 from service.services.password_changes import Locksmith
 from service.startup import Resources
 
-router = APIRouter(route_class=StrictRoute, tags=["Passwords"])
+router = api_router("Passwords")
 
 # Ours have 47 characters; white space around it is forgiven, what is longer is none.
 _TOKEN_LENGTH_LIMIT = 256

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -96,15 +96,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-def note_methods(app: FastAPI, router: APIRouter, prefix: str) -> None:
+def note_methods(app: FastAPI) -> None:
     """Keeps by path which methods there are, for answers that say so, and by handler which path is its own."""
-    if not hasattr(app.state, "methods_by_path"):
-        app.state.methods_by_path = {}
-    paths: dict[str, set[str]] = app.state.methods_by_path
-    for route in router.routes:
+    paths: dict[str, set[str]] = {}
+    for route in app.routes:
         if isinstance(route, APIRoute):
-            paths.setdefault(prefix + route.path, set()).update(route.methods or ())
-            _PATHS[route.endpoint] = prefix + route.path
+            paths.setdefault(route.path, set()).update(route.methods or ())
+            _PATHS[route.endpoint] = route.path
+    app.state.methods_by_path = paths
 
 
 def route_template(scope: Scope) -> str:

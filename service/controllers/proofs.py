@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.checkpoints import LARGEST_NUMBER, CheckpointView
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import Query as StrictQuery
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import EntryView, View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.checkpoints import checkpoint_view
@@ -21,7 +21,7 @@ from service.services import proofs
 from service.services.callers import Caller
 from service.services.checkpoints import Sealed
 
-router = APIRouter(route_class=StrictRoute, tags=["Proofs"])
+router = api_router("Proofs")
 
 # Some 700 kB: the entries of a busy hour in a few answers.
 _ENTRIES_LIMIT = 1000

@@ -3,14 +3,15 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import AfterValidator, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Amount, Currency
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
 from service.domain.permissions import Permission
@@ -20,7 +21,7 @@ from service.services import quotes
 from service.services.callers import Caller
 from service.services.records import get_owned
 
-router = APIRouter(route_class=StrictRoute, tags=["Multi-currency"])
+router = api_router("Multi-currency")
 
 _QuoteId = Annotated[str, Path(max_length=64, examples=["quo_0198c0ffee0070008000000000000001"])]
 

@@ -3,14 +3,15 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.operations import OperationType
 from service.domain.permissions import Permission
@@ -29,7 +30,7 @@ from service.services import returns
 from service.services.callers import Caller
 from service.services.records import get_record
 
-router = APIRouter(prefix="/admin/returns", route_class=StrictRoute, tags=["Outcomes"])
+router = api_router("Outcomes", prefix="/admin/returns")
 
 _ReturnId = Annotated[str, Path(max_length=64, examples=["rtn_0198c0ffee0070008000000000000001"])]
 

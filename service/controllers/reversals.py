@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.fields import Reason
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import View, problem_responses
 from service.domain.adjustments import Adjustment
 from service.domain.permissions import Permission
@@ -30,7 +31,7 @@ from service.services import reversals
 from service.services.callers import Caller
 from service.services.records import get_record
 
-router = APIRouter(route_class=StrictRoute, tags=["Reversals"])
+router = api_router("Reversals")
 
 _TransferId = Annotated[str, Path(max_length=64, examples=["trf_0198c0ffee0070008000000000000001"])]
 _AdjustmentId = Annotated[str, Path(max_length=64, examples=["adj_0198c0ffee0070008000000000000001"])]

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response, respond
@@ -11,7 +11,8 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import Reason
 from service.controllers.operations import OperationView
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.operations import BankCall, Verdict, attempt_view, operation_view, proposal_view
@@ -30,7 +31,7 @@ from service.services.callers import Caller
 from service.services.reviews import Reviewed
 from service.startup import Resources
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Outcomes"])
+router = api_router("Outcomes", prefix="/admin")
 
 _OperationId = Annotated[str, Path(max_length=64, examples=["wdr_0198c0ffee0070008000000000000001"])]
 _Reader = Annotated[Caller, require(Permission.LEDGER_ADMIN)]

@@ -2,19 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 from pydantic import Field
 
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View
 from service.domain.permissions import Permission
 from service.domain.rewards import RewardStatus, reward_view
 from service.services import rewards
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
+router = api_router("Points and vouchers")
 
 
 class RewardView(View):

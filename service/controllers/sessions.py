@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
@@ -17,7 +18,7 @@ from service.errors import AccountDeactivated, InvalidRefreshToken
 from service.services import refresh_tokens, sessions
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Sessions"])
+router = api_router("Sessions")
 
 # Ours have 68 characters; what is longer is none.
 _TOKEN_LENGTH_LIMIT = 256

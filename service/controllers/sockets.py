@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from service.background import end
 from service.controllers.events import missed, ready
 from service.controllers.problems import problem_response
+from service.controllers.routing import API_PREFIX
 from service.controllers.stream_positions import parse_positions
 from service.database import OUTAGES
 from service.errors import FieldError, Forbidden, InvalidFields, Unauthenticated, Unavailable, WalletServiceError
@@ -23,7 +24,7 @@ from service.startup import Resources
 
 log = structlog.get_logger()
 
-router = APIRouter()
+router = APIRouter(prefix=API_PREFIX)
 
 # RFC 6455 and IANA's registry; 4000 and above are ours.
 CLOSE_CODES: Final = {Ending.TOKEN_ENDED: 4401, Ending.TOO_SLOW: 1013, Ending.RESTART: 1012}

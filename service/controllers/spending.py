@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
+from fastapi import Response
 from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import require
 from service.controllers.pagination import Query
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.permissions import Permission
@@ -19,7 +19,7 @@ from service.services import spending
 from service.services.callers import Caller
 from service.services.spending import MONTHS_LIMIT
 
-router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
+router = api_router("Wallets")
 
 # What the service can have anything of, as with times.
 _MONTH_PATTERN = r"^(19[7-9][0-9]|2[01][0-9][0-9])-(0[1-9]|1[0-2])$"

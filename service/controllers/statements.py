@@ -4,15 +4,15 @@ from collections.abc import AsyncIterator, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
 from fastapi import Query as QueryParameters
+from fastapi import Response
 from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.csv_stream import CsvStream, defuse, to_csv
 from service.controllers.dependencies import require
 from service.controllers.pagination import Query, QueryTime
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import EntryView, View, problem_responses
 from service.controllers.wallets import WalletId
 from service.domain.clock import to_rfc3339
@@ -25,7 +25,7 @@ from service.services import statements
 from service.services.callers import Caller
 from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
 
-router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
+router = api_router("Wallets")
 
 _TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-01-01T00:00:00.000Z"])
 _EXAMPLE_HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

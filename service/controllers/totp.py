@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.auth import Password
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
@@ -24,7 +25,7 @@ from service.errors import (
 from service.services import totp
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Second factor"])
+router = api_router("Second factor")
 
 _CODE_LENGTH_LIMIT = 64
 _SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"  # noqa: S105 an example

@@ -4,14 +4,15 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import Field, model_validator
 
 from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest
 from service.controllers.pagination import open_page, page_of
-from service.controllers.requests import LargeBodyRoute, StrictModel, StrictRoute
+from service.controllers.requests import LargeBodyRoute, StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import BalanceView, PageView, Problem, View, problem_responses
 from service.domain.operations import OperationStatus
 from service.domain.permissions import Permission
@@ -30,8 +31,8 @@ from service.services.callers import Caller
 from service.services.records import get_shared
 from service.services.transfers import TransferOrder
 
-router = APIRouter(route_class=StrictRoute, tags=["Transfers"])
-batch_router = APIRouter(route_class=LargeBodyRoute, tags=["Transfers"])
+router = api_router("Transfers")
+batch_router = api_router("Transfers", route_class=LargeBodyRoute)
 
 _BATCH_LIMIT = 500
 

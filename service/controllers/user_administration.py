@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
@@ -12,7 +12,8 @@ from service.controllers.auth import EMAIL_LENGTH_LIMIT
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, UserView, problem_responses
 from service.controllers.users import user_view
 from service.documents import User
@@ -23,7 +24,7 @@ from service.services import user_administration
 from service.services.callers import Caller
 from service.services.user_administration import UserFilter
 
-router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["User administration"])
+router = api_router("User administration", prefix="/admin")
 
 _UserId = Annotated[str, Path(max_length=64, examples=["usr_0198c0ffee0070008000000000000001"])]
 _Admin = Annotated[Caller, require(Permission.USERS_ADMIN)]

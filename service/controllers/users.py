@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -11,7 +11,7 @@ from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import AnyCurrency
 from service.controllers.pagination import open_page, page_of
-from service.controllers.requests import StrictRoute
+from service.controllers.routing import api_router
 from service.controllers.schemas import (
     BalancesAtView,
     BalancesView,
@@ -30,7 +30,7 @@ from service.errors import AccountDeactivated, NotFound, SearchTooLong
 from service.services import users, wallets
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Users"])
+router = api_router("Users")
 
 UserId = Annotated[str, Path(max_length=64)]
 _AT_PARAMETER = {

@@ -4,14 +4,15 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, OptionalIdempotencyKey, claim_key, require
 from service.controllers.fields import Amount, Printable
 from service.controllers.pagination import PageQuery, QueryTime, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import BalanceView, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.vouchers import Voucher, kept_voucher_view, redemption_view, voucher_view
@@ -37,8 +38,8 @@ from service.services.callers import Caller
 from service.services.records import get_record
 from service.services.vouchers import VoucherOrder
 
-router = APIRouter(route_class=StrictRoute, tags=["Points and vouchers"])
-admin_router = APIRouter(prefix="/admin", route_class=StrictRoute, tags=["Admin"])
+router = api_router("Points and vouchers")
+admin_router = api_router("Admin", prefix="/admin")
 
 # Far beyond any catalogue, and a thousand million of these still fit 64 bits.
 _STOCK_LIMIT: Final = 1_000_000_000

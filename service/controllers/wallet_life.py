@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import WalletView, problem_responses
 from service.domain.permissions import Permission
 from service.domain.wallets import Freeze, Wallet, wallet_view
@@ -27,7 +28,7 @@ from service.errors import (
 from service.services import wallet_life
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
+router = api_router("Wallets")
 
 _WalletId = Annotated[str, Path(max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
 _REPEATABLE = "Needs no key: what is so already stays so, and answers 200 with the wallet."

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
@@ -20,7 +20,8 @@ from service.controllers.pagination import (
     page_of,
 )
 from service.controllers.pagination import Query as StrictQuery
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import EntryView, PageView, WalletAtView, WalletView, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.entries import Direction, EntryType, entry_view
@@ -32,7 +33,7 @@ from service.errors import AccountDeactivated, SearchTooLong, WalletExists
 from service.services import wallets
 from service.services.callers import Caller
 
-router = APIRouter(route_class=StrictRoute, tags=["Wallets"])
+router = api_router("Wallets")
 
 WalletId = Annotated[str, Path(max_length=64)]
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated, Any, Self
 
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -12,7 +12,8 @@ from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Printable
 from service.controllers.pagination import PageQuery, open_page, page_of
-from service.controllers.requests import StrictModel, StrictRoute
+from service.controllers.requests import StrictModel
+from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.events import EventType
 from service.domain.permissions import Permission
@@ -44,7 +45,7 @@ from service.services.webhook_deliveries import DeliveryFilter, Sender
 from service.services.webhook_endpoints import EndpointOrder, IssuedEndpoint, Registrar
 from service.startup import Resources
 
-router = APIRouter(prefix="/webhook-endpoints", route_class=StrictRoute, tags=["Webhook endpoints"])
+router = api_router("Webhook endpoints", prefix="/webhook-endpoints")
 
 _EndpointId = Annotated[str, Path(max_length=64, examples=["whe_0198c0ffee0070008000000000000001"])]
 _DeliveryId = Annotated[str, Path(max_length=64, examples=["whd_0198c0ffee0070008000000000000001"])]

@@ -225,15 +225,13 @@ def _report(report: str, truth: str, order: _Order) -> None:
 
 
 def _arrive(scenario: Scenario, moment: Moment, truth: str, order: _Order) -> None:
-    last = Callback.NONE
+    # A duplicate of nothing is a success, the first of its kind.
+    last = Callback.SUCCESS
     for arrival in scenario.arrivals:
-        callback = arrival.callback
-        if callback is Callback.DUPLICATE:
-            # Of nothing, it is the first of its kind.
-            callback = Callback.SUCCESS if last is Callback.NONE else last
-        last = callback
+        if arrival.callback is not Callback.DUPLICATE:
+            last = arrival.callback
         if arrival.moment is moment:
-            match callback:
+            match last:
                 case Callback.SUCCESS:
                     order.hear("success")
                 case Callback.FAILED:

@@ -10,9 +10,8 @@ from service.gateways.bank_behaviours import Behaviour
 
 
 class Callback(StrEnum):
-    """What may arrive besides the bank's own reports, true or not."""
+    """What may arrive besides the bank's own reports, true or not. None at all is a sequence too: the empty one."""
 
-    NONE = "none"
     SUCCESS = "success"
     FAILED = "failed"
     # The one before it twice more: under its own webhook-id, and under a new one.

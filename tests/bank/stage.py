@@ -231,11 +231,6 @@ class Stage:
         said, number = Callback.SUCCESS, 0
         for position, arrival in enumerate(scenario.arrivals):
             is_again = arrival.callback is Callback.DUPLICATE and number > 0
-            if arrival.callback is Callback.NONE:
-                # Not even to be repeated.
-                number = 0
-                said = Callback.SUCCESS
-                continue
             if arrival.callback is not Callback.DUPLICATE:
                 said = arrival.callback
             if arrival.moment is moment:
