@@ -72,7 +72,7 @@ class Query(BaseModel):
     Numbers are plain digits: pydantic alone would also take `+5`, ` 5`, `5.0` and `1_000`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -37,7 +37,7 @@ _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 class StrictModel(BaseModel):
     """Base of every body: no unknown fields, no conversions between types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class StrictRequest(Request):
