@@ -41,4 +41,4 @@ CMD ["python", "-m", "uvicorn", "--factory", "service.main:create_app", "--host"
      "--loop", "uvloop", "--http", "service.controllers.http_protocol:GuardedHttpProtocol", \
      "--ws", "service.controllers.socket_protocol:GuardedSocketProtocol", \
      "--no-access-log", "--no-server-header", "--no-proxy-headers", \
-     "--timeout-graceful-shutdown", "10"]
+     "--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"]

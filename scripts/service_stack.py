@@ -66,6 +66,9 @@ NO_LIMITS: Final = {
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"
 SOCKET_PROTOCOL: Final = "service.controllers.socket_protocol:GuardedSocketProtocol"
 
+# Longer than the minute for which proxies keep a connection: under one that reuses it at the moment at which it is
+# closed here, a request is lost.
+KEEP_ALIVE_S: Final = 75
 # uvicorn's own patience with open requests; what stops the API has to wait a little longer.
 GRACEFUL_STOP_S: Final = 10
 CHILD_STOP_LIMIT_S: Final = 20.0
@@ -89,6 +92,7 @@ def api_options(*, factory: str = API_FACTORY, host: str, port: int) -> list[str
         "--no-server-header",
         # X-Forwarded-For is read by the service, as WALLET_TRUSTED_PROXIES says.
         "--no-proxy-headers",
+        "--timeout-keep-alive", str(KEEP_ALIVE_S),
         "--timeout-graceful-shutdown", str(GRACEFUL_STOP_S),
     ]
     # fmt: on

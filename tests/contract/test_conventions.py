@@ -134,3 +134,15 @@ class TestTheWire:
         answer = await asyncio.wait_for(reader.read(4096), 20)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 4"), answer
+
+    async def test_a_connection_that_rests_is_still_there_for_the_next_request(self, stack: Stack) -> None:
+        """Proxies keep theirs for a minute: closed under one, the request that just comes would be lost."""
+        patient = httpx.Limits(keepalive_expiry=60)
+        async with httpx.AsyncClient(base_url=stack.base_url, limits=patient) as client:
+            connections = []
+            for rest_s in (6, 0):
+                async with client.stream("GET", "/livez") as answer:
+                    await answer.aread()
+                    connections.append(answer.extensions["network_stream"].get_extra_info("client_addr"))
+                await asyncio.sleep(rest_s)
+        assert connections[0] == connections[1]
