@@ -147,7 +147,7 @@ class BankBreaker:
     def start(self) -> None:
         """From here on what other processes find out is heard of."""
         if self._threshold:
-            self._in_background(self._listen())
+            self._in_background(self._listen)
 
     async def close(self) -> None:
         await end(*self._tasks)
@@ -290,7 +290,7 @@ class BankBreaker:
         before = self._circuit.state
         if visit.is_probe:
             self._is_probing = False
-            self._in_background(self._leave_turn(self._turn))
+            self._in_background(partial(self._leave_turn, self._turn))
         elif before != CLOSED:
             # It began before the bank was known to be down: old news.
             return
@@ -340,7 +340,7 @@ class BankBreaker:
         else:
             log.info("bank.still_down", retry_after_s=round(self.retry_after_s(), 1))
         self._left.set()
-        self._in_background(self._tell())
+        self._in_background(self._tell)
         self._on_change(self.state_now, self.retry_after_s())
 
     # --- The other processes
@@ -349,7 +349,7 @@ class BankBreaker:
         while True:
             await asyncio.sleep(_LOOK_S)
             # By a task of its own: whatever it stumbles over, the next one looks again.
-            self._in_background(self._tell())
+            self._in_background(self._tell)
 
     async def _tell(self) -> None:
         """Tells what we know last, and hears what others do. Without Redis everybody finds out for themselves."""
@@ -377,10 +377,11 @@ class BankBreaker:
         self._circuit.messages.clear()
         self._has_changed(since_ms, was_closed=was_closed)
 
-    def _in_background(self, call: Awaitable[None]) -> None:
+    def _in_background(self, call: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
             try:
-                await call
+                # Begun only here: a task that is canceled before it runs leaves nothing behind that nobody awaited.
+                await call()
             except RedisAwayError:
                 pass
             except Exception:

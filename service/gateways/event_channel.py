@@ -6,10 +6,9 @@ a Redis that is silent, and who publishes is not told whether anybody has heard.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -98,7 +97,7 @@ class Subscription:
             # The first one: a process that nobody listens at has no connection.
             self._task = asyncio.create_task(self._run(), name="event-subscription")
         elif self._pubsub is not None and self._users[user_id] == 1:
-            self._call(self._pubsub.subscribe(self._prefix + user_id))
+            self._call(self._pubsub.subscribe, user_id)
 
     def leave(self, user_id: str) -> None:
         self._users[user_id] -= 1
@@ -106,10 +105,10 @@ class Subscription:
             return
         del self._users[user_id]
         if self._pubsub is not None:
-            self._call(self._pubsub.unsubscribe(self._prefix + user_id))
+            self._call(self._pubsub.unsubscribe, user_id)
 
-    def _call(self, call: Any) -> None:  # noqa: ANN401 a coroutine, of whatever the client returns
-        task = asyncio.create_task(_in_time(call))
+    def _call(self, call: Callable[[str], Awaitable[None]], user_id: str) -> None:
+        task = asyncio.create_task(_in_time(call, self._prefix + user_id))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
@@ -164,11 +163,11 @@ class Subscription:
         await end(*self._calls, *(() if self._task is None else (self._task,)))
 
 
-async def _in_time(call: Any) -> None:  # noqa: ANN401 as above
+async def _in_time(call: Callable[[str], Awaitable[None]], channel: str) -> None:
     """Where it fails the connection is about to be made anew, with every channel."""
     with suppress(*_FAILURES):
         async with asyncio.timeout(_SILENT_S):
-            await call
+            await call(channel)
 
 
 def _client_of(settings: Settings) -> Redis:

@@ -1,7 +1,9 @@
 """The circuit breaker: what opens it, who finds out that the bank is back, and that Redis is nobody's trouble."""
 
 import asyncio
+import gc
 import signal
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -380,6 +382,15 @@ class TestTellingEachOther:
         other.start()
         await until(lambda: state_of(other) is BreakerState.OPEN)
         assert not redis.is_away
+
+    async def test_who_ends_at_once_leaves_nothing_undone(self, make: Make) -> None:
+        one = make()
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            one.start()
+            await one.close()
+            gc.collect()
+        assert [str(warning.message) for warning in warned] == []
 
 
 @pytest.fixture
