@@ -1,6 +1,6 @@
 """Real APIs and workers that start in a blink: forked from a process that has imported all they need.
 
-`python -m tests.failures.nursery` reads one order a line from its standard input, `{"program": "api" | "worker",
+`python -m tests.invariants.nursery` reads one order a line from its standard input, `{"program": "api" | "worker",
 "environment": {…}, "log": path}`, and prints the id of the process; its exit code when it ends. A child that is
 told to die dies alone, as it would anywhere; all of them die with their parent.
 """

@@ -26,7 +26,7 @@ from scripts.stack_environment import environment_for
 from service.crash_points import EXIT_CODE, CrashPoint
 from service.database import Databases
 from service.domain.clock import utc_now
-from tests.failures.nursery import Nursery
+from tests.invariants.nursery import Nursery
 from tests.person import Person
 from tests.receivers import Receiver, running_receiver
 from tests.stack_fixtures import QUICK_BANK, databases_of
@@ -48,9 +48,9 @@ _SETTINGS = QUICK_BANK | {
 }
 _AMOUNT = 100
 _FUNDS = 1_000_000
-_DEATH_LIMIT_S = 30.0
+_DEATH_LIMIT_S = 60.0
 _OTHERS, _NEXT_AFTER_S = 3, 6.0
-_END_LIMIT_S = 60.0
+_END_LIMIT_S = 120.0
 _POLL_S = 0.05
 
 
