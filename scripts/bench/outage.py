@@ -205,7 +205,7 @@ async def _send_steadily(client: httpx.AsyncClient, lines: Sequence[list[str]], 
 
 
 async def _send(client: httpx.AsyncClient, token: str, body: dict[str, Any], due: float, seen: Seen) -> None:
-    """Once more under its key where the connection breaks, as when the server closes one that was idle too long."""
+    """Once more under its key where the connection breaks, as any client should."""
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": uuid4().hex}
     try:
         try:
