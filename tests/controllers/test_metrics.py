@@ -11,7 +11,6 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from service.controllers.problems import _PATHS
 from service.database import Databases
@@ -22,6 +21,7 @@ from service.settings import Environment, Settings
 from service.startup import Resources
 from tests.controllers.test_middleware import client_of
 from tests.factories import bearer, make_account
+from tests.logs import own_logs
 from tests.refusals import refusal
 from tests.samples import Samples, samples_in
 from tests.servers import Admin, fail_point
@@ -129,7 +129,7 @@ class TestTheAnswer:
         assert not re.search(r"[a-z]{3}_[0-9a-f]{8}", shown)
 
     async def test_is_in_no_log(self, root: httpx.AsyncClient) -> None:
-        with capture_logs() as lines:
+        with own_logs() as lines:
             await root.get("/metrics")
         assert [line for line in lines if line["log_level"] != "debug"] == []
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
-from structlog.testing import capture_logs
 
 from service.controllers.rate_limits import (
     BALANCE_PATHS,
@@ -27,6 +26,7 @@ from service.services.api_keys import KeyOrder, create_key
 from service.services.callers import Caller
 from service.startup import Resources
 from tests.factories import PASSWORD, bearer, make_account, make_email, make_user
+from tests.logs import own_logs
 from tests.servers import NO_RATE_LIMITS
 
 OFF = NO_RATE_LIMITS
@@ -133,7 +133,7 @@ class TestTheAnswer:
     async def test_a_refusal_is_logged_like_any_other_answer(self, face: Face) -> None:
         async with face.client() as client:
             await statuses(client, ME, 8)
-            with capture_logs() as logs:
+            with own_logs() as logs:
                 assert await statuses(client, ME, 1) == [429]
         assert [(line["event"], line["status"]) for line in logs] == [("request.finished", 429)]
 

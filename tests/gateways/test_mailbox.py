@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from scripts.stack_environment import ROOT
 from service.gateways.mailbox import FileMailbox, Mail, MailboxUnavailable
 from service.settings import Environment, Settings
+from tests.logs import own_logs
 
 _MAIL = Mail("wdr_1.abc", "asha@example.com", "Confirm your payment", "Your code is 492039\n")
 
@@ -76,7 +76,7 @@ class TestFileMailbox:
 
     async def test_a_place_where_it_cannot_write_is_an_error_of_its_own(self, tmp_path: Path) -> None:
         (tmp_path / "mails").write_text("a file where the folder should be")
-        with capture_logs() as logs, pytest.raises(MailboxUnavailable):
+        with own_logs() as logs, pytest.raises(MailboxUnavailable):
             await FileMailbox(settings_of(tmp_path)).send(_MAIL)
         assert logs == []
 
@@ -91,7 +91,7 @@ class TestFileMailbox:
     async def test_the_log_shows_the_mail_in_development_and_only_that_there_was_one_in_production(
         self, tmp_path: Path
     ) -> None:
-        with capture_logs() as logs:
+        with own_logs() as logs:
             await FileMailbox(settings_of(tmp_path)).send(_MAIL)
             await FileMailbox(settings_of(tmp_path, env=Environment.PRODUCTION)).send(_MAIL)
         shown, hidden = logs

@@ -12,12 +12,12 @@ import pytest
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from structlog.testing import capture_logs
 
 from scripts.embedded import RedisServer, free_port, start_redis
 from service.gateways import quick_redis, rate_limits
 from service.gateways.quick_redis import QuickRedis, RedisAwayError
 from service.gateways.rate_limits import Claim, RateLimits, Window, claim
+from tests.logs import own_logs
 from tests.servers import Servers, make_settings
 
 
@@ -223,7 +223,7 @@ class TestWithoutRedis:
     ) -> None:
         claims = [claim(per_minute(20), someone())]
         assert (await own_limits.take(claims)).left == 19
-        with capture_logs() as logs:
+        with own_logs() as logs:
             own_redis.stop()
             assert await take_all(own_limits, claims, 100) == 20
             assert not (await own_limits.take(claims)).is_granted
@@ -241,10 +241,10 @@ class TestWithoutRedis:
         assert own_redis.process is not None
         own_redis.process.send_signal(signal.SIGSTOP)
         try:
-            with capture_logs() as logs:
+            with own_logs() as logs:
                 async with asyncio.timeout(20):
                     assert (await own_limits.take(claims)).is_granted
-                monkeypatch.setattr(QuickRedis, "_in_time", _never)
+                monkeypatch.setattr(own_limits._redis, "_in_time", _never)
                 for _ in range(19):
                     assert (await own_limits.take(claims)).is_granted
                 assert not (await own_limits.take(claims)).is_granted
@@ -262,7 +262,7 @@ class TestWithoutRedis:
         claims = [claim(per_minute(20), someone())]
         client = own_limits._redis._client
         await client.config_set("maxmemory", 1)
-        with capture_logs() as logs:
+        with own_logs() as logs:
             for _ in range(10):
                 assert (await own_limits.take(claims)).is_granted
                 await asyncio.sleep(0.05)
@@ -276,17 +276,18 @@ class TestWithoutRedis:
     ) -> None:
         monkeypatch.setattr(quick_redis, "_PROBE_S", 0.05)
         left = 3
-        really = QuickRedis._in_time
+        redis = own_limits._redis
+        really = redis._in_time
 
-        async def in_time(redis: QuickRedis, call: Any) -> Any:
+        async def in_time(call: Any) -> Any:
             nonlocal left
             left -= 1
             if left >= 0:
                 call.close()
                 raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
-            return await really(redis, call)
+            return await really(call)
 
-        monkeypatch.setattr(QuickRedis, "_in_time", in_time)
+        monkeypatch.setattr(redis, "_in_time", in_time)
         claims = [claim(per_minute(20), someone())]
         assert (await own_limits.take(claims)).is_granted
         await until_back(own_limits)
@@ -296,7 +297,7 @@ class TestWithoutRedis:
         claims = [claim(per_minute(20), someone())]
         await own_limits.take(claims)
         await own_limits._redis._client.script_flush()
-        with capture_logs() as logs:
+        with own_logs() as logs:
             assert (await own_limits.take(claims)).left == 18
         assert not logs
 

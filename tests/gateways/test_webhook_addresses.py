@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from structlog.testing import capture_logs
 
 from service.domain.webhook_urls import WebhookUrlInvalid
 from service.gateways import webhook_addresses
 from service.gateways.webhook_addresses import WebhookAddresses, WebhookUnanswered
 from service.settings import Settings
+from tests.logs import own_logs
 from tests.receivers import LOOPBACK
 from tests.security.ssrf import PUBLIC
 
@@ -81,7 +81,7 @@ class TestCheck:
         async def resolve(_host: str, _port: int) -> Sequence[str]:
             return [f"10.0.0.{number}" for number in range(200)]
 
-        with capture_logs() as lines, pytest.raises(WebhookUrlInvalid):
+        with own_logs() as lines, pytest.raises(WebhookUrlInvalid):
             await WebhookAddresses(settings, resolve).check("https://shop.example/")
         (line,) = lines
         assert (line["addresses"], line["of"]) == (["10.0.0.0", "10.0.0.1", "10.0.0.2"], 200)

@@ -4,7 +4,6 @@ import asyncio
 
 import httpx
 import pytest
-from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.domain.audit_events import AuditAction, AuditEvent
@@ -15,6 +14,7 @@ from service.settings import Settings
 from service.startup import Resources
 from tests.factories import PASSWORD, make_email, make_user
 from tests.logins import LOGIN
+from tests.logs import own_logs
 from tests.servers import Admin, fail_point
 
 
@@ -97,7 +97,7 @@ class TestTheTrail:
         events = f"{settings.database}.audit_events"
         # "Not primary"; the driver's own retry meets with it too.
         outage = fail_point(admin, 2, failCommands=["insert"], errorCode=10107, namespace=events)
-        with capture_logs() as logs, outage:
+        with own_logs() as logs, outage:
             await trail.write()
         assert [line["event"] for line in logs] == ["audit.write_failed"]
         assert await written(databases, user_id) == 0
@@ -116,7 +116,7 @@ class TestTheTrail:
     ) -> None:
         monkeypatch.setattr(audit_events, "_WAITING_LIMIT", 2)
         trail = AuditTrail()
-        with capture_logs() as logs:
+        with own_logs() as logs:
             for _ in range(3):
                 trail.note(event_of(user_id))
         assert [(line["event"], line["subject_id"]) for line in logs] == [("audit.event_dropped", user_id)]

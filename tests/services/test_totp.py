@@ -8,7 +8,6 @@ from uuid import uuid4
 import pyotp
 import pytest
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from service.database import Databases
 from service.documents import User
@@ -31,6 +30,7 @@ from service.services.totp import Consumed
 from service.settings import Settings
 from service.startup import Resources
 from tests.factories import PASSWORD, make_user
+from tests.logs import own_logs
 
 _TIMES = 20
 _STEP = timedelta(seconds=30)
@@ -115,7 +115,7 @@ class TestEnrolling:
     async def test_keeps_neither_the_secret_nor_a_recovery_code_nor_logs_them(
         self, resources: Resources, clock: Clock
     ) -> None:
-        with capture_logs() as logs:
+        with own_logs() as logs:
             person = await enrol(resources, clock)
             await consume_factor(person.user.id, person.recovery_codes[0], resources.settings)
             await totp.disable(resources.passwords, resources.settings, person.token, PASSWORD, person.code(clock.now))
@@ -425,7 +425,7 @@ class TestTheKey:
     ) -> None:
         person = await enrol(resources, clock)
         other = resources.settings.model_copy(update={"encryption_key": SecretStr("eHh4" * 10 + "eHg=")})
-        with capture_logs() as logs, pytest.raises(InternalError):
+        with own_logs() as logs, pytest.raises(InternalError):
             await consume_factor(person.user.id, person.code(clock.now), other)
         assert [line["event"] for line in logs] == ["totp.secret_unreadable"]
         with pytest.raises(InternalError):

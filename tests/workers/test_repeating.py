@@ -3,8 +3,8 @@
 import asyncio
 
 from pymongo.errors import AutoReconnect
-from structlog.testing import capture_logs
 
+from tests.logs import own_logs
 from workers.repeating import repeat
 
 
@@ -33,7 +33,7 @@ async def run_to_the_end(rounds: Rounds, pause_s: float) -> None:
 
 
 async def test_trouble_ends_nothing_and_only_a_defect_has_its_traceback() -> None:
-    with capture_logs() as lines:
+    with own_logs() as lines:
         await run_to_the_end(Rounds(AutoReconnect("away"), KeyError("a defect"), None, None), pause_s=0.001)
     assert [(line["event"], "exc_info" in line) for line in lines] == [
         ("worker.round_failed", False),
