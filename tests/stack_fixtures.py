@@ -1,5 +1,6 @@
 """Whole stacks for all tests that need them: servers, API and worker as processes of their own, and a quick bank."""
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 from scripts.service_stack import NO_LIMITS, Stack
 from service.database import Databases, connect
 from service.settings import Settings
+
+_POOL = 8
 
 QUICK_BANK = {
     "WALLET_ENV": "development",
@@ -65,10 +68,30 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
+class ManyPools(httpx.AsyncBaseTransport):
+    """So many connections in pools of a few each.
+
+    For each request a pool looks at all its connections and at all who wait: with a thousand at once in one pool, the
+    processor would be the client's, and the service would have next to nothing to do at once.
+    """
+
+    def __init__(self, connections: int) -> None:
+        limits = httpx.Limits(max_connections=_POOL, max_keepalive_connections=_POOL)
+        context = httpx.create_ssl_context()
+        self._pools = [httpx.AsyncHTTPTransport(verify=context, limits=limits) for _ in range(connections // _POOL)]
+        self._turns = itertools.cycle(self._pools)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await next(self._turns).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for pool in self._pools:
+            await pool.aclose()
+
+
 @pytest.fixture(scope="session")
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=stack.base_url, timeout=30, transport=ManyPools(200)) as client:
         yield client
 
 
@@ -96,8 +119,7 @@ def payment_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 async def payment_http(payment_stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=payment_stack.base_url, timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=payment_stack.base_url, timeout=30, transport=ManyPools(64)) as client:
         yield client
 
 

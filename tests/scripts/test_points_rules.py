@@ -10,8 +10,10 @@ from scripts.check_ledger import check_ledger
 from service.database import Databases
 from service.domain.vouchers import Redemption
 from service.settings import Settings
+from service.startup import Resources
+from tests.books_of_their_own import OwnBooks, own_books
 from tests.factories import make_saver, make_voucher, redemption_of, run
-from tests.servers import Admin
+from tests.servers import Admin, Servers
 
 Row = dict[str, Any]
 _COLLECTIONS = ("rewards", "redemptions", "vouchers", "voucher_uses", "transaction_logs", "wallets")
@@ -36,15 +38,23 @@ class Books(NamedTuple):
         assert self.admin[self.settings.database][name].delete_one({"_id": row_id}).deleted_count == 1
 
     async def breaches(self) -> set[tuple[str, str]]:
-        """Of what is in these books: other tests leave theirs in the same database."""
+        """Of what is in these books: what tests before have left beside them is no matter."""
         names = {subject: name for name, subject in self.ids.items()}
         found = await check_ledger(self.databases)
         return {(breach.rule, names[breach.subject]) for breach in found if breach.subject in names}
 
 
+@pytest.fixture(scope="module")
+async def own(servers: Servers, resources: Resources) -> AsyncIterator[OwnBooks]:
+    """Few documents: what looks at all of them is asked once for each kind of damage."""
+    async with own_books(servers, resources) as own:
+        yield own
+
+
 @pytest.fixture
-async def books(databases: Databases, admin: Admin, settings: Settings) -> AsyncIterator[Books]:
+async def books(own: OwnBooks, admin: Admin) -> AsyncIterator[Books]:
     """Whatever a test breaks is taken away afterwards."""
+    databases, settings = own.databases, own.resources.settings
     saver, voucher = await make_saver(databases, 250), await make_voucher(databases)
     (decided,) = await run(databases, redemption_of(saver, voucher))
     assert isinstance(decided.record, Redemption)
