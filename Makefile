@@ -114,16 +114,13 @@ postman: install $(NEWMAN)/node_modules/.package-lock.json ## Run the Postman co
 
 ##### Checking
 
-# Each process of the tests has servers of its own. Where processes are killed under load, the load is to be the test's.
-# In the order of their names: files of few and long tests would else come last, and one process wait for the other.
+# Each process of the tests has servers of its own. In the order of their names: files of few and long tests would else
+# come last, and one process wait for the other.
 TEST_PROCESSES ?= 2
-ALL_TESTS = status=0; \
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --ignore tests/failures || status=$$?; \
-	$(BIN)/python -m pytest tests/failures || status=$$?; exit $$status
 
 .PHONY: test
 test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for some
-	@$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(ALL_TESTS))
+	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test-nightly
 test-nightly: install ## 2,000 sequences of the ledger's state machine, from a new seed each time (10 min)
