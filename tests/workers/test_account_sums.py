@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
+from service.background import end
 from service.domain.accounts import closed_through
 from service.domain.clock import utc_now
 from service.startup import Resources
@@ -27,9 +27,7 @@ async def task(
     with fail_point(admin, 1, failCommands=["find"], namespace=namespace, errorCode=_INTERNAL_ERROR):
         task = asyncio.create_task(close_hours_for_ever(resources))
         yield task
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 class TestTheTask:

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from scripts.verify_proof import check_series
+from service.background import end
 from service.domain.checkpoints import checkpoint_view, key_id_of
 from service.repositories import checkpoints as checkpoint_repository
 from service.services.checkpoints import list_checkpoints, signing_key
@@ -26,9 +27,7 @@ async def workers(resources: Resources, many: int) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await end(*tasks)
 
 
 async def wait_for_more(count: int) -> None:

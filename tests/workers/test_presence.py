@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.background import end
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.dead_letters import Queue
@@ -33,7 +34,7 @@ class TestHeartbeats:
         beating = asyncio.create_task(presence.beat_for_ever())
         while await databases.wallet["workers"].find_one({"_id": presence.now.id}) is None:  # noqa: ASYNC110 it stands in the database
             await asyncio.sleep(0)
-        beating.cancel()
+        await end(beating)
         now = utc_now()
         seen = await find_presence(now)
         assert seen.alive == before + 1

@@ -4,6 +4,7 @@ import asyncio
 
 from pymongo.errors import AutoReconnect
 
+from service.background import end
 from tests.logs import own_logs
 from workers.repeating import repeat
 
@@ -28,8 +29,7 @@ async def run_to_the_end(rounds: Rounds, pause_s: float) -> None:
     async with asyncio.timeout(10):
         await rounds.are_over.wait()
     assert not task.done()
-    task.cancel()
-    await asyncio.wait((task,))
+    await end(task)
 
 
 async def test_trouble_ends_nothing_and_only_a_defect_has_its_traceback() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.background import end
 from service.domain.dead_letters import Queue
 from service.startup import Resources
 from tests.workers.test_drain import Aftercare
@@ -46,9 +47,7 @@ async def sweep(resources: Resources) -> AsyncIterator[Sweep]:
         tasks.append(asyncio.create_task(sweep_for_ever(drains, 0.001)))
 
     yield start
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end(*tasks)
 
 
 async def _until_made(looks: Looks, number: int) -> None:
