@@ -1,12 +1,13 @@
 """Real APIs and workers that start in a blink: forked from a process that has imported all they need.
 
-`python -m tests.invariants.nursery` reads one order a line from its standard input, `{"program": "api" | "worker",
-"environment": {…}, "log": path}`, and prints the id of the process; its exit code when it ends. A child that is
-told to die dies alone, as it would anywhere; all of them die with their parent.
+`python -m tests.invariants.nursery` reads one order a line from its standard input, `{"number": 1, "program": "api" |
+"worker", "environment": {…}, "log": path}`, and prints the number with the id of the process; that with its exit code
+when it ends. A child that is told to die dies alone, as it would anywhere; all of them die with their parent.
 """
 
 import asyncio
 import ctypes
+import itertools
 import json
 import os
 import select
@@ -30,8 +31,9 @@ class Nursery:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._numbers = itertools.count(1)
+        self._starts: dict[int, asyncio.Future[int]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
-        self._started: asyncio.Queue[int] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -48,19 +50,25 @@ class Nursery:
     async def _read(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            event, pid, *code = line.split()
-            if event.decode() == _STARTED:
-                self._exits[int(pid)] = asyncio.get_running_loop().create_future()
-                self._started.put_nowait(int(pid))
+            event, *numbers = line.decode().split()
+            if event == _STARTED:
+                number, pid = map(int, numbers)
+                self._exits[pid] = asyncio.get_running_loop().create_future()
+                self._starts.pop(number).set_result(pid)
             else:
-                self._exits[int(pid)].set_result(int(code[0]))
+                pid, code = map(int, numbers)
+                self._exits[pid].set_result(code)
 
     async def start(self, program: str, environment: dict[str, str]) -> int:
         """The id of the process."""
         assert self._process.stdin is not None
-        order = {"program": program, "environment": environment, "log": str(self._folder / f"{program}.log")}
+        number = next(self._numbers)
+        log = str(self._folder / f"{program}.log")
+        order = {"number": number, "program": program, "environment": environment, "log": log}
+        self._starts[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await self._started.get()
+        # By its number: whoever comes while another is being told would else get that one's process.
+        return await self._starts[number]
 
     def log(self, program: str) -> str:
         return tail(self._folder / f"{program}.log")
@@ -138,11 +146,12 @@ def main() -> None:
             orders += read
         while b"\n" in orders:
             line, _, orders = orders.partition(b"\n")
+            order = json.loads(line)
             pid = os.fork()
             if pid == 0:
-                _run(json.loads(line))
+                _run(order)
             running.add(pid)
-            print(_STARTED, pid, flush=True)  # noqa: T201 its way to speak
+            print(_STARTED, order["number"], pid, flush=True)  # noqa: T201 its way to speak
         for pid in list(running):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
