@@ -554,7 +554,7 @@ USER_ADMINISTRATION: Final = Folder(
         Step(
             "POST /transfers",
             "Tomas can begin nothing any more",
-            403,
+            (403, 401),
             by="friend",
             body={
                 "from_wallet_id": "{{friend_wallet_id}}",
@@ -563,6 +563,8 @@ USER_ADMINISTRATION: Final = Folder(
                 "currency": "INR",
             },
             error="account_deactivated",
+            note="403 from the ledger, which looks at the user itself; 401 once this process of the API has heard that "
+            "their tokens have ended, within a second.",
         ),
         Step(
             "POST /admin/users/{user_id}/reactivate",
