@@ -4,8 +4,9 @@ Pure like the rules: what comes out is the set of writes that one transaction ha
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
@@ -21,6 +22,12 @@ from service.errors import IdempotencyKeyReused, WalletServiceError, problem_bod
 from service.ledger.commands import Changes, Command, CompositeCommand
 
 _Kind = TypeVar("_Kind", bound=Record)
+
+# What a rule cannot change by returning another wallet: movements change the first four, the kernel numbers events,
+# and nothing changes the rest.
+_protected_fields = attrgetter(
+    "available", "held", "seq", "head_hash", "event_sequence", "id", "user_id", "currency", "created_at"
+)
 
 
 class KnownAnswer(NamedTuple):
@@ -126,7 +133,7 @@ class Draft:
 
     def take_in(self, changes: Changes, command: Command) -> None:
         """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
-        wallets_before = [self.wallet(wallet.id) for wallet in changes.wallets]
+        wallets_before = [self._require_unmoved(wallet) for wallet in changes.wallets]
         for wallet in changes.wallets:
             self.wallets[wallet.id] = wallet
         between_wallets: dict[str, int] = defaultdict(int)
@@ -139,9 +146,8 @@ class Draft:
             if movement.counterparty.startswith("wal_"):
                 between_wallets[after.currency] += after.available + after.held - before.available - before.held
         assert not any(between_wallets.values()), f"what moves between wallets adds up to {dict(between_wallets)}"
-        for before_life in wallets_before:
-            if before_life is not None:
-                self._tell_of_wallet(before_life, command)
+        for wallet_before in wallets_before:
+            self._tell_of_wallet(wallet_before, command)
         for record in (changes.record, *changes.also):
             self._tell_of_record(self.any_record(record.id), record, command)
             self.records[record.id] = record
@@ -154,6 +160,13 @@ class Draft:
             self.outbox_inserts[row.id] = (
                 row if command.traceparent is None else row._replace(traceparent=command.traceparent)
             )
+
+    def _require_unmoved(self, wallet: Wallet) -> Wallet:
+        """The wallet as it was before a rule returned it. Raises AssertionError where the rule moved it by itself."""
+        before = self.wallet(wallet.id)
+        assert before is not None, f"{wallet.id} was not named as needed"
+        assert _protected_fields(wallet) == _protected_fields(before), f"{wallet.id} changes by movements alone"
+        return before
 
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]
@@ -243,8 +256,12 @@ class Batch:
         return Decided(outcome.record, answer, None, refused=error is not None)
 
     def writes(self) -> Writes:
-        """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle."""
+        """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.
+
+        Raises AssertionError where a wallet's entries do not lead from what was read to what is to be written.
+        """
         state = self._state
+        _require_explained(self._loaded.wallets, state.wallets, state.entries)
         writes = Writes(
             entries=state.entries,
             answers=self._records,
@@ -263,6 +280,26 @@ class Batch:
             if new != old:
                 writes.wallet_updates.append(WalletUpdate(old, new))
         return writes
+
+
+def _require_explained(before: Mapping[str, Wallet], after: Mapping[str, Wallet], entries: Sequence[Entry]) -> None:
+    """The pair assertion: wallets and entries are written by two statements, and each has to bear out the other."""
+    counts: dict[str, int] = defaultdict(int)
+    last: dict[str, Entry] = {}
+    for entry in entries:
+        counts[entry.wallet_id] += 1
+        last[entry.wallet_id] = entry
+    assert counts.keys() <= after.keys(), "a wallet that does not change has its entries"
+    for wallet_id, new in after.items():
+        old, explanation = before[wallet_id], last.get(wallet_id)
+        if explanation is None:
+            explained = (old.seq, old.head_hash, old.available, old.held)
+        else:
+            explained = (explanation.seq, explanation.hash, explanation.available_after, explanation.held_after)
+        assert (new.seq, new.head_hash, new.available, new.held) == explained, (
+            f"{wallet_id} is not what its entries say"
+        )
+        assert new.seq - old.seq == counts[wallet_id], f"{wallet_id} is not as far on as its entries are many"
 
 
 def _decide(command: Command, draft: Draft) -> _Outcome:

@@ -16,7 +16,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from service.database import Databases
 from tests.machine.base import Table
-from tests.machine.defects import DEFECTS, Defect
+from tests.machine.defects import DEFECTS, STOPPED_BY_THE_KERNEL, Defect
 from tests.machine.outcomes import OutcomeRules
 
 # Hypothesis makes mutants of a sequence that it has played, mostly duller than new ones, but not of the first ten.
@@ -97,3 +97,4 @@ class TestThatItBites:
         with pytest.raises(Exception) as found:  # noqa: PT011 paper, the ledger or the database may object
             await play(databases, DEFECTS[defect], rounds=_ROUNDS + _FURTHER_ROUNDS, **unshrunk)
         assert "TEST_SEED" in found.value.__notes__[-1]
+        assert STOPPED_BY_THE_KERNEL.get(defect, "") in str(found.value)

@@ -23,6 +23,7 @@ from service.ledger import (
     reversals,
     rewards,
     rules,
+    transfers,
 )
 from service.ledger.commands import Changes, State
 from service.ledger.reversals import ReverseOriginal
@@ -133,6 +134,26 @@ def keys_are_forgotten_within_a_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch.Batch, "run", forgetting)
 
 
+def a_rule_makes_money_without_a_movement(patch: pytest.MonkeyPatch) -> None:
+    charged = rules.charged
+
+    def enriched(wallet: Any, amount: int, at: Any) -> Any:
+        return charged(wallet, amount, at)._replace(available=1_000_000)
+
+    for module in (reservations, transfers):
+        patch.setattr(module, "charged", enriched)
+
+
+def an_entry_is_lost_within_a_batch(patch: pytest.MonkeyPatch) -> None:
+    settle_into = batch.Draft.settle_into
+
+    def losing(self: batch.Draft, below: batch.Draft) -> None:
+        del self.entries[1:]
+        settle_into(self, below)
+
+    patch.setattr(batch.Draft, "settle_into", losing)
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -151,4 +172,11 @@ DEFECTS: dict[Defect, int] = {
     an_admin_takes_back_what_they_had_sent: 1,
     keys_are_forgotten_within_a_batch: 1,
     a_return_is_booked_whether_covered_or_not: 1,
+    a_rule_makes_money_without_a_movement: 1,
+    an_entry_is_lost_within_a_batch: 1,
+}
+# Those that the ledger itself has to stop, before anything is written, and with what words.
+STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
+    a_rule_makes_money_without_a_movement: "internal_error",
+    an_entry_is_lost_within_a_batch: "its entries",
 }
