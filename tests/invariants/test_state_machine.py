@@ -4,27 +4,16 @@
 `make test ARGS=tests/invariants/test_state_machine.py TEST_SEED=…` plays that round again.
 """
 
-import asyncio
 import os
 from collections import Counter
 from secrets import randbelow
-from typing import Any
-
-import pytest
-from hypothesis import Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from service.database import Databases
-from tests.machine.base import Table
-from tests.machine.defects import DEFECTS, STOPPED_BY_THE_KERNEL, Defect
-from tests.machine.outcomes import OutcomeRules
+from tests.machine.books import DatabaseBooks
+from tests.machine.play import play
 
-# Hypothesis makes mutants of a sequence that it has played, mostly duller than new ones, but not of the first ten.
-_SEQUENCES_EACH = 10
 _ROUNDS, _NIGHTLY_ROUNDS = 10, 200
 _FURTHER_ROUNDS = 50
-# Enough to open something, to let it meet what else there is, and to end it.
-_STEPS = 50
 # What every sequence between them has to have come to, or the moves no longer lead anywhere: each command, accepted.
 _COMMANDS = {
     "RequestDeposit", "RequestWithdrawal", "NoteAttempt", "Settle", "Fail", "FlagForReview", "RequestTransfer",
@@ -43,22 +32,6 @@ _REFUSALS = {
 }  # fmt: skip
 
 
-async def play(databases: Databases, first_seed: int, *, rounds: int, **overrides: Any) -> Table:
-    """Each round has a seed of its own, with which it can be repeated alone."""
-    table = Table(databases, asyncio.get_running_loop(), [], Counter())
-    for round_seed in range(first_seed, first_seed + rounds):
-        machine = seed(round_seed)(type("Ledger", (OutcomeRules,), {"table": table}))
-        chosen = settings(
-            max_examples=_SEQUENCES_EACH, stateful_step_count=_STEPS, deadline=None, database=None, **overrides
-        )
-        try:
-            await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
-        except BaseException as failure:
-            failure.add_note(f"To play this round alone: TEST_SEED={round_seed}")
-            raise
-    return table
-
-
 def _unseen(seen: Counter[tuple[str, str | None]]) -> set[str]:
     """Commands that were never accepted, and refusals that never came."""
     accepted = {name for name, code in seen if code is None}
@@ -70,31 +43,17 @@ class TestEverySequence:
     async def test_comes_to_what_paper_says(self, databases: Databases) -> None:
         again = os.environ.get("TEST_SEED")
         if again is not None:
-            await play(databases, int(again), rounds=1)
+            await play(DatabaseBooks(databases), int(again), rounds=1)
             return
         if os.environ.get("TEST_NIGHTLY"):
             first_seed, rounds = randbelow(10**9), _NIGHTLY_ROUNDS
         else:
             first_seed, rounds = 1, _ROUNDS
-        seen = (await play(databases, first_seed, rounds=rounds)).seen
+        seen = (await play(DatabaseBooks(databases), first_seed, rounds=rounds)).seen
         # What a seed plays depends on what else was imported, so that something rare may take a few rounds more.
         for further in range(_FURTHER_ROUNDS):
             if not _unseen(seen):
                 break
-            seen += (await play(databases, first_seed + rounds + further, rounds=1)).seen
+            seen += (await play(DatabaseBooks(databases), first_seed + rounds + further, rounds=1)).seen
         assert _unseen(seen) == set()
         assert {name for name, code in seen if code is None} == _COMMANDS
-
-
-class TestThatItBites:
-    """One defect at a time, found within the sequences of `make test`."""
-
-    @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
-    async def test_finds(self, databases: Databases, monkeypatch: pytest.MonkeyPatch, defect: Defect) -> None:
-        defect(monkeypatch)
-        # Shrinking would only tell what is known here.
-        unshrunk = {"phases": (Phase.generate,), "report_multiple_bugs": False}
-        with pytest.raises(Exception) as found:  # noqa: PT011 paper, the ledger or the database may object
-            await play(databases, DEFECTS[defect], rounds=_ROUNDS + _FURTHER_ROUNDS, **unshrunk)
-        assert "TEST_SEED" in found.value.__notes__[-1]
-        assert STOPPED_BY_THE_KERNEL.get(defect, "") in str(found.value)

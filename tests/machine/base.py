@@ -12,7 +12,6 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from service.database import Databases
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.limits import Limits
@@ -20,7 +19,8 @@ from service.domain.money import POINTS
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.ledger.commands import Command
-from tests.machine.evidence import Accounts, Evidence, Heard, compare_accounts, draw_up
+from tests.machine.books import Accounts, Books
+from tests.machine.evidence import Evidence, Heard, compare_accounts
 from tests.model.books import Said, Thing
 from tests.model.ledger import LedgerPaper
 from tests.model.rewards import Earning
@@ -83,9 +83,9 @@ def has_live(*kinds: type[Thing]) -> Callable[[Any], bool]:
 
 
 class Table(NamedTuple):
-    """What machines of one run share: the database, and the loop on which its client lives."""
+    """What machines of one run share: the books, and the loop on which their client lives."""
 
-    databases: Databases
+    books: Books
     loop: asyncio.AbstractEventLoop
     # The last trial balance that was drawn up.
     accounts: list[Accounts]
@@ -180,9 +180,9 @@ class LedgerMachine(RuleBasedStateMachine):
         paper.second_admin_above = dict.fromkeys(CURRENCIES, _SECOND_ADMIN_ABOVE)
         paper.earnings = list(_EARNINGS)
         self.wallets = list(wallets)
-        self.evidence = Evidence(self.table.databases, self.policy())
+        self.evidence = Evidence(self.table.books, self.policy())
         if not self.table.accounts:
-            self.table.accounts.append(self.table.wait_for(draw_up(self.table.databases)))
+            self.table.accounts.append(self.table.wait_for(self.table.books.draw_up()))
         self.table.wait_for(self.evidence.open(self.users, wallets, START))
         self.is_sound = True
         self.fund()
@@ -326,6 +326,6 @@ class LedgerMachine(RuleBasedStateMachine):
         await self.evidence.compare(self.paper, self.names)
         await self.evidence.conclude(self.paper)
         await self.evidence.forget_awaited(self.paper)
-        accounts = await draw_up(self.table.databases)
+        accounts = await self.table.books.draw_up()
         compare_accounts(self.table.accounts[-1], accounts, self.paper)
         self.table.accounts[-1] = accounts

@@ -6,24 +6,17 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
-from service.database import Databases, session_in_transaction
 from service.domain.clock import to_rfc3339
 from service.domain.policy import Policy
 from service.domain.records import Record
-from service.domain.wallets import new_wallet
 from service.ledger.audit_events import Unchanged
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
-from service.repositories import records as record_repository
-from service.repositories import users as user_repository
-from service.repositories import wallets as wallet_repository
-from service.repositories.records import HOMES
-from service.services.trial_balance import TrialBalance, draw_up_trial_balance
-from tests.factories import build_user, run
+from tests.machine.books import Accounts, Books, Row, collection_of
 from tests.model.books import Paper
 
 _GENESIS = "0" * 64
@@ -35,8 +28,6 @@ _SIGNS: Mapping[str, tuple[int, int]] = {
     "WITHDRAWAL_SETTLEMENT": (0, -1), "HOLD_CAPTURE": (0, -1), "WITHDRAWAL_REFUND": (1, -1), "HOLD_RELEASE": (1, -1),
 }  # fmt: skip
 _SHUT = {None: ("active", None), "closed": ("closed", None)}
-
-Row = dict[str, Any]
 
 
 class Heard(NamedTuple):
@@ -63,35 +54,28 @@ def heard(decided: Decided) -> Heard:
 class Evidence:
     """`_last` is the newest entry that was seen of each wallet."""
 
-    def __init__(self, databases: Databases, policy: Policy) -> None:
-        self.databases, self.policy = databases, policy
+    def __init__(self, books: Books, policy: Policy) -> None:
+        self.books, self.policy = books, policy
         self.outside: Counter[tuple[str, str]] = Counter()
         self._last: dict[str, Row] = {}
 
     async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
         """Wallets by id, with owner and currency."""
-        async with session_in_transaction(self.databases.client) as session:
-            await user_repository.insert_many([build_user(id=user) for user in users], session=session)
-            await wallet_repository.insert_many(
-                [new_wallet(name, owner, currency, now) for name, (owner, currency) in wallets.items()],
-                session=session,
-            )
+        await self.books.open(users, wallets, now)
 
     async def insert(self, record: Record) -> None:
         """One that no command makes."""
-        async with session_in_transaction(self.databases.client) as session:
-            await record_repository.insert_many([record], session=session)
+        await self.books.insert(record)
 
     async def let_act(self, user: str, *, is_active: bool) -> None:
-        await self.databases.wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
+        await self.books.let_act(user, is_active=is_active)
 
     async def run(self, commands: Sequence[Command]) -> list[Heard]:
-        ran = await run(self.databases, *commands, policy=self.policy, is_bank_asked=False)
-        return [heard(decided) for decided in ran]
+        return [heard(decided) for decided in await self.books.run(commands, self.policy)]
 
     async def compare(self, paper: Paper, names: Iterable[str]) -> None:
         """Every wallet, all that is awaited, and the records of these names."""
-        rows = await self._find("wallets", paper.purses)
+        rows = await self.books.find("wallets", paper.purses)
         await asyncio.gather(
             self._compare_entries(rows), self._compare_records(paper, names), self._compare_outbox(paper)
         )
@@ -106,18 +90,13 @@ class Evidence:
             assert own == (purse.own_limits or {})
             assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
 
-    async def _find(self, collection: str, names: Iterable[str]) -> dict[str, Row]:
-        found = self.databases.wallet[collection].find({"_id": {"$in": list(names)}})
-        return {row["_id"]: row for row in await found.to_list()}
-
     async def _compare_entries(self, wallets: Mapping[str, Row]) -> None:
         """What has come since: one chain for each wallet, which ends in what the wallet holds."""
         last_seq = {name: self._last[name]["seq"] if name in self._last else 0 for name in wallets}
         moved = [name for name in wallets if wallets[name]["seq"] != last_seq[name]]
         entries: list[Row] = []
         if moved:
-            since = [{"wallet_id": name, "seq": {"$gt": last_seq[name]}} for name in moved]
-            entries = await self.databases.wallet["transaction_logs"].find({"$or": since}).sort("seq").to_list()
+            entries = await self.books.find_entries({name: last_seq[name] for name in moved})
         between: dict[str, int] = defaultdict(int)
         for entry in entries:
             self._follow(entry)
@@ -154,9 +133,9 @@ class Evidence:
         """Those that were refused are not there."""
         by_collection: dict[str, list[str]] = defaultdict(list)
         for name in names:
-            by_collection[HOMES[name.partition("_")[0]].document.get_collection_name()].append(name)
+            by_collection[collection_of(name)].append(name)
         for collection, wanted in by_collection.items():
-            rows = await self._find(collection, wanted)
+            rows = await self.books.find(collection, wanted)
             for name in wanted:
                 thing = paper.things.get(name)
                 assert (thing is None) == (name not in rows), f"{name} is {'missing' if thing else 'there'}"
@@ -168,7 +147,7 @@ class Evidence:
                     assert found == expected, f"{name} is {found}, on paper {expected}"
 
     async def _compare_outbox(self, paper: Paper) -> None:
-        rows = await self.databases.wallet["outbox"].find({"subject_id": {"$in": list(paper.things)}}).to_list()
+        rows = await self.books.find_awaited(paper.things)
         found = {(row["_id"], row["due_at"]) for row in rows}
         expected = set(paper.awaited.items())
         assert found == expected, f"awaited are also {found - expected}, and not {expected - found}"
@@ -179,33 +158,13 @@ class Evidence:
         held = {account: balance for account, balance in self.outside.items() if balance}
         assert held == {account: balance for account, balance in paper.outside.items() if balance}
         users = {name.partition(":")[0] for name in paper.answers}
-        keys = self.databases.wallet["idempotency_keys"].find(
-            {"$or": [{"_id": {"$gte": f"{user}:", "$lt": f"{user};"}} for user in users or {"nobody"}]}, {"_id": 1}
-        )
-        assert {row["_id"] for row in await keys.to_list()} == set(paper.answers)
-        rows = await self.databases.wallet["audit_events"].find(
-            {"actor_id": {"$in": sorted({purse.owner for purse in paper.purses.values()})}}, sort=[("_id", 1)]
-        ).to_list()  # fmt: skip
+        assert await self.books.find_keys(users) == set(paper.answers)
+        rows = await self.books.find_audit_events({purse.owner for purse in paper.purses.values()})
         assert [(row["actor_id"], row["action"], row["subject_id"]) for row in rows] == paper.audited
 
     async def forget_awaited(self, paper: Paper) -> None:
         """Nobody will ever come for it."""
-        await self.databases.wallet["outbox"].delete_many({"_id": {"$in": list(paper.awaited)}})
-
-
-class Accounts(NamedTuple):
-    """The trial balance as numbers: what each account has, and what is left over in each currency."""
-
-    accounts: Mapping[tuple[str, str], int]
-    left_over: Mapping[str, tuple[int, int]]
-
-
-async def draw_up(databases: Databases) -> Accounts:
-    balance: TrialBalance = await draw_up_trial_balance(databases.client)
-    return Accounts(
-        {(one.account, one.currency): one.balance for part in balance.currencies for one in part.accounts},
-        {part.currency: (part.total, part.between_wallets.balance) for part in balance.currencies},
-    )
+        await self.books.forget_awaited(paper.awaited)
 
 
 def compare_accounts(before: Accounts, after: Accounts, paper: Paper) -> None:
