@@ -153,10 +153,10 @@ async def _adjust(
     body: AdjustmentRequest,
     wallet_id: str,
     user: Caller,
-    key: str,
+    key: IdempotencyKey,
     resources: Resources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /wallets/{wallet_id}/{adjustment_type}s", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     order = AdjustmentOrder(adjustment_type, wallet_id, **body.model_dump())
     answer = await adjustments.request_adjustment(
         resources.ledger, user.requester, order, claim, correlation_id.get(), is_admin=user.is_admin
@@ -191,7 +191,7 @@ async def approve_adjustment(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/approve", {})
+    claim = claim_key(resources, user.user_id, key)
     answer = await adjustments.approve_adjustment(
         resources.ledger, user.requester, adjustment_id, claim, correlation_id.get()
     )

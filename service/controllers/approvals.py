@@ -122,15 +122,17 @@ async def cancel_transfer(
     return await _cancel(transfer_id, user, key, resources)
 
 
-async def _confirm(payment_id: str, body: ConfirmRequest, user: Caller, key: str, resources: Resources) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /{payment_id}/confirm", body.model_dump())
+async def _confirm(
+    payment_id: str, body: ConfirmRequest, user: Caller, key: IdempotencyKey, resources: Resources
+) -> Response:
+    claim = claim_key(resources, user.user_id, key)
     answer = await approvals.confirm_payment(
         resources.ledger, user.requester, payment_id, body.code, claim, correlation_id.get(), resources.settings
     )
     return respond(answer)
 
 
-async def _cancel(payment_id: str, user: Caller, key: str, resources: Resources) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /{payment_id}/cancel", {})
+async def _cancel(payment_id: str, user: Caller, key: IdempotencyKey, resources: Resources) -> Response:
+    claim = claim_key(resources, user.user_id, key)
     answer = await approvals.cancel_payment(resources.ledger, user.requester, payment_id, claim, correlation_id.get())
     return respond(answer)

@@ -106,7 +106,7 @@ async def convert(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /conversions", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await conversions.convert(resources.ledger, user.requester, body.order, claim, correlation_id.get())
     return respond(answer)
 

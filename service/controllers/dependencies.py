@@ -1,10 +1,9 @@
 """What controllers ask for: the open resources, who asks and what they may, the idempotency key."""
 
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -13,6 +12,7 @@ from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.http import HTTPBase
 
 from service.controllers.rate_limits import remember_api_key
+from service.controllers.requests import StrictRequest
 from service.domain.clock import utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.permissions import LIVE_PERMISSIONS, Permission
@@ -112,6 +112,13 @@ def _key_of(sent: list[str]) -> str:
     return key
 
 
+class SentKey(NamedTuple):
+    """An idempotency key, with the request that it came with."""
+
+    key: str
+    request: StrictRequest
+
+
 async def _idempotency_key(
     request: Request,
     _key: Annotated[
@@ -121,11 +128,11 @@ async def _idempotency_key(
             description="1 to 255 visible ASCII characters, quoted or bare, new for each new request.",
         ),
     ],
-) -> str:
-    return _key_of(request.headers.getlist(KEY_HEADER))
+) -> SentKey:
+    return _sent(_key_of(request.headers.getlist(KEY_HEADER)), request)
 
 
-IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
+IdempotencyKey = Annotated[SentKey, Depends(_idempotency_key)]
 
 
 async def _optional_idempotency_key(
@@ -134,16 +141,28 @@ async def _optional_idempotency_key(
         str | None,
         Header(alias=KEY_HEADER, description="As elsewhere; without one each request is a new one."),
     ] = None,
-) -> str:
-    return uuid4().hex if key is None else _key_of(request.headers.getlist(KEY_HEADER))
+) -> SentKey:
+    return _sent(uuid4().hex if key is None else _key_of(request.headers.getlist(KEY_HEADER)), request)
 
 
-OptionalIdempotencyKey = Annotated[str, Depends(_optional_idempotency_key)]
+OptionalIdempotencyKey = Annotated[SentKey, Depends(_optional_idempotency_key)]
 
 
-def claim_key(resources: Resources, user_id: str, key: str, route: str, body: Mapping[str, Any]) -> IdempotencyClaim:
-    """The key as this user's, for this very request: method, route and body in canonical form."""
-    canonical = orjson.dumps([route, body], option=orjson.OPT_SORT_KEYS)
+def _sent(key: str, request: Request) -> SentKey:
+    if not isinstance(request, StrictRequest):
+        raise TypeError(f"{request.url.path}: a route that takes a key is a StrictRoute")
+    return SentKey(key, request)
+
+
+def claim_key(resources: Resources, user_id: str, sent: SentKey) -> IdempotencyClaim:
+    """The key as this user's, for this very request: method, route, path parameters, and the body as it was sent.
+
+    Not as it was read: a field that a later release adds, with a default, must not make an old request another one.
+    """
+    request = sent.request
+    # Parsed and with its keys sorted: white space and order do not count. Of routes without a body nothing is read.
+    asked = [request.method, request.route_template, list(request.path_params.values()), request.parsed_body]
+    canonical = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
     expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)
     fingerprint, *earlier = keyring_of(resources.settings).fingerprints(canonical)
-    return IdempotencyClaim(f"{user_id}:{key}", fingerprint, expires_at, tuple(earlier))
+    return IdempotencyClaim(f"{user_id}:{sent.key}", fingerprint, expires_at, tuple(earlier))

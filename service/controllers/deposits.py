@@ -46,7 +46,7 @@ async def request_deposit(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /deposits", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     order = Order(body.amount, body.currency, body.source, body.category, body.description, body.metadata)
     answer = await deposits.request_deposit(
         resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings

@@ -140,7 +140,7 @@ async def request_hold(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /holds", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await holds.request_hold(
         resources.ledger, user.requester, body.order, claim, correlation_id.get(), resources.settings
     )
@@ -168,7 +168,7 @@ async def capture_hold(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /holds/{hold_id}/capture", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     order = CaptureOrder(body.amount, body.to_wallet_id)
     return respond(await holds.capture_hold(resources.ledger, user, hold_id, order, claim, correlation_id.get()))
 
@@ -186,7 +186,7 @@ async def release_hold(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /holds/{hold_id}/release", {})
+    claim = claim_key(resources, user.user_id, key)
     return respond(await holds.release_hold(resources.ledger, user, hold_id, claim, correlation_id.get()))
 
 

@@ -1,6 +1,7 @@
 """Reading requests strictly: JSON without duplicate keys or strange numbers, limits, known parameters."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn, get_origin
 from urllib.parse import parse_qsl
@@ -31,6 +32,7 @@ _PARAMETERS_LIMIT = 100
 _MALFORMED = 400
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
+_PATH_PARAMETER = re.compile(r"\{[^}]*\}")
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
@@ -44,6 +46,8 @@ class StrictRequest(Request):
     """A request whose body is read up to a limit and parsed without leniency."""
 
     body_limit_bytes = BODY_LIMIT_BYTES
+    # Of the route that was found: its path, with nothing in the place of each parameter.
+    route_template: str
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -69,6 +73,11 @@ class StrictRequest(Request):
             self._json = parse_json(await self.body())
         return self._json
 
+    @property
+    def parsed_body(self) -> Any:  # noqa: ANN401 JSON can be anything
+        """The body as it was sent, once the route has read it; None where the route has none."""
+        return getattr(self, "_json", None)
+
 
 class LargeBodyRequest(StrictRequest):
     """For lists of orders."""
@@ -86,9 +95,12 @@ class StrictRoute(APIRoute):
         has_body = self.body_field is not None
         may_repeat = dict(self._query_parameters())
         gates = self._gates()
+        # Without their names, which a release may change.
+        route_template = _PATH_PARAMETER.sub("{}", self.path_format)
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
+            strict.route_template = route_template
             if query := request.scope["query_string"]:
                 _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):

@@ -139,7 +139,7 @@ async def collect_return(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /admin/returns/{return_id}/collect", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     return respond(
         await returns.collect_return(
             resources.ledger, user.requester, return_id, body.reason, claim, correlation_id.get()

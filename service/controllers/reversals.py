@@ -112,7 +112,7 @@ async def reverse_transfer(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /transfers/{transfer_id}/reversal", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await reversals.reverse(
         resources.ledger,
         user.requester,
@@ -133,7 +133,7 @@ async def reverse_adjustment(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /adjustments/{adjustment_id}/reversal", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await reversals.reverse(
         resources.ledger,
         user.requester,

@@ -225,7 +225,7 @@ async def fail_review(
 async def ask_again(
     body: DecisionRequest, operation_id: _OperationId, user: _Decider, key: IdempotencyKey, resources: OpenResources
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, f"POST /admin/reviews/{operation_id}/ask-again", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await reviews.ask_again(
         resources.ledger, user.requester, operation_id, body.reason, claim, correlation_id.get()
     )
@@ -233,10 +233,9 @@ async def ask_again(
 
 
 async def _decide(
-    verdict: Verdict, body: DecisionRequest, operation_id: str, user: Caller, key: str, resources: Resources
+    verdict: Verdict, body: DecisionRequest, operation_id: str, user: Caller, key: IdempotencyKey, resources: Resources
 ) -> Response:
-    route = f"POST /admin/reviews/{operation_id}/{verdict}"
-    claim = claim_key(resources, user.user_id, key, route, body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await reviews.decide_review(
         resources.ledger, user.requester, operation_id, verdict, body.reason, claim, correlation_id.get()
     )

@@ -152,7 +152,7 @@ async def request_transfer(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /transfers", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await transfers.request_transfer(
         resources.ledger, user.requester, body.order, claim, correlation_id.get(), resources.settings
     )
@@ -174,7 +174,7 @@ async def request_transfers(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /transfers/batch", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await transfers.request_transfers(
         resources.ledger,
         user.requester,

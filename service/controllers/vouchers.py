@@ -188,7 +188,7 @@ async def redeem_voucher(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /vouchers/redeem", {"voucher_id": voucher_id})
+    claim = claim_key(resources, user.user_id, key)
     answer = await vouchers.redeem_voucher(
         resources.ledger, user.requester, voucher_id, claim, correlation_id.get(), resources.settings
     )
@@ -268,7 +268,7 @@ async def create_voucher(
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /admin/vouchers", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     answer = await vouchers.create_voucher(resources.ledger, user.requester, body.order, claim, correlation_id.get())
     return respond(answer)
 
@@ -288,8 +288,7 @@ async def update_voucher(
     key: OptionalIdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    asked = {"voucher_id": voucher_id, "changes": body.model_dump(exclude_unset=True)}
-    claim = claim_key(resources, user.user_id, key, "PATCH /admin/vouchers", asked)
+    claim = claim_key(resources, user.user_id, key)
     answer = await vouchers.update_voucher(
         resources.ledger, user.requester, voucher_id, body.changes, body.add_stock, claim, correlation_id.get()
     )

@@ -48,7 +48,7 @@ async def request_withdrawal(
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
-    claim = claim_key(resources, user.user_id, key, "POST /withdrawals", body.model_dump())
+    claim = claim_key(resources, user.user_id, key)
     order = Order(body.amount, body.currency, body.destination, body.category, body.description, body.metadata)
     answer = await withdrawals.request_withdrawal(
         resources.ledger, user.requester, order, claim, correlation_id.get(), resources.settings

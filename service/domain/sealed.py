@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from service.domain.idempotency import FINGERPRINT_VERSION
 from service.domain.keys import KeyPurpose, derive_key
 
 # AES-GCM's own (NIST SP 800-38D, section 8.2). Random: each place has a key of its own, so that they never repeat.
@@ -57,7 +58,7 @@ class _Key:
         return AESGCM(hmac.digest(self._sealing, place, sha256))
 
     def fingerprint(self, message: bytes) -> str:
-        return f"{self.id}:{hmac.digest(self._fingerprints, message, sha256).hex()}"
+        return f"{self.id}:{FINGERPRINT_VERSION}:{hmac.digest(self._fingerprints, message, sha256).hex()}"
 
 
 class Keyring:
@@ -96,7 +97,7 @@ class Keyring:
             raise Unreadable(f"the {field} of {document_id} does not open") from error
 
     def fingerprints(self, message: bytes) -> tuple[str, ...]:
-        """Keyed hashes of the message, the current key's first, each with its key's id in front.
+        """Keyed hashes of the message, the current key's first, each with its key's id and the version in front.
 
         Keyed, because what is hashed may be an account number: of those there are few enough to try them all.
         """
