@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from scripts.ledger_inspection import COUNTED, Inspection, count_rows, inspect
-from scripts.ledger_rules import Breach
+from scripts.ledger_rules import Breach, Rule
 from service.database import Databases, connect
 from service.domain.money import EXPONENTS, format_minor
 from service.settings import Settings, get_settings
@@ -102,6 +102,12 @@ def _show(inspection: Inspection) -> None:
         # Whole, on one line, whatever the width of the terminal: somebody will search for it.
         console.print(
             f"[red]BREACH[/red] {breach.rule}: {escape(breach.subject)}: {escape(breach.detail)}", soft_wrap=True
+        )
+    if any(breach.rule == Rule.ACCOUNT_SUMS for breach in inspection.breaches):
+        console.print(
+            "The stored sums of accounts differ from the entries. Where the entries are right, make correct-sums "
+            '(python -m scripts.correct_sums --reason "…" --by you) adds a correction; stored sums never change.',
+            soft_wrap=True,
         )
     if inspection.breaches:
         console.print(f"[red]{len(inspection.breaches)} breaches[/red]")

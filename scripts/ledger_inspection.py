@@ -65,7 +65,8 @@ _ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
-    "idempotency_keys", "bank_callbacks", "account_sums", "checkpoints", "checkpoint_tiles", "rewards", "redemptions",
+    "idempotency_keys", "bank_callbacks", "account_sums", "account_corrections", "checkpoints",
+    "checkpoint_tiles", "rewards", "redemptions",
     "vouchers", "incidents", "dead_letters", "wallets", "events",
 )  # fmt: skip
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
@@ -86,8 +87,8 @@ _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 # What an inspection counts, in the order in which it is told.
 COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
-    "idempotency records", "closed hours", "checkpoints", "rewards", "vouchers", "redemptions", "incidents",
-    "incidents unresolved", "dead letters", "events",
+    "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
+    "incidents", "incidents unresolved", "dead letters", "events",
 )  # fmt: skip
 
 OnProgress = Callable[[int], object]
@@ -382,7 +383,11 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     """
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
     # One document for each hour that the service has run: some MB in a year.
-    bookings = Bookings([row async for row in reader.find(reader.wallet["account_sums"], [("_id", 1)])])
+    sums = [row async for row in reader.find(reader.wallet["account_sums"], [("_id", 1)])]
+    corrections = [row async for row in reader.find(reader.wallet["account_corrections"], [("_id", 1)])]
+    bookings = Bookings(sums, corrections)
+    if corrections:
+        inspection.counts["corrections of sums"] += len(corrections)
     groups = _join(
         (wallets, "_id"),
         (_chains(reader, inspection, bookings), "_id"),

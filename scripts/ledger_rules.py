@@ -352,11 +352,12 @@ Sums = dict[tuple[str, str], Booked]
 class Bookings:
     """What all entries booked, in any order, and what of it the stored sums of each hour have to be."""
 
-    def __init__(self, stored: Sequence[Row]) -> None:
-        """`stored` in the order of their hours."""
+    def __init__(self, stored: Sequence[Row], corrections: Sequence[Row] = ()) -> None:
+        """`stored` in the order of their hours. A correction counts from the hour that it names."""
         self.totals: Sums = {}
         self._stored = [row for row in stored if isinstance(row.get("_id"), datetime)]
         self._malformed = [row for row in stored if not isinstance(row.get("_id"), datetime)]
+        self._corrections = corrections
         # Ids begin with the milliseconds of their time, in 12 digits: those made before the hour's end are smaller.
         self._bounds = [f"ent_{(row['_id'] - _EPOCH) // timedelta(milliseconds=1):012x}" for row in self._stored]
         # By the first hour that has them; the last ones are in none yet.
@@ -381,6 +382,13 @@ class Bookings:
         """Each hour against the one before and the entries in between, so that one defect is reported once."""
         for row in self._malformed:
             yield Breach(Rule.MALFORMED, str(row.get("_id")), "the sums of no hour")
+        corrections: list[tuple[datetime, Sums]] = []
+        for row in self._corrections:
+            corrected = _sums_in(row)
+            if corrected is None or not isinstance(row.get("through"), datetime):
+                yield Breach(Rule.MALFORMED, str(row.get("_id")), "a correction that lacks fields or has wrong types")
+            else:
+                corrections.append((row["through"], corrected))
         so_far: Sums = {}
         for row, within in zip(self._stored, self._within, strict=False):
             hour = row["_id"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -392,12 +400,21 @@ class Bookings:
                 yield Breach(Rule.MALFORMED, hour, "the hour's sums lack fields or have wrong types")
                 so_far = due
                 continue
+            found = _corrected(found, [sums for through, sums in corrections if through <= row["_id"]])
             for key in sorted(due.keys() | found.keys()):
                 stands, should_be = found.get(key, Booked()), due[key]
                 if stands != should_be:
                     detail = f"{key[1]} in {key[0]} stands at {tuple(stands)}, its entries make {tuple(should_be)}"
                     yield Breach(Rule.ACCOUNT_SUMS, hour, detail)
             so_far = found
+
+
+def _corrected(found: Sums, corrections: Sequence[Sums]) -> Sums:
+    total = defaultdict(Booked, found)
+    for sums in corrections:
+        for key, booked in sums.items():
+            total[key] = total[key].plus(booked)
+    return dict(total)
 
 
 def _sums_in(row: Row) -> Sums | None:

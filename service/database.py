@@ -4,6 +4,7 @@ import asyncio
 import linecache
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,6 +71,7 @@ _SERVICE_ROLE = "wallet_service"
 _ACTIONS = {
     "transaction_logs": ["find", "insert"],
     "account_sums": ["find", "insert"],
+    "account_corrections": ["find", "insert"],
     "audit_events": ["find", "insert"],
     "rewards": ["find", "insert"],
     "redemptions": ["find", "insert"],
@@ -181,6 +183,28 @@ async def read_in_snapshot(client: Client, read: Callable[[AsyncClientSession], 
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _SNAPSHOT_ATTEMPTS:
                 raise
             await asyncio.sleep(_SNAPSHOT_PAUSE_S)
+
+
+def logical_time(session: AsyncClientSession) -> datetime:
+    """The server's logical clock, in whole seconds, as of the latest reply to this session, which must have read.
+
+    What commits later commits at a later time, whatever member is primary then. When nothing is written it is up to
+    10 s behind the server's own clock (periodicNoopIntervalSecs).
+    """
+    told: Mapping[str, Any] = session.cluster_time or {}
+    moment: datetime = told["clusterTime"].as_datetime()
+    return moment
+
+
+def snapshot_time(session: AsyncClientSession) -> datetime:
+    """The logical time of a snapshot session's moment, once it has read: what committed by then is seen.
+
+    While a majority is away that moment stands still, and the clocks go on.
+    """
+    # The driver keeps it for its own next reads and shows it nowhere.
+    told: Any = session._snapshot_time  # noqa: SLF001
+    moment: datetime = told.as_datetime()
+    return moment
 
 
 async def start_transaction(session: AsyncClientSession) -> None:

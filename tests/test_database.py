@@ -79,6 +79,8 @@ class TestTheServicesUser:
             databases.wallet["idempotency_keys"].delete_one({"_id": "x"}),
             databases.wallet["account_sums"].delete_one({"_id": utc_now()}),
             databases.wallet["account_sums"].update_one({"_id": utc_now()}, {"$set": {"sums": []}}),
+            databases.wallet["account_corrections"].delete_one({"_id": 1}),
+            databases.wallet["account_corrections"].update_one({"_id": 1}, {"$set": {"sums": []}}),
             databases.wallet["checkpoints"].update_one({"_id": 1}, {"$set": {"root": "0" * 64}}),
             databases.wallet["checkpoints"].delete_one({"_id": 1}),
             databases.wallet["checkpoint_tiles"].update_one({"_id": "x"}, {"$set": {"seqs": []}}),

@@ -3,7 +3,6 @@
 import random
 from typing import NoReturn
 
-from service.domain.clock import utc_now
 from service.services.account_sums import close_hours
 from service.startup import Resources
 from workers.repeating import repeat
@@ -16,7 +15,7 @@ _CATCHING_UP_S = 1.0
 
 async def close_hours_for_ever(resources: Resources) -> NoReturn:
     async def close() -> float | None:
-        is_done = await close_hours(resources.databases.client, utc_now(), resources.settings.ledger_patience_s)
+        is_done = await close_hours(resources.databases.client)
         # Workers that started together come one after the other, so that the later ones find the work done.
         return None if is_done else _CATCHING_UP_S * random.uniform(0.5, 1.5)  # noqa: S311 no secret
 

@@ -1,5 +1,6 @@
 """Beanie documents: shape, indexes and validator of each collection."""
 
+from service.documents.account_corrections import AccountCorrection
 from service.documents.account_sums import AccountSumsDocument
 from service.documents.adjustments import AdjustmentDocument
 from service.documents.api_keys import ApiKeyDocument
@@ -38,6 +39,7 @@ from service.documents.workers import WorkerDocument
 __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
+    "AccountCorrection",
     "AccountSumsDocument",
     "AdjustmentDocument",
     "ApiKeyDocument",
@@ -96,6 +98,7 @@ WALLET_DOCUMENTS = [
     OutboxDocument,
     BankCallback,
     AccountSumsDocument,
+    AccountCorrection,
     TotpEnrolment,
     CheckpointDocument,
     CheckpointTile,

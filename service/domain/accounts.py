@@ -57,13 +57,40 @@ class StoredSums(NamedTuple):
     sums: tuple[AccountSum, ...]
 
 
+class Correction(NamedTuple):
+    """What has to be added to the stored sums of `through` and of every later hour; amounts may be negative.
+
+    Stored sums are never changed: a correction says what was wrong with them, why, and who found it.
+    """
+
+    number: int
+    through: datetime
+    sums: tuple[AccountSum, ...]
+    reason: str
+    corrected_by: str
+    created_at: datetime
+
+
+def corrected_by_then(corrections: Iterable[Correction], moment: datetime) -> list[AccountSum]:
+    """What corrections add to the sums that reach up to this moment."""
+    return [one for correction in corrections if correction.through <= moment for one in correction.sums]
+
+
+def difference(due: Iterable[AccountSum], found: Iterable[AccountSum]) -> tuple[AccountSum, ...]:
+    """What `found` lacks of `due`, where they differ."""
+    negated = [one._replace(debit=-one.debit, credit=-one.credit) for one in found]
+    return tuple(one for one in add_up([*due, *negated]) if one.debit or one.credit)
+
+
 HOUR: Final = timedelta(hours=1)
-# How long after its end an hour may still get entries, besides the time for which a command may wait for its turn
-# (WALLET_LEDGER_PATIENCE_S). An id is made with its command, and the first attempt begins within the patience. An
-# attempt has 4 s for its reads and writes and 4 s for its commit, and the server ends after 5 s what a dead process
-# left; isolating a culprit among 256 commands repeats that up to sixteen times: some 2 min. The clocks of the processes
-# agree to within seconds. That is below 3 min together. Waiting for longer costs a quarter of an hour's entries to read
-# at a trial balance; an entry that came too late would be missing from the sums for good.
+# How old the id of an entry may be when its transaction begins. A command that waits longer for its turn gets new ids.
+ENTRY_ID_AGE: Final = timedelta(minutes=1)
+# How far ahead of the server's time it may be. The server's logical clock stands still for up to 10 s when idle.
+ENTRY_ID_AHEAD: Final = timedelta(minutes=1)
+# How long after its end an hour may still get entries: 1 min (ENTRY_ID_AGE), 10 s for which the logical clock of an
+# idle server may stand still, and as long as a transaction may last: 5 s here (database.TRANSACTION_LIFETIME_S), 60 s
+# where MongoDB's own limit was left. The rest is margin for a server's clock that jumps by ten minutes between two
+# primaries. Waiting for longer costs a quarter of an hour's entries to read at a trial balance.
 _LATEST_COMMIT: Final = timedelta(minutes=15)
 
 
@@ -72,6 +99,20 @@ def hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def closed_through(now: datetime, patience: timedelta) -> datetime:
-    """The end of the last hour that no entry can join any more."""
-    return hour_of(now - patience - _LATEST_COMMIT)
+def closed_through(now: datetime) -> datetime:
+    """The end of the last hour that no entry can join any more, by the server's logical clock at the snapshot.
+
+    Why no entry can: times here are MongoDB's logical clock, which every reply carries, which never runs backwards
+    (not even when another member with another clock becomes primary) and in whose order transactions commit. No clock
+    of a process of ours takes part.
+
+    1. A transaction that has read its wallets at time L writes no entry whose id is older than L - ENTRY_ID_AGE:
+       the batch gives a new id to every entry whose command's id is older (IdWindow, made from L at each attempt).
+       A process that was suspended before it read gets a later L. One that was suspended after it read finds its
+       transaction ended by the server.
+    2. A transaction that read at L commits at K <= L + its lifetime, or never.
+    3. So an entry that commits at K has an id of K - ENTRY_ID_AGE - lifetime or later.
+    4. Sums are made from a snapshot of time S: it has every entry that committed at or before S. What it lacks commits
+       at K > S, so its id is later than S - ENTRY_ID_AGE - lifetime, which is later than S - _LATEST_COMMIT.
+    """
+    return hour_of(now - _LATEST_COMMIT)

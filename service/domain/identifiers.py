@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple, Self
 
 from uuid_utils import uuid7
 
@@ -60,3 +61,27 @@ def made_at(identifier: str) -> datetime | None:
         return None if parts is None else _EPOCH + timedelta(milliseconds=int(parts[1], 16))
     except OverflowError:
         return None
+
+
+class IdWindow(NamedTuple):
+    """The time in which an id may have been made: from `first` up to, but without, `end`."""
+
+    first: str
+    end: str
+    moment: datetime
+
+    @classmethod
+    def around(cls, prefix: Prefix, moment: datetime, *, before: timedelta, after: timedelta) -> Self:
+        return cls(first_id_at(prefix, moment - before), first_id_at(prefix, moment + after), moment)
+
+    def admit(self, identifier: str) -> str:
+        """The id itself, or where its time lies outside, the same id with the time of `moment`.
+
+        Its 74 random bits stay, so it is as unique as before, and the same id always becomes the same new one.
+        """
+        if self.first <= identifier < self.end:
+            return identifier
+        if not _ID.fullmatch(identifier):
+            raise ValueError(f"{identifier} tells no time")
+        prefix, _, digits = identifier.partition("_")
+        return first_id_at(Prefix(prefix), self.moment) + digits[_TIME_DIGITS:]

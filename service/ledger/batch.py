@@ -14,10 +14,11 @@ import orjson
 from service.domain.entries import Entry
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.idempotency import Answer, IdempotencyRecord
+from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Record, RecordUpdate
-from service.domain.wallets import Wallet, apply_movement, wallet_view
+from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand
 
@@ -38,12 +39,16 @@ class KnownAnswer(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The documents that a batch's commands name, as one snapshot."""
+    """The documents that a batch's commands name, as one snapshot.
+
+    `entry_ids` is when the ids of entries may have been made; None where nobody asks, as in tests of single rules.
+    """
 
     active_users: Mapping[str, int]  # with the version of their tokens
     wallets: Mapping[str, Wallet]
     records: Mapping[str, Record]
     answers: Mapping[str, KnownAnswer]
+    entry_ids: IdWindow | None = None
 
 
 class Decided(NamedTuple):
@@ -137,7 +142,7 @@ class Draft:
         for wallet in changes.wallets:
             self.wallets[wallet.id] = wallet
         between_wallets: dict[str, int] = defaultdict(int)
-        for movement in changes.movements:
+        for movement in map(self._with_current_id, changes.movements):
             before = self.wallet(movement.wallet_id)
             assert before is not None, f"{movement.wallet_id} was not named as needed"
             after, entry = apply_movement(before, movement)
@@ -167,6 +172,14 @@ class Draft:
         assert before is not None, f"{wallet.id} was not named as needed"
         assert _protected_fields(wallet) == _protected_fields(before), f"{wallet.id} changes by movements alone"
         return before
+
+    def _with_current_id(self, movement: Movement) -> Movement:
+        """A command that is late may name an entry id of an hour whose sums are closed (domain/accounts.py)."""
+        entry_ids = self._loaded.entry_ids
+        if entry_ids is None:
+            return movement
+        current = entry_ids.admit(movement.entry_id)
+        return movement if current is movement.entry_id else movement._replace(entry_id=current)
 
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
 
-from service.database import start_transaction
+from service.database import logical_time, start_transaction
+from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
 from service.domain.idempotency import Answer
+from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet
@@ -76,7 +78,10 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     wallets: dict[str, Wallet] = {}
     if needs.wallets or needs.owned_wallets:
         wallets = await wallet_repository.find_named(needs.wallets, needs.owned_wallets, session=session)
-    return Loaded(active_users, wallets, records, answers)
+    # Only now: the transaction has read, so it has begun, and the server counts its lifetime from here or earlier.
+    began = logical_time(session)
+    entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)
+    return Loaded(active_users, wallets, records, answers, entry_ids)
 
 
 async def _write(writes: Writes, session: AsyncClientSession) -> None:

@@ -1,6 +1,6 @@
-"""Queries on `account_sums`, and those that sum entries up by account."""
+"""Queries on `account_sums` and their corrections, and those that sum entries up by account."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,28 +9,45 @@ from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
-from service.documents import AccountSumsDocument, TransactionLog
-from service.domain.accounts import BETWEEN_WALLETS, AccountSum, StoredSums
+from service.documents import AccountCorrection, AccountSumsDocument, TransactionLog
+from service.domain.accounts import BETWEEN_WALLETS, AccountSum, Correction, StoredSums
 from service.domain.identifiers import Prefix, first_id_at
 
 
 async def find_last(*, session: AsyncClientSession) -> StoredSums | None:
     row = await AccountSumsDocument.get_pymongo_collection().find_one({}, sort=[("_id", -1)], session=session)
-    if row is None:
-        return None
-    return StoredSums(row["_id"], tuple(_to_sum(one) for one in row["sums"]))
+    return None if row is None else _to_stored(row)
+
+
+async def find_all(*, session: AsyncClientSession) -> list[StoredSums]:
+    """Every closed hour, the first one first: some MB in a year."""
+    rows = AccountSumsDocument.get_pymongo_collection().find({}, sort=[("_id", 1)], session=session)
+    return [_to_stored(row) async for row in rows]
 
 
 async def insert_once(stored: StoredSums, now: datetime) -> bool:
     """False where that hour is closed already. One document, so no transaction to spoil."""
-    sums = [
-        {**one._asdict(), "debit": Decimal128(str(one.debit)), "credit": Decimal128(str(one.credit))}
-        for one in stored.sums
-    ]
+    row = {"_id": stored.through, "sums": _from_sums(stored.sums), "created_at": now}
     try:
-        await AccountSumsDocument.get_pymongo_collection().insert_one(
-            {"_id": stored.through, "sums": sums, "created_at": now}
-        )
+        await AccountSumsDocument.get_pymongo_collection().insert_one(row)
+    except DuplicateKeyError:
+        return False
+    return True
+
+
+async def find_corrections(*, session: AsyncClientSession) -> list[Correction]:
+    rows = AccountCorrection.get_pymongo_collection().find({}, sort=[("_id", 1)], session=session)
+    return [
+        Correction(int(row.pop("_id")), sums=tuple(_to_sum(one) for one in row.pop("sums")), **row)
+        async for row in rows
+    ]
+
+
+async def insert_correction_once(correction: Correction) -> bool:
+    """False where somebody else's correction has the number."""
+    row = correction._asdict() | {"sums": _from_sums(correction.sums)}
+    try:
+        await AccountCorrection.get_pymongo_collection().insert_one({"_id": Int64(row.pop("number")), **row})
     except DuplicateKeyError:
         return False
     return True
@@ -87,6 +104,16 @@ def _made_between(made_from: datetime | None, made_before: datetime | None) -> d
     condition = {operator: first_id_at(Prefix.ENTRY, moment) for operator, moment in bounds if moment is not None}
     # Whatever its id is: an entry that no time can be told of has to be in the sums all the same.
     return condition or {"$gte": ""}
+
+
+def _to_stored(row: dict[str, Any]) -> StoredSums:
+    return StoredSums(row["_id"], tuple(_to_sum(one) for one in row["sums"]))
+
+
+def _from_sums(sums: Iterable[AccountSum]) -> list[dict[str, Any]]:
+    return [
+        {**one._asdict(), "debit": Decimal128(str(one.debit)), "credit": Decimal128(str(one.credit))} for one in sums
+    ]
 
 
 def _to_sum(row: dict[str, Any]) -> AccountSum:

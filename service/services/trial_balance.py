@@ -59,7 +59,9 @@ async def _read(session: AsyncClientSession) -> TrialBalance:
     reached = None if stored is None else stored.through
     since = await sums_repository.sum_entries(reached, None, session=session, limit_s=_LIMIT_S)
     wallets = await wallet_repository.total_by_currency(session=session, limit_s=_LIMIT_S)
-    booked = add_up([*(() if stored is None else stored.sums), *since])
+    corrections = await sums_repository.find_corrections(session=session)
+    corrected = [one for correction in corrections for one in correction.sums]
+    booked = add_up([*(() if stored is None else stored.sums), *corrected, *since])
     return TrialBalance(as_of, reached, _by_currency(booked, wallets))
 
 

@@ -1,11 +1,11 @@
 """Ids and the time in them."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.domain.clock import utc_now
-from service.domain.identifiers import Prefix, first_id_at, made_at, new_id
+from service.domain.identifiers import IdWindow, Prefix, first_id_at, made_at, new_id
 
 
 class TestTheTimeOfAnId:
@@ -28,3 +28,24 @@ class TestTheTimeOfAnId:
     )
     def test_is_none_where_nobody_made_it(self, identifier: str) -> None:
         assert made_at(identifier) is None
+
+
+class TestTheTimeInWhichAnIdMayBeMade:
+    NOON = datetime(2026, 2, 24, 12, tzinfo=UTC)
+    MINUTE = timedelta(minutes=1)
+    WINDOW = IdWindow.around(Prefix.ENTRY, NOON, before=MINUTE, after=MINUTE)
+
+    def made(self, at: datetime) -> str:
+        return first_id_at(Prefix.ENTRY, at) + "7" * 20
+
+    def test_leaves_an_id_within_it_alone(self) -> None:
+        for at in (self.NOON - self.MINUTE, self.NOON, self.NOON + self.MINUTE - timedelta(milliseconds=1)):
+            assert self.WINDOW.admit(self.made(at)) == self.made(at)
+
+    def test_gives_one_outside_it_the_time_of_its_middle_and_the_same_digits(self) -> None:
+        for at in (self.NOON - self.MINUTE - timedelta(milliseconds=1), self.NOON + self.MINUTE):
+            assert self.WINDOW.admit(self.made(at)) == self.made(self.NOON)
+
+    def test_refuses_what_tells_no_time(self) -> None:
+        with pytest.raises(ValueError, match="tells no time"):
+            self.WINDOW.admit("ent_!")

@@ -6,7 +6,7 @@ The damage is done by the administrator past every validator: the service's own 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +96,7 @@ _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
+    "account_corrections",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -195,9 +196,8 @@ async def _live(resources: Resources) -> None:
     assert paid is not None
     await _report(paid, "msg_again", resources)
     # The hours of it all are closed, and two more.
-    patience_s = resources.settings.ledger_patience_s
     for hours in (2, 3):
-        assert await close_hours(resources.databases.client, utc_now() + timedelta(hours=hours), patience_s)
+        assert await close_hours(resources.databases.client, utc_now() + timedelta(hours=hours))
     await take_checkpoint(resources.databases.client, resources.settings)
 
 
@@ -762,6 +762,23 @@ async def commit_in_a_closed_hour(books: Books) -> str:
     return to_rfc3339(row["_id"])
 
 
+async def forge_a_correction(books: Books) -> str:
+    """As if the last hour's sums were too low."""
+    _, row = await _last_hours(books)
+    await books.put("account_corrections", _correction(row["_id"]))
+    return to_rfc3339(row["_id"])
+
+
+async def break_a_correction(books: Books) -> str:
+    await books.put("account_corrections", {**_correction(utc_now()), "sums": "none"})
+    return "1"
+
+
+def _correction(through: datetime) -> Row:
+    sums = [{"account": "bank", "currency": "INR", "debit": Decimal128("9"), "credit": Decimal128("0")}]
+    return {"_id": 1, "through": through, "sums": sums, "reason": "?", "corrected_by": "?", "created_at": utc_now()}
+
+
 async def pay_twice(books: Books) -> str:
     order = await books.one("orders", state="success", kind="payout")
     await books.put("orders", {**order, "payments": order["payments"] * 2})
@@ -1269,6 +1286,8 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an hour's sums without an account": (with_sums([]), "account_sums", set()),
     "an hour's sums that are none": (break_stored_sums, "malformed_document", set()),
     "sums of no hour": (sums_of_no_hour, "malformed_document", set()),
+    "a correction of sums that were right": (forge_a_correction, "account_sums", set()),
+    "a correction that is none": (break_a_correction, "malformed_document", set()),
     "an entry that came too late for its hour": (
         commit_in_a_closed_hour,
         "account_sums",
@@ -1302,6 +1321,24 @@ class TestCheckpoints:
         ended = await run_module(settings, tmp_path, "scripts.checkpoint")
         assert (ended.status, ended.out) == (1, "")
         assert "no wallets yet" in ended.err
+
+
+class TestCorrectingSums:
+    async def test_is_named_by_check_ledger_and_mends_what_it_found(self, books: Books, tmp_path: Path) -> None:
+        await commit_in_a_closed_hour(books)
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert ended.status == 1, ended.out + ended.err
+        assert "BREACH account_sums" in ended.out
+        assert "scripts.correct_sums" in ended.out
+        told = ("--reason", "an entry of the old clock", "--by", "asha")
+        ended = await run_module(books.settings, tmp_path, "scripts.correct_sums", *told)
+        assert ended.status == 0, ended.out + ended.err
+        assert "house:adjustments in INR: debit +9, credit +0" in ended.out
+        assert rules_of(await check_books(books)) == {"operation_unknown"}
+        row = await books.one("account_corrections")
+        assert (row["_id"], row["reason"], row["corrected_by"]) == (1, "an entry of the old clock", "asha")
+        ended = await run_module(books.settings, tmp_path, "scripts.correct_sums", *told)
+        assert (ended.status, ended.out.startswith("Nothing to correct")) == (0, True), ended.out + ended.err
 
 
 async def check_books(books: Books) -> list[Breach]:

@@ -4,28 +4,42 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from bson.decimal128 import Decimal128
+from pymongo.asynchronous.client_session import AsyncClientSession
 
-from service.database import Databases, bind_documents, connect, session_in_transaction, set_up
+from service.database import (
+    Databases,
+    bind_documents,
+    connect,
+    read_in_snapshot,
+    session_in_transaction,
+    set_up,
+    snapshot_time,
+)
 from service.domain.accounts import AccountSum, SystemAccount, closed_through, hour_of
 from service.domain.clock import utc_now
 from service.domain.entries import Entry, EntryType
 from service.domain.identifiers import Prefix, first_id_at, new_id
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.policy import Policy
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
+from service.ledger.commands import Command
+from service.ledger.committer import Ledger
 from service.repositories import transaction_logs as log_repository
 from service.repositories import wallets as wallet_repository
-from service.services.account_sums import close_hours
+from service.services import account_sums
+from service.services.account_sums import close_hours, correct_sums
 from service.services.trial_balance import CurrencyBalance, draw_up_trial_balance
 from service.startup import Resources
-from tests.factories import book, make_funded_wallet, make_user, make_wallet
-from tests.servers import Admin, Servers, make_settings
+from tests.factories import book, make_funded_wallet, make_user, make_wallet, transfer_of, withdrawal_of
+from tests.servers import Admin, Servers, fail_point, make_settings
 
 HOUR = timedelta(hours=1)
-PATIENCE_S = 10.0
 # After an hour's end, when it may be closed (domain/accounts.py).
-RIPE = timedelta(minutes=15, seconds=PATIENCE_S)
+RIPE = timedelta(minutes=15)
 
 
 @pytest.fixture
@@ -57,7 +71,7 @@ async def open_wallet(databases: Databases, currency: str = "INR") -> Wallet:
 
 
 async def close_at(databases: Databases, now: datetime) -> bool:
-    return await close_hours(databases.client, now, PATIENCE_S)
+    return await close_hours(databases.client, now)
 
 
 async def stored(databases: Databases) -> dict[datetime, list[dict[str, Any]]]:
@@ -208,6 +222,143 @@ def largest_deposits(count: int, at: datetime) -> tuple[list[Wallet], list[Entry
     return wallets, entries
 
 
+def made_before(moment: datetime) -> str:
+    """The id of an entry, as a command has it whose process was suspended since, or has a clock that is behind."""
+    return first_id_at(Prefix.ENTRY, moment - timedelta(seconds=1)) + uuid4().hex[12:]
+
+
+@pytest.fixture
+async def ledger(own: Databases) -> AsyncIterator[Ledger]:
+    ledger = Ledger(
+        own.client, policy=Policy(), batch_limit=256, queue_limit=1000, patience_s=5.0, on_committed=lambda _: None
+    )
+    ledger.start()
+    yield ledger
+    await ledger.close()
+
+
+class TestAnIdFromAnHourThatIsClosed:
+    async def test_is_made_anew_in_the_commit(self, own: Databases, ledger: Ledger) -> None:
+        payer = await make_funded_wallet(own, 1_000)
+        assert await close_hours(own.client)
+        reached = max(await stored(own))
+        await run_on(ledger, withdrawal_of(payer, 300, entry_id=made_before(reached)))
+        second = await open_wallet(own)
+        await run_on(
+            ledger,
+            transfer_of(payer, second, 70, out_entry_id=made_before(reached), in_entry_id=made_before(reached)),
+        )
+        entries = (
+            await own.wallet["transaction_logs"].find({"_id": {"$lt": first_id_at(Prefix.ENTRY, reached)}}).to_list()
+        )
+        assert entries == []
+        balance = await draw_up_trial_balance(own.client)
+        assert balance.is_balanced
+        assert (await balance_of(own)).between_wallets == AccountSum("between_wallets", "INR", 70, 70)
+
+    async def test_is_made_anew_too_where_it_is_of_the_future(self, own: Databases, ledger: Ledger) -> None:
+        payer = await make_funded_wallet(own, 1_000)
+        ahead = made_before(utc_now() + timedelta(minutes=10))
+        await run_on(ledger, withdrawal_of(payer, 300, entry_id=ahead))
+        newest = await own.wallet["transaction_logs"].find_one(sort=[("_id", -1)])
+        assert newest is not None
+        assert newest["_id"] < first_id_at(Prefix.ENTRY, utc_now() + timedelta(minutes=2))
+
+    async def test_is_made_anew_at_each_attempt(self, own: Databases, ledger: Ledger, admin: Admin) -> None:
+        """The second attempt may begin when the first one's hour is over."""
+        payer = await make_funded_wallet(own, 1_000)
+        entry_id = made_before(utc_now() - 2 * HOUR)
+        namespace = f"{own.wallet.name}.transaction_logs"
+        with fail_point(
+            admin,
+            1,
+            failCommands=["insert"],
+            namespace=namespace,
+            errorCode=112,
+            errorLabels=["TransientTransactionError"],
+        ):
+            await run_on(ledger, withdrawal_of(payer, 300, entry_id=entry_id))
+        found = await own.wallet["transaction_logs"].find({"type": "WITHDRAWAL"}).to_list()
+        assert [one["_id"][16:] for one in found] == [entry_id[16:]]
+        assert found[0]["_id"] > made_before(utc_now() - HOUR)
+
+
+async def run_on(ledger: Ledger, command: Command) -> None:
+    decided = await ledger.execute(command)
+    assert not decided.refused, decided
+
+
+class TestClosingByTheServersClock:
+    async def test_asks_no_clock_of_this_process(
+        self, own: Databases, hour: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A worker that is ten hours ahead would close hours that are not over."""
+        wallet = await open_wallet(own)
+        await deposit(own, wallet, 100, hour)
+        ahead = utc_now() + 10 * HOUR
+        monkeypatch.setattr(account_sums, "utc_now", lambda: ahead)
+        assert await close_hours(own.client)
+        assert max(await stored(own)) <= closed_through(utc_now())
+
+    async def test_reaches_no_further_than_the_snapshot_that_is_summed(self, own: Databases) -> None:
+        wallet = await open_wallet(own)
+        await deposit(own, wallet, 100, utc_now())
+        summed: list[datetime] = []
+
+        async def look(session: AsyncClientSession) -> None:
+            await wallet_repository.total_by_currency(session=session, limit_s=5.0)
+            summed.append(snapshot_time(session))
+
+        await read_in_snapshot(own.client, look)
+        assert abs(utc_now() - summed[0]) < timedelta(seconds=30)
+
+
+class TestCorrectingSums:
+    async def test_adds_what_is_missing_once_and_says_why(self, own: Databases, hour: datetime) -> None:
+        wallet = await open_wallet(own)
+        for hours in (0, 1, 2):
+            await deposit(own, wallet, 100, hour + hours * HOUR)
+        assert await close_at(own, hour + 3 * HOUR + RIPE)
+        before = await stored(own)
+        # Past the ledger: nothing else can.
+        await deposit(own, wallet, 7, hour + HOUR)
+        assert not (await draw_up_trial_balance(own.client)).is_balanced
+        made = await correct_sums(own.client, "restored from the bank's statement", "asha")
+        assert [(one.number, one.through, one.reason, one.corrected_by) for one in made] == [
+            (1, hour + 2 * HOUR, "restored from the bank's statement", "asha")
+        ]
+        assert made[0].sums == (AccountSum("bank", "INR", 7, 0),)
+        assert (await draw_up_trial_balance(own.client)).is_balanced
+        assert await stored(own) == before
+        assert await correct_sums(own.client, "again", "asha") == []
+        # Hours that close later go on from there.
+        await deposit(own, wallet, 1, hour + 4 * HOUR)
+        assert await close_at(own, hour + 5 * HOUR + RIPE)
+        assert (await draw_up_trial_balance(own.client)).is_balanced
+        assert await correct_sums(own.client, "again", "asha") == []
+
+    async def test_takes_away_what_is_too_much(self, own: Databases, admin: Admin, hour: datetime) -> None:
+        wallet = await open_wallet(own)
+        await deposit(own, wallet, 100, hour)
+        assert await close_at(own, hour + HOUR + RIPE)
+        wrong = {"$set": {"sums.0.debit": Decimal128("120")}}
+        admin[own.wallet.name]["account_sums"].update_one({"_id": hour + HOUR}, wrong)
+        made = await correct_sums(own.client, "an administrator's mistake", "asha")
+        assert [one.sums for one in made] == [(AccountSum("bank", "INR", -20, 0),)]
+        assert (await draw_up_trial_balance(own.client)).is_balanced
+
+    async def test_of_two_at_once_corrects_once(self, own: Databases, hour: datetime) -> None:
+        wallet = await open_wallet(own)
+        await deposit(own, wallet, 100, hour)
+        await deposit(own, wallet, 100, hour + HOUR)
+        assert await close_at(own, hour + 2 * HOUR + RIPE)
+        await deposit(own, wallet, 7, hour)
+        await deposit(own, wallet, 3, hour + HOUR)
+        made = await asyncio.gather(*(correct_sums(own.client, "twice", name) for name in ("asha", "ben")))
+        assert sorted(one.number for corrections in made for one in corrections) == [1, 2]
+        assert (await draw_up_trial_balance(own.client)).is_balanced
+
+
 class TestClosingHours:
     async def test_stores_what_was_booked_up_to_the_hours_end(self, own: Databases, hour: datetime) -> None:
         wallet = await open_wallet(own)
@@ -252,7 +403,7 @@ class TestClosingHours:
             hour + HOUR: [bank(1)],
             hour + 2 * HOUR: [bank(21)],
             hour + 101 * HOUR: [bank(321)],
-            closed_through(now, timedelta(seconds=PATIENCE_S)): [bank(321)],
+            closed_through(now): [bank(321)],
         }
 
     async def test_closes_a_day_of_busy_hours_at_a_time(self, own: Databases, hour: datetime) -> None:
