@@ -30,7 +30,7 @@ from scripts.server_process import (
     free_port,
     private_value,
 )
-from service.database import TRANSACTION_LIFETIME_S
+from service.database import ELECTION_SETTINGS, TRANSACTION_LIFETIME_S
 
 __all__ = [
     "EmbeddedServerError",
@@ -150,7 +150,7 @@ class MongoServer(EmbeddedServer):
         if not self._root_can_log_in():
             self._set_up_first_time()
         with self._client(root=True) as client:
-            self._adopt_port(client)
+            self._adopt_configuration(client)
             self._wait_for("primary", lambda: _is_primary(client))
 
     def _client(self, *, root: bool = False) -> "pymongo.MongoClient[dict[str, Any]]":
@@ -180,7 +180,11 @@ class MongoServer(EmbeddedServer):
         member = f"{LOOPBACK}:{self.port}"
         with self._client() as client:
             try:
-                config = {"_id": REPLICA_SET, "members": [{"_id": 0, "host": member}]}
+                config = {
+                    "_id": REPLICA_SET,
+                    "members": [{"_id": 0, "host": member}],
+                    "settings": dict(ELECTION_SETTINGS),
+                }
                 client.admin.command("replSetInitiate", config)
             except OperationFailure as error:
                 if error.code == UNAUTHORIZED:
@@ -193,14 +197,14 @@ class MongoServer(EmbeddedServer):
             self._wait_for("primary", lambda: _is_primary(client))
             client.admin.command("createUser", ROOT_USER, pwd=self.root_password, roles=["root"])
 
-    def _adopt_port(self, client: "pymongo.MongoClient[dict[str, Any]]") -> None:
-        """The set's configuration names its member by port; after a change of port it would wait for itself forever."""
+    def _adopt_configuration(self, client: "pymongo.MongoClient[dict[str, Any]]") -> None:
+        """Of a set that was initiated with another port, for which it would wait for ever, or by an older version."""
         config = client.admin.command("replSetGetConfig")["config"]
         member = f"{LOOPBACK}:{self.port}"
-        if [one["host"] for one in config["members"]] == [member]:
+        settings = config["settings"] | ELECTION_SETTINGS
+        if [one["host"] for one in config["members"]] == [member] and config["settings"] == settings:
             return
-        config["members"] = [{"_id": 0, "host": member}]
-        config["version"] += 1
+        config |= {"members": [{"_id": 0, "host": member}], "settings": settings, "version": config["version"] + 1}
         client.admin.command("replSetReconfig", config, force=True)
 
 

@@ -48,6 +48,21 @@ _MAX_COMMIT_MS = 4_000
 # A process that dies in a transaction leaves its documents locked until the server ends the transaction. MongoDB's
 # own minute would stop every other writer of a hot wallet for as long; no batch of ours takes seconds.
 TRANSACTION_LIFETIME_S = 5
+# Of a replica set's configuration. README, Failover, has what was measured.
+ELECTION_SETTINGS: Mapping[str, int] = MappingProxyType(
+    {
+        # Without a sign of the primary for so long, a secondary stands for election. MongoDB's own 10 s are 11 s
+        # without writes. Much less than 2 s, and a machine that is merely busy elects a new primary for nothing.
+        "electionTimeoutMillis": 2_000,
+        # Several signs within that time, so that one that is late decides nothing.
+        "heartbeatIntervalMillis": 500,
+        # A new primary asks every member how far it is before it takes writes, and waits so long for a silent one.
+        "heartbeatTimeoutSecs": 2,
+        # Then it fetches what others have and it lacks, for so long. Nothing that a majority has confirmed can be lost
+        # by it: nobody who lacks any of that is elected.
+        "catchUpTimeoutMillis": 2_000,
+    }
+)
 _PATIENCE_S = 10.0
 # The driver sets none for it, and swallows it: a lost connection would be waited for as long as the kernel tries.
 _ABORT_S = 1.0
@@ -237,7 +252,12 @@ async def set_up(settings: Settings) -> list[str]:
             for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
             for document in documents
         ]
-        return [*lines, await _limit_transactions(databases), await _set_up_service_user(databases, settings)]
+        return [
+            *lines,
+            await _limit_transactions(databases),
+            await _tell_about_elections(databases),
+            await _set_up_service_user(databases, settings),
+        ]
     finally:
         await databases.client.close()
 
@@ -292,6 +312,20 @@ async def _limit_transactions(databases: Databases) -> str:
             raise
         return "transactions: lifetime left as it is, the set-up's user may not change it"
     return f"transactions: ended by the server after {TRANSACTION_LIFETIME_S} s"
+
+
+async def _tell_about_elections(databases: Databases) -> str:
+    """A set's configuration belongs to whoever runs the set, so this only says where it costs time."""
+    try:
+        answer = await databases.client.admin.command("replSetGetConfig")
+    except OperationFailure:  # nothing depends on it
+        return "elections: their settings are not known, the set-up's user may not read them"
+    settings = answer["config"]["settings"]
+    slow = {name: settings[name] for name, most in ELECTION_SETTINGS.items() if not 0 <= settings[name] <= most}
+    if slow:
+        told = ", ".join(f"{name} is {value}" for name, value in slow.items())
+        return f"elections: a dead primary costs more time than it has to ({told}); see README, Failover"
+    return f"elections: after {settings['electionTimeoutMillis'] / 1000:g} s without a primary"
 
 
 async def _set_up_service_user(databases: Databases, settings: Settings) -> str:

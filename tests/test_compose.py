@@ -9,6 +9,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # PyYAML has no types
 
 from scripts.service_stack import api_options
+from service.database import ELECTION_SETTINGS, TRANSACTION_LIFETIME_S
 from service.settings import Settings
 
 _ROOT = Path(__file__).parent.parent
@@ -65,6 +66,14 @@ class TestSettings:
         assert published.endswith(f":{api['WALLET_PORT']}")
         # A port has one owner, and the API looks for no worker beside it.
         assert (api["WALLET_WORKER_METRICS_PORT"], worker["WALLET_WORKER_METRICS_PORT"]) == ("0", "9100")
+
+
+class TestMongo:
+    def test_elects_a_primary_as_fast_as_the_embedded_one_and_ends_transactions_as_soon(self) -> None:
+        script: str = _SERVICES["mongo"]["healthcheck"]["test"][-1]
+        (settings,) = re.findall(r"settings: \{([^}]*)\}", script)
+        assert {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", settings)} == ELECTION_SETTINGS
+        assert f"transactionLifetimeLimitSeconds={TRANSACTION_LIFETIME_S}" in _SERVICES["mongo"]["command"]
 
 
 class TestNetworks:

@@ -64,6 +64,24 @@ class TestSetUp:
         answer = admin.admin.command({"getParameter": 1, "transactionLifetimeLimitSeconds": 1})
         assert answer["transactionLifetimeLimitSeconds"] == TRANSACTION_LIFETIME_S
 
+    async def test_says_where_a_dead_primary_would_cost_more_time_than_it_has_to(
+        self, settings: Settings, admin: Admin
+    ) -> None:
+        async def said() -> str:
+            (line,) = [line for line in await set_up(settings) if line.startswith("elections:")]
+            return line
+
+        assert await said() == "elections: after 2 s without a primary"
+        config = admin.admin.command("replSetGetConfig")["config"]
+        mongodbs_own = config["settings"] | {"electionTimeoutMillis": 10_000, "catchUpTimeoutMillis": -1}
+        admin.admin.command("replSetReconfig", config | {"settings": mongodbs_own, "version": config["version"] + 1})
+        try:
+            line = await said()
+        finally:
+            admin.admin.command("replSetReconfig", config | {"version": config["version"] + 2})
+        assert "electionTimeoutMillis is 10000, catchUpTimeoutMillis is -1" in line
+        assert "Failover" in line
+
 
 class TestTheServicesUser:
     async def test_may_neither_create_nor_delete_nor_look_around(self, databases: Databases) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pymongo
@@ -20,6 +21,7 @@ from scripts.new_env import fill
 from scripts.server_process import command_line, port_is_free, wait_until
 from scripts.service_stack import ChildFailedError, Stack, stop_leftover_programs
 from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, port_setting
+from service.database import ELECTION_SETTINGS
 from service.settings import Environment, Settings
 
 # An API in one file: what the stack does with programs does not depend on what they do.
@@ -75,6 +77,18 @@ class TestMongoServer:
         mongo.port = free_port()
         mongo.start()
         assert count_notes(mongo) == before
+
+    def test_elects_as_fast_as_the_service_asks_also_where_it_was_set_up_before(self, mongo: MongoServer) -> None:
+        with pymongo.MongoClient[dict[str, Any]](mongo.admin_url) as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            assert config["settings"].items() >= ELECTION_SETTINGS.items()
+            config["settings"]["electionTimeoutMillis"] = 10_000
+            client.admin.command("replSetReconfig", config | {"version": config["version"] + 1})
+        mongo.stop()
+        mongo.start()
+        with pymongo.MongoClient[dict[str, Any]](mongo.admin_url) as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            assert config["settings"].items() >= ELECTION_SETTINGS.items()
 
     def test_lets_nobody_in_without_a_password(self, mongo: MongoServer) -> None:
         with (
