@@ -77,12 +77,16 @@ class Tally:
 
     def usage_differs(self, usage: Row) -> str | None:
         """What the wallet's counters say against what its records make, window by window; None where they agree."""
-        for window, value, due in (
-            ("hour", "hour_count", self.count_by_hour),
-            ("day", "day_amount", self.amount_by_day),
-            ("month", "month_amount", self.amount_by_month),
+        for window, value, carry, due in (
+            ("hour", "hour_count", None, self.count_by_hour),
+            ("day", "day_amount", "day_carry", self.amount_by_day),
+            ("month", "month_amount", "month_carry", self.amount_by_month),
         ):
             named, found = usage.get(window), usage.get(value)
+            # A sum may pass 64 bits; its carry says how often it has passed 2^53. Older wallets have none.
+            carried = 0 if carry is None else usage.get(carry, 0)
+            if isinstance(found, int) and isinstance(carried, int):
+                found += carried * 2**53
             if found != due[str(named)]:
                 return f"{value} of {named or 'no window'} is {found}, the operations make {due[str(named)]}"
         return None

@@ -37,6 +37,10 @@ _KEY_BYTES = 32
 # What may be set as the longest lifetime of a hold: a guarantee for more than a year is a debt.
 LONGEST_HOLD_S = 366 * 24 * 3600
 
+# The largest number that every JSON reader carries exactly: refusals name the ceilings that are set here.
+_LARGEST_AMOUNT = 2**53 - 1
+_Ceiling = Annotated[int, Field(ge=0, le=_LARGEST_AMOUNT)]
+
 
 class Environment(StrEnum):
     DEVELOPMENT = "development"
@@ -48,10 +52,10 @@ class LimitSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    per_transaction: int = Field(0, ge=0)
-    per_day: int = Field(0, ge=0)
-    per_month: int = Field(0, ge=0)
-    count_per_hour: int = Field(0, ge=0)
+    per_transaction: int = Field(0, ge=0, le=_LARGEST_AMOUNT)
+    per_day: int = Field(0, ge=0, le=_LARGEST_AMOUNT)
+    per_month: int = Field(0, ge=0, le=_LARGEST_AMOUNT)
+    count_per_hour: int = Field(0, ge=0, le=_LARGEST_AMOUNT)
 
 
 class EarningRuleSettings(BaseModel):
@@ -151,7 +155,7 @@ class Settings(BaseSettings):
     # By currency, in minor units. What is not named has no limit and needs no approval.
     limits: dict[str, LimitSettings] = {}
     # 200,000.00 INR: about what banks confirm by a second factor of their own.
-    step_up_above: dict[str, Annotated[int, Field(ge=0)]] = {
+    step_up_above: dict[str, _Ceiling] = {
         "INR": 20_000_000,
         "USD": 250_000,
         "EUR": 250_000,
@@ -159,7 +163,7 @@ class Settings(BaseSettings):
         "JPY": 375_000,
         "KWD": 750_000,
     }
-    adjustment_approval_above: dict[str, Annotated[int, Field(ge=0)]] = {
+    adjustment_approval_above: dict[str, _Ceiling] = {
         "INR": 100_000_000,
         "USD": 1_000_000,
         "EUR": 1_000_000,

@@ -16,6 +16,7 @@ from service.database import Databases, set_up
 from service.main import create_app
 from service.settings import Settings
 from service.startup import Resources
+from tests.exact_numbers import require_exact_numbers
 from tests.servers import Admin, Servers, make_settings, running_servers
 
 _configure = structlog.configure
@@ -79,5 +80,9 @@ def admin(servers: Servers) -> Iterator[Admin]:
 @pytest.fixture
 async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """The API in process, without a worker."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.example") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://wallet.example",
+        event_hooks={"response": [require_exact_numbers]},
+    ) as client:
         yield client

@@ -114,7 +114,16 @@ class TestLimits:
         assert policy.limits_in("USD") == Limits()
 
     @pytest.mark.parametrize(
-        "wrong", ["{", "[]", '{"INR": {"per_year": 1}}', '{"INR": {"per_day": -1}}', '{"INR": {"per_day": "much"}}']
+        "wrong",
+        [
+            "{",
+            "[]",
+            '{"INR": {"per_year": 1}}',
+            '{"INR": {"per_day": -1}}',
+            '{"INR": {"per_day": "much"}}',
+            # More than JSON carries exactly: a refusal would name it.
+            '{"INR": {"per_day": 9007199254740992}}',
+        ],
     )
     def test_that_are_none_are_refused_at_the_start(self, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
         monkeypatch.setenv("WALLET_LIMITS", wrong)

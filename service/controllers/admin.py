@@ -1,14 +1,14 @@
 """The books as the house's own people see them, over HTTP."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.routing import api_router
-from service.controllers.schemas import View
+from service.controllers.schemas import PositiveSum, Sum, View
 from service.domain.accounts import AccountSum
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
@@ -21,9 +21,9 @@ router = api_router("Admin", prefix="/admin")
 class BookedView(View):
     """What was booked in minor units. `balance` is credit less debit."""
 
-    debit: int = Field(ge=0, description="What wallets received from it")
-    credit: int = Field(ge=0, description="What wallets gave to it")
-    balance: int = Field(description="Negative: wallets have received that much more than they gave")
+    debit: PositiveSum = Field(description="What wallets received from it")
+    credit: PositiveSum = Field(description="What wallets gave to it")
+    balance: Sum = Field(description="Negative: wallets have received that much more than they gave")
 
 
 class AccountView(BookedView):
@@ -33,9 +33,9 @@ class AccountView(BookedView):
 class WalletsView(View):
     """All wallets of the currency, whatever their status. `balance` is `available` and `held` together."""
 
-    available: int = Field(ge=0)
-    held: int = Field(ge=0)
-    balance: int = Field(ge=0)
+    available: PositiveSum
+    held: PositiveSum
+    balance: PositiveSum
     wallets: int = Field(ge=0, description="How many there are")
 
 
@@ -44,7 +44,7 @@ class CurrencyBalanceView(View):
     accounts: list[AccountView]
     between_wallets: BookedView = Field(description="Transfers and their like: its balance is 0 in sound books")
     wallets: WalletsView
-    total: int = Field(description="Balances of the accounts and of the wallets: 0 in sound books")
+    total: Sum = Field(description="Balances of the accounts and of the wallets: 0 in sound books")
     is_balanced: bool
 
 
@@ -72,7 +72,7 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class TrialBalanceView(View):
-    """Sums may pass 2^53: read them with a parser that keeps large integers."""
+    """A sum beyond 2^53 - 1 is a string of its digits: most readers of JSON would change those of a number."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -95,11 +95,10 @@ async def get_trial_balance(
 ) -> Response:
     """What the accounts of the bank and the house and all wallets have, by currency, at one moment."""
     balance = await draw_up_trial_balance(resources.databases.client)
-    # Not by orjson, which refuses integers beyond 64 bits.
-    return Response(json.dumps(_trial_balance_view(balance)), media_type="application/json")
+    return json_response(trial_balance_view(balance))
 
 
-def _trial_balance_view(balance: TrialBalance) -> dict[str, Any]:
+def trial_balance_view(balance: TrialBalance) -> dict[str, Any]:
     return {
         "as_of": to_rfc3339(balance.as_of),
         "sums_through": None if balance.sums_through is None else to_rfc3339(balance.sums_through),

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from fastapi import Response
 
+from service.domain.exact_json import to_json
 from service.domain.idempotency import Answer
 from service.errors import PROBLEM_MEDIA_TYPE
 
@@ -14,7 +14,7 @@ _FIRST_ERROR_STATUS = 400
 
 def json_response(body: Mapping[str, Any], status_code: int = 200) -> Response:
     """Of what a view function shaped: it is what the route declares, so nothing looks at it again."""
-    return Response(orjson.dumps(body), status_code, media_type="application/json")
+    return Response(to_json(body), status_code, media_type="application/json")
 
 
 def respond(answer: Answer) -> Response:

@@ -1,14 +1,14 @@
 """How the books are, over HTTP."""
 
-import json
 from typing import Annotated, Any
 
 from fastapi import Response
 from pydantic import ConfigDict, Field
 
+from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.routing import api_router
-from service.controllers.schemas import TIME, View
+from service.controllers.schemas import TIME, PositiveSum, View
 from service.domain.breaks import BreakKind
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
@@ -48,8 +48,8 @@ class DayTotalView(View):
 
     flow: Flow
     currency: str = Field(examples=["INR"])
-    bank: int = Field(ge=0, examples=[1250000])
-    ours: int = Field(ge=0, examples=[1250000])
+    bank: PositiveSum = Field(examples=[1250000])
+    ours: PositiveSum = Field(examples=[1250000])
 
 
 class DayView(View):
@@ -134,8 +134,7 @@ async def get_integrity(
     _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)], resources: OpenResources
 ) -> Response:
     integrity = await look_at_integrity(resources.databases.client)
-    # Not by orjson, which refuses integers beyond 64 bits.
-    return Response(json.dumps(integrity_view(integrity)), media_type="application/json")
+    return json_response(integrity_view(integrity))
 
 
 def integrity_view(integrity: Integrity) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from service.controllers.fields import AnyCurrency, Reason
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
-from service.controllers.schemas import View, problem_responses
+from service.controllers.schemas import PositiveSum, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
@@ -71,7 +71,7 @@ class LimitView(View):
     """Windows are those of the calendar in UTC."""
 
     ceiling: int | None = Field(description="null where there is no limit")
-    used: int = Field(ge=0)
+    used: PositiveSum
     left: int | None = Field(ge=0)
     resets_at: str | None = Field(description="When it starts anew; null for a single payment")
 

@@ -64,6 +64,10 @@ connection, `429` or `5xx`, send the very same again.
 **Bodies and parameters** are read strictly: unknown fields, unknown or doubled query parameters, doubled JSON keys and
 values of another type are refused. Answers may get more members with time: ignore what you do not know.
 
+**Numbers** stay within 9007199254740991 (2^53 less 1), up to which every reader of JSON carries them exactly. A sum
+over many wallets or payments may pass it: then a string of its digits stands there, as the field's schema says; and so
+it does where a damaged document has such a number.
+
 **Errors** are `application/problem+json` (RFC 9457) with `error`, the code to go by; `errors` names each part of a
 request that is not valid; `request_id` is what to quote when asking us. `400` cannot be read, `401` nobody is logged
 in, `403` not allowed, `404` not there, `409` the state does not allow it, `422` a rule or a field, `429` too often,

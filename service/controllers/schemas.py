@@ -1,12 +1,13 @@
 """What answers look like, for OpenAPI: the routes build them by hand, the tests compare the two."""
 
 from collections import defaultdict
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from service.domain.entries import Direction, EntryType
+from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.wallets import Freeze, WalletStatus
 from service.errors import PROBLEM_MEDIA_TYPE, WalletServiceError, problem_document
 
@@ -19,11 +20,21 @@ PROBLEM = "Problem"
 class InSchema:
     """Keywords for the JSON schema of a type whose own validator pydantic cannot look into."""
 
-    def __init__(self, **keywords: str | int | dict[str, Any]) -> None:
+    def __init__(self, **keywords: str | int | dict[str, Any] | list[dict[str, Any]]) -> None:
         self._keywords = keywords
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return handler(core_schema) | self._keywords
+
+
+def _sum_schema(pattern: str, **bounds: int) -> InSchema:
+    digits = {"type": "string", "pattern": pattern}
+    return InSchema(anyOf=[{"type": "integer", "format": "int64", "maximum": MAX_AMOUNT_MINOR, **bounds}, digits])
+
+
+# What is added up over many wallets or entries: beyond 2^53 - 1, either way, a string of its digits (exact_json.py).
+Sum = Annotated[int | str, _sum_schema("^-?[0-9]+$", minimum=-MAX_AMOUNT_MINOR)]
+PositiveSum = Annotated[int | str, _sum_schema("^[0-9]+$", minimum=0)]
 
 
 class View(BaseModel):

@@ -25,8 +25,17 @@ class Limits(NamedTuple):
     count_per_hour: int | None = None
 
 
+# What an amount of a counter stays below; how often it has passed that is its carry.
+_CARRY = 2**53
+
+
 class Usage(NamedTuple):
-    """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11'."""
+    """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11'.
+
+    A sum of payments has no bound, and 64 bits do: the day's is `day_carry` * 2^53 + `day_amount`, and likewise the
+    month's. So no payment can overflow a counter, and whatever is given back leaves it exact. It would not be, if the
+    counter stopped at its largest number: nobody could tell what is left of it once something is given back.
+    """
 
     hour: str = ""
     hour_count: int = 0
@@ -34,6 +43,16 @@ class Usage(NamedTuple):
     day_amount: int = 0
     month: str = ""
     month_amount: int = 0
+    day_carry: int = 0
+    month_carry: int = 0
+
+    @property
+    def day_total(self) -> int:
+        return self.day_carry * _CARRY + self.day_amount
+
+    @property
+    def month_total(self) -> int:
+        return self.month_carry * _CARRY + self.month_amount
 
 
 class Exceeded(NamedTuple):
@@ -63,20 +82,19 @@ def effective_limits(usual: Limits, override: Limits | None) -> Limits:
 def usage_at(usage: Usage, at: datetime) -> Usage:
     """The counters at that time: a window that has ended counts for nothing."""
     hour, day, month = _windows(at)
-    return Usage(
-        hour,
-        usage.hour_count if usage.hour == hour else 0,
-        day,
-        usage.day_amount if usage.day == day else 0,
-        month,
-        usage.month_amount if usage.month == month else 0,
+    return _usage(
+        (hour, usage.hour_count if usage.hour == hour else 0),
+        (day, usage.day_total if usage.day == day else 0),
+        (month, usage.month_total if usage.month == month else 0),
     )
 
 
 def charge(usage: Usage, amount: int, at: datetime) -> Usage:
-    now = usage_at(usage, at)
-    return now._replace(
-        hour_count=now.hour_count + 1, day_amount=now.day_amount + amount, month_amount=now.month_amount + amount
+    hour, day, month = _windows(at)
+    return _usage(
+        (hour, 1 + (usage.hour_count if usage.hour == hour else 0)),
+        (day, amount + (usage.day_total if usage.day == day else 0)),
+        (month, amount + (usage.month_total if usage.month == month else 0)),
     )
 
 
@@ -84,11 +102,18 @@ def give_back(usage: Usage, amount: int, *, count: int, charged_at: datetime, at
     """Takes out what an operation of `charged_at` had counted for, where the window of that time still runs."""
     now = usage_at(usage, at)
     hour, day, month = _windows(charged_at)
-    return now._replace(
-        hour_count=now.hour_count - (count if now.hour == hour else 0),
-        day_amount=now.day_amount - (amount if now.day == day else 0),
-        month_amount=now.month_amount - (amount if now.month == month else 0),
+    return _usage(
+        (now.hour, now.hour_count - (count if now.hour == hour else 0)),
+        (now.day, now.day_total - (amount if now.day == day else 0)),
+        (now.month, now.month_total - (amount if now.month == month else 0)),
     )
+
+
+def _usage(hour: tuple[str, int], day: tuple[str, int], month: tuple[str, int]) -> Usage:
+    """From each window's name and total."""
+    day_carry, day_amount = divmod(day[1], _CARRY)
+    month_carry, month_amount = divmod(month[1], _CARRY)
+    return Usage(*hour, day[0], day_amount, month[0], month_amount, day_carry, month_carry)
 
 
 def limit_states(limits: Limits, usage: Usage, at: datetime) -> tuple[LimitState, ...]:
@@ -98,8 +123,8 @@ def limit_states(limits: Limits, usage: Usage, at: datetime) -> tuple[LimitState
     return (
         LimitState(LimitName.PER_TRANSACTION, limits.per_transaction or None, 0, None),
         LimitState(LimitName.COUNT_PER_HOUR, limits.count_per_hour or None, now.hour_count, next_hour),
-        LimitState(LimitName.PER_DAY, limits.per_day or None, now.day_amount, next_day),
-        LimitState(LimitName.PER_MONTH, limits.per_month or None, now.month_amount, next_month),
+        LimitState(LimitName.PER_DAY, limits.per_day or None, now.day_total, next_day),
+        LimitState(LimitName.PER_MONTH, limits.per_month or None, now.month_total, next_month),
     )
 
 

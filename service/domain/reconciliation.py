@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from service.domain.breaks import BreakKind, Facts, Finding
+from service.domain.exact_json import exact
 from service.domain.operations import Operation, OperationStatus, OperationType
 
 _DAY = timedelta(days=1)
@@ -165,7 +166,11 @@ def _judge_returns(
     there = sorted((line.amount, line.currency, line.flow) for line in lines)
     here = sorted((one.amount, one.currency, flow) for one in ours)
     if len(there) == len(here) and there != here:
-        amounts: Facts = {"amount": sum(one.amount for one in ours), "currency": operation.currency, "flow": flow}
+        amounts: Facts = {
+            "amount": exact(sum(one.amount for one in ours)),
+            "currency": operation.currency,
+            "flow": flow,
+        }
         yield BreakKind.RETURN_DIFFERS, (amounts, _told(lines))
 
 
@@ -183,7 +188,7 @@ def _told(lines: Sequence[BankLine]) -> dict[str, str | int | None]:
     """Of several lines the sum; where they are in several currencies, or go several ways, all of these."""
     return {
         "lines": len(lines),
-        "amount": sum(line.amount for line in lines),
+        "amount": exact(sum(line.amount for line in lines)),
         "currency": "+".join(sorted({line.currency for line in lines})),
         "flow": "+".join(sorted({line.flow for line in lines})),
     }

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
-import orjson
-
 from service.domain.entries import Entry
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
+from service.domain.exact_json import to_json
 from service.domain.idempotency import Answer, IdempotencyRecord
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
@@ -258,7 +257,7 @@ class Batch:
         else:
             assert outcome.answer is not None, "what is not refused has an answer"
             status_code, body = outcome.answer
-            answer = Answer(status_code, orjson.dumps(body))
+            answer = Answer(status_code, to_json(body))
         outcome.draft.settle_into(self._state)
         self._answers[claim.id] = KnownAnswer(claim.fingerprint, answer)
         self._records.append(

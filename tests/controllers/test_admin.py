@@ -3,9 +3,16 @@
 import httpx
 import pytest
 
-from service.controllers.admin import _EXAMPLE, TrialBalanceView
+from service.controllers.admin import _EXAMPLE, TrialBalanceView, trial_balance_view
+from service.controllers.answers import json_response
 from service.database import Databases
+from service.domain.accounts import AccountSum
+from service.domain.clock import utc_now
+from service.domain.money import MAX_AMOUNT_MINOR
+from service.repositories.wallets import WalletTotal
+from service.services.trial_balance import CurrencyBalance, TrialBalance
 from service.settings import Settings
+from tests.exact_numbers import parse_exactly
 from tests.factories import bearer, change, make_account, make_user, withdrawal_of
 
 TRIAL_BALANCE = "/api/v1/admin/trial-balance"
@@ -37,6 +44,22 @@ class TestTheTrialBalance:
             "total": 0,
             "is_balanced": True,
         }
+
+    def test_writes_a_sum_that_readers_would_change_as_its_digits(self) -> None:
+        """Of 1,100 wallets of the largest balance; a double has other digits."""
+        held = 1_100 * MAX_AMOUNT_MINOR
+        nothing = AccountSum("between_wallets", "CHF", 0, 0)
+        francs = CurrencyBalance(
+            "CHF", [AccountSum("bank", "CHF", held, 0)], nothing, WalletTotal("CHF", held, 1, 1_100)
+        )
+        balance = TrialBalance(utc_now(), None, [francs])
+        body = json_response(trial_balance_view(balance)).body
+        shown = parse_exactly(bytes(body))
+        assert TrialBalanceView(**shown).model_dump() == shown
+        (francs_shown,) = shown["currencies"]
+        (bank,) = francs_shown["accounts"]
+        assert (bank["debit"], bank["credit"], bank["balance"]) == (str(held), 0, str(-held))
+        assert (francs_shown["wallets"]["balance"], francs_shown["total"]) == (str(held + 1), 1)
 
     @pytest.mark.parametrize("roles", [[], ["user"], ["user", "service"]], ids=str)
     async def test_is_shown_to_nobody_else(

@@ -9,6 +9,7 @@ from service.database import Databases
 from service.domain.breaks import Break, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
+from service.domain.reconciliation import BankLine, Flow, judge_lines
 from service.services.breaks import report
 from service.settings import Settings
 from service.startup import Resources
@@ -43,6 +44,15 @@ class TestLists:
         shown = (await boss.get(f"/admin/breaks/{one.id}")).json()
         assert (shown["subject"], shown["found"], shown["explained"]) == (one.subject, one.found, None)
         assert refusal(await boss.get("/admin/breaks/brk_none")) == (404, "not_found")
+
+    async def test_shows_numbers_that_readers_would_change_as_their_digits(self, boss: Staff) -> None:
+        """Damaged documents have what no rule would let through, and many lines may add up to more than 64 bits."""
+        line = BankLine("wdr_none", Flow.PAYOUT, 2**53 - 1, "INR", utc_now())
+        (finding,) = judge_lines("wdr_none", [line] * 1_025, None, (), day="2026-11-20", booked_before=utc_now())
+        one = await make_break(expected={"available": 2**62}, found={**finding.found, "held": -(2**62)})
+        shown = (await boss.get(f"/admin/breaks/{one.id}")).json()
+        assert shown["expected"] == {"available": str(2**62)}
+        assert (shown["found"]["amount"], shown["found"]["held"]) == (str(1_025 * (2**53 - 1)), str(-(2**62)))
 
 
 class TestWords:

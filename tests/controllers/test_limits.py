@@ -1,20 +1,23 @@
 """Limits over HTTP: each limit's refusal with its facts, what is given back, overrides, and who sees them."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from service.controllers.limits import LimitsView
-from service.database import Databases
-from service.domain.limits import Limits
+from service.controllers.limits import LimitsView, LimitView
+from service.database import Databases, session_in_transaction
+from service.domain.clock import utc_now
+from service.domain.limits import Limits, Usage, charge
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.repositories import records as record_repository
+from service.repositories import wallets as wallet_repository
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import Account, change, current, failure_of, make_account, make_wallet
+from tests.factories import Account, change, current, failure_of, fund_wallet, make_account, make_user, make_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
 
@@ -97,6 +100,31 @@ class TestARefusal:
         monkeypatch.setattr(resources.ledger, "policy", Policy(limits={"INR": Limits(per_day=100)}))
         assert (await withdraw(owner, 100)).status_code == 202
         assert refusal(await withdraw(owner, 1)) == (422, "limit_exceeded")
+
+
+class TestMoreThan64BitsHold:
+    async def test_goes_to_and_fro_in_a_month_without_an_error(
+        self, api: httpx.AsyncClient, databases: Databases, settings: Settings
+    ) -> None:
+        largest = 2**53 - 1
+        users = [await make_user(databases) for _ in range(2)]
+        first, second = [await make_wallet(databases, user, currency="CHF") for user in users]
+        await fund_wallet(databases, first, largest)
+        order: dict[str, Any] = {"amount": largest, "currency": "CHF"}
+        there = {"from_wallet_id": first.id, "to_wallet_id": second.id, **order}
+        back = {"from_wallet_id": second.id, "to_wallet_id": first.id, **order}
+        staff = [Staff(api, user, settings) for user in users]
+        # So many that the next one of either would leave 64 bits; 2,048 requests would take too long.
+        used = charge(Usage(), 1_024 * largest, utc_now())
+        async with session_in_transaction(databases.client) as session:
+            for wallet in await asyncio.gather(current(first), current(second)):
+                assert await wallet_repository.update_guarded([(wallet, wallet._replace(usage=used))], session=session)
+        for who, payment in ((0, there), (1, back), (0, there)):
+            answer = await staff[who].post("/transfers", **payment)
+            assert answer.status_code == 201, answer.text
+        shown = (await staff[0].get(f"/wallets/{first.id}/limits")).json()["limits"]
+        assert LimitView(**shown["per_month"]).used == str(1_026 * largest)
+        assert (await current(second)).usage.month_total == 1_025 * largest
 
 
 class TestGivingBack:

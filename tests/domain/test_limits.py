@@ -130,6 +130,48 @@ class TestGivingBack:
         assert (used.hour_count, used.day_amount, used.month_amount) == (0, 0, 0)
 
 
+_BIG = st.one_of(st.integers(2**53 - 3, 2**53 - 1), st.integers(1, 1_000))
+
+
+class TestASumBeyond64Bits:
+    def test_is_counted_in_words_of_which_none_overflows(self) -> None:
+        used = _NOTHING
+        for _ in range(2_049):
+            used = charge(used, 2**53 - 1, _NOON)
+        assert used.month_total == used.day_total == 2_049 * (2**53 - 1)
+        assert max(value for value in used if isinstance(value, int)) < 2**53
+
+    def test_as_an_older_release_wrote_it_is_read_on(self) -> None:
+        old = Usage("2026-11-21T12", 1_024, "2026-11-21", 1_024 * (2**53 - 1), "2026-11", 1_024 * (2**53 - 1))
+        assert charge(old, 2**53 - 1, _NOON).month_total == 1_025 * (2**53 - 1)
+
+    @given(
+        st.integers(0, 3_000),
+        st.lists(st.tuples(_BIG, st.booleans()), max_size=25),
+        st.integers(1, 2**53 - 1),
+        _BIG,
+    )
+    def test_given_back_leaves_exactly_the_rest_and_lets_no_more_through_than_the_limit(
+        self, before: int, steps: list[tuple[int, bool]], ceiling: int, wanted: int
+    ) -> None:
+        """Against plain integers, which have no bound: whatever was counted and given back before."""
+        used, counted, open_ones = _NOTHING, 0, []
+        if before:
+            counted = before * (2**53 - 1)
+            used = charge(used, counted, _NOON)
+        for amount, comes_back in steps:
+            used, counted = charge(used, amount, _NOON), counted + amount
+            open_ones.append(amount)
+            if comes_back:
+                back = open_ones.pop(0)
+                used, counted = give_back(used, back, count=1, charged_at=_NOON, at=_NOON), counted - back
+            assert (used.day_total, used.month_total) == (counted, counted)
+            assert all(0 <= value < 2**53 for value in used if isinstance(value, int))
+        exceeded = find_exceeded(Limits(per_month=ceiling), used, wanted, _NOON)
+        assert (exceeded is None) == (counted + wanted <= ceiling)
+        assert exceeded is None or exceeded.left == max(0, ceiling - counted)
+
+
 class TestOverrides:
     def test_replace_what_they_name_and_leave_the_rest(self) -> None:
         usual = Limits(per_transaction=10, per_day=20, per_month=30, count_per_hour=4)

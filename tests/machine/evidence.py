@@ -178,8 +178,8 @@ def compare_accounts(before: Accounts, after: Accounts, paper: Paper) -> None:
 def _used(usage: Row, now: datetime) -> tuple[int, int, int]:
     """Of the windows that still run."""
     hour = usage["hour_count"] if usage["hour"] == f"{now:%Y-%m-%dT%H}" else 0
-    day = usage["day_amount"] if usage["day"] == f"{now:%Y-%m-%d}" else 0
-    month = usage["month_amount"] if usage["month"] == f"{now:%Y-%m}" else 0
+    day = usage["day_amount"] + usage["day_carry"] * 2**53 if usage["day"] == f"{now:%Y-%m-%d}" else 0
+    month = usage["month_amount"] + usage["month_carry"] * 2**53 if usage["month"] == f"{now:%Y-%m}" else 0
     return hour, day, month
 
 

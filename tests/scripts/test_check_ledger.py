@@ -587,6 +587,12 @@ async def set_usage_back(books: Books) -> str:
     return str(wallet["_id"])
 
 
+async def set_the_carry_of_usage(books: Books) -> str:
+    wallet = await books.one("wallets", **{"usage.day_amount": {"$gt": 0}})
+    await books.put("wallets", {**wallet, "usage": {**wallet["usage"], "month_carry": Int64(1)}})
+    return str(wallet["_id"])
+
+
 async def raise_balance(books: Books) -> str:
     wallet = await books.one("wallets", seq=1)
     await books.put("wallets", {**wallet, "available": Int64(wallet["available"] + 1)})
@@ -1065,6 +1071,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         set(),
     ),
     "a limit's counter set back": (set_usage_back, "wallet_usage", set()),
+    "a limit's counter with another carry": (set_the_carry_of_usage, "wallet_usage", set()),
     "a transfer that never arrived": (
         forget_an_arrival,
         "entry_missing",
