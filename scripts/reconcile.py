@@ -30,7 +30,7 @@ from service.errors import WalletServiceError
 from service.gateways.bank import BankOutcomeUnknown, BankUnavailable
 from service.repositories import wallets as wallet_repository
 from service.services.breaks import BreakFilter, list_breaks
-from service.services.reconciliation import Clerk, compare_days, find_days_due
+from service.services.reconciliation import Clerk, DaysFailed, compare_days, find_days_due
 from service.services.replay import replay_slice
 from service.settings import Settings, get_settings
 from service.startup import Resources, open_resources
@@ -90,7 +90,14 @@ def main(
     days = _days_asked_for(day, first, last)
     try:
         report = asyncio.run(_reconcile(get_settings(), days, replay))
-    except (PyMongoError, ValidationError, WalletServiceError, BankOutcomeUnknown, BankUnavailable) as error:
+    except (
+        PyMongoError,
+        ValidationError,
+        WalletServiceError,
+        BankOutcomeUnknown,
+        BankUnavailable,
+        DaysFailed,
+    ) as error:
         print(f"reconcile could not look: {error}", file=sys.stderr)
         raise typer.Exit(_COULD_NOT_LOOK) from error
     if as_json:
@@ -213,6 +220,8 @@ def _show_day(day: Reconciliation) -> None:
             amounts = (total.bank, total.ours, total.bank - total.ours)
             table.add_row(total.flow.replace("_", " "), *(_money(amount, total.currency) for amount in amounts))
         console.print(table)
+    if day.set_aside:
+        console.print(f"  [red]{day.set_aside:,} lines cannot be read and were set aside[/red]")
     for kind, count in day.breaks.items():
         console.print(f"  {kind}: {count:,}")
 

@@ -132,6 +132,17 @@ RECONCILIATION_BREAKS: Final = Figure(
     "wallet_reconciliation_breaks", "Breaks that are open: the bank and we disagree, or the books with themselves",
     ("kind",),
 )  # fmt: skip
+RECONCILIATION_DAY_AGE: Final = Figure(
+    "wallet_reconciliation_day_age_seconds",
+    "Since a day was last compared with the bank's statement, or since it should have been",
+    ("days_ago",),
+)
+RECONCILIATION_DAYS_OVERDUE: Final = Figure(
+    "wallet_reconciliation_overdue", "Days that should have been compared with the bank's statements and were not"
+)
+RECONCILIATION_LINES_SET_ASIDE: Final = Figure(
+    "wallet_reconciliation_lines_set_aside", "Lines of the bank's statements that cannot be read"
+)
 INTEGRITY_AGE: Final = Figure(
     "wallet_integrity_last_round_age_seconds", "Since all wallets were last held against their logs"
 )
@@ -144,6 +155,9 @@ FIGURES: Final = (
     QUEUE_OLDEST_AGE,
     DEAD_LETTERS,
     RECONCILIATION_BREAKS,
+    RECONCILIATION_DAY_AGE,
+    RECONCILIATION_DAYS_OVERDUE,
+    RECONCILIATION_LINES_SET_ASIDE,
     INTEGRITY_AGE,
     INCIDENTS_OPEN,
     BREAKER_STATE,

@@ -14,7 +14,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
 from service.domain.reconciliation import Flow, Reconciliation
 from service.services.callers import Caller
-from service.services.integrity import Integrity, Rounds, look_at_integrity
+from service.services.integrity import Doubt, Integrity, Rounds, look_at_integrity
 from service.services.replay import Round
 
 router = api_router("Admin", prefix="/admin")
@@ -63,6 +63,7 @@ class DayView(View):
     ours: int = Field(ge=0, description="Entries of ours with the bank", examples=[512])
     totals: list[DayTotalView]
     breaks: dict[BreakKind, int] = Field(description="Seen in the last comparison", examples=[{"missing_there": 1}])
+    set_aside: int = Field(ge=0, description="Lines of its statement that cannot be read", examples=[0])
 
 
 class CheckpointSummaryView(View):
@@ -78,6 +79,7 @@ class BalancedView(View):
 
 _EXAMPLE: dict[str, Any] = {
     "is_sound": True,
+    "doubts": [],
     "replay": {
         "last": {
             "number": 360,
@@ -102,8 +104,11 @@ _EXAMPLE: dict[str, Any] = {
             "ours": 512,
             "totals": [{"flow": "payout", "currency": "INR", "bank": 1250000, "ours": 1250000}],
             "breaks": {},
+            "set_aside": 0,
         }
     ],
+    "days_overdue": [],
+    "lines_set_aside": 0,
     "breaks": dict.fromkeys((kind.value for kind in BreakKind), 0),
     "trial_balance": {"as_of": "2026-02-24T12:34:56.789Z", "is_balanced": True},
     "last_checkpoint": {"number": 17, "created_at": "2026-02-24T12:00:00.000Z", "wallets": 100000},
@@ -111,13 +116,24 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class IntegrityView(View):
-    """`is_sound`: no break of our own books is unresolved, and the trial balance is balanced."""
+    """`is_sound`: no break of our own books is unresolved, the trial balance is balanced, no day is overdue and no line
+    of a statement was set aside without a word on why; `doubts` names what is not so.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     is_sound: bool
+    doubts: list[Doubt] = Field(description="Why it is not sound; empty where it is")
     replay: ReplayView
     days: list[DayView] = Field(description="Compared last, the latest first")
+    days_overdue: list[str] = Field(
+        description="Should have been compared and were not, the oldest first", examples=[[]]
+    )
+    lines_set_aside: int = Field(
+        ge=0,
+        description="Lines of statements that cannot be read: each is a break of kind `line_set_aside`",
+        examples=[0],
+    )
     breaks: dict[BreakKind, int] = Field(description="Those that are not resolved, by kind")
     trial_balance: BalancedView
     last_checkpoint: CheckpointSummaryView | None
@@ -133,7 +149,7 @@ class IntegrityView(View):
 async def get_integrity(
     _user: Annotated[Caller, require(Permission.LEDGER_ADMIN)], resources: OpenResources
 ) -> Response:
-    integrity = await look_at_integrity(resources.databases.client)
+    integrity = await look_at_integrity(resources.databases.client, resources.settings)
     return json_response(integrity_view(integrity))
 
 
@@ -141,8 +157,11 @@ def integrity_view(integrity: Integrity) -> dict[str, Any]:
     checkpoint = integrity.checkpoint
     return {
         "is_sound": integrity.is_sound,
+        "doubts": integrity.doubts,
         "replay": _replay_view(integrity.rounds),
         "days": [_day_view(day) for day in integrity.days],
+        "days_overdue": [day.isoformat() for day in integrity.overdue],
+        "lines_set_aside": integrity.set_aside,
         "breaks": {kind.value: count for kind, count in integrity.breaks.items()},
         "trial_balance": {
             "as_of": to_rfc3339(integrity.trial_balance.as_of),

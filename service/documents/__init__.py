@@ -21,7 +21,7 @@ from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
-from service.documents.reconciliations import ReconciliationDocument, StatementLineDocument
+from service.documents.reconciliations import ReconciliationDocument, SetAsideLineDocument, StatementLineDocument
 from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
@@ -67,6 +67,7 @@ __all__ = [
     "ReversalDocument",
     "RewardDocument",
     "SessionDocument",
+    "SetAsideLineDocument",
     "StatementLineDocument",
     "TotpEnrolment",
     "TransactionLog",
@@ -123,6 +124,7 @@ WALLET_DOCUMENTS = [
     WalletCheckDocument,
     BreakDocument,
     StatementLineDocument,
+    SetAsideLineDocument,
     ReconciliationDocument,
 ]
 BANK_DOCUMENTS = [BankOrder, BankConditions]

@@ -6,6 +6,7 @@ from beanie import Document
 from pymongo import IndexModel
 
 from service.documents.validation import COUNT, POSITIVE_AMOUNT, SUM, TEXT, TIME
+from service.domain.statement_lines import SetAsideReason
 
 
 class StatementLineDocument(Document):
@@ -39,6 +40,31 @@ class StatementLineDocument(Document):
         }  # fmt: skip
 
 
+class SetAsideLineDocument(Document):
+    """One line that could not be compared. `raw` is its text; `import_id` is as with the lines that could."""
+
+    class Settings:
+        name = "set_aside_lines"
+        indexes: ClassVar = [
+            IndexModel([("is_withdrawn", 1), ("day", 1)], name="current_day"),
+            IndexModel([("day", 1), ("import_id", 1)], name="day_import"),
+        ]
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": ["_id", "day", "reason", "raw", "first_seen", "import_id", "is_withdrawn"],
+            "properties": {
+                "_id": TEXT,
+                "day": TEXT,
+                "reason": {"enum": [reason.value for reason in SetAsideReason]},
+                "raw": {"bsonType": "string"},
+                "first_seen": TIME,
+                "import_id": TEXT,
+                "is_withdrawn": {"bsonType": "bool"},
+            },
+            "additionalProperties": False,
+        }
+
+
 class ReconciliationDocument(Document):
     """Its id is the day, as 2026-11-20."""
 
@@ -65,6 +91,7 @@ class ReconciliationDocument(Document):
                     },
                 },
                 "breaks": {"bsonType": "object"},
+                "set_aside": COUNT,
             },
             "additionalProperties": False,
         }

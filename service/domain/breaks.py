@@ -30,6 +30,8 @@ class BreakKind(StrEnum):
     RETURN_MISSING_HERE = "return_missing_here"
     RETURN_MISSING_THERE = "return_missing_there"
     RETURN_DIFFERS = "return_differs"
+    # A line of a statement that nobody can read, and which is compared with nothing.
+    LINE_SET_ASIDE = "line_set_aside"
 
 
 # A wallet with one of these is shut: what it holds cannot be told. What the bank says is no reason for that.

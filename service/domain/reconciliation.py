@@ -82,7 +82,9 @@ class DayTotal(NamedTuple):
 
 
 class Reconciliation(NamedTuple):
-    """One day compared, as 2026-11-20. `breaks` counts those that were seen, by kind."""
+    """One day compared, as 2026-11-20. `breaks` counts those that were seen, by kind; `set_aside` the lines of its
+    statement that cannot be read, which are not among `lines`.
+    """
 
     day: str
     first_compared_at: datetime
@@ -92,6 +94,7 @@ class Reconciliation(NamedTuple):
     ours: int
     totals: tuple[DayTotal, ...]
     breaks: dict[str, int]
+    set_aside: int = 0
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:
@@ -203,7 +206,29 @@ def totals_of(bank: Iterable[tuple[Flow, str, int]], ours: Iterable[tuple[Flow, 
     return tuple(DayTotal(flow, currency, *sums[flow, currency]) for flow, currency in sorted(sums))
 
 
-def days_due(
+class WatchedDay(NamedTuple):
+    """A day that is to be compared: never compared yet, recent, or with something that nobody has dealt with.
+
+    `due_at` is when it is to be compared next, past or future; `compared_at` None where it never was.
+    """
+
+    day: date
+    compared_at: datetime | None
+    due_at: datetime
+
+    def age(self, now: datetime) -> timedelta:
+        """Since its last comparison; of a day that was never compared, since it should have been."""
+        return max(timedelta(), now - (self.compared_at or self.due_at))
+
+    def is_overdue(self, now: datetime) -> bool:
+        return now > self.due_at + OVERDUE_AFTER
+
+
+# A comparison takes minutes and is tried every minute: after this long it is not under way, it does not happen.
+OVERDUE_AFTER = timedelta(hours=1)
+
+
+def watched_days(
     first: date,
     compared: dict[date, datetime],
     broken: Sequence[date],
@@ -212,12 +237,18 @@ def days_due(
     grace: timedelta,
     interval: timedelta,
     days_back: int,
-) -> list[date]:
-    """Days to compare now, the oldest first: those that never were, and again what is recent or has breaks."""
+) -> list[WatchedDay]:
+    """The oldest first, from the first day with an entry on: those that never were compared, those that are recent,
+    and those that have discrepancies which keep a day watched.
+    """
     last = (now - grace).date() - _DAY
-    due = {day for day in broken if day <= last}
+    days = {day for day in broken if day <= last}
     day = first
     while day <= last:
-        due |= {day} if day not in compared or (last - day).days < days_back else set()
+        days |= {day} if day not in compared or (last - day).days < days_back else set()
         day += _DAY
-    return sorted(day for day in due if day not in compared or compared[day] + interval <= now)
+    return [
+        WatchedDay(day, at, day_bounds(day)[1] + grace if at is None else at + interval)
+        for day in sorted(days)
+        for at in (compared.get(day),)
+    ]

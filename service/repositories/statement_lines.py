@@ -1,18 +1,24 @@
-"""Queries on `statement_lines`: what the bank's statements say, kept so that a day need not be held in memory."""
+"""Queries on `statement_lines` and `set_aside_lines`: what the bank's statements say, kept so that a day need not be
+held in memory.
+"""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo import UpdateOne
 
-from service.documents import StatementLineDocument
+from service.documents import SetAsideLineDocument, StatementLineDocument
 from service.domain.reconciliation import BankLine, Flow
+from service.domain.statement_lines import SetAsideLine, SetAsideReason
 
 _ONE_BATCH = 2_000
 _LIMIT_MS = 60_000
 _VALID = {"is_withdrawn": False}
+# Beyond this, more is more.
+_COUNTED = 100_000
 
 
 class KeptLine(NamedTuple):
@@ -21,6 +27,13 @@ class KeptLine(NamedTuple):
     name: str
     bank_reference: str
     line: BankLine
+
+
+class KeptAside(NamedTuple):
+    """A line that cannot be compared, under the same kind of name."""
+
+    name: str
+    line: SetAsideLine
 
 
 async def save_many(day: str, lines: Sequence[KeptLine], import_id: str) -> None:
@@ -51,12 +64,47 @@ async def save_many(day: str, lines: Sequence[KeptLine], import_id: str) -> None
     await StatementLineDocument.get_pymongo_collection().bulk_write(changes, ordered=False)
 
 
+async def save_set_aside(day: str, lines: Sequence[KeptAside], import_id: str, now: datetime) -> None:
+    """What is there already is only noted as seen again."""
+    if not lines:
+        return
+    changes = [
+        UpdateOne(
+            {"_id": f"{day}/{kept.name}"},
+            {
+                "$setOnInsert": {"day": day, "reason": kept.line.reason.value, "raw": kept.line.raw, "first_seen": now},
+                "$set": _VALID,
+                "$max": {"import_id": import_id},
+            },
+            upsert=True,
+        )
+        for kept in lines
+    ]
+    await SetAsideLineDocument.get_pymongo_collection().bulk_write(changes, ordered=False)
+
+
 async def withdraw_older(day: str, import_id: str) -> int:
     """Lines that the bank has taken back: those of the day that this import and later ones have not seen."""
-    done = await StatementLineDocument.get_pymongo_collection().update_many(
-        {"day": day, "import_id": {"$lt": import_id}, **_VALID}, {"$set": {"is_withdrawn": True}}
-    )
+    older = {"day": day, "import_id": {"$lt": import_id}, **_VALID}
+    withdrawn = {"$set": {"is_withdrawn": True}}
+    done = await StatementLineDocument.get_pymongo_collection().update_many(older, withdrawn)
+    await SetAsideLineDocument.get_pymongo_collection().update_many(older, withdrawn)
     return done.modified_count
+
+
+async def stream_set_aside(day: str) -> AsyncIterator[KeptAside]:
+    """The day's lines that cannot be compared, under their whole names."""
+    found = SetAsideLineDocument.get_pymongo_collection().find(
+        {"day": day, **_VALID}, sort=[("_id", 1)], batch_size=_ONE_BATCH
+    )
+    async with found:
+        async for row in found:
+            yield KeptAside(row["_id"], SetAsideLine(SetAsideReason(row["reason"]), row["raw"]))
+
+
+async def count_set_aside() -> int:
+    """Of all days, as their last statements have them."""
+    return await SetAsideLineDocument.get_pymongo_collection().count_documents(_VALID, limit=_COUNTED)
 
 
 async def stream_references(day: str) -> AsyncIterator[str]:

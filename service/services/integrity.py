@@ -1,22 +1,31 @@
 """How the books are, at a glance: the replay's rounds, days compared, breaks, the trial balance, checkpoints."""
 
+from datetime import date
+from enum import StrEnum
 from typing import NamedTuple
 
 from service.database import Client
-from service.domain.breaks import BOOK_KINDS, BreakKind
+from service.domain.breaks import BOOK_KINDS, BreakKind, BreakState
 from service.domain.checkpoints import Checkpoint
 from service.domain.clock import utc_now
 from service.domain.reconciliation import Reconciliation
+from service.repositories import breaks as break_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import duties as duty_repository
 from service.repositories import reconciliations as reconciliation_repository
+from service.repositories import statement_lines as line_repository
+from service.repositories.breaks import BreakFilter
 from service.services import replay
 from service.services.breaks import count_unresolved_breaks
+from service.services.reconciliation import find_watched_days
 from service.services.replay import Round, round_in
 from service.services.trial_balance import TrialBalance, draw_up_trial_balance
+from service.settings import Settings
 
 # A week.
 _DAYS_SHOWN = 7
+# Each value of a label is a time series in Prometheus for ever, so that dates would be no label.
+_DAYS_AGO_SHOWN = 31
 
 
 class Rounds(NamedTuple):
@@ -27,29 +36,86 @@ class Rounds(NamedTuple):
     age_s: float | None
 
 
+class Doubt(StrEnum):
+    """Why the books do not count as sound."""
+
+    BOOKS_DISAGREE = "books_disagree"
+    TRIAL_BALANCE = "trial_balance"
+    # Nobody knows what the bank has moved on a day that should have been compared and was not.
+    DAYS_OVERDUE = "days_overdue"
+    # Nor what a line says that cannot be read, as long as nobody has said why.
+    LINES_SET_ASIDE = "lines_set_aside"
+
+
 class Integrity(NamedTuple):
     rounds: Rounds
     days: list[Reconciliation]
+    # Those that should have been compared and were not, the oldest first.
+    overdue: list[date]
+    # Of all days, as their last statements have them.
+    set_aside: int
+    # Whether any of them is a break that is open.
+    has_unexplained_lines: bool
     # By kind, those that have none too.
     breaks: dict[BreakKind, int]
     trial_balance: TrialBalance
     checkpoint: Checkpoint | None
 
     @property
+    def doubts(self) -> list[Doubt]:
+        found = {
+            Doubt.BOOKS_DISAGREE: any(self.breaks[kind] for kind in BOOK_KINDS),
+            Doubt.TRIAL_BALANCE: not self.trial_balance.is_balanced,
+            Doubt.DAYS_OVERDUE: bool(self.overdue),
+            Doubt.LINES_SET_ASIDE: self.has_unexplained_lines,
+        }
+        return [doubt for doubt, applies in found.items() if applies]
+
+    @property
     def is_sound(self) -> bool:
-        """As far as our own books go: what the bank says differently is a matter of days."""
-        return self.trial_balance.is_balanced and not any(self.breaks[kind] for kind in BOOK_KINDS)
+        """Our own books agree, and what is to be compared with the bank was. What the bank says differently on a day
+        that was compared is a matter of days, and counted in `breaks`.
+        """
+        return not self.doubts
 
 
-async def look_at_integrity(client: Client) -> Integrity:
+async def look_at_integrity(client: Client, settings: Settings) -> Integrity:
     """Reads what is known, and draws up the trial balance; looks at no wallet."""
+    now = utc_now()
+    watched = await find_watched_days(settings, now)
+    open_lines = BreakFilter(state=BreakState.OPEN, kind=BreakKind.LINE_SET_ASIDE)
     return Integrity(
         await find_rounds(),
         await reconciliation_repository.find_last(_DAYS_SHOWN),
+        [one.day for one in watched if one.is_overdue(now)],
+        await line_repository.count_set_aside(),
+        bool(await break_repository.find_newest(open_lines, before_id=None, limit=1)),
         await count_unresolved_breaks(),
         await draw_up_trial_balance(client),
         await checkpoint_repository.find_latest(),
     )
+
+
+class DaysWatched(NamedTuple):
+    """For metrics. `ages_s` has by how many days ago a day was how long ago it was last compared, in seconds; of all
+    that are further back than a month the oldest comparison, as `older`.
+    """
+
+    ages_s: dict[str, float]
+    overdue: int
+    set_aside: int
+
+
+async def find_days_watched(settings: Settings) -> DaysWatched:
+    now = utc_now()
+    watched = await find_watched_days(settings, now)
+    ages_s: dict[str, float] = {}
+    for one in watched:
+        days_ago = (now.date() - one.day).days
+        label = str(days_ago) if days_ago <= _DAYS_AGO_SHOWN else "older"
+        ages_s[label] = max(ages_s.get(label, 0.0), one.age(now).total_seconds())
+    overdue = sum(one.is_overdue(now) for one in watched)
+    return DaysWatched(ages_s, overdue, await line_repository.count_set_aside())
 
 
 async def find_rounds() -> Rounds:

@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from typing import Final
@@ -21,7 +22,7 @@ from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
 from service.repositories import figures as figure_repository
 from service.services.event_feed import EventFeeds, StreamKind
-from service.services.integrity import find_rounds
+from service.services.integrity import find_days_watched, find_rounds
 from service.services.workers import look_at_queues
 from service.settings import Environment, Settings
 
@@ -46,7 +47,13 @@ class Scrapes:
         self._feeds = feeds
         self._ledger = ledger
         # Each by itself: what one cannot read, the others still tell.
-        self._reads: list[_Read] = [_read_queues, _read_breaks, _read_incidents, _read_integrity]
+        self._reads: list[_Read] = [
+            _read_queues,
+            _read_breaks,
+            _read_incidents,
+            _read_integrity,
+            partial(_read_days, settings),
+        ]
         self._reading: asyncio.Task[None] | None = None
         self._stale_at_s = 0.0
         self._sampling: asyncio.Task[None] | None = None
@@ -129,6 +136,15 @@ async def _read_incidents() -> Mapping[Figure, Values]:
 async def _read_integrity() -> Mapping[Figure, Values]:
     age_s = (await find_rounds()).age_s
     return {} if age_s is None else {metrics.INTEGRITY_AGE: {(): age_s}}
+
+
+async def _read_days(settings: Settings) -> Mapping[Figure, Values]:
+    watched = await find_days_watched(settings)
+    return {
+        metrics.RECONCILIATION_DAY_AGE: {(days_ago,): age_s for days_ago, age_s in watched.ages_s.items()},
+        metrics.RECONCILIATION_DAYS_OVERDUE: {(): watched.overdue},
+        metrics.RECONCILIATION_LINES_SET_ASIDE: {(): watched.set_aside},
+    }
 
 
 def let_in_to_metrics(peer: str, headers: Mapping[str, str], settings: Settings) -> None:

@@ -6,9 +6,9 @@ memory than one of a thousand, besides what the bank's own answer takes.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
@@ -18,26 +18,28 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, made_at, new_id
 from service.domain.operations import Operation
 from service.domain.reconciliation import (
-    BankLine,
     Flow,
     OurLine,
     Reconciliation,
+    WatchedDay,
     day_bounds,
-    days_due,
     is_over,
     judge_lines,
     judge_ours,
     totals_of,
+    watched_days,
 )
-from service.gateways.bank import Bank, BankOutcomeUnknown, BankUnavailable, OrderKind, StatementLine
+from service.domain.statement_lines import SetAsideLine, read_line, unreadable
+from service.gateways.bank import Bank, BankOutcomeUnknown, BankUnavailable
 from service.ledger.committer import Ledger
 from service.repositories import breaks as break_repository
 from service.repositories import duties as duty_repository
 from service.repositories import reconciliations as reconciliation_repository
 from service.repositories import records as record_repository
 from service.repositories import statement_lines as line_repository
-from service.repositories.statement_lines import KeptLine
+from service.repositories.statement_lines import KeptAside, KeptLine
 from service.services.breaks import report, resolve_by_itself
+from service.services.dead_letters import is_outage
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -53,12 +55,9 @@ _PORTION = 1_000
 # Between two looks whether a day is due.
 LOOK_S = 60.0
 _DAY = timedelta(days=1)
-_FLOWS = {
-    (OrderKind.PAYOUT, False): Flow.PAYOUT,
-    (OrderKind.COLLECTION, False): Flow.COLLECTION,
-    (OrderKind.PAYOUT, True): Flow.RETURNED_PAYOUT,
-    (OrderKind.COLLECTION, True): Flow.RETURNED_COLLECTION,
-}
+# A day whose comparison raised is tried again after a minute, then two, four … up to the usual interval.
+_FIRST_RETRY_S = 60.0
+_RETRIES_DOUBLED = 10
 
 OnProgress = Callable[[int], Awaitable[None]]
 
@@ -85,6 +84,15 @@ class LeaseLost(Exception):
     """Another worker has taken over, since this one was away for too long."""
 
 
+class DaysFailed(Exception):
+    """The comparison of these days raised; the other days were compared."""
+
+    def __init__(self, compared: Sequence[Reconciliation], failed: Mapping[date, Exception]) -> None:
+        self.compared = list(compared)
+        self.failed = dict(failed)
+        super().__init__(", ".join(f"{day}: {error!r}" for day, error in sorted(failed.items())))
+
+
 async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
     """For a worker to call often: compares the days that are due, if any is and nobody else is at it.
 
@@ -100,22 +108,59 @@ async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
         if not await duty_repository.renew(duty, now=utc_now(), lease_s=_LEASE_S):
             raise LeaseLost
 
+    failures = duty.progress.get("failures", {})
     try:
-        due = await find_days_due(clerk.settings, utc_now())
-        return await compare_days(clerk._replace(on_progress=renew), due)
+        now = utc_now()
+        due = [day for day in await find_days_due(clerk.settings, now) if _may_be_tried(failures.get(str(day)), now)]
+        try:
+            compared = await compare_days(clerk._replace(on_progress=renew), due)
+        except DaysFailed as trouble:
+            compared = trouble.compared
+            failures = {**failures, **_with_one_more(failures, trouble.failed, clerk.settings)}
+        failures = {day: known for day, known in failures.items() if day not in {one.day for one in compared}}
+        return compared
     finally:
-        await duty_repository.hand_back(duty, utc_now() + timedelta(seconds=LOOK_S), {})
+        await duty_repository.hand_back(duty, utc_now() + timedelta(seconds=LOOK_S), {"failures": failures})
+
+
+def _may_be_tried(failed: Mapping[str, Any] | None, now: datetime) -> bool:
+    return failed is None or bool(failed["again_at"] <= now)
+
+
+def _with_one_more(
+    failures: Mapping[str, Mapping[str, Any]], failed: Mapping[date, Exception], settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """By day: how often its comparison has raised, and when it is tried again. The first time has its traceback."""
+    noted = {}
+    for day, error in failed.items():
+        count = failures.get(str(day), {}).get("count", 0) + 1
+        pause_s = min(settings.reconciliation_interval_s, _FIRST_RETRY_S * 2 ** min(count - 1, _RETRIES_DOUBLED))
+        noted[str(day)] = {"count": count, "again_at": utc_now() + timedelta(seconds=pause_s)}
+        log.error(
+            "reconciliation.day_failed",
+            day=str(day),
+            failures=count,
+            again_in_s=round(pause_s),
+            error=repr(error),
+            exc_info=error if count == 1 else None,
+        )
+    return noted
 
 
 async def find_days_due(settings: Settings, now: datetime) -> list[date]:
     """From the first day that has an entry on; none where there is none."""
+    return [day.day for day in await find_watched_days(settings, now) if day.due_at <= now]
+
+
+async def find_watched_days(settings: Settings, now: datetime) -> list[WatchedDay]:
+    """Days that are to be compared, now or once more later, the oldest first. For metrics too: three small reads."""
     first_id = await reconciliation_repository.find_first_entry_id()
     began_at = None if first_id is None else made_at(first_id)
     if began_at is None:
         return []
     compared = await reconciliation_repository.find_compared_since(began_at.date().isoformat())
     broken = await break_repository.find_days_with_unresolved()
-    return days_due(
+    return watched_days(
         began_at.date(),
         {date.fromisoformat(day): at for day, at in compared.items()},
         [date.fromisoformat(day) for day in broken],
@@ -128,65 +173,95 @@ async def find_days_due(settings: Settings, now: datetime) -> list[date]:
 
 async def compare_days(clerk: Clerk, days: Sequence[date]) -> list[Reconciliation]:
     """Each day by the statements of itself and its neighbours: what we booked at 23:59:59 the bank may have the next
-    day, and the other way. A statement that does not come holds up only those days.
+    day, and the other way. A statement that does not come, or a day whose comparison raises, holds up only those days.
 
-    Raises BankOutcomeUnknown, BankUnavailable, when all that could be compared are.
+    Raises BankOutcomeUnknown, BankUnavailable or DaysFailed, when all that could be compared are. What stops all of
+    them, as MongoDB that is away does, is raised at once.
     """
     imported: set[date] = set()
     silent: dict[date, BankOutcomeUnknown | BankUnavailable] = {}
+    failed: dict[date, Exception] = {}
     compared = []
     for day in days:
         nearby = [near for near in (day - _DAY, day, day + _DAY) if near <= utc_now().date()]
-        for near in nearby:
-            if near in imported or near in silent:
-                continue
-            try:
-                await _import_statement(clerk, near)
-            except (BankOutcomeUnknown, BankUnavailable) as silence:
-                silent[near] = silence
-                log.warning("reconciliation.no_statement", day=near.isoformat(), reason=str(silence))
-            else:
-                imported.add(near)
-        if imported.issuperset(nearby):
-            compared.append(await _compare_day(clerk, day))
+        try:
+            await _import_statements(clerk, nearby, imported, silent)
+            if imported.issuperset(nearby):
+                compared.append(await _compare_day(clerk, day))
+        except LeaseLost:
+            raise
+        except Exception as error:
+            if is_outage(error):
+                raise
+            failed[day] = error
+    if failed:
+        raise DaysFailed(compared, failed)
     if silent:
         raise next(iter(silent.values()))
     return compared
 
 
+async def _import_statements(
+    clerk: Clerk, days: Sequence[date], imported: set[date], silent: dict[date, BankOutcomeUnknown | BankUnavailable]
+) -> None:
+    """Those that were not asked for yet; into `imported` or `silent` goes what came of each."""
+    for day in days:
+        if day in imported or day in silent:
+            continue
+        try:
+            await _import_statement(clerk, day)
+        except (BankOutcomeUnknown, BankUnavailable) as silence:
+            silent[day] = silence
+            log.warning("reconciliation.no_statement", day=day.isoformat(), reason=str(silence))
+        else:
+            imported.add(day)
+
+
 async def _import_statement(clerk: Clerk, day: date) -> None:
-    import_id = f"{utc_now():%Y%m%d%H%M%S%f}-{new_id(Prefix.TRANSACTION)}"
+    """Keeps every line of the day's statement: to be compared, or set aside with the reason why it cannot be."""
+    name, now = day.isoformat(), utc_now()
+    import_id = f"{now:%Y%m%d%H%M%S%f}-{new_id(Prefix.TRANSACTION)}"
     await clerk.on_progress(0)
+    async for portion in _portions(_named(await _ask_for_statement(clerk, day))):
+        await line_repository.save_many(name, [one for one in portion if isinstance(one, KeptLine)], import_id)
+        aside = [one for one in portion if isinstance(one, KeptAside)]
+        await line_repository.save_set_aside(name, aside, import_id, now)
+        await clerk.on_progress(len(portion))
+    withdrawn = await line_repository.withdraw_older(name, import_id)
+    if withdrawn:
+        log.warning("reconciliation.lines_withdrawn", day=name, lines=withdrawn)
+
+
+async def _ask_for_statement(clerk: Clerk, day: date) -> Sequence[object]:
+    """What the gateway raises besides its own errors is a defect of it, and fails the days that need this statement."""
     try:
         async with asyncio.timeout(_STATEMENT_LIMIT_S):
-            lines = await clerk.bank.statement(day)
+            return list(await clerk.bank.statement(day))
     except TimeoutError as silence:
         raise BankOutcomeUnknown(f"no statement of {day} in time") from silence
-    async for portion in _portions(_named(lines)):
-        await line_repository.save_many(day.isoformat(), portion, import_id)
-        await clerk.on_progress(len(portion))
-    withdrawn = await line_repository.withdraw_older(day.isoformat(), import_id)
-    if withdrawn:
-        log.warning("reconciliation.lines_withdrawn", day=day.isoformat(), lines=withdrawn)
 
 
-async def _named(lines: Iterable[StatementLine]) -> AsyncIterator[KeptLine]:
+async def _named(given: Iterable[object]) -> AsyncIterator[KeptLine | KeptAside]:
     """Each under a name that it has in every import. Lines that are alike in all they say, as when the bank pays twice
     in one millisecond, are counted; since they are booked at one time, they are near each other.
     """
     alike: Counter[str] = Counter()
+    aside: Counter[str] = Counter()
     booked_at: datetime | None = None
-    for line in lines:
+    for one in given:
+        read = read_line(one)
+        if isinstance(read, SetAsideLine):
+            aside[read.digest] += 1
+            yield KeptAside(f"{read.digest}/{aside[read.digest]}", read)
+            continue
+        line = read.line
         if line.booked_at != booked_at:
             booked_at = line.booked_at
             alike.clear()
-        flow = _FLOWS[line.kind, line.is_return]
-        name = (
-            f"{line.reference}/{flow}/{line.booked_at.isoformat()}/{line.bank_reference}/{line.amount}{line.currency}"
-        )
+        moved = f"{read.bank_reference}/{line.amount}{line.currency}"
+        name = f"{line.reference}/{line.flow}/{line.booked_at.isoformat()}/{moved}"
         alike[name] += 1
-        kept = BankLine(line.reference, flow, line.amount, line.currency, line.booked_at)
-        yield KeptLine(f"{name}/{alike[name]}", line.bank_reference, kept)
+        yield KeptLine(f"{name}/{alike[name]}", read.bank_reference, line)
 
 
 async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
@@ -202,6 +277,11 @@ async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
     async for references in _portions(line_repository.stream_references(name)):
         await report_all(await _judge_references(references, name, now - clerk.grace))
         await clerk.on_progress(len(references))
+    set_aside = 0
+    async for aside in _portions(line_repository.stream_set_aside(name)):
+        set_aside += len(aside)
+        await report_all(unreadable(kept.name, kept.line, name) for kept in aside)
+        await clerk.on_progress(len(aside))
     ours = 0
     sums: dict[tuple[Flow, str], int] = defaultdict(int)
     async for portion in _portions(reconciliation_repository.stream_ours(*day_bounds(day))):
@@ -217,10 +297,12 @@ async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
     lines, bank_sums = await line_repository.sum_of_day(name)
     totals = totals_of(bank_sums, [(flow, currency, amount) for (flow, currency), amount in sums.items()])
     breaks = {kind.value: count for kind, count in sorted(counts.items())}
-    await reconciliation_repository.save(Reconciliation(name, now, now, 1, lines, ours, totals, breaks))
+    await reconciliation_repository.save(Reconciliation(name, now, now, 1, lines, ours, totals, breaks, set_aside))
     saved = await reconciliation_repository.find(name)
     assert saved is not None, "nobody may delete one"  # noqa: S101 by role
-    log.info("reconciliation.day_compared", day=name, lines=lines, ours=ours, breaks=counts.total())
+    log.info(
+        "reconciliation.day_compared", day=name, lines=lines, ours=ours, set_aside=set_aside, breaks=counts.total()
+    )
     return saved
 
 

@@ -18,7 +18,10 @@ class TestIntegrity:
         answer = await admin.get("/admin/integrity")
         assert answer.status_code == 200, answer.text
         told = answer.json()
-        assert set(told) == {"is_sound", "replay", "days", "breaks", "trial_balance", "last_checkpoint"}
+        assert set(told) == {
+            "is_sound", "doubts", "replay", "days", "days_overdue", "lines_set_aside", "breaks", "trial_balance",
+            "last_checkpoint",
+        }  # fmt: skip
         assert set(told["breaks"]) == set(BreakKind)
         assert told["breaks"]["paid_twice"] >= 1
         assert isinstance(told["trial_balance"]["is_balanced"], bool)

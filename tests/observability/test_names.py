@@ -160,5 +160,7 @@ class TestLabels:
                         assert value in allowed[label], (name, label, value)
                     elif label == "kind":
                         assert value in {*BreakKind, *StreamKind}, (name, value)
+                    elif label == "days_ago":
+                        assert value in {*map(str, range(1, 32)), "older"}, (name, value)
                     else:
                         assert label == "le", (name, label)

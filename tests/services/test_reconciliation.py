@@ -1,156 +1,31 @@
 """Days against the bank's statements: what agrees is left in peace, each way to disagree is found and named."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import count
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from service.domain.breaks import SYSTEM, Break, BreakKind, BreakState
+from service.domain.breaks import SYSTEM, BreakKind, BreakState
 from service.domain.clock import utc_now
-from service.domain.identifiers import Prefix, first_id_at, new_id
-from service.domain.incidents import Said, SaidEvent
-from service.domain.operations import Operation, OperationType
-from service.domain.reconciliation import DayTotal, Flow, days_due
-from service.domain.returns import Return
-from service.domain.wallets import Wallet
-from service.gateways.bank import BankOrder, BankOutcomeUnknown, BankReport, OrderKind, StatementLine
+from service.domain.identifiers import Prefix, new_id
+from service.domain.reconciliation import DayTotal, Flow, watched_days
+from service.gateways.bank import BankOrder, BankOutcomeUnknown, OrderKind, StatementLine
 from service.gateways.bank_behaviours import paid_row
 from service.ledger.orders import FlagForReview, NoteAttempt
-from service.ledger.returns import TakeReturn
 from service.repositories import bank_orders as journal
-from service.repositories import breaks as break_repository
 from service.repositories import duties as duty_repository
 from service.repositories import reconciliations as reconciliation_repository
-from service.repositories.breaks import BreakFilter
 from service.services import reconciliation as reconciliation_service
-from service.services.reconciliation import DUTY, Clerk, compare_days, reconcile_what_is_due
-from service.startup import Resources
-from tests.books_of_their_own import OwnBooks, own_books
+from service.services.reconciliation import DUTY, compare_days, reconcile_what_is_due
 from tests.factories import (
     change,
     change_of,
-    deposit_of,
-    failure_of,
-    make_funded_wallet,
-    run,
-    settlement_of,
-    withdrawal_of,
 )
-from tests.servers import Servers
+from tests.services.statement_desk import Desk
 
 K = BreakKind
-_NOON = time(12)
-_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
-
-
-class ScriptedBank:
-    """Says of each day what it was told to say."""
-
-    def __init__(self) -> None:
-        self.lines: dict[date, list[StatementLine]] = defaultdict(list)
-
-    async def submit(self, order: BankOrder) -> BankReport:
-        raise NotImplementedError
-
-    async def find(self, reference: str) -> BankReport | None:
-        raise NotImplementedError
-
-    async def statement(self, day: date) -> list[StatementLine]:
-        return sorted(self.lines[day], key=lambda line: line.booked_at)
-
-
-class Desk:
-    """A day long ago that no other test has, its books and its bank."""
-
-    def __init__(self, books: OwnBooks, wallet: Wallet, day: date) -> None:
-        self.books, self.wallet, self.day = books, wallet, day
-        self.bank = ScriptedBank()
-        self.clerk = Clerk(books.databases.client, books.resources.ledger, self.bank, books.resources.settings)
-
-    def at(self, moment: time = _NOON, days: int = 0) -> datetime:
-        return datetime.combine(self.day, moment, UTC) + timedelta(days=days)
-
-    async def ask(self, amount: int = 1_000, *, deposit: bool = False) -> Operation:
-        order = deposit_of if deposit else withdrawal_of
-        return await change(self.books.databases, order(self.wallet, amount))
-
-    async def settle(self, amount: int = 1_000, at: datetime | None = None, *, deposit: bool = False) -> Operation:
-        """Success here, and booked at that time."""
-        moment = at or self.at()
-        operation = await self.ask(amount, deposit=deposit)
-        entry_id = first_id_at(Prefix.ENTRY, moment) + uuid4().hex[12:]
-        return await change(self.books.databases, settlement_of(operation, entry_id=entry_id))
-
-    async def give_back(self, operation: Operation, at: datetime | None = None) -> Operation:
-        """The bank has said that it came back, and it is booked at that time."""
-        said = Said(
-            SaidEvent.RETURNED, None, operation.amount, operation.currency, "bnk_back", "AC04", "Closed account"
-        )
-        command = TakeReturn(
-            now=utc_now(),
-            transaction_id=new_id(Prefix.TRANSACTION),
-            operation_id=operation.id,
-            wallet_id=operation.wallet_id,
-            said=said,
-            entry_id=first_id_at(Prefix.ENTRY, at or self.at()) + uuid4().hex[12:],
-            incident_id=new_id(Prefix.INCIDENT),
-            incident_event_id=new_id(Prefix.AUDIT_EVENT),
-            freeze_event_id=new_id(Prefix.AUDIT_EVENT),
-        )
-        (decided,) = await run(self.books.databases, command)
-        assert isinstance(decided.record, Return), decided
-        return operation
-
-    async def fail(self) -> Operation:
-        return await change(self.books.databases, failure_of(await self.ask()))
-
-    def pay(self, operation: Operation, at: datetime | None = None, **said: Any) -> StatementLine:
-        """The bank has it in its statement."""
-        line = StatementLine(
-            reference=operation.id,
-            kind=_KINDS[operation.type],
-            is_return=False,
-            amount=operation.amount,
-            currency=operation.currency,
-            bank_reference=f"bnk_{uuid4().hex}",
-            booked_at=at or self.at(),
-        )._replace(**said)
-        self.bank.lines[line.booked_at.date()].append(line)
-        return line
-
-    async def compare(self, days: int = 0) -> list[tuple[BreakKind, str]]:
-        """What is open of that day afterwards."""
-        await compare_days(self.clerk, [self.day + timedelta(days=days)])
-        return [(one.kind, one.subject) for one in await self.breaks() if one.state is not BreakState.RESOLVED]
-
-    async def breaks(self) -> list[Break]:
-        """Of this desk's days and their neighbours, the oldest first."""
-        found = []
-        for days in range(-2, 3):
-            day = (self.day + timedelta(days=days)).isoformat()
-            found += await break_repository.find_newest(BreakFilter(day=day), before_id=None, limit=100)
-        return sorted(found)
-
-
-@pytest.fixture(scope="module")
-async def books(servers: Servers, resources: Resources) -> AsyncIterator[OwnBooks]:
-    async with own_books(servers, resources) as books:
-        yield books
-
-
-@pytest.fixture(scope="module")
-def days() -> Iterator[date]:
-    return (date(2025, 1, 1) + timedelta(days=10 * number) for number in count())
-
-
-@pytest.fixture
-async def desk(books: OwnBooks, days: Iterator[date]) -> Desk:
-    return Desk(books, await make_funded_wallet(books.databases, 100_000), next(days))
 
 
 class TestADay:
@@ -395,8 +270,8 @@ _NOW = datetime(2026, 11, 20, 3, tzinfo=UTC)
 def due(compared: dict[date, datetime], *, now: datetime = _NOW, broken: Sequence[date] = ()) -> list[int]:
     """Days of November, of which the first with an entry is the 14th."""
     grace, interval = timedelta(hours=2), timedelta(hours=6)
-    found = days_due(date(2026, 11, 14), compared, broken, now, grace=grace, interval=interval, days_back=3)
-    return [day.day for day in found]
+    found = watched_days(date(2026, 11, 14), compared, broken, now, grace=grace, interval=interval, days_back=3)
+    return [one.day.day for one in found if one.due_at <= now]
 
 
 class TestWhatIsDue:
