@@ -75,7 +75,7 @@ async def _ensure_wallet(user_id: str, currency: str, resources: Resources) -> N
     if any(wallet.currency == currency for wallet in await get_balances(user_id)):
         return
     try:
-        await open_wallet(resources.databases.client, Requester(user_id, None), currency)
+        await open_wallet(resources.databases.client, Requester(user_id, None), currency, resources.ledger.policy)
     except WalletExists:
         # A second seed at the same moment has done it.
         return

@@ -102,6 +102,9 @@ class FieldError(NamedTuple):
     message: str
 
 
+Fact = str | int | bool | None | list[str]
+
+
 class WalletServiceError(Exception):
     """Anything that the service refuses or cannot do; `facts` go into the problem document."""
 
@@ -117,12 +120,12 @@ class WalletServiceError(Exception):
         *,
         retry_after_s: int | None = None,
         fields: tuple[FieldError, ...] = (),
-        **facts: str | int | bool | None,
+        **facts: Fact,
     ) -> None:
         self.message = message or self.title
         self.retry_after_s = retry_after_s
         self.fields = fields
-        self.facts: Mapping[str, str | int | bool | None] = facts
+        self.facts: Mapping[str, Fact] = facts
         super().__init__(self.message)
 
 
@@ -363,6 +366,12 @@ class NoWalletInCurrency(WalletServiceError):
 
 class WalletFrozen(WalletServiceError):
     code, http_status, title = "wallet_frozen", 422, "The wallet is frozen"
+
+
+class CurrencyNotOffered(WalletServiceError):
+    """Known, but not one of those that this service deals in. Says which these are."""
+
+    code, http_status, title = "currency_not_offered", 422, "This service does not deal in the currency"
 
 
 class WalletClosed(WalletServiceError):

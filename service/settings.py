@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     # To one person: more than one asks for, less than a nuisance.
     password_reset_mails_per_hour: int = Field(3, ge=1, le=20)
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
+    # What wallets are opened in, separated by commas; points always besides. None: all currencies of ISO 4217 that are
+    # ordinary money (domain/money.py).
+    currencies: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], ...], NoDecode] = ()
     # 19 MiB and about 20 ms each: two at a time leave the event loop a core's share.
     password_hash_threads: int = Field(2, ge=1)
     # Where mails go while there is no mail server; in the data directory unless it is set.
@@ -341,10 +344,10 @@ class Settings(BaseSettings):
     def logs_as_json(self) -> bool:
         return self.env is Environment.PRODUCTION if self.log_json is None else self.log_json
 
-    @field_validator("trusted_proxies", "webhook_denied_networks", mode="before")
+    @field_validator("trusted_proxies", "webhook_denied_networks", "currencies", mode="before")
     @classmethod
-    def _split_networks(cls, networks: object) -> object:
-        return [one.strip() for one in networks.split(",") if one.strip()] if isinstance(networks, str) else networks
+    def _split(cls, named: object) -> object:
+        return [one.strip() for one in named.split(",") if one.strip()] if isinstance(named, str) else named
 
     @field_validator("encryption_key", "encryption_key_previous", "checkpoint_signing_key")
     @classmethod

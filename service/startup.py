@@ -15,7 +15,7 @@ from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
 from service.domain.limits import Limits
-from service.domain.money import is_currency
+from service.domain.money import ORDINARY_CURRENCIES, is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.workers import Presence
@@ -78,7 +78,19 @@ def policy_of(settings: Settings) -> Policy:
         step_up_above=settings.step_up_above,
         adjustment_approval_above=settings.adjustment_approval_above,
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
+        currencies=_currencies(settings),
     )
+
+
+def _currencies(settings: Settings) -> frozenset[str]:
+    """Those named, or all that are ordinary money. The first wallet of everybody has to be in one of them."""
+    named = frozenset(settings.currencies) or ORDINARY_CURRENCIES
+    unknown = sorted(code for code in named if not is_currency(code))
+    if unknown:
+        raise ValueError(f"WALLET_CURRENCIES names {', '.join(unknown)}: no currency of ISO 4217 with minor units")
+    if settings.default_currency not in named:
+        raise ValueError(f"WALLET_DEFAULT_CURRENCY is {settings.default_currency}, which WALLET_CURRENCIES lacks")
+    return named
 
 
 def _earning_rule(rule: EarningRuleSettings) -> EarningRule:

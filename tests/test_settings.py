@@ -1,8 +1,10 @@
 """Settings: what production refuses, and what makes no sense anywhere."""
 
 import json
+import re
 from base64 import b64encode
 from hashlib import sha256
+from importlib.resources import files
 from typing import Any, get_args
 
 import pytest
@@ -10,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
 from service.domain.limits import Limits
+from service.domain.money import ORDINARY_CURRENCIES
 from service.domain.rewards import EarningEvent, EarningRule
 from service.settings import ADDRESSES, EarningRuleSettings, Environment, Settings
 from service.startup import policy_of
@@ -129,6 +132,44 @@ class TestLimits:
         monkeypatch.setenv("WALLET_LIMITS", wrong)
         with pytest.raises((ValidationError, SettingsError)):
             Settings(_env_file=None)
+
+
+class TestCurrencies:
+    def test_are_those_of_ordinary_money_unless_they_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        policy = policy_of(Settings(_env_file=None))
+        assert len(policy.currencies) == len(ORDINARY_CURRENCIES) > 150
+        assert [policy.deals_in(code) for code in ("INR", "PTS", "USN", "XAD", "XAU", "XTS", "XXX")] == (
+            [True, True, False, False, False, False, False]
+        )
+        monkeypatch.setenv("WALLET_CURRENCIES", "INR, USD,CLF")
+        policy = policy_of(Settings(_env_file=None))
+        assert policy.currencies == {"INR", "USD", "CLF"}
+        assert [policy.deals_in(code) for code in ("CLF", "PTS", "EUR")] == [True, True, False]
+
+    def test_that_are_ordinary_money_have_no_code_that_the_standard_marks_as_a_fund(self) -> None:
+        table = files("iso4217").joinpath("table.xml").read_text()
+        entries = [entry for entry in table.split("<CcyNtry>") if 'IsFund="true"' in entry]
+        funds = {re.findall("<Ccy>([A-Z]{3})</Ccy>", entry)[0] for entry in entries}
+        assert len(funds) > 5
+        assert funds & ORDINARY_CURRENCIES == set()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"currencies": ("USD",)},
+            {"currencies": ("INR", "XAU")},
+            {"currencies": ("INR", "XYZ")},
+            {"currencies": ("INR", "PTS")},
+            {"default_currency": "USN"},
+        ],
+    )
+    def test_that_do_not_go_with_the_rest_are_refused_at_the_start(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"WALLET_(DEFAULT_)?CURRENC"):
+            policy_of(Settings(_env_file=None, **wrong))
+
+    def test_that_are_no_codes_are_refused_at_the_start(self) -> None:
+        with pytest.raises(ValidationError):
+            Settings(_env_file=None, currencies="INR,usd")
 
 
 class TestEmptyText:

@@ -16,7 +16,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 from standardwebhooks.webhooks import Webhook
 
 from service.domain.clock import utc_now
-from service.domain.money import EXPONENTS, is_currency
+from service.domain.money import EXPONENTS, ORDINARY_CURRENCIES, POINTS
 
 AnyCase = schemathesis.Case[Any]
 
@@ -59,8 +59,8 @@ _BEYOND_SCHEMAS: Final = {
 }
 _NOT_WRITTEN_AS_INTEGER: Final = {"invalid_amount", "int_type"}
 
-schemathesis.openapi.format("iso-4217", strategies.sampled_from(sorted(filter(is_currency, EXPONENTS))))
-schemathesis.openapi.format("iso-4217-or-pts", strategies.sampled_from(sorted(EXPONENTS)))
+schemathesis.openapi.format("iso-4217", strategies.sampled_from(sorted(ORDINARY_CURRENCIES)))
+schemathesis.openapi.format("iso-4217-or-pts", strategies.sampled_from([*sorted(ORDINARY_CURRENCIES), POINTS]))
 
 
 @schemathesis.hook

@@ -16,6 +16,7 @@ from service.domain.operations import Operation, OperationStatus, OperationType,
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
+    CurrencyNotOffered,
     InsufficientFunds,
     LedgerBusy,
     LimitExceeded,
@@ -77,7 +78,7 @@ class OperationsQuery(PageQuery):
 
 # What any order for money may be refused with.
 ORDER_ERRORS = (AccountDeactivated, InsufficientFunds, WalletFrozen, WalletClosed, LimitExceeded, LedgerBusy)
-ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, BalanceOverflow, NoWalletInCurrency)
+ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, CurrencyNotOffered, BalanceOverflow, NoWalletInCurrency)
 
 
 _ACCEPTED: Final = 202

@@ -16,9 +16,10 @@ from service.controllers.schemas import View, problem_responses
 from service.domain.clock import utc_now
 from service.domain.permissions import Permission
 from service.domain.quotes import Quote, QuoteStatus, quote_view
-from service.errors import AmountTooLarge, AmountTooSmall, RateUnavailable
+from service.errors import AmountTooLarge, AmountTooSmall, CurrencyNotOffered, RateUnavailable
 from service.services import quotes
 from service.services.callers import Caller
+from service.services.quotes import QuoteOrder
 from service.services.records import get_owned
 
 router = api_router("Multi-currency")
@@ -69,6 +70,7 @@ class QuoteView(View):
     status_code=201,
     response_model=QuoteView,
     responses=problem_responses(
+        CurrencyNotOffered,
         RateUnavailable,
         AmountTooSmall,
         AmountTooLarge,
@@ -83,8 +85,9 @@ async def make_quote(
         resources.databases.client,
         resources.rates,
         resources.settings,
+        resources.ledger.policy,
         user_id=user.user_id,
-        **body.model_dump(),
+        order=QuoteOrder(body.from_currency, body.to_currency, body.amount),
         request_id=correlation_id.get(),
     )
     return _shape(quote, status_code=201)

@@ -1,4 +1,4 @@
-"""Freezing, thawing and closing wallets over HTTP."""
+"""Freezing, unfreezing, closing and reopening wallets over HTTP."""
 
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from service.domain.permissions import Permission
 from service.domain.wallets import Freeze, Wallet, wallet_view
 from service.errors import (
     AccountDeactivated,
+    CurrencyNotOffered,
     Forbidden,
     LedgerBusy,
     SecondAdminRequired,
@@ -43,6 +44,10 @@ class FreezeRequest(StrictModel):
 
 class UnfreezeRequest(StrictModel):
     reason: Annotated[Reason, Field(examples=["The card was found again"])]
+
+
+class ReopenRequest(StrictModel):
+    reason: Annotated[Reason, Field(examples=["Closed by mistake"])]
 
 
 class CloseRequest(StrictModel):
@@ -118,9 +123,9 @@ async def unfreeze_wallet(
         WalletHasOpenOperations,
         WalletFrozen,
         WalletBooksDisagree,
-        summary="Close a wallet for good",
-        more="One's own, or as an admin anybody's. It has to be empty, with nothing under way; a frozen one is closed "
-        "by admins only, and none while a break of its books is open. ",
+        summary="Close a wallet",
+        more="Only an admin can reopen it. One's own, or as an admin anybody's. It has to be empty, with nothing under "
+        "way; a frozen one is closed by admins only, and none while a break of its books is open. ",
     ),
 )
 async def close_wallet(
@@ -136,6 +141,33 @@ async def close_wallet(
         body.reason,
         correlation_id.get(),
         is_admin=user.may(Permission.WALLETS_ADMIN),
+    )
+    return _shape(wallet)
+
+
+@router.post(
+    "/wallets/{wallet_id}/reopen",
+    **_route(
+        Forbidden,
+        SecondAdminRequired,
+        CurrencyNotOffered,
+        WalletFrozen,
+        WalletNotEmpty,
+        WalletHasOpenOperations,
+        WalletBooksDisagree,
+        summary="Reopen a closed wallet (admin)",
+        more="Its owner has it again, empty, with its history: nobody gets a second one in the same currency. "
+        "One's own is reopened by another admin. ",
+    ),
+)
+async def reopen_wallet(
+    body: ReopenRequest,
+    wallet_id: _WalletId,
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
+) -> Response:
+    wallet = await wallet_life.reopen_wallet(
+        resources.ledger, user.requester, wallet_id, body.reason, correlation_id.get()
     )
     return _shape(wallet)
 

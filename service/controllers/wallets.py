@@ -29,7 +29,7 @@ from service.domain.history import BalancePoint, EntryFilter
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
-from service.errors import AccountDeactivated, SearchTooLong, WalletExists
+from service.errors import AccountDeactivated, CurrencyNotOffered, SearchTooLong, WalletExists
 from service.services import wallets
 from service.services.callers import Caller
 
@@ -167,14 +167,17 @@ async def list_wallets(
     "/wallets",
     status_code=201,
     response_model=WalletView,
-    responses=problem_responses(AccountDeactivated, WalletExists),
+    responses=problem_responses(AccountDeactivated, CurrencyNotOffered, WalletExists),
     summary="Open a wallet in another currency",
-    description="Empty, and one for each currency. The first one came with the account.",
+    description="Empty, and one for each currency that the service deals in; the refusal of another one lists them. "
+    "The first one came with the account.",
 )
 async def open_wallet(
     body: WalletRequest, user: Annotated[Caller, require(Permission.WALLETS_WRITE)], resources: OpenResources
 ) -> Response:
-    wallet = await wallets.open_wallet(resources.databases.client, user.requester, body.currency)
+    wallet = await wallets.open_wallet(
+        resources.databases.client, user.requester, body.currency, resources.ledger.policy
+    )
     return _shape(wallet, status_code=201)
 
 

@@ -12,6 +12,7 @@ class AuditAction(StrEnum):
     WALLET_FROZEN = "wallet.frozen"
     WALLET_UNFROZEN = "wallet.unfrozen"
     WALLET_CLOSED = "wallet.closed"
+    WALLET_REOPENED = "wallet.reopened"
     ADJUSTMENT_REQUESTED = "adjustment.requested"
     ADJUSTMENT_APPROVED = "adjustment.approved"
     ADJUSTMENT_REJECTED = "adjustment.rejected"

@@ -62,6 +62,7 @@ class EventType(StrEnum):
     WALLET_FROZEN = "wallet.frozen"
     WALLET_UNFROZEN = "wallet.unfrozen"
     WALLET_CLOSED = "wallet.closed"
+    WALLET_REOPENED = "wallet.reopened"
 
 
 class Event(NamedTuple):
@@ -114,6 +115,8 @@ def life_news_of(before: Wallet, after: Wallet) -> EventType | None:
             return EventType.WALLET_FROZEN
         case WalletStatus.CLOSED:
             return EventType.WALLET_CLOSED
+        case WalletStatus.ACTIVE if before.status is WalletStatus.CLOSED:
+            return EventType.WALLET_REOPENED
         case WalletStatus.ACTIVE:
             return EventType.WALLET_UNFROZEN
 

@@ -17,6 +17,12 @@ iso4217.raw_xml.clear()
 POINTS = "PTS"
 EXPONENTS[POINTS] = 0
 
+# Codes with minor units that nobody holds money in: funds, indexed units of account, settlement between central banks.
+# They stay known, since wallets in them may be there from before.
+_NO_ORDINARY_MONEY = frozenset({"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "UYI", "UYW", "XAD"})
+# What is dealt in unless the settings name something else.
+ORDINARY_CURRENCIES = frozenset(EXPONENTS) - _NO_ORDINARY_MONEY - {POINTS}
+
 
 def is_currency(code: str) -> bool:
     """Whether it is money: a currency of ISO 4217."""

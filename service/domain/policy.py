@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from service.domain.limits import Limits
+from service.domain.money import ORDINARY_CURRENCIES, POINTS
 from service.domain.rewards import EarningRule
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -20,6 +21,11 @@ class Policy(NamedTuple):
     adjustment_approval_above: Mapping[str, int] = _NOTHING
     # What settles earns points by these; they add up.
     earning_rules: tuple[EarningRule, ...] = ()
+    # What wallets are opened in, and money is taken in; points always besides.
+    currencies: frozenset[str] = ORDINARY_CURRENCIES
+
+    def deals_in(self, currency: str) -> bool:
+        return currency in self.currencies or currency == POINTS
 
     def limits_in(self, currency: str) -> Limits:
         return self.limits.get(currency, Limits())

@@ -40,6 +40,7 @@ from service.ledger.rules import (
     BANK,
     fits,
     movement_of,
+    require_offered,
     require_open,
     require_payable,
     require_requester,
@@ -74,6 +75,7 @@ class RequestDeposit(RequestOperation):
     def decide(self, state: State) -> Changes:
         require_requester(self, state)
         wallet = _wallet_of(self, state)
+        require_offered(wallet.currency, state.policy)
         require_open(wallet, Freeze.IN)
         if not fits(wallet, self.amount):
             raise BalanceOverflow

@@ -8,9 +8,11 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import EntryType
 from service.domain.limits import charge, effective_limits, find_exceeded, give_back
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.policy import Policy
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     AccountDeactivated,
+    CurrencyNotOffered,
     InsufficientFunds,
     LimitExceeded,
     NotFound,
@@ -44,6 +46,18 @@ def require_own_wallet(wallet_id: str, user_id: str, state: State) -> Wallet:
     if wallet is None or wallet.user_id != user_id:
         raise NotFound(f"There is no wallet {wallet_id}")
     return wallet
+
+
+def require_offered(currency: str, policy: Policy) -> None:
+    """Money of that currency may come in. What is in a wallet can leave it whatever is dealt in since.
+
+    Raises CurrencyNotOffered.
+    """
+    if not policy.deals_in(currency):
+        offered = sorted(policy.currencies)
+        raise CurrencyNotOffered(
+            f"{currency} is not dealt in, but {', '.join(offered)}", currency=currency, offered=offered
+        )
 
 
 def require_open(wallet: Wallet, flow: Freeze) -> None:

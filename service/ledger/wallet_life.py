@@ -1,4 +1,4 @@
-"""What becomes of a wallet besides its money: frozen, thawed, closed. The wallet document is the guard of each."""
+"""What becomes of a wallet besides its money: frozen, unfrozen, closed, reopened. The wallet document guards each."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import require_anothers, require_requester, time_of
+from service.ledger.rules import require_anothers, require_offered, require_requester, time_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ class UnfreezeWallet(OnWallet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseWallet(OnWallet):
-    """For good, by its owner or an admin. A frozen one only by an admin: freezing is not for the owner to end."""
+    """By its owner or an admin. A frozen one only by an admin: freezing is not for the owner to end."""
 
     is_admin: bool
 
@@ -92,6 +92,29 @@ class CloseWallet(OnWallet):
             raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
         _require_over(wallet)
         return self.turned(wallet, WalletStatus.CLOSED, None, AuditAction.WALLET_CLOSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReopenWallet(OnWallet):
+    """An admin makes a closed wallet of somebody else's active again, with its history: a user has one in a currency,
+    so that they would have none in it otherwise. It is as empty as it was when it was closed.
+    """
+
+    def decide(self, state: State) -> Changes:
+        wallet = state.wallet(self.wallet_id)
+        if wallet is not None and wallet.status is WalletStatus.CLOSED:
+            require_requester(self, state)
+            require_offered(wallet.currency, state.policy)
+        return OnWallet.decide(self, state)
+
+    def decide_on(self, wallet: Wallet) -> Changes:
+        if wallet.status is WalletStatus.FROZEN:
+            raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
+        if wallet.status is WalletStatus.ACTIVE:
+            raise Unchanged
+        require_anothers(self.user_id, wallet.user_id)
+        _require_over(wallet)
+        return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_REOPENED)
 
 
 def _require_over(wallet: Wallet) -> None:

@@ -1,6 +1,7 @@
 """Quotes: the price of a conversion, promised for a short time. They move nothing."""
 
 from datetime import timedelta
+from typing import NamedTuple
 
 import structlog
 
@@ -8,27 +9,39 @@ from service.database import Client, run_in_transaction
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.policy import Policy
 from service.domain.quotes import Quote, QuoteStatus, converted
 from service.errors import AmountTooLarge, AmountTooSmall
 from service.gateways.rates import Rates
+from service.ledger.rules import require_offered
 from service.repositories import records as record_repository
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 
+class QuoteOrder(NamedTuple):
+    """So many minor units of the one currency are to become money of the other."""
+
+    from_currency: str
+    to_currency: str
+    amount: int
+
+
 async def make_quote(
     client: Client,
     rates: Rates,
     settings: Settings,
+    policy: Policy,
     *,
     user_id: str,
-    from_currency: str,
-    to_currency: str,
-    amount: int,
+    order: QuoteOrder,
     request_id: str | None,
 ) -> Quote:
-    """Raises RateUnavailable, AmountTooSmall, AmountTooLarge, Unavailable."""
+    """Raises CurrencyNotOffered, RateUnavailable, AmountTooSmall, AmountTooLarge, Unavailable."""
+    # What is in a currency that is no longer dealt in may be exchanged out of it, and nothing into it.
+    from_currency, to_currency, amount = order
+    require_offered(to_currency, policy)
     rate = await rates.rate(from_currency, to_currency)
     to_amount = converted(amount, from_currency, to_currency, rate, settings.fx_margin_bp)
     if to_amount == 0:

@@ -1,4 +1,4 @@
-"""Freezing, thawing and closing wallets. Each may be repeated: what is so already stays so, and is no new event."""
+"""Freezing, unfreezing, closing and reopening wallets. Each may be repeated: what is so already is no new event."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from service.domain.wallets import Freeze, Wallet
 from service.errors import NotFound
 from service.ledger.audit_events import Unchanged
 from service.ledger.committer import Ledger
-from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, UnfreezeWallet
+from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, ReopenWallet, UnfreezeWallet
 from service.repositories import wallets as wallet_repository
 from service.services.breaks import require_books_agree
 from service.services.orders import Requester
@@ -42,13 +42,22 @@ async def unfreeze_wallet(
 async def close_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str | None, request_id: str | None, *, is_admin: bool
 ) -> Wallet:
-    """For good. Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty,
+    """Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty,
     WalletHasOpenOperations, WalletFrozen, InvalidFields, WalletBooksDisagree while a break of its books is open, and
     what Ledger.execute raises.
     """
     if is_admin or await wallet_repository.find_owned(wallet_id, user.user_id) is not None:
         await require_books_agree(wallet_id)
     return await _turn(ledger, CloseWallet(**_by(user, wallet_id, reason, request_id), is_admin=is_admin))
+
+
+async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None) -> Wallet:
+    """For an admin, of anybody's but their own. Raises NotFound, WalletFrozen where it is not closed but frozen,
+    CurrencyNotOffered, SecondAdminRequired, WalletNotEmpty, WalletHasOpenOperations, WalletBooksDisagree while a break
+    of its books is open, and what Ledger.execute raises.
+    """
+    await require_books_agree(wallet_id)
+    return await _turn(ledger, ReopenWallet(**_by(user, wallet_id, reason, request_id)))
 
 
 def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from service.domain.entries import Entry
 from service.domain.history import BalancePoint, EntryFilter
 from service.domain.identifiers import Prefix, new_id
 from service.domain.money import EXPONENTS, POINTS
+from service.domain.policy import Policy
 from service.domain.wallets import Wallet, new_wallet
 from service.errors import (
     AccountDeactivated,
@@ -22,6 +23,7 @@ from service.errors import (
     Unauthenticated,
     WalletExists,
 )
+from service.ledger.rules import require_offered
 from service.repositories import transaction_logs as log_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -33,10 +35,14 @@ log = structlog.get_logger()
 _WALLETS_LIMIT = len(EXPONENTS)
 
 
-async def open_wallet(client: Client, user: Requester, currency: str) -> Wallet:
-    """An empty wallet. Raises InvalidFields, AccountDeactivated, Unauthenticated, WalletExists, Unavailable."""
+async def open_wallet(client: Client, user: Requester, currency: str, policy: Policy) -> Wallet:
+    """An empty wallet.
+
+    Raises InvalidFields, CurrencyNotOffered, AccountDeactivated, Unauthenticated, WalletExists, Unavailable.
+    """
     if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
+    require_offered(currency, policy)
     wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, utc_now())
 
     async def insert_for_active_user(session: AsyncClientSession) -> None:

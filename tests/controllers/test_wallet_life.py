@@ -1,5 +1,6 @@
-"""Freezing, thawing and closing wallets over HTTP: what each stops, who may, and that repeating is harmless."""
+"""Freezing, unfreezing, closing and reopening over HTTP: what each stops, who may, and that repeating is harmless."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -8,8 +9,10 @@ import pytest
 
 from service.controllers.schemas import WalletView
 from service.database import Databases
+from service.domain.policy import Policy
 from service.domain.wallets import WalletStatus
 from service.settings import Settings
+from service.startup import Resources
 from tests.factories import (
     Account,
     change,
@@ -23,6 +26,7 @@ from tests.factories import (
     withdrawal_of,
 )
 from tests.refusals import refusal
+from tests.servers import Admin
 from tests.staff import Staff
 
 
@@ -171,10 +175,96 @@ class TestClosing:
         assert (await current(other.wallet)).status is WalletStatus.ACTIVE
 
 
+class TestReopening:
+    @pytest.fixture
+    async def closed(self, databases: Databases, api: httpx.AsyncClient, settings: Settings) -> Account:
+        account = await make_account(databases)
+        assert (await Staff(api, account.user, settings).post(f"/wallets/{account.wallet.id}/close")).status_code == 200
+        return account
+
+    async def test_an_admin_gives_somebody_their_wallet_back_with_its_history(
+        self, boss: Staff, closed: Account, api: httpx.AsyncClient, settings: Settings
+    ) -> None:
+        answer = await boss.post(f"/wallets/{closed.wallet.id}/reopen", reason="Closed by mistake")
+        assert (answer.status_code, answer.json()["status"], answer.json()["balance"]) == (200, "active", 0)
+        owner = Staff(api, closed.user, settings)
+        assert (await deposit(owner)).status_code == 202
+        event, _ = await boss.events(subject_id=closed.wallet.id)
+        assert (event["action"], event["actor_id"], event["reason"]) == (
+            "wallet.reopened",
+            boss.user.id,
+            "Closed by mistake",
+        )
+        assert event["details"] == {"direction": None, "was_status": "closed", "was_direction": None}
+        told = (await owner.get("/events", types="wallet.reopened")).json()["data"]
+        assert [(one["status"], one["previous_status"]) for one in told] == [("active", "closed")]
+
+    async def test_is_for_a_closed_one(self, boss: Staff, account: Account) -> None:
+        path = f"/wallets/{account.wallet.id}"
+        assert (await boss.post(f"{path}/reopen", reason="It is active")).status_code == 200
+        await boss.post(f"{path}/freeze", reason="Stolen")
+        assert refusal(await boss.post(f"{path}/reopen", reason="Not that way")) == (422, "wallet_frozen")
+        assert [event["action"] for event in await boss.events(subject_id=account.wallet.id)] == ["wallet.frozen"]
+
+    async def test_is_for_an_empty_one(self, boss: Staff, closed: Account, admin: Admin, settings: Settings) -> None:
+        """No rule lets it come to that: whatever has put the money there has to be looked into first."""
+        wallets = admin[settings.database]["wallets"]
+        wallets.update_one({"_id": closed.wallet.id}, {"$inc": {"available": 5}})
+        refused = await boss.post(f"/wallets/{closed.wallet.id}/reopen", reason="There is money in it")
+        wallets.update_one({"_id": closed.wallet.id}, {"$inc": {"available": -5}})
+        assert refusal(refused) == (409, "wallet_not_empty")
+
+    async def test_is_for_another_admin_than_its_owner(
+        self, boss: Staff, api: httpx.AsyncClient, databases: Databases, settings: Settings
+    ) -> None:
+        own = await make_wallet(databases, boss.user, currency="USD")
+        assert (await boss.post(f"/wallets/{own.id}/close")).status_code == 200
+        assert refusal(await boss.post(f"/wallets/{own.id}/reopen", reason="Mine")) == (403, "second_admin_required")
+        other = await Staff.hire(api, databases, settings, "admin")
+        assert (await other.post(f"/wallets/{own.id}/reopen", reason="Theirs")).status_code == 200
+
+    async def test_is_for_a_currency_that_is_dealt_in(
+        self, boss: Staff, closed: Account, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(resources.ledger, "policy", Policy(currencies=frozenset({"USD"})))
+        refused = await boss.post(f"/wallets/{closed.wallet.id}/reopen", reason="Too late")
+        assert refusal(refused) == (422, "currency_not_offered")
+        assert (await current(closed.wallet)).status is WalletStatus.CLOSED
+
+    async def test_of_two_at_once_leaves_one_event(self, boss: Staff, closed: Account) -> None:
+        path = f"/wallets/{closed.wallet.id}/reopen"
+        answers = await asyncio.gather(*(boss.post(path, reason="At once") for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {200}
+        actions = [event["action"] for event in await boss.events(subject_id=closed.wallet.id)]
+        assert actions == ["wallet.reopened", "wallet.closed"]
+
+
+class TestACurrencyThatIsNoLongerDealtIn:
+    async def test_is_paid_out_and_not_paid_in(
+        self,
+        owner: Staff,
+        account: Account,
+        resources: Resources,
+        databases: Databases,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        await make_wallet(databases, account.user, currency="USD")
+        monkeypatch.setattr(resources.ledger, "policy", Policy(currencies=frozenset({"USD"})))
+        assert refusal(await deposit(owner)) == (422, "currency_not_offered")
+        into = {"from_currency": "USD", "to_currency": "INR", "amount": 100}
+        refused = await owner.api.post("/api/v1/quotes", json=into, headers=owner.headers)
+        assert refusal(refused) == (422, "currency_not_offered")
+        assert (await withdraw(owner)).status_code == 202
+        out = {"from_currency": "INR", "to_currency": "USD", "amount": 1_000}
+        quote = await owner.api.post("/api/v1/quotes", json=out, headers=owner.headers)
+        assert quote.status_code == 201, quote.text
+        assert (await owner.post("/conversions", quote_id=quote.json()["id"])).status_code == 201
+
+
 class TestRepeating:
     async def test_answers_with_the_wallet_and_leaves_one_event(self, boss: Staff, databases: Databases) -> None:
         account = await make_account(databases)
-        for what in ("freeze", "unfreeze", "close"):
+        for what in ("freeze", "unfreeze", "close", "reopen"):
             first, second = [
                 await boss.post(f"/wallets/{account.wallet.id}/{what}", reason=f"{what} {number}")
                 for number in ("one", "two")
@@ -182,13 +272,13 @@ class TestRepeating:
             assert (first.status_code, second.status_code) == (200, 200)
             assert second.json() == first.json()
         reasons = [event["reason"] for event in await boss.events(subject_id=account.wallet.id)]
-        assert reasons == ["close one", "unfreeze one", "freeze one"]
+        assert reasons == ["reopen one", "close one", "unfreeze one", "freeze one"]
 
 
 class TestWhoMay:
-    @pytest.mark.parametrize("what", ["freeze", "unfreeze"])
+    @pytest.mark.parametrize("what", ["freeze", "unfreeze", "reopen"])
     @pytest.mark.parametrize("role", [(), ("service",)], ids=["nobody special", "a service"])
-    async def test_only_admins_freeze_and_thaw(
+    async def test_only_admins_freeze_unfreeze_and_reopen(
         self,
         api: httpx.AsyncClient,
         databases: Databases,

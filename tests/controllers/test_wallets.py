@@ -13,8 +13,10 @@ from service.controllers.schemas import EntryView, PageView, WalletView
 from service.database import Databases
 from service.domain.clock import to_rfc3339, utc_now
 from service.domain.entries import GENESIS_HASH
+from service.domain.policy import Policy
 from service.domain.wallets import wallet_view
 from service.settings import Settings
+from service.startup import Resources
 from tests.factories import (
     Account,
     bearer,
@@ -95,6 +97,24 @@ class TestOpening:
     async def test_refuses_what_is_no_currency(self, client: Client, body: dict[str, Any]) -> None:
         answer = await client.open(**body)
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/currency")
+
+    @pytest.mark.parametrize("currency", ["USN", "CHE", "CHW", "CLF", "COU", "MXV", "UYI", "UYW", "BOV", "XAD"])
+    async def test_refuses_what_nobody_holds_money_in_and_lists_what_is_dealt_in(
+        self, client: Client, currency: str
+    ) -> None:
+        answer = await client.open(currency=currency)
+        assert (answer.status_code, answer.json()["error"]) == (422, "currency_not_offered")
+        offered = answer.json()["offered"]
+        assert {"INR", "USD", "XPF"} < set(offered)
+        assert currency not in offered
+
+    async def test_is_in_what_the_settings_name_and_in_points(
+        self, client: Client, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(resources.ledger, "policy", Policy(currencies=frozenset({"INR", "USD"})))
+        refused = await client.open(currency="EUR")
+        assert (refused.status_code, refused.json()["offered"]) == (422, ["INR", "USD"])
+        assert [(await client.open(currency=currency)).status_code for currency in ("USD", "PTS")] == [201, 201]
 
     async def test_refuses_to_open_one_for_somebody_else(self, client: Client, other: Account) -> None:
         answer = await client.open(currency="USD", user_id=other.user.id)

@@ -14,7 +14,7 @@ from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, Wallet
 from service.ledger.batch import Decided
 from service.ledger.orders import FlagForReview, NoteAttempt
-from service.ledger.wallet_life import CloseWallet, FreezeWallet, UnfreezeWallet
+from service.ledger.wallet_life import CloseWallet, FreezeWallet, ReopenWallet, UnfreezeWallet
 from service.repositories import events as event_repository
 from service.repositories import records as record_repository
 from service.repositories.events import EventFilter
@@ -186,21 +186,23 @@ class TestTwoSides:
 
 
 class TestWalletLife:
-    async def test_frozen_frozen_otherwise_thawed_and_closed(self, databases: Databases) -> None:
+    async def test_frozen_frozen_otherwise_unfrozen_closed_and_reopened(self, databases: Databases) -> None:
         wallet = (await make_account(databases)).wallet
         await run(databases, FreezeWallet(**_life(wallet), freeze=Freeze.OUT))
         await run(databases, FreezeWallet(**_life(wallet), freeze=Freeze.BOTH))
         admin = await make_user(databases, roles=["admin"])
         await run(databases, UnfreezeWallet(**_life(wallet) | {"user_id": admin.id}))
         await run(databases, CloseWallet(**_life(wallet), is_admin=False))
+        await run(databases, ReopenWallet(**_life(wallet) | {"user_id": admin.id}))
         events = await told(wallet)
         assert _words(events) == [
             ("wallet.frozen", "active"),
             ("wallet.frozen", "frozen"),
             ("wallet.unfrozen", "frozen"),
             ("wallet.closed", "active"),
+            ("wallet.reopened", "closed"),
         ]
-        assert [event.data["frozen"] for event in events] == ["out", "both", None, None]
+        assert [event.data["frozen"] for event in events] == ["out", "both", None, None, None]
 
 
 class TestTheNumbers:

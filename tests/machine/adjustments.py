@@ -11,7 +11,7 @@ from service.domain.wallets import Freeze
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.limits import OverrideLimits
 from service.ledger.reversals import ReverseOriginal
-from service.ledger.wallet_life import CloseWallet, FreezeWallet, UnfreezeWallet
+from service.ledger.wallet_life import CloseWallet, FreezeWallet, ReopenWallet, UnfreezeWallet
 from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live, move
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
@@ -187,6 +187,24 @@ class AdjustmentRules(ConversionRules):
                 wallet_id=purse, is_admin=is_admin, audit_event_id=new_id(Prefix.AUDIT_EVENT), **about, **common
             ),
             lambda: self.paper.close(purse, asker, token, is_admin=is_admin, has_reason=has_reason),
+            ends=ends,
+        )
+
+    @move(
+        when=lambda self: any(purse.shut == "closed" for purse in self.paper.purses.values()),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        ends=ENDS,
+    )
+    def reopen(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
+        """One that is closed, mostly."""
+        purses = self.paper.purses
+        purse = sorted(self.wallets, key=lambda name: purses[name].shut != "closed")[which]
+        asker, by = self._by(user, token)
+        self.say(
+            lambda common: ReopenWallet(wallet_id=purse, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
+            lambda: self.paper.reopen(purse, asker, token),
             ends=ends,
         )
 

@@ -169,8 +169,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_sound = False
         self.evidence: Evidence
 
-    @initialize(limited=st.booleans(), code_above=st.sampled_from((None, 400)))
-    def open_books(self, *, limited: bool, code_above: int | None) -> None:
+    @initialize(
+        limited=st.booleans(), code_above=st.sampled_from((None, 400)), yen=st.sampled_from((True, True, False))
+    )
+    def open_books(self, *, limited: bool, code_above: int | None, yen: bool) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
         wallets = {new_id(Prefix.WALLET): (self.users[index], currency) for index, currency in _PURSES}
@@ -179,6 +181,8 @@ class LedgerMachine(RuleBasedStateMachine):
         paper.code_above = {} if code_above is None else {"INR": code_above, "USD": code_above}
         paper.second_admin_above = dict.fromkeys(CURRENCIES, _SECOND_ADMIN_ABOVE)
         paper.earnings = list(_EARNINGS)
+        # Nobody has any, and wallets in it are there to be closed.
+        paper.not_dealt_in = set() if yen else {"JPY"}
         self.wallets = list(wallets)
         self.evidence = Evidence(self.table.books, self.policy())
         if not self.table.accounts:
@@ -191,6 +195,7 @@ class LedgerMachine(RuleBasedStateMachine):
         paper = self.paper
         return Policy(
             limits={currency: Limits(**limits) for currency, limits in paper.limits.items()},
+            currencies=frozenset(CURRENCIES) - paper.not_dealt_in,
             step_up_above=paper.code_above,
             adjustment_approval_above=paper.second_admin_above,
             earning_rules=tuple(

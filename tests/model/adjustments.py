@@ -1,4 +1,4 @@
-"""On paper: what admins and services do: adjust, reverse, freeze, thaw, close, set limits; all of it accounted for."""
+"""On paper: what admins and services do to money, wallets and limits; all of it accounted for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -182,6 +182,21 @@ class AdjustmentPaper(ConversionPaper):
             raise Refused("wallet_has_open_operations")
         purse.shut = "closed"
         self.audited.append((user, "wallet.closed", name))
+        return {}
+
+    def reopen(self, name: str, user: str, token: int | None) -> dict[str, object]:
+        """A closed one of somebody else's, in a currency that is dealt in."""
+        self.require_asker(user, token)
+        purse = self.purses[name]
+        if purse.shut == "closed" and purse.currency in self.not_dealt_in:
+            raise Refused("currency_not_offered")
+        if purse.shut is None:
+            raise Refused("unchanged")
+        if purse.shut != "closed":
+            raise Refused("wallet_frozen")
+        self._require_anothers(name, user)
+        purse.shut = None
+        self.audited.append((user, "wallet.reopened", name))
         return {}
 
     def set_limits(

@@ -97,6 +97,8 @@ class Paper:
     now: datetime
     # By currency: per_transaction, per_day, per_month, count_per_hour.
     limits: dict[str, dict[str, int]]
+    # Currencies in which no money is taken in any more.
+    not_dealt_in: set[str] = field(default_factory=set)
     people: dict[str, int] = field(default_factory=dict)
     purses: dict[str, Purse] = field(default_factory=dict)
     things: dict[str, Thing] = field(default_factory=dict)

@@ -42,6 +42,8 @@ class OrderPaper(Paper):
         """Nothing moves before the bank has the money."""
         self.require_asker(user, token)
         purse = self._require_purse(user, currency)
+        if currency in self.not_dealt_in:
+            raise Refused("currency_not_offered")
         self.require_way_in(purse)
         self.require_room(purse, amount)
         self.things[name] = Order(user, purse, amount, "pending")

@@ -53,7 +53,7 @@ from service.services.deposits import request_deposit
 from service.services.holds import CaptureOrder, HoldOrder, capture_hold, request_hold
 from service.services.orders import Order, Requester
 from service.services.outbox import BANK_TOPICS, claim_rows
-from service.services.quotes import make_quote
+from service.services.quotes import QuoteOrder, make_quote
 from service.services.records import get_record
 from service.services.reversals import reverse
 from service.services.settlement import Desk, pursue_order
@@ -230,9 +230,9 @@ async def _deal(resources: Resources) -> None:
     transfer = await get_record(json.loads(made.body)["id"], Transfer)
     # By somebody else: nobody takes back what they had sent themselves.
     await reverse(ledger, Requester(payee.id, None), transfer, "By mistake", claim("reversal"), None, is_forced=False)
-    pair = {"from_currency": "INR", "to_currency": "USD"}
+    wish = QuoteOrder("INR", "USD", 300)
     quote = await make_quote(
-        client, resources.rates, resources.settings, user_id=payer.id, amount=300, request_id=None, **pair
+        client, resources.rates, resources.settings, ledger.policy, user_id=payer.id, order=wish, request_id=None
     )
     converted = await convert(ledger, asker, ConversionOrder(quote.id, None, None, {}), claim("conversion"), None)
     assert converted.status_code == 201, converted.body

@@ -120,6 +120,21 @@ WALLETS: Final = Folder(
             expects={"id": "{{jpy_wallet_id}}", "status": "closed"},
         ),
         Step(
+            "POST /wallets/{wallet_id}/reopen",
+            "An admin reopens it",
+            by="admin",
+            path={"wallet_id": "{{jpy_wallet_id}}"},
+            body={"reason": "Closed by mistake"},
+            expects={"id": "{{jpy_wallet_id}}", "status": "active"},
+        ),
+        Step(
+            "POST /wallets",
+            "Not one for a code that nobody holds money in",
+            422,
+            body={"currency": "USN"},
+            error="currency_not_offered",
+        ),
+        Step(
             "POST /wallets/{wallet_id}/close",
             "One that is not empty stays",
             409,
