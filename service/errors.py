@@ -58,6 +58,7 @@ WalletServiceError
 ├── RecipientWalletFrozen          422 recipient_wallet_frozen
 ├── RecipientBalanceOverflow       422 recipient_balance_overflow
 ├── TransferBatchRefused           422 transfer_batch_refused
+├── RefusedEarlier                 422 refused_earlier
 ├── VoucherNotValid                422 voucher_not_valid
 ├── VoucherSoldOut                 422 voucher_sold_out
 ├── VoucherLimitReached            422 voucher_limit_reached
@@ -410,6 +411,12 @@ class TransferBatchRefused(WalletServiceError):
     """One of many was refused, and so all were; `position` counts from 0."""
 
     code, http_status, title = "transfer_batch_refused", 422, "One of the transfers was refused, so none was made"
+
+
+class RefusedEarlier(WalletServiceError):
+    """One of many, when their key was new: why is kept no longer than the key's answer."""
+
+    code, http_status, title = "refused_earlier", 422, "Refused when the key was new; the reason is no longer kept"
 
 
 class VoucherNotValid(WalletServiceError):

@@ -33,6 +33,7 @@ from service.ledger.adjustments import RequestAdjustment
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
+from service.ledger.committer import is_duplicate
 from service.ledger.conversions import ConvertMoney
 from service.ledger.orders import (
     Fail,
@@ -163,6 +164,7 @@ async def run(
     Where somebody else has been first it begins anew, as the committer does.
     """
     said: list[Command] = []
+    duplicates = 0
     for command in commands:
         if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
             said.append(asking_before(command))
@@ -170,13 +172,14 @@ async def run(
     for is_last in (*[False] * _TIMES_SECOND, True):
         try:
             async with databases.client.start_session() as session:
-                prepared = await prepare(session, said, policy or Policy())
+                prepared = await prepare(session, said, policy or Policy(), after_duplicate=duplicates > 0)
                 await session.commit_transaction()
         except GuardMissed:
             if is_last:
                 raise
         except PyMongoError as error:
-            if is_last or not error.has_error_label("TransientTransactionError"):
+            duplicates += is_duplicate(error)
+            if is_last or not (is_duplicate(error) or error.has_error_label("TransientTransactionError")):
                 raise
         else:
             break

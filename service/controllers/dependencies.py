@@ -164,5 +164,7 @@ def claim_key(resources: Resources, user_id: str, sent: SentKey) -> IdempotencyC
     asked = [request.method, request.route_template, list(request.path_params.values()), request.parsed_body]
     canonical = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
     expires_at = utc_now() + timedelta(seconds=resources.settings.idempotency_retention_s)
-    fingerprint, *earlier = keyring_of(resources.settings).fingerprints(canonical)
-    return IdempotencyClaim(f"{user_id}:{sent.key}", fingerprint, expires_at, tuple(earlier))
+    keyring = keyring_of(resources.settings)
+    fingerprint, *earlier = keyring.fingerprints(canonical)
+    claim_id = f"{user_id}:{sent.key}"
+    return IdempotencyClaim(claim_id, fingerprint, expires_at, tuple(earlier), keyring.hash_claim(claim_id))

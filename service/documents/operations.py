@@ -11,6 +11,13 @@ from service.domain.transfers import Transfer
 
 # Newest first for its owner: ids are UUIDv7, so that their order is that of creation.
 USER_NEWEST = IndexModel([("user_id", 1), ("_id", -1)], name="user_newest")
+# A key of a user makes one, for ever. What was made without a key is not in it.
+MADE_ONCE = IndexModel(
+    "tombstone.key_hashes",
+    name="made_once",
+    unique=True,
+    partialFilterExpression={"tombstone.key_hashes": {"$exists": True}},
+)
 _OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
@@ -25,19 +32,19 @@ _IN_REVIEW = IndexModel(
 class Deposit(Document):
     class Settings:
         name = "deposits"
-        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW]
+        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW, MADE_ONCE]
         validator: ClassVar = _OPERATION
 
 
 class Withdrawal(Document):
     class Settings:
         name = "withdrawals"
-        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW]
+        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW, MADE_ONCE]
         validator: ClassVar = _OPERATION
 
 
 class TransferDocument(Document):
     class Settings:
         name = "transfers"
-        indexes: ClassVar = [USER_NEWEST]
+        indexes: ClassVar = [USER_NEWEST, MADE_ONCE]
         validator: ClassVar[dict[str, Any]] = validator_of(Transfer)

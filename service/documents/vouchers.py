@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.operations import USER_NEWEST
+from service.documents.operations import MADE_ONCE, USER_NEWEST
 from service.documents.validation import POSITIVE_AMOUNT, TEXT, validator_of
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
@@ -29,5 +29,5 @@ class VoucherUseDocument(Document):
 class RedemptionDocument(Document):
     class Settings:
         name = "redemptions"
-        indexes: ClassVar = [USER_NEWEST, IndexModel("voucher_id", name="voucher")]
+        indexes: ClassVar = [USER_NEWEST, IndexModel("voucher_id", name="voucher"), MADE_ONCE]
         validator: ClassVar[dict[str, Any]] = validator_of(Redemption, cost=POSITIVE_AMOUNT)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.idempotency import Tombstone
 
 
 class AdjustmentType(StrEnum):
@@ -47,6 +48,7 @@ class Adjustment(NamedTuple):
     updated_at: datetime
     reversal_id: str | None = None
     version: int = 0
+    tombstone: Tombstone | None = None
 
 
 def adjustment_view(adjustment: Adjustment) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.idempotency import Tombstone
 from service.domain.transfers import balance_view
 from service.domain.wallets import Wallet
 
@@ -42,6 +43,7 @@ class Hold(NamedTuple):
     created_at: datetime
     updated_at: datetime
     version: int = 0
+    tombstone: Tombstone | None = None
 
 
 def hold_view(hold: Hold) -> dict[str, Any]:

@@ -6,18 +6,45 @@ from typing import Final, NamedTuple
 # What a fingerprint is made of. 2: method, route, path parameters and the body as it was sent.
 FINGERPRINT_VERSION: Final = "2"
 _FINGERPRINT_PARTS = 3
+_PART_MARK = "/"
+
+
+class Tombstone(NamedTuple):
+    """What is left of a key on the record that it made, once its answer is forgotten: nobody is paid twice under it.
+
+    `key_hashes` are keyed hashes of user and key, one for each encryption key there was; unique in their collection.
+    Of a batch, each part's have its position behind them.
+    """
+
+    key_hashes: tuple[str, ...]
+    fingerprint: str
+
+    def of_part(self, position: int) -> "Tombstone":
+        hashes = tuple(f"{key_hash}{_PART_MARK}{position}" for key_hash in self.key_hashes)
+        return self._replace(key_hashes=hashes)
+
+    @property
+    def position(self) -> int:
+        """0 for what was made alone."""
+        return int(self.key_hashes[0].partition(_PART_MARK)[2] or 0)
 
 
 class IdempotencyClaim(NamedTuple):
     """`id` is user and key; `fingerprint` tells one request from another under the same key.
 
-    `earlier_fingerprints` are what it was called under encryption keys before the current one.
+    `earlier_fingerprints` are what it was called under encryption keys before the current one. `key_hashes` are those
+    of a tombstone; without them none is left.
     """
 
     id: str
     fingerprint: str
     expires_at: datetime
     earlier_fingerprints: tuple[str, ...] = ()
+    key_hashes: tuple[str, ...] = ()
+
+    @property
+    def tombstone(self) -> Tombstone | None:
+        return Tombstone(self.key_hashes, self.fingerprint) if self.key_hashes else None
 
     def is_of(self, fingerprint: str) -> bool:
         """Whether the key was claimed for this request, as far as the fingerprint that was kept can tell.

@@ -21,6 +21,7 @@ class KeyPurpose(StrEnum):
     RECOVERY_CODES = "wallet recovery codes 2"
     SEALED_FIELDS = "wallet sealed fields 1"
     FINGERPRINTS = "wallet request fingerprints 1"
+    IDEMPOTENCY_KEYS = "wallet idempotency keys 1"
     KEY_IDS = "wallet key ids 1"
     REFRESH_TOKENS = "wallet refresh tokens 1"
     PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name

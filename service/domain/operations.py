@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.idempotency import Tombstone
 from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
 
@@ -114,6 +115,7 @@ class Operation(NamedTuple):
     # Of money that the bank sent back after a success: when it said so, whatever became of it in the wallet.
     return_id: str | None = None
     returned_at: datetime | None = None
+    tombstone: Tombstone | None = None
 
 
 # With back-off to 10 min the last three hours: who looks into it wants those, and the document stays small.

@@ -36,6 +36,10 @@ Record = (
     | Incident
 )
 
+# What is made under a client's key, and would be made again without a trace of the key: it has a `tombstone`.
+# Conversions and reversals need none: their quote and their original are used up.
+Marked = Operation | Transfer | Hold | Adjustment | Redemption
+
 
 class RecordUpdate(NamedTuple):
     before: Record

@@ -20,6 +20,8 @@ from service.domain.keys import KeyPurpose, derive_key
 NONCE_BYTES = 12
 # Enough to tell a handful of keys apart, and nothing about them.
 _KEY_ID_BYTES = 4
+# Of all keys of all users for ever, no two share 128 bits.
+_KEY_HASH_BYTES = 16
 
 
 class SealedField(StrEnum):
@@ -50,6 +52,7 @@ class _Key:
         self.id = derive_key(root_key, KeyPurpose.KEY_IDS)[:_KEY_ID_BYTES].hex()
         self._sealing = derive_key(root_key, KeyPurpose.SEALED_FIELDS)
         self._fingerprints = derive_key(root_key, KeyPurpose.FINGERPRINTS)
+        self._idempotency_keys = derive_key(root_key, KeyPurpose.IDEMPOTENCY_KEYS)
 
     def cipher_for(self, place: bytes) -> AESGCM:
         """A key for each place: with one for all, random nonces would be safe for 2^32 fields only, a month at
@@ -59,6 +62,9 @@ class _Key:
 
     def fingerprint(self, message: bytes) -> str:
         return f"{self.id}:{FINGERPRINT_VERSION}:{hmac.digest(self._fingerprints, message, sha256).hex()}"
+
+    def hash_claim(self, claim_id: bytes) -> str:
+        return hmac.digest(self._idempotency_keys, claim_id, sha256)[:_KEY_HASH_BYTES].hex()
 
 
 class Keyring:
@@ -102,6 +108,14 @@ class Keyring:
         Keyed, because what is hashed may be an account number: of those there are few enough to try them all.
         """
         return tuple(key.fingerprint(message) for key in self._keys.values())
+
+    def hash_claim(self, claim_id: str) -> tuple[str, ...]:
+        """Keyed hashes of a user and their idempotency key, the current encryption key's first.
+
+        Keyed, because keys may be order numbers, which can be guessed.
+        """
+        message = claim_id.encode()
+        return tuple(key.hash_claim(message) for key in self._keys.values())
 
 
 def _place(field: SealedField, document_id: str) -> bytes:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.idempotency import Tombstone
 from service.domain.operations import OperationStatus
 from service.domain.step_up import Challenge
 from service.domain.wallets import Wallet
@@ -34,6 +35,7 @@ class Transfer(NamedTuple):
     reversal_id: str | None = None
     challenge: Challenge | None = None
     version: int = 0
+    tombstone: Tombstone | None = None
 
 
 def transfer_view(transfer: Transfer) -> dict[str, Any]:

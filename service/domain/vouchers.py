@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.idempotency import Tombstone
 from service.domain.identifiers import Prefix
 from service.domain.sealed import Sealed
 from service.domain.transfers import balance_view
@@ -86,6 +87,7 @@ class Redemption(NamedTuple):
     transaction_id: str
     request_id: str | None
     created_at: datetime
+    tombstone: Tombstone | None = None
 
     @property
     def status(self) -> str:

@@ -1,14 +1,15 @@
 """Adjustments: credits and debits by admins and services, above a settable amount only with a second admin."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.adjustments import Adjustment, AdjustmentStatus, AdjustmentType, adjustment_view
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
+from service.domain.records import Record
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     BalanceOverflow,
@@ -54,6 +55,16 @@ class RequestAdjustment(AuditedCommand):
     @property
     def needs(self) -> Needs:
         return Needs(users=(self.user_id,), wallets=(self.wallet_id,))
+
+    @property
+    def made_id(self) -> str:
+        return self.adjustment_id
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:  # noqa: ARG002 it shows no wallet
+        (adjustment,) = made
+        assert isinstance(adjustment, Adjustment), "the same request makes the same kind of record"
+        is_waiting = adjustment.status is AdjustmentStatus.REQUIRES_APPROVAL
+        return _ACCEPTED if is_waiting else _CREATED, adjustment_view(adjustment)
 
     def decide(self, state: State) -> Changes:
         """What waits for a second admin holds nothing, but counts as open: a wallet is not closed under it."""

@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from service.domain.entries import Entry
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
-from service.domain.idempotency import Answer, IdempotencyRecord
+from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
-from service.domain.records import Record, RecordUpdate
+from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand
@@ -48,6 +49,8 @@ class Loaded(NamedTuple):
     records: Mapping[str, Record]
     answers: Mapping[str, KnownAnswer]
     entry_ids: IdWindow | None = None
+    # By the claims' ids: what was made under keys whose answers are forgotten, as far as anybody looked.
+    made: Mapping[str, Sequence[Record]] = MappingProxyType({})
 
 
 class Decided(NamedTuple):
@@ -105,6 +108,7 @@ class Draft:
         self.events: list[Event] = []
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
+        self.tombstones = 0
 
     def on_top(self) -> "Draft":
         return Draft(self, self._loaded, self._owners, self.policy)
@@ -165,6 +169,13 @@ class Draft:
                 row if command.traceparent is None else row._replace(traceparent=command.traceparent)
             )
 
+    def leave_tombstone(self, record_id: str, tombstone: Tombstone) -> None:
+        """On the record that was made under a key."""
+        made = self.records[record_id]
+        assert isinstance(made, Marked), f"{record_id} has no place for a tombstone"
+        self.records[record_id] = made._replace(tombstone=tombstone)
+        self.tombstones += 1
+
     def _require_unmoved(self, wallet: Wallet) -> Wallet:
         """The wallet as it was before a rule returned it. Raises AssertionError where the rule moved it by itself."""
         before = self.wallet(wallet.id)
@@ -211,6 +222,7 @@ class Draft:
     def settle_into(self, below: "Draft") -> None:
         below.wallets |= self.wallets
         below.records |= self.records
+        below.tombstones += self.tombstones
         below.entries += self.entries
         below.events += self.events
         for row_id in self.outbox_deletes:
@@ -237,6 +249,8 @@ class Batch:
         self._state = Draft(None, loaded, owners, policy)
         self._answers = dict(loaded.answers)
         self._records: list[IdempotencyRecord] = []
+        # Commands that could have made more under their keys than they did: that may have been made before.
+        self.without_tombstone: list[Command] = []
 
     def run(self, command: Command) -> Decided:
         """Decides one command and takes in what it changes. A key that has an answer gets it again."""
@@ -246,11 +260,16 @@ class Batch:
             if not claim.is_of(known.fingerprint):
                 return Decided(None, None, IdempotencyKeyReused(), refused=True)
             return Decided(None, known.answer._replace(replayed=True), None, refused=False)
-        outcome = _decide(command, self._state.on_top())
+        outcome = _decide(command, self._state.on_top(), None if claim is None else claim.tombstone)
         error = outcome.error
         if claim is None or (error is not None and not error.is_kept_under_key):
             outcome.draft.settle_into(self._state)
             return Decided(outcome.record, None, error, refused=error is not None)
+        made = self._loaded.made.get(claim.id)
+        if made:
+            return self._answer_made(command, claim, made)
+        if command.made_id is not None and outcome.draft.tombstones < command.weight:
+            self.without_tombstone.append(command)
         # Everything that can fail comes before the first change to the batch.
         if error is not None:
             answer = Answer(error.http_status, problem_body(error, command.request_id))
@@ -259,13 +278,27 @@ class Batch:
             status_code, body = outcome.answer
             answer = Answer(status_code, to_json(body))
         outcome.draft.settle_into(self._state)
+        self._keep(claim, answer, command)
+        return Decided(outcome.record, answer, None, refused=error is not None)
+
+    def _answer_made(self, command: Command, claim: IdempotencyClaim, made: Sequence[Record]) -> Decided:
+        """The key's answer was forgotten, what it made was not: that is shown, and nothing is made again."""
+        tombstones = [one.tombstone for one in made if isinstance(one, Marked) and one.tombstone is not None]
+        if not all(claim.is_of(tombstone.fingerprint) for tombstone in tombstones):
+            return Decided(None, None, IdempotencyKeyReused(), refused=True)
+        state = self._state
+        status_code, body = command.answer_made([state.any_record(one.id) or one for one in made], state)
+        answer = Answer(status_code, to_json(body))
+        self._keep(claim, answer, command)
+        return Decided(None, answer._replace(replayed=True), None, refused=False)
+
+    def _keep(self, claim: IdempotencyClaim, answer: Answer, command: Command) -> None:
         self._answers[claim.id] = KnownAnswer(claim.fingerprint, answer)
         self._records.append(
             IdempotencyRecord(
                 claim.id, claim.fingerprint, answer.status_code, answer.body, command.now, claim.expires_at
             )
         )
-        return Decided(outcome.record, answer, None, refused=error is not None)
 
     def writes(self) -> Writes:
         """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.
@@ -314,23 +347,25 @@ def _require_explained(before: Mapping[str, Wallet], after: Mapping[str, Wallet]
         assert new.seq - old.seq == counts[wallet_id], f"{wallet_id} is not as far on as its entries are many"
 
 
-def _decide(command: Command, draft: Draft) -> _Outcome:
+def _decide(command: Command, draft: Draft, tombstone: Tombstone | None) -> _Outcome:
     if isinstance(command, CompositeCommand):
-        return _decide_parts(command, draft)
+        return _decide_parts(command, draft, tombstone)
     try:
         changes = command.decide(draft)
     except WalletServiceError as refusal:
         return _Outcome(draft, None, None, refusal)
     draft.take_in(changes, command)
+    if tombstone is not None and changes.record.id == command.made_id:
+        draft.leave_tombstone(changes.record.id, tombstone)
     body = None if changes.answer is None else changes.answer(draft)
     return _Outcome(draft, changes.record, (changes.status_code, body), changes.error)
 
 
-def _decide_parts(command: CompositeCommand, draft: Draft) -> _Outcome:
+def _decide_parts(command: CompositeCommand, draft: Draft, tombstone: Tombstone | None) -> _Outcome:
     """Each part on what those before it left; a refused one leaves nothing."""
     results: list[Mapping[str, Any] | WalletServiceError] = []
     for position, part in enumerate(command.parts):
-        outcome = _decide(part, draft.on_top())
+        outcome = _decide(part, draft.on_top(), None if tombstone is None else tombstone.of_part(position))
         if outcome.error is None:
             outcome.draft.settle_into(draft)
             assert outcome.answer is not None, "a part that is not refused has an answer"

@@ -87,6 +87,15 @@ class Command:
         """How many commands' share of a batch it takes."""
         return 1
 
+    @property
+    def made_id(self) -> str | None:
+        """The record that it makes under its key, and that would be made again by a repetition; else None."""
+        return None
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
+        """Status and body for a repetition whose answer is forgotten: what was made, as it stands."""
+        raise NotImplementedError
+
     def decide(self, state: State) -> Changes:
         """The rule. Raises the WalletServiceError that it is refused with; that changes nothing."""
         raise NotImplementedError
@@ -117,6 +126,10 @@ class CompositeCommand(Command):
     @property
     def weight(self) -> int:
         return max(1, len(self.parts))
+
+    @property
+    def made_id(self) -> str | None:
+        return self.parts[0].made_id if self.parts else None
 
     def refusal_of_whole(self, position: int, error: WalletServiceError) -> WalletServiceError:
         """The refusal of the whole, for that of one part."""

@@ -198,10 +198,10 @@ class Ledger:
         conflicts = duplicates = 0
         while True:
             try:
-                await self._commit(batch, deadline_s, conflicts)
+                await self._commit(batch, deadline_s, conflicts, after_duplicate=duplicates > 0)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 conflicts += 1
-                duplicates += _is_duplicate(error)
+                duplicates += is_duplicate(error)
                 if _is_worth_repeating(error, duplicates):
                     if perf_counter() >= deadline_s:
                         _log_failure("ledger.gave_up", error, size=len(batch), conflicts=conflicts)
@@ -221,12 +221,15 @@ class Ledger:
             await self._settle(half, deadline_s)
         return None
 
-    async def _commit(self, batch: Sequence[Pending], deadline_s: float, conflicts: int) -> None:
+    async def _commit(
+        self, batch: Sequence[Pending], deadline_s: float, conflicts: int, *, after_duplicate: bool
+    ) -> None:
         started = perf_counter()
         async with self._client.start_session() as session:
             try:
                 with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
-                    prepared = await prepare(session, [pending.command for pending in batch], self.policy)
+                    commands = [pending.command for pending in batch]
+                    prepared = await prepare(session, commands, self.policy, after_duplicate=after_duplicate)
             except BaseException:  # a cancelled task too must not leave its documents locked
                 await abort_transaction(session)
                 raise
@@ -276,13 +279,14 @@ def _is_worth_repeating(error: Exception, duplicates: int) -> bool:
     """Lost races and outages: read and decided again, the batch may well pass."""
     if isinstance(error, GuardMissed) or _is_outage(error):
         return True
-    if _is_duplicate(error):
+    if is_duplicate(error):
         # Somebody else's commit came between; read again, it shows. If it does not, something is broken.
         return duplicates < _CONFLICTS_BEFORE_HALVING
     return isinstance(error, PyMongoError) and error.has_error_label("TransientTransactionError")
 
 
-def _is_duplicate(error: Exception) -> bool:
+def is_duplicate(error: Exception) -> bool:
+    """Something is there already that was to be inserted."""
     if isinstance(error, BulkWriteError):
         return any(e["code"] == _DUPLICATE_KEY for e in error.details.get("writeErrors", ()))
     return isinstance(error, DuplicateKeyError)

@@ -4,14 +4,16 @@ Whatever ends a hold ends it once. From `expires_at` on it is over, whether or n
 for something then gets the refusal, and the payer their money.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
 from service.domain.holds import Hold, HoldStatus, hold_receipt_view
 from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
+from service.domain.records import Record
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     CaptureExceedsHold,
@@ -61,6 +63,15 @@ class RequestHold(PersonalCommand):
     @property
     def needs(self) -> Needs:
         return Needs(users=(self.user_id,), wallets=_named(self.wallet_id, self.to_wallet_id))
+
+    @property
+    def made_id(self) -> str:
+        return self.hold_id
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
+        (hold,) = made
+        assert isinstance(hold, Hold), "the same request makes the same kind of record"
+        return _CREATED, hold_receipt_view(hold, self.user_id, state.wallet(hold.wallet_id), None)
 
     def decide(self, state: State) -> Changes:
         """Everything about the payer first, as for transfers: who cannot pay does not learn who is there to be paid."""

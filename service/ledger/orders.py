@@ -1,9 +1,9 @@
 """Deposits and withdrawals: asked for by a person, executed by the bank, ended by what it reports."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 from service.domain.entries import EntryType
 from service.domain.incidents import Said, was_never_submitted
@@ -20,6 +20,7 @@ from service.domain.operations import (
     operation_view,
 )
 from service.domain.outbox import bank_order_id, submission_of
+from service.domain.records import Record
 from service.domain.returns import Return
 from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
@@ -49,6 +50,8 @@ from service.ledger.rules import (
     with_one_more_open,
 )
 
+_ACCEPTED = 202
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOperation(PersonalCommand):
@@ -66,6 +69,15 @@ class RequestOperation(PersonalCommand):
     @property
     def needs(self) -> Needs:
         return Needs(users=(self.user_id,), owned_wallets=((self.user_id, self.currency),))
+
+    @property
+    def made_id(self) -> str:
+        return self.operation_id
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:  # noqa: ARG002 it shows no wallet
+        (operation,) = made
+        assert isinstance(operation, Operation), "the same request makes the same kind of record"
+        return _ACCEPTED, operation_view(operation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """One attempt at a batch: read what its commands name, decide them in order, write, all in one transaction."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -8,14 +9,14 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import logical_time, start_transaction
 from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
-from service.domain.idempotency import Answer
+from service.domain.idempotency import Answer, Tombstone
 from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
-from service.ledger.commands import Command, merged_needs
+from service.ledger.commands import Command, CompositeCommand, merged_needs
 from service.repositories import events as event_repository
 from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
@@ -39,18 +40,61 @@ class GuardMissed(Exception):
     """A document was no longer in the state that was decided on."""
 
 
-async def prepare(session: AsyncClientSession, commands: Sequence[Command], policy: Policy) -> Prepared:
+async def prepare(
+    session: AsyncClientSession, commands: Sequence[Command], policy: Policy, *, after_duplicate: bool = False
+) -> Prepared:
     """Everything but the commit. Raises GuardMissed, or what the driver raises.
 
-    Where nothing has to be written the transaction is left without operations to commit.
+    Where nothing has to be written the transaction is left without operations to commit. `after_duplicate`: an attempt
+    before this one met something that was there already, made under a key perhaps whose answer is forgotten.
     """
     await start_transaction(session)
-    batch = Batch(await _load(commands, session), policy)
-    decided = [_run_alone(batch, command) for command in commands]
+    loaded = await _load(commands, session)
+    batch, decided = _decide_all(loaded, commands, policy)
+    # Who is refused today may have got it before: it is looked for where that can be, so that most look for nothing.
+    doubtful = commands if after_duplicate else batch.without_tombstone
+    made = await _find_made(doubtful, loaded, session) if doubtful else {}
+    if made:
+        batch, decided = _decide_all(loaded._replace(made=made), commands, policy)
     writes = batch.writes()
     if writes:
         await _write(writes, session)
     return Prepared(decided, has_outbox_rows=bool(writes.outbox_inserts), has_events=bool(writes.events))
+
+
+def _decide_all(loaded: Loaded, commands: Sequence[Command], policy: Policy) -> tuple[Batch, list[Decided]]:
+    batch = Batch(loaded, policy)
+    return batch, [_run_alone(batch, command) for command in commands]
+
+
+async def _find_made(
+    commands: Iterable[Command], loaded: Loaded, session: AsyncClientSession
+) -> dict[str, list[Record]]:
+    """By their claims' ids: what was made under keys that have no answer any more."""
+    claims: dict[str, str] = {}
+    prefixes: dict[str, list[str]] = defaultdict(list)
+    for command in commands:
+        claim, made_id = command.claim, command.made_id
+        if claim is None or made_id is None or claim.id in loaded.answers:
+            continue
+        for tombstone in marks_of(command):
+            claims |= dict.fromkeys(tombstone.key_hashes, claim.id)
+            prefixes[made_id.partition("_")[0]] += tombstone.key_hashes
+    made: dict[str, list[Record]] = defaultdict(list)
+    for prefix, key_hashes in prefixes.items():
+        for record in await record_repository.find_marked(prefix, key_hashes, session=session):
+            assert record.tombstone is not None, "it was found by its tombstone"
+            made[next(claims[one] for one in record.tombstone.key_hashes if one in claims)].append(record)
+    return made
+
+
+def marks_of(command: Command) -> list[Tombstone]:
+    """All that it may leave: of a batch, one on each part."""
+    tombstone = None if command.claim is None else command.claim.tombstone
+    if tombstone is None:
+        return []
+    parts = len(command.parts) if isinstance(command, CompositeCommand) else 0
+    return [tombstone, *(tombstone.of_part(position) for position in range(parts))]
 
 
 def _run_alone(batch: Batch, command: Command) -> Decided:

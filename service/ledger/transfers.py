@@ -6,10 +6,18 @@ from datetime import datetime
 from typing import Any
 
 from service.domain.operations import OperationStatus
+from service.domain.records import Record
 from service.domain.step_up import Challenge
 from service.domain.transfers import Transfer, receipt_view
 from service.domain.wallets import Wallet
-from service.errors import CurrencyMismatch, SameWallet, TransferBatchRefused, WalletServiceError, problem_document
+from service.errors import (
+    CurrencyMismatch,
+    RefusedEarlier,
+    SameWallet,
+    TransferBatchRefused,
+    WalletServiceError,
+    problem_document,
+)
 from service.ledger.approvals import approval_rows
 from service.ledger.commands import Changes, CompositeCommand, Needs, PersonalCommand, State
 from service.ledger.payments import pay, require_recipient
@@ -44,6 +52,14 @@ class RequestTransfer(PersonalCommand):
         recipient = () if self.to_wallet_id is None else (self.to_wallet_id,)
         person = () if self.to_user_id is None else ((self.to_user_id, self.currency),)
         return Needs(users=(self.user_id,), wallets=(self.wallet_id, *recipient), owned_wallets=person)
+
+    @property
+    def made_id(self) -> str:
+        return self.transfer_id
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
+        (transfer,) = made
+        return _status_of(transfer), _receipt(transfer, state)
 
     def decide(self, state: State) -> Changes:
         """Everything about the sender first: who cannot pay does not learn who is there to be paid."""
@@ -112,6 +128,14 @@ class TransferBatch(CompositeCommand):
 
     batch_id: str
 
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
+        """Of what was refused then, nothing is left but that it was not made."""
+        transfers = [one for one in made if isinstance(one, Transfer)]
+        receipts = {one.tombstone.position: _receipt(one, state) for one in transfers if one.tombstone is not None}
+        outcomes = [receipts.get(position) or RefusedEarlier() for position in range(len(self.parts))]
+        status_code, body = self.conclude(outcomes)
+        return status_code, {**body, "id": transfers[0].batch_id}
+
     def refusal_of_whole(self, position: int, error: WalletServiceError) -> WalletServiceError:
         if not error.is_kept_under_key:
             return error
@@ -135,3 +159,14 @@ class TransferBatch(CompositeCommand):
             "results": results,
         }
         return _CREATED, body
+
+
+def _status_of(transfer: Record) -> int:
+    """As it was accepted, or as it has become meanwhile."""
+    assert isinstance(transfer, Transfer), "the same request makes the same kind of record"
+    return _ACCEPTED if transfer.status is OperationStatus.REQUIRES_APPROVAL else _CREATED
+
+
+def _receipt(transfer: Record, state: State) -> dict[str, Any]:
+    assert isinstance(transfer, Transfer), "the same request makes the same kind of record"
+    return receipt_view(transfer, state.wallet(transfer.wallet_id), state.wallet(transfer.to_wallet_id))

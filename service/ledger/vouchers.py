@@ -1,12 +1,13 @@
 """Vouchers: the catalogue that admins keep, and redeeming, which takes points and stock in one breath."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
 from service.domain.money import POINTS
+from service.domain.records import Record
 from service.domain.sealed import Sealed
 from service.domain.vouchers import (
     Availability,
@@ -99,6 +100,15 @@ class RedeemVoucher(PersonalCommand):
     @property
     def _use_id(self) -> str:
         return voucher_use_id(self.voucher_id, self.user_id)
+
+    @property
+    def made_id(self) -> str:
+        return self.redemption_id
+
+    def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
+        (redemption,) = made
+        assert isinstance(redemption, Redemption), "the same request makes the same kind of record"
+        return _CREATED, redemption_receipt(redemption, state.wallet(redemption.wallet_id))
 
     def decide(self, state: State) -> Changes:
         """The voucher first, then the person, then their points."""

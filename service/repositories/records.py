@@ -39,7 +39,7 @@ from service.domain.identifiers import Prefix
 from service.domain.incidents import Incident
 from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
-from service.domain.records import Record, RecordUpdate
+from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.returns import Return
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
@@ -139,6 +139,8 @@ def _readers(record: Any) -> dict[str, Callable[[Any], Any]]:  # noqa: ANN401 as
             readers[name] = kind
         elif isinstance(kind, type) and issubclass(kind, tuple):
             readers[name] = partial(from_row, kind)
+        elif get_origin(kind) is tuple and get_args(kind)[0] is str:
+            readers[name] = tuple
         elif get_origin(kind) is tuple:
             readers[name] = partial(_from_list, get_args(kind)[0])
     return readers
@@ -173,6 +175,13 @@ async def find_named(record_ids: Iterable[str], *, session: AsyncClientSession |
     """Of any kinds, by id: one query for each kind. Ids of no kind, or of nothing, are left out."""
     rows = _rows_named(record_ids, session=session)
     return {row["_id"]: from_row(home.record, row) async for home, row in rows}
+
+
+async def find_marked(prefix: str, key_hashes: Sequence[str], *, session: AsyncClientSession) -> list[Marked]:
+    """Of one kind, what was made under these keys; from the index on them."""
+    condition = {"tombstone.key_hashes": {"$in": list(key_hashes)}}
+    rows = _collection(prefix).find(condition, session=session, batch_size=_ONE_BATCH)
+    return [from_row(HOMES[prefix].record, row) for row in await rows.to_list()]
 
 
 async def _rows_named(

@@ -11,6 +11,7 @@ from secrets import randbelow
 from service.database import Databases
 from tests.machine.books import DatabaseBooks
 from tests.machine.play import play
+from tests.servers import Admin
 
 _ROUNDS, _NIGHTLY_ROUNDS = 10, 200
 _FURTHER_ROUNDS = 50
@@ -41,20 +42,20 @@ def _unseen(seen: Counter[tuple[str, str | None]]) -> set[str]:
 
 
 class TestEverySequence:
-    async def test_comes_to_what_paper_says(self, databases: Databases) -> None:
+    async def test_comes_to_what_paper_says(self, databases: Databases, admin: Admin) -> None:
         again = os.environ.get("TEST_SEED")
         if again is not None:
-            await play(DatabaseBooks(databases), int(again), rounds=1)
+            await play(DatabaseBooks(databases, admin), int(again), rounds=1)
             return
         if os.environ.get("TEST_NIGHTLY"):
             first_seed, rounds = randbelow(10**9), _NIGHTLY_ROUNDS
         else:
             first_seed, rounds = 1, _ROUNDS
-        seen = (await play(DatabaseBooks(databases), first_seed, rounds=rounds)).seen
+        seen = (await play(DatabaseBooks(databases, admin), first_seed, rounds=rounds)).seen
         # What a seed plays depends on what else was imported, so that something rare may take a few rounds more.
         for further in range(_FURTHER_ROUNDS):
             if not _unseen(seen):
                 break
-            seen += (await play(DatabaseBooks(databases), first_seed + rounds + further, rounds=1)).seen
+            seen += (await play(DatabaseBooks(databases, admin), first_seed + rounds + further, rounds=1)).seen
         assert _unseen(seen) == set()
         assert {name for name, code in seen if code is None} == _COMMANDS

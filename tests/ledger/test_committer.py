@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -453,6 +454,18 @@ class Writes(monitoring.CommandListener):
         """Nothing to note."""
 
 
+class Commands(Writes):
+    """Notes every collection that a client reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if event.command_name in ("find", "aggregate"):
+            self.read.append(event.command[event.command_name])
+
+
 class TestTheTransaction:
     async def test_every_write_of_the_ledger_is_inside_it(self, settings: Settings, databases: Databases) -> None:
         wallet = await make_funded_wallet(databases, 100)
@@ -492,3 +505,21 @@ class TestTheLog:
                 await attempt
             assert refused.value.code == 13
         assert await entries.count_documents({"wallet_id": wallet.id}) == 1
+
+    async def test_reads_nothing_for_tombstones_of_a_new_key(self, settings: Settings, databases: Databases) -> None:
+        wallet = await make_funded_wallet(databases, 100)
+        listener = Commands()
+        watched = connect(settings.mongo_url.get_secret_value(), settings, listeners=[listener])
+        committer = Committer(watched.client)
+        await bind_documents(watched)
+        try:
+            committer.ledger.start()
+            made = withdrawal_of(wallet, 1)
+            claim = made.claim
+            assert claim is not None
+            await committer.ledger.execute(replace(made, claim=claim._replace(key_hashes=("a" * 32,))))
+            await committer.ledger.close()
+        finally:
+            await bind_documents(databases)
+            await watched.client.close()
+        assert sorted(listener.read) == ["idempotency_keys", "users", "wallets"]

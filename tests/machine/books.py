@@ -13,17 +13,19 @@ from service.database import Databases, session_in_transaction
 from service.domain.idempotency import Answer
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
-from service.domain.records import Record
+from service.domain.records import Marked, Record
 from service.domain.wallets import Wallet, new_wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
+from service.ledger.transaction import marks_of
 from service.repositories import records as record_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.records import HOMES, to_row
 from service.services.trial_balance import TrialBalance, draw_up_trial_balance
 from tests.factories import build_user, run
+from tests.servers import Admin
 
 Row = dict[str, Any]
 
@@ -68,6 +70,7 @@ class Books(Protocol):
         ...
 
     async def find_keys(self, users: Iterable[str]) -> set[str]: ...
+    async def forget_keys(self, keys: Iterable[str]) -> None: ...
     async def find_audit_events(self, actors: Iterable[str]) -> list[Row]:
         """In the order of their ids."""
         ...
@@ -79,9 +82,11 @@ class Books(Protocol):
 class DatabaseBooks:
     """On the real MongoDB."""
 
-    def __init__(self, databases: Databases) -> None:
+    def __init__(self, databases: Databases, admin: Admin) -> None:
+        """The service's own user may not remove keys."""
         self._databases = databases
         self._wallet = databases.wallet
+        self._keys = admin[databases.wallet.name]["idempotency_keys"]
 
     async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
         async with session_in_transaction(self._databases.client) as session:
@@ -113,6 +118,9 @@ class DatabaseBooks:
         ranges = [{"_id": {"$gte": f"{user}:", "$lt": f"{user};"}} for user in users]
         rows = self._wallet["idempotency_keys"].find({"$or": ranges or [{"_id": "nobody"}]}, {"_id": 1})
         return {row["_id"] for row in await rows.to_list()}
+
+    async def forget_keys(self, keys: Iterable[str]) -> None:
+        self._keys.delete_many({"_id": {"$in": list(keys)}})
 
     async def find_audit_events(self, actors: Iterable[str]) -> list[Row]:
         events = self._wallet["audit_events"].find({"actor_id": {"$in": sorted(actors)}}, sort=[("_id", 1)])
@@ -172,7 +180,20 @@ class MemoryBooks:
             wallets,
             {name: self._records[name] for name in needs.records if name in self._records},
             {name: self._answers[name] for name in claims if name in self._answers},
+            made=self._find_made(commands),
         )
+
+    def _find_made(self, commands: Sequence[Command]) -> dict[str, list[Record]]:
+        """By claim, with every part of a batch: what has its tombstone."""
+        made: dict[str, list[Record]] = defaultdict(list)
+        for command in commands:
+            if command.claim is not None and command.made_id is not None:
+                hashes = {key_hash for mark in marks_of(command) for key_hash in mark.key_hashes}
+                for record in self._records.values():
+                    tombstone = record.tombstone if isinstance(record, Marked) else None
+                    if tombstone is not None and not hashes.isdisjoint(tombstone.key_hashes):
+                        made[command.claim.id].append(record)
+        return made
 
     def _write(self, writes: Writes) -> None:
         for before, after in writes.wallet_updates:
@@ -219,6 +240,10 @@ class MemoryBooks:
     async def find_keys(self, users: Iterable[str]) -> set[str]:
         wanted = set(users)
         return {key for key in self._answers if key.partition(":")[0] in wanted}
+
+    async def forget_keys(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            del self._answers[key]
 
     async def find_audit_events(self, actors: Iterable[str]) -> list[Row]:
         wanted = set(actors)

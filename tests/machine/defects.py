@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from service.domain.idempotency import IdempotencyClaim
 from service.domain.operations import OperationStatus
 from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
@@ -154,6 +155,10 @@ def an_entry_is_lost_within_a_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch.Draft, "settle_into", losing)
 
 
+def keys_leave_no_tombstones(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(IdempotencyClaim, "tombstone", None)
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -174,6 +179,7 @@ DEFECTS: dict[Defect, int] = {
     a_return_is_booked_whether_covered_or_not: 1,
     a_rule_makes_money_without_a_movement: 1,
     an_entry_is_lost_within_a_batch: 1,
+    keys_leave_no_tombstones: 1,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {

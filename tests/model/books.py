@@ -25,6 +25,9 @@ _FORGOTTEN = {
     "hold_guaranteed",
 }
 
+# Deposits, withdrawals, transfers, holds, adjustments and redemptions: whoever asks twice would get two.
+_MADE_ONCE = ("dep_", "wdr_", "trf_", "hld_", "adj_", "rdm_")
+
 
 class Refused(Exception):
     """By its code. Whoever raises it after a change means the change to stay."""
@@ -106,6 +109,8 @@ class Paper:
     outside: Counter[tuple[str, str]] = field(default_factory=Counter)
     awaited: dict[str, datetime] = field(default_factory=dict)
     answers: dict[str, tuple[str, Said]] = field(default_factory=dict)
+    # By key, with its request: what was made under it and would be made again, as far as its answer shows it for ever.
+    made: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
     # Who did what to what, of the deeds that are accounted for.
     audited: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -116,13 +121,39 @@ class Paper:
         if key is not None and key in self.answers:
             known, said = self.answers[key]
             return said._replace(is_again=True) if known == fingerprint else Said("idempotency_key_reused", False, {})
+        if key is not None and key in self.made:
+            return self._hear_of_made(key, fingerprint, act)
+        known_things = set(self.things)
         try:
             said = Said(None, False, act())
         except Refused as refusal:
             said = Said(refusal.code, False, {})
         if key is not None and said.code not in _FORGOTTEN:
             self.answers[key] = fingerprint, said
+        made = [name for name in self.things if name not in known_things and name.startswith(_MADE_ONCE)]
+        if key is not None and made:
+            self.made[key] = fingerprint, said.shows if "accepted" in said.shows else {"id": made[0]}
         return said
+
+    def _hear_of_made(self, key: str, fingerprint: str, act: Callable[[], Mapping[str, object]]) -> Said:
+        """The key's answer is forgotten, what it made is not: shown to whoever may still ask, and not made again."""
+        known, shows = self.made[key]
+        before = deepcopy(self.__dict__)
+        try:
+            act()
+        except Refused as refusal:
+            if refusal.code in _FORGOTTEN:
+                return Said(refusal.code, False, {})
+        finally:
+            self.__dict__.update(before)
+        if known != fingerprint:
+            return Said("idempotency_key_reused", False, {})
+        self.answers[key] = fingerprint, Said(None, False, shows)
+        return Said(None, True, shows)
+
+    def forget_answers(self) -> None:
+        """The time for which keys are kept is over."""
+        self.answers.clear()
 
     @contextmanager
     def undone_when_refused(self) -> Iterator[None]:
