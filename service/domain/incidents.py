@@ -26,10 +26,14 @@ class IncidentKind(StrEnum):
     RETURN_OF_UNSETTLED = "return_of_unsettled"
     RETURN_OF_OTHER_AMOUNT = "return_of_other_amount"
     SECOND_RETURN = "second_return"
+    # Money that had come back is there again, as when a dispute was won: it is credited by people.
+    SETTLED_AFTER_RETURN = "settled_after_return"
     # A return as it should be, which the wallet could not cover or take.
     RETURN_NOT_BOOKED = "return_not_booked"
     # Two different bodies under one webhook-id.
     MESSAGE_ID_REUSED = "message_id_reused"
+    # Asked about one order, the bank spoke of another.
+    ANSWER_ABOUT_ANOTHER_ORDER = "answer_about_another_order"
 
 
 class IncidentStatus(StrEnum):
@@ -108,6 +112,8 @@ def incident_id(reference: str, said: Said, kind: IncidentKind | None = None) ->
             words.append(said.callback_id)
         case IncidentKind.RETURN_NOT_BOOKED:
             words.append(kind)
+        case IncidentKind.ANSWER_ABOUT_ANOTHER_ORDER:
+            words += (kind, said.code, said.message)
         case _:
             pass
     return f"{Prefix.INCIDENT}_{sha256(orjson.dumps(words)).hexdigest()[:_ID_DIGITS]}"
@@ -119,7 +125,11 @@ def kind_of(said: Said, operation: Operation | None, known: Return | None) -> In
         return IncidentKind.UNKNOWN_REFERENCE
     if was_never_submitted(operation):
         return IncidentKind.NEVER_SUBMITTED
-    return _kind_of_return(operation, known) if said.event is SaidEvent.RETURNED else _kind_of_end(said, operation)
+    if said.event is SaidEvent.RETURNED:
+        return _kind_of_return(operation, known)
+    if known is not None and said.status == OperationStatus.SUCCESS:
+        return IncidentKind.SETTLED_AFTER_RETURN
+    return _kind_of_end(said, operation)
 
 
 def _kind_of_return(operation: Operation, known: Return | None) -> IncidentKind:

@@ -28,7 +28,9 @@ class BankState(StrEnum):
 
 
 class BankReport(NamedTuple):
-    """What the bank says of an order, in an answer or in a callback."""
+    """What the bank says of an order, in an answer or in a callback. `kind` and `account` are None where it does not
+    say them.
+    """
 
     reference: str
     state: BankState
@@ -37,6 +39,8 @@ class BankReport(NamedTuple):
     bank_reference: str | None
     failure_code: str | None
     failure_message: str | None
+    kind: OrderKind | None = None
+    account: str | None = None
 
 
 class StatementLine(NamedTuple):

@@ -141,4 +141,6 @@ def report_of(row: dict[str, Any]) -> BankReport:
         bank_reference=row["bank_reference"],
         failure_code=row["failure_code"] if failed else None,
         failure_message=row["failure_message"] if failed else None,
+        kind=OrderKind(row["kind"]),
+        account=row["account"],
     )

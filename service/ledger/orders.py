@@ -180,15 +180,18 @@ class NoteAttempt(OnOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle(OnOperation):
-    """The bank executed the order."""
+    """The bank executed the order. `received_at` is when a callback that says so came in, None for an answer."""
 
     entry_id: str
     amount: int
     currency: str
     bank_reference: str | None
+    received_at: datetime | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         is_ours = (self.amount, self.currency) == (operation.amount, operation.currency)
+        if self._is_said_after_the_return(operation):
+            raise illegal(operation, "settled once more")
         if operation.status is OperationStatus.SUCCESS and is_ours and may_mean_the_same(operation, self):
             return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
         if OperationStatus.SUCCESS not in TRANSITIONS[operation.status] or was_never_submitted(operation):
@@ -200,6 +203,13 @@ class Settle(OnOperation):
         if trouble is not None:
             return _review(operation, self.now, trouble.code, trouble.title, self.bank_reference)
         return settled_by(operation, wallet, self, self.entry_id, self.bank_reference, state)
+
+    def _is_said_after_the_return(self, operation: Operation) -> bool:
+        """The bank has credited again what had come back, as when a dispute was won: no repetition of what it said
+        before. By when it came in: a callback from before the return may be applied once more after a crash.
+        """
+        returned_at, received_at = operation.returned_at, self.received_at
+        return returned_at is not None and received_at is not None and received_at > returned_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,7 +218,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
         failure_code=payload.failure_code,
         failure_message=payload.failure_message,
     )
-    return await apply_report(operation, report, ledger, callback_id=row["_id"])
+    return await apply_report(operation, report, ledger, callback_id=row["_id"], received_at=row.get("received_at"))
 
 
 def said_in(payload: Payload, callback_id: str) -> Said:

@@ -1,6 +1,6 @@
 """What the bank says of an order, done in the ledger; once an operation has ended, nothing said changes it again."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, assert_never
 
 import structlog
@@ -28,9 +28,18 @@ class Applied(NamedTuple):
 
 
 async def apply_report(
-    operation: Operation, report: BankReport, ledger: Ledger, *, callback_id: str | None = None
+    operation: Operation,
+    report: BankReport,
+    ledger: Ledger,
+    *,
+    callback_id: str | None = None,
+    received_at: datetime | None = None,
 ) -> Applied:
-    """Ends the operation as the bank says. What contradicts its end opens an incident instead, and moves no money."""
+    """Ends the operation as the bank says. What contradicts its end opens an incident instead, and moves no money.
+
+    `received_at` is when a callback came in: a settlement that the bank tells after the return is no repetition.
+    """
+    assert report.reference == operation.id, "a report settles the operation that it is about, and no other"  # noqa: S101 money
     match report.state:
         case BankState.SUCCESS:
             reach(CrashPoint.SETTLE_REPORTED)
@@ -40,6 +49,7 @@ async def apply_report(
                 amount=report.amount,
                 currency=report.currency,
                 bank_reference=report.bank_reference,
+                received_at=received_at,
             )
             try:
                 ended = await ledger.change(settle, Operation)

@@ -17,7 +17,6 @@ from service.domain.operations import (
     BankCall,
     Operation,
     OperationStatus,
-    OperationType,
     rejection,
 )
 from service.domain.outbox import OutboxRow
@@ -31,7 +30,6 @@ from service.gateways.bank import (
     BankReport,
     BankState,
     BankUnavailable,
-    OrderKind,
 )
 from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
@@ -39,6 +37,7 @@ from service.ledger.committer import Ledger
 from service.ledger.orders import FlagForReview, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.services.bank_answers import ORDER_KINDS, require_answer_about
 from service.services.bank_reports import about, apply_report, fail
 from service.services.retries import RETRY_MAX_S, retry_delay_s
 from service.services.sealing import open_sealed
@@ -57,8 +56,6 @@ _OUTCOME_LIMIT = 128
 
 # Whether this task's visit was cut short while the bank had the word.
 _was_at_bank: ContextVar[bool] = ContextVar("_was_at_bank", default=False)
-
-_ORDER_KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
 
 
 class Desk(NamedTuple):
@@ -170,7 +167,7 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
         reference=operation.id,
-        kind=_ORDER_KINDS[operation.type],
+        kind=ORDER_KINDS[operation.type],
         amount=operation.amount,
         currency=operation.currency,
         account=account,
@@ -181,6 +178,7 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
         await _take_refusal(begun, rejected, desk)
         return None
     reach(CrashPoint.SUBMIT_ANSWERED)
+    await require_answer_about(operation, answer, desk.ledger, account)
     return answer
 
 
@@ -190,7 +188,10 @@ async def _find(
     """By reference. The attempt is noted first, like any; `last_outcome` is how the one before it ended."""
     asking = NoteAttempt(**about(operation), call=BankCall.FIND, last_outcome=last_outcome, answered_at=answered_at)
     asked = await desk.ledger.change(asking, Operation)
-    return await _from_bank(desk.bank.find(operation.id), desk), asked
+    report = await _from_bank(desk.bank.find(operation.id), desk)
+    if report is not None:
+        await require_answer_about(operation, report, desk.ledger)
+    return report, asked
 
 
 def _open_account(operation: Operation, settings: Settings) -> str:

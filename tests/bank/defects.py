@@ -50,6 +50,10 @@ def what_was_said_before_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orders, "was_never_submitted", lambda _: False)
 
 
+def a_settlement_after_the_return_is_taken_for_a_repetition(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orders.Settle, "_is_said_after_the_return", lambda *_: False)
+
+
 # With a bank of which some scenario shows it.
 DEFECTS: dict[Defect, Conduct] = {
     an_unknown_outcome_gives_the_money_back: Behaviour.TIMEOUT,
@@ -57,4 +61,5 @@ DEFECTS: dict[Defect, Conduct] = {
     a_contradiction_is_told_to_nobody: Behaviour.SUCCESS,
     another_amount_is_as_good: Behaviour.SUCCESS,
     what_was_said_before_is_believed: Behaviour.SUCCESS,
+    a_settlement_after_the_return_is_taken_for_a_repetition: Behaviour.RETURNED,
 }

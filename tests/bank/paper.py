@@ -4,6 +4,7 @@
 - Nothing is known of an order before it was brought there: who speaks of it then speaks of something else.
 - No answer is no outcome. Money that is set aside stays so until the bank has said what became of it.
 - Another amount than ours is for a person to look at; the bank's later word about ours still ends it.
+- What has come back and is settled once more is a dispute that was won: an incident, and people credit it.
 - The bank's own journal moves money once for each reference, whatever is said.
 """
 
@@ -132,6 +133,9 @@ class _Order:
         words = f"{said} {is_ours} {words}"
         if not self.is_brought:
             self.incidents.setdefault(words, "never_submitted")
+        elif self.is_returned and said == "success":
+            # It had come back; that it is there again is no repetition.
+            self.incidents.setdefault(words, "settled_after_return")
         elif self.status == said:
             if not is_ours:
                 self.incidents.setdefault(words, "other_amount")
@@ -148,6 +152,10 @@ class _Order:
             self.incidents.setdefault("return", "return_of_unsettled")
         else:
             self.return_waits = True
+
+    def book_what_waits(self) -> None:
+        """Between two moments."""
+        self.is_returned = self.is_returned or (self.return_waits and self.status == "success")
 
     def wait_no_longer(self) -> None:
         """What came too early is looked at once more in the end."""
@@ -172,6 +180,7 @@ def ending_of(scenario: Scenario) -> Ending:
     _arrive(scenario, Moment.BEFORE_ITS_REPORTS, truth, order)
     for report in manner.reports if is_taken else ():
         _report(report, truth, order)
+    order.book_what_waits()
     _arrive(scenario, Moment.AFTER_ITS_REPORTS, truth, order)
     if order.status in _OPEN:
         # It is asked for the last time. Who never had the order is as silent as before.
@@ -181,6 +190,7 @@ def ending_of(scenario: Scenario) -> Ending:
             order.hear(truth, words="bnk")
     for report in manner.late_reports if is_taken else ():
         _report(report, truth, order)
+    order.book_what_waits()
     _arrive(scenario, Moment.AT_THE_END, truth, order)
     order.wait_no_longer()
     entries = Counter(_ENTRIES[scenario.kind][order.status])
@@ -242,3 +252,4 @@ def _arrive(scenario: Scenario, moment: Moment, truth: str, order: _Order) -> No
                     order.hear(truth)
                 case _:
                     pass
+    order.book_what_waits()

@@ -186,7 +186,8 @@ class Stage:
         while batches := await self._work.claim(1):
             for orders in batches:
                 await self._work.work(orders)
-        await self._apply_what_came()
+        for _ in range(_LOOKED_AT):
+            await self._apply_what_came()
 
     async def post_all(self, series: Sequence[Sequence[Post]]) -> list[list[Trouble]]:
         """As the API takes callbacks: signature first."""
@@ -218,6 +219,8 @@ class Stage:
 
     async def _arrive(self, moment: Moment) -> None:
         await _together(*(self._say(reference, moment) for reference in self._scenarios))
+        # A return that waited for a settlement is due as soon as there is one.
+        await self._apply_what_came()
 
     async def _meanwhile(self, reference: str) -> None:
         """Once: an order that is brought there again is no news."""
@@ -253,8 +256,8 @@ class Stage:
         callback_id = f"msg_{reference}_besides_{number}"
         await receive_callback(callback_id, payload, None, self._resources.jobs)
         if not is_known:
-            row = {"_id": callback_id, "payload": payload.model_dump(), "request_id": None, "attempts": 1}
-            await apply_callback(row, self._resources.ledger)
+            row: dict[str, Any] = {"_id": callback_id, "payload": payload.model_dump(), "request_id": None}
+            await apply_callback(row | {"attempts": 1, "received_at": utc_now()}, self._resources.ledger)
 
     async def _operations(self) -> list[Operation]:
         """Each kind lies in a place of its own."""

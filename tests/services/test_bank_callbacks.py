@@ -171,3 +171,44 @@ class TestUnsignedOnes:
             with pytest.raises(InvalidSignature):
                 verify_signature(b"{}", {}, settings)
         assert [line["count"] for line in lines if line["event"] == "bank.callback_refused"] == [1, 5]
+
+
+class TestASettlementAfterItsReturn:
+    """A dispute that was won: the bank has credited again what it had taken back. Money is moved by people then."""
+
+    @pytest.mark.parametrize("bank_reference", [None, "bnk_1", "bnk_2"])
+    async def test_is_an_incident_and_no_duplicate(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases, bank_reference: str | None
+    ) -> None:
+        first = await _received(withdrawal, databases, bank_reference="bnk_1")
+        await apply_callback(first, ledger)
+        await apply_callback(await _returned(withdrawal, databases), ledger)
+        again = await _received(withdrawal, databases, bank_reference=bank_reference)
+        await apply_callback(again, ledger)
+        kept = await _kept(again["_id"], databases)
+        assert kept["result"] == "contradiction"
+        incident = await databases.wallet["incidents"].find_one({"_id": kept["incident_id"]})
+        assert incident is not None
+        assert incident["kind"] == "settled_after_return"
+
+    async def test_is_none_where_it_came_before_and_is_applied_once_more(
+        self, withdrawal: Operation, ledger: Ledger, databases: Databases
+    ) -> None:
+        """A worker died between the two: its row comes back after the return has been booked."""
+        first = await _received(withdrawal, databases, bank_reference="bnk_1")
+        await apply_callback(first, ledger)
+        await apply_callback(await _returned(withdrawal, databases), ledger)
+        await apply_callback(first, ledger)
+        assert (await _kept(first["_id"], databases))["result"] == "success"
+        assert await databases.wallet["incidents"].count_documents({"reference": withdrawal.id}) == 0
+
+
+async def _returned(operation: Operation, databases: Databases) -> dict[str, Any]:
+    return await _received(
+        operation,
+        databases,
+        type="payment.returned",
+        bank_reference="bnk_back",
+        return_code="AC04",
+        return_message=None,
+    )

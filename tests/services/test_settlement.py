@@ -24,6 +24,7 @@ from service.gateways.bank import (
     BankRejected,
     BankReport,
     BankState,
+    OrderKind,
     StatementLine,
 )
 from service.gateways.bank_breaker import BankBreaker, BreakerState
@@ -418,6 +419,69 @@ class TestReports:
         report = report_on(scene.operation, state, amount=999)
         assert (await apply_report(scene.operation, report, scene.ledger)).result == "requires_review"
         assert await scene.balance() == (4_000, 1_000)
+
+
+class TestAnAnswerAboutAnotherOrder:
+    """It settles nothing and fails nothing: the outcome is as unknown as before, and people are told."""
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"reference": "wdr_of-somebody-else"},
+            {"amount": 999},
+            {"currency": "USD"},
+            {"kind": OrderKind.COLLECTION},
+            {"account": "bank-account-0002"},
+        ],
+        ids=lambda said: next(iter(said)),
+    )
+    @pytest.mark.parametrize("state", BankState)
+    async def test_to_a_question_moves_nothing(
+        self, scene: Scene, databases: Databases, said: dict[str, Any], state: BankState
+    ) -> None:
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        operation = await scene.visit(ScriptedBank(answers=[report_on(scene.operation, state, **said)]), attempts=2)
+        await self._require_told(scene, operation, databases, next(iter(said)))
+
+    @pytest.mark.parametrize("state", BankState)
+    async def test_to_an_order_moves_nothing(self, scene: Scene, databases: Databases, state: BankState) -> None:
+        """Here the whole account is known, not only how it ends."""
+        report = report_on(scene.operation, state, account="other-account-0001")
+        operation = await scene.visit(ScriptedBank([report]))
+        await self._require_told(scene, operation, databases, "account")
+
+    async def test_does_not_count_as_known_to_the_bank_when_it_refuses(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        another = report_on(scene.operation, BankState.ACCEPTED, reference="wdr_of-somebody-else")
+        operation = await scene.visit(ScriptedBank([BankRejected("invalid_account", "unknown")], [another]))
+        await self._require_told(scene, operation, databases, "reference")
+
+    async def test_again_and_again_is_one_incident_and_ends_with_a_person(
+        self, scene: Scene, databases: Databases
+    ) -> None:
+        limit = scene.settings.bank_attempt_limit
+        await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        for visit in range(2, limit + 1):
+            bank = ScriptedBank(answers=[report_on(scene.operation, BankState.SUCCESS, amount=999)])
+            operation = await scene.visit(bank, attempts=visit)
+        assert operation.status is OperationStatus.REQUIRES_REVIEW
+        assert await databases.wallet["incidents"].count_documents({"reference": operation.id}) == 1
+
+    async def test_is_never_handed_to_the_ledger(self, scene: Scene) -> None:
+        await scene.ask()
+        report = report_on(scene.operation, BankState.SUCCESS, reference="wdr_of-somebody-else")
+        with pytest.raises(AssertionError):
+            await apply_report(scene.operation, report, scene.ledger)
+
+    async def _require_told(self, scene: Scene, operation: Operation, databases: Databases, what: str) -> None:
+        assert operation.status is OperationStatus.PROCESSING
+        assert await scene.balance() == (4_000, 1_000)
+        (incident,) = await databases.wallet["incidents"].find({"reference": operation.id}).to_list()
+        assert (incident["kind"], incident["said"]["code"]) == ("answer_about_another_order", what)
+        row = await databases.wallet["outbox"].find_one({"subject_id": operation.id})
+        assert row is not None
+        assert row["visits"] >= 1, "an unknown outcome, as any"
 
 
 class TestTheOutbox:
