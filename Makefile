@@ -127,8 +127,11 @@ test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for
 	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test-nightly
-test-nightly: install ## 2,000 sequences of the ledger's state machine, from a new seed each time (10 min)
-	@TEST_NIGHTLY=1 $(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS)
+test-nightly: install ## 2,000 sequences of the ledger's state machine from a new seed, every fault of a cluster (30 min)
+	@status=0; export TEST_NIGHTLY=1; \
+	$(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS) || status=$$?; \
+	$(BIN)/python -m pytest tests/cluster --capture=no $(ARGS) || status=$$?; \
+	exit $$status
 
 .PHONY: fuzz
 fuzz: install ## Fuzz the whole API with schemathesis on a stack of its own; ARGS="--seed 7 --cases 50", ARGS="--help"

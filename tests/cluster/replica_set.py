@@ -31,13 +31,18 @@ _SERVICE_PASSWORD: Final = "wallet-service-password"
 _CACHE_GB: Final = 0.25
 _ANSWER_LIMIT_MS: Final = 1_000
 _LIMIT_S: Final = 90.0
-_POLL_S: Final = 0.02
+_POLL_S: Final = 0.1
 
 Admin = pymongo.MongoClient[dict[str, Any]]
 
 
 class Member(MongoServer):
-    """One mongod of the set. Ready when it answers: who is primary is for all of them to say."""
+    """One mongod of the set. Ready when it answers: who is primary is for all of them to say.
+
+    `prefix` is what its command line begins with.
+    """
+
+    prefix: Sequence[str] = ()
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -61,6 +66,9 @@ class Member(MongoServer):
             except PyMongoError:
                 return None
             return answer
+
+    def _command(self) -> list[str]:
+        return [*self.prefix, *super()._command()]
 
     def _wait_until_ready(self) -> None:
         self._wait_for("reachable", lambda: self.hello() is not None)

@@ -5,14 +5,16 @@ import json
 import os
 import time
 from collections import Counter
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from service.database import Databases
 from tests.cluster.environment import Cluster
-from tests.cluster.outside_client import OutsideClient
+from tests.cluster.outside_client import Journal, OutsideClient
 from tests.cluster.verdict import verify, wait_until_all_ended
+from tests.stack_fixtures import databases_of
 
 # What is promised, on a machine of the usual speed: everything accepted has ended a minute after the fault.
 ALL_ENDED_S: Final = 60.0
@@ -20,7 +22,7 @@ WRITES_BACK_LIMIT_S: Final = 60.0
 _BEFORE_S: Final = 2.0
 _AFTER_S: Final = 1.0
 # A folder for the figures of docs/failover.md, one file a line.
-_FIGURES: Final = "WALLET_CLUSTER_FIGURES"
+_FIGURES: Final = "TEST_CLUSTER_FIGURES"
 
 
 class Figures(NamedTuple):
@@ -89,6 +91,20 @@ class Trial(NamedTuple):
             told["traceback"] += text.count("Traceback (most recent call last)")
             told["error"] += text.count('"level":"error"') + text.count('"level": "error"')
         return told
+
+
+@asynccontextmanager
+async def opened_trial(folder: Path, cluster: Cluster) -> AsyncIterator[Trial]:
+    """With six people who have money; every process of it is gone afterwards, whatever a fault has left."""
+    try:
+        await cluster.start()
+        client = OutsideClient(cluster.base_urls, Journal(folder / "journal.jsonl"))
+        await client.open()
+        async with databases_of(cluster.stack) as databases:
+            yield Trial(cluster, client, databases)
+        await client.close()
+    finally:
+        cluster.stop()
 
 
 def _keep(figures: Figures) -> None:

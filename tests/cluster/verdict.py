@@ -30,13 +30,14 @@ async def _open_operations(databases: Databases) -> list[dict[str, Any]]:
 
 async def verify(databases: Databases, client: OutsideClient) -> None:
     journal = client.journal
-    assert [request for request in journal.requests if request.answered_s is None] == []
+    assert all(request.answered_s is not None for request in journal.requests), "a request was never answered"
     await _holds_every_acknowledged_request_once(databases, journal)
     _refused_what_has_to_be(journal)
     await _has_the_balances_of_the_journal(client)
     await _paid_once(databases, journal)
     assert await databases.wallet["dead_letters"].count_documents({}) == 0, "an outage is nobody's failure"
-    assert await check_ledger(databases) == []
+    breaches = await check_ledger(databases)
+    assert breaches == [], breaches
 
 
 async def _holds_every_acknowledged_request_once(databases: Databases, journal: Journal) -> None:
@@ -45,17 +46,24 @@ async def _holds_every_acknowledged_request_once(databases: Databases, journal: 
         rows = await databases.wallet[kind].find({}, {"amount": 1, "status": 1}).to_list()
         accepted = {request.answer["id"]: request.amount for request in journal.of(kind)}
         assert len(accepted) == len(journal.of(kind)), "two requests were answered with one operation"
-        assert {row["_id"]: row["amount"] for row in rows} == accepted
-        assert {row["status"] for row in rows} <= {"success", "captured"}
-    captured = {request.answer["id"] for request in journal.of(Kind.CAPTURE)}
-    assert captured == {request.answer["id"] for request in journal.of(Kind.HOLD)}
+        _assert_same(kind, {row["_id"]: row["amount"] for row in rows}, accepted)
+        assert {row["status"] for row in rows} <= {"success", "captured"}, f"some {kind} ended otherwise"
+    captured = {request.answer["id"]: request.amount for request in journal.of(Kind.CAPTURE)}
+    _assert_same("captures", captured, {request.answer["id"]: request.amount for request in journal.of(Kind.HOLD)})
+
+
+def _assert_same(what: str, found: dict[str, int], expected: dict[str, int]) -> None:
+    """Amounts by the operation's id, here and in the client's journal."""
+    unknown, missing = found.items() - expected.items(), expected.items() - found.items()
+    assert not unknown, f"{what} that nobody was told of: {sorted(unknown)[:5]} and so on, {len(unknown)}"
+    assert not missing, f"{what} that were acknowledged and are not there: {sorted(missing)[:5]}, {len(missing)}"
 
 
 def _refused_what_has_to_be(journal: Journal) -> None:
     for request in journal.requests:
         assert request.is_accepted == (request.amount != TOO_MUCH), request
         if not request.is_accepted:
-            assert request.answer["error"] == "insufficient_funds"
+            assert request.answer["error"] == "insufficient_funds", request
 
 
 async def _has_the_balances_of_the_journal(client: OutsideClient) -> None:
@@ -68,6 +76,7 @@ async def _has_the_balances_of_the_journal(client: OutsideClient) -> None:
 async def _paid_once(databases: Databases, journal: Journal) -> None:
     """By the bank's own journal, in a database of its own."""
     orders = await databases.bank["orders"].find({}).to_list()
-    assert {len(order["payments"]) for order in orders} == {1}
+    paid = {order["_id"]: len(order["payments"]) for order in orders}
+    assert set(paid.values()) == {1}, f"not paid once: {[one for one in paid.items() if one[1] != 1]}"
     asked = {request.answer["id"]: request.amount for request in journal.of(Kind.DEPOSIT, Kind.WITHDRAWAL)}
-    assert {order["_id"]: order["amount"] for order in orders} == asked
+    _assert_same("orders at the bank", {order["_id"]: order["amount"] for order in orders}, asked)
