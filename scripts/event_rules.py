@@ -6,6 +6,7 @@ after their time, the oldest first: what is not there at the beginning is no gap
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 from scripts.ledger_rules import Breach, Rule
@@ -13,9 +14,15 @@ from scripts.points_rules import POINTS_PREFIXES
 from scripts.record_rules import KINDS, Row
 
 # No setting lets them be forgotten sooner.
-_KEPT_AT_LEAST: Final = timedelta(hours=1)
+KEPT_AT_LEAST: Final = timedelta(hours=1)
 # Of what other kinds there are nothing is read; a wallet itself is looked at with its numbers.
 _LOOKED_AT: Final = frozenset({*(kind.prefix for kind in KINDS), *(prefix.rstrip("_") for prefix in POINTS_PREFIXES)})
+
+
+class EventRule(StrEnum):
+    """Names of the rules, as a breach shows them."""
+
+    MISSING = "event_missing"
 
 
 class Numbers:
@@ -51,7 +58,7 @@ def check_numbers(wallet_id: str, wallets: Sequence[Row], numbers: Numbers | Non
     counter = wallet.get("event_sequence", 0)
     if numbers is None:
         updated_at = wallet.get("updated_at")
-        if counter and isinstance(updated_at, datetime) and now - updated_at < _KEPT_AT_LEAST:
+        if counter and isinstance(updated_at, datetime) and now - updated_at < KEPT_AT_LEAST:
             yield Breach(Rule.EVENT_SEQUENCE, wallet_id, f"it has told {counter} events, of which none is left")
         return
     if numbers.sequence is not None and numbers.sequence != counter:
@@ -75,3 +82,26 @@ def check_told(subject_id: str, told: Sequence[Row], records: Sequence[Row]) -> 
     status = records[0].get("status", "success")
     if told[0]["status"] != status:
         yield Breach(Rule.EVENT_STATE, subject_id, f"{status}, the last event says {told[0]['status']}")
+
+
+def check_untold(
+    subject_id: str, told: Sequence[Row], collection: str, record: Row, kept_since: datetime
+) -> Iterator[Breach]:
+    """What was made since then has an event at least: none of its events can have been forgotten by itself."""
+    created_at = record.get("created_at")
+    if told or not isinstance(created_at, datetime) or created_at < kept_since:
+        return
+    if _is_told(collection, record):
+        yield Breach(EventRule.MISSING, subject_id, f"{record.get('status')}, and no event tells of it")
+
+
+def _is_told(collection: str, record: Row) -> bool:
+    """Whether the owner of the record's own wallet has been told of it by now."""
+    match collection:
+        case "adjustments" | "returns":
+            return record.get("status") == "success"
+        case "reversals":
+            taken = (record.get("amount") or 0) - (record.get("shortfall") or 0)
+            return record.get("from_wallet_id") is not None and bool(taken)
+        case _:
+            return True

@@ -10,21 +10,23 @@ come sorted from the server and are joined as they pass.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.command_cursor import AsyncCommandCursor
-from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import OperationFailure
 
+from scripts import audit_rules, bank_rules, entry_rules, quote_rules
+from scripts.audit_rules import check_deeds, check_reversals, check_wallet_deeds
+from scripts.bank_rules import check_order_says
 from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
-from scripts.event_rules import Numbers, check_numbers, check_told
+from scripts.entry_rules import check_entries_say
+from scripts.event_rules import KEPT_AT_LEAST, Numbers, check_numbers, check_told, check_untold
+from scripts.ledger_reader import OnProgress, Reader, fields_of, join
 from scripts.ledger_rules import (
+    AT_THE_BANK,
     BETWEEN_WALLETS,
     GENESIS,
     WALLET_PREFIX,
@@ -41,20 +43,18 @@ from scripts.ledger_rules import (
     check_transaction,
     check_wallet,
     is_entry,
-    is_shaped,
     is_wallet,
     is_with_a_person,
+    told_of,
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
-from scripts.record_rules import KINDS, TALLIED, Kind, Row, Tally
+from scripts.quote_rules import check_quote
+from scripts.record_rules import KINDS, Row, Tally
 from service.database import Databases
 from service.domain.clock import utc_now
 
-# Round trips would take longer than the rows, and 2,000 entries are about 1 MB.
-_BATCH_ROWS: Final = 2_000
 _LOOKUP_ROWS: Final = 1_000
-_REPORT_ROWS: Final = 500
 
 # A collection that was made or indexed a moment ago is not in any snapshot yet.
 _SNAPSHOT_UNAVAILABLE: Final = 246
@@ -67,21 +67,26 @@ _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
     "idempotency_keys", "bank_callbacks", "account_sums", "account_corrections", "checkpoints",
     "checkpoint_tiles", "rewards", "redemptions",
-    "vouchers", "incidents", "dead_letters", "wallets", "events",
+    "vouchers", "incidents", "dead_letters", "wallets", "events", "events", "audit_events", "reversals", "quotes",
+    "conversions", "bank_callbacks",
 )  # fmt: skip
-_RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
+_BY_ID: Final = (("_id", 1),)
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
 # Not the codes, which are nobody's but their owners'.
 _REDEMPTION_FIELDS: Final = ("_id", "user_id", "wallet_id", "voucher_id", "cost")
 _EVENT_FIELDS: Final = ("_id", "wallet_id", "sequence", "user_id", "subject_id", "status")
 _TELLING_FIELDS: Final = ("_id", "user_id", "status", "event_sequence", "updated_at")
-_ENTRY_FIELDS: Final = ("reference", "type", "user_id", "wallet_id", "currency", "amount")
+_ENTRY_FIELDS: Final = (
+    "reference", "type", "user_id", "wallet_id", "currency", "amount", *entry_rules.ENTRY_FIELDS,
+)  # fmt: skip
 _OUTBOX_FIELDS: Final = ("_id", "topic", "subject_id", "due_at")
 _CALLBACK_FIELDS: Final = (
     "_id", "payload.reference", "received_at", "due_at", "result", "incident_id", "dead_letter_id",
 )  # fmt: skip
 _LETTER_FIELDS: Final = ("_id", "queue", "row_id", "topic", "subject_id", "state")
-_ORDER_FIELDS: Final = ("_id", "kind", "state", "currency", "amount", "payments", "returns")
+_ORDER_FIELDS: Final = (
+    "_id", "kind", "state", "currency", "amount", "payments", "returns", *bank_rules.ORDER_FIELDS,
+)  # fmt: skip
 _INCIDENT_FIELDS: Final = ("_id", "reference", "status")
 
 # What an inspection counts, in the order in which it is told.
@@ -90,8 +95,6 @@ COUNTED: Final = (
     "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
     "incidents", "incidents unresolved", "dead letters", "events",
 )  # fmt: skip
-
-OnProgress = Callable[[int], object]
 
 
 class Waiting(NamedTuple):
@@ -143,13 +146,14 @@ async def inspect(
     *,
     grace: timedelta | None = None,
     checkpoint_key: Ed25519PublicKey | None = None,
+    events_kept: timedelta = KEPT_AT_LEAST,
     on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
 
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
     ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
-    are not looked at.
+    are not looked at. `events_kept` is for how long nobody forgets an event.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -159,11 +163,14 @@ async def inspect(
         now = utc_now()
         try:
             async with databases.client.start_session(snapshot=True) as session:
-                reader = _Reader(databases, session, on_progress)
+                reader = Reader(databases, session, on_progress)
                 inspection = Inspection()
                 await _inspect_wallets(reader, inspection)
                 await _inspect_transactions(reader, inspection)
-                await _inspect_operations(reader, inspection, now, grace)
+                forgotten = await reader.find_forgotten()
+                told_since = max(now - events_kept, forgotten or now - events_kept)
+                await _inspect_operations(reader, inspection, now, grace, told_since)
+                await _inspect_quotes(reader, inspection)
                 await _inspect_vouchers(reader, inspection)
                 await _inspect_events(reader, inspection, now)
                 await _inspect_callbacks(reader, inspection, now, grace)
@@ -184,200 +191,7 @@ async def count_rows(databases: Databases) -> int:
     return sum([await collection.estimated_document_count() for collection in collections])
 
 
-def _fields_of(kind: Kind) -> tuple[str, ...]:
-    return (*_RECORD_FIELDS, *kind.fields)
-
-
-class _Group(NamedTuple):
-    key: str
-    parts: list[list[Row]]
-
-
-class _Reader:
-    """Sorted streams of one snapshot."""
-
-    def __init__(self, databases: Databases, session: AsyncClientSession, on_progress: OnProgress) -> None:
-        self.wallet = databases.wallet
-        self.bank = databases.bank
-        self._session = session
-        self._on_progress = on_progress
-
-    async def find(
-        self,
-        collection: AsyncCollection[Row],
-        sort: Sequence[tuple[str, int]],
-        fields: Sequence[str] = (),
-        condition: Row | None = None,
-    ) -> AsyncIterator[Row]:
-        # By reference there is no index to sort by, and the sort may need more than the server's memory for it.
-        cursor = collection.find(
-            condition or {},
-            list(fields) or None,
-            sort=list(sort),
-            session=self._session,
-            batch_size=_BATCH_ROWS,
-            allow_disk_use=True,
-        )
-        async for row in self._told(cursor):
-            yield row
-
-    async def find_named(
-        self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]
-    ) -> list[Row]:
-        cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields) or None, session=self._session)
-        return await cursor.to_list()
-
-    async def find_entries(self, named: Sequence[Row]) -> list[Row]:
-        """Each named by its wallet and number."""
-        cursor = self.wallet["transaction_logs"].find(
-            {"$or": list(named)}, ["wallet_id", "seq", "hash"], session=self._session
-        )
-        return await cursor.to_list()
-
-    async def named_tiles(self) -> AsyncIterator[Row]:
-        """`{_id: tile, number: of the first checkpoint that names it}`, in the order of their ids."""
-        cursor = await self.wallet["checkpoints"].aggregate(
-            [
-                {"$unwind": "$tiles"},
-                {"$group": {"_id": "$tiles.id", "number": {"$min": "$_id"}}},
-                {"$sort": {"_id": 1}},
-            ],
-            session=self._session,
-            batchSize=_BATCH_ROWS,
-            allowDiskUse=True,
-        )
-        async with cursor:
-            async for row in cursor:
-                yield row
-
-    async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
-        """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
-        tally: Tally | None = None
-        async for row in self.find(self.wallet[kind.collection], [("wallet_id", -1)], _fields_of(kind)):
-            if not is_shaped(row, TALLIED):
-                # Told where the operation itself is looked at.
-                continue
-            if tally is None or tally.wallet_id != row["wallet_id"]:
-                if tally is not None:
-                    yield {"_id": tally.wallet_id, "tally": tally}
-                tally = Tally(row["wallet_id"])
-            tally.add(kind.share(row), row["created_at"])
-        if tally is not None:
-            yield {"_id": tally.wallet_id, "tally": tally}
-
-    async def unequal(self) -> AsyncIterator[Row]:
-        """`{_id: {transaction, currency}, change}` where what wallets gave each other is not what they received."""
-        amounts = ("available_before", "held_before", "available_after", "held_after")
-        before = {"$add": ["$available_before", "$held_before"]}
-        after = {"$add": ["$available_after", "$held_after"]}
-        async for row in self._between_wallets(
-            # Text in place of a number, which is reported as such elsewhere, would end the whole inspection.
-            {"$match": {amount: {"$type": "number"} for amount in amounts}},
-            {
-                "$group": {
-                    "_id": {"transaction": "$transaction_id", "currency": "$currency"},
-                    "change": {"$sum": {"$subtract": [after, before]}},
-                }
-            },
-            {"$match": {"change": {"$ne": 0}}},
-        ):
-            yield row
-
-    async def named(self) -> AsyncIterator[Row]:
-        """`{_id: wallet, entries, wallet_id, seq}`: how many entries name it, and one of them; from last to first."""
-        async for row in self._between_wallets(
-            {
-                "$group": {
-                    "_id": "$counterparty",
-                    "entries": {"$sum": 1},
-                    "wallet_id": {"$first": "$wallet_id"},
-                    "seq": {"$first": "$seq"},
-                }
-            },
-            {"$sort": {"_id": -1}},
-        ):
-            yield row
-
-    async def _between_wallets(self, *stages: Row) -> AsyncIterator[Row]:
-        """By the server, over the entries that name a wallet: their two sides lie far apart in any order of reading."""
-        cursor = await self.wallet["transaction_logs"].aggregate(
-            [{"$match": {"counterparty": {"$regex": f"^{WALLET_PREFIX}"}}}, *stages],
-            session=self._session,
-            batchSize=_BATCH_ROWS,
-            allowDiskUse=True,
-        )
-        async with cursor:
-            async for row in cursor:
-                yield row
-
-    async def counted(self, collection: str, key: str | Row, number: str | int) -> AsyncIterator[Row]:
-        """`{_id: key, number: the sum}` of all rows with that key, by key."""
-        cursor = await self.wallet[collection].aggregate(
-            [{"$group": {"_id": key, "number": {"$sum": number}}}, {"$sort": {"_id": 1}}],
-            session=self._session,
-            batchSize=_BATCH_ROWS,
-            allowDiskUse=True,
-        )
-        async with cursor:
-            async for row in cursor:
-                yield row
-
-    async def told_last(self) -> AsyncIterator[Row]:
-        """`{_id: subject, status: what its last event says}`, by subject; in the wallet that it belongs to, since who
-        receives something counts by other numbers.
-        """
-        cursor = await self.wallet["events"].aggregate(
-            [
-                {"$match": {"type": {"$not": {"$regex": r"\.received$"}}}},
-                {
-                    "$group": {
-                        "_id": "$subject_id",
-                        "last": {"$top": {"sortBy": {"sequence": -1}, "output": "$status"}},
-                    }
-                },
-                {"$project": {"status": "$last"}},
-                {"$sort": {"_id": 1}},
-            ],
-            session=self._session,
-            batchSize=_BATCH_ROWS,
-            allowDiskUse=True,
-        )
-        async with cursor:
-            async for row in cursor:
-                yield row
-
-    async def _told(self, cursor: AsyncCursor[Row] | AsyncCommandCursor[Row]) -> AsyncIterator[Row]:
-        untold = 0
-        async with cursor:
-            async for row in cursor:
-                yield row
-                untold += 1
-                if untold == _REPORT_ROWS:
-                    self._on_progress(untold)
-                    untold = 0
-        self._on_progress(untold)
-
-
-async def _join(*streams: tuple[AsyncIterator[Row], str], is_descending: bool = False) -> AsyncIterator[_Group]:
-    """Streams that are sorted by the field named with each, put together by its value; none may lack a key.
-
-    Keys that are no text, which only a corrupt row has, come where the server sorts them: found, if not paired.
-    """
-    pick = max if is_descending else min
-    heads = [await anext(rows, None) for rows, _ in streams]
-    while keys := [str(head.get(name)) for head, (_, name) in zip(heads, streams, strict=True) if head is not None]:
-        key = pick(keys)
-        parts: list[list[Row]] = []
-        for number, (rows, name) in enumerate(streams):
-            part: list[Row] = []
-            while (head := heads[number]) is not None and str(head.get(name)) == key:
-                part.append(head)
-                heads[number] = await anext(rows, None)
-            parts.append(part)
-        yield _Group(key, parts)
-
-
-async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
+async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
     """From the last wallet to the first, because that way the index on (wallet, seq from new to old) gives each
     wallet's entries from old to new.
     """
@@ -388,14 +202,23 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
     bookings = Bookings(sums, corrections)
     if corrections:
         inspection.counts["corrections of sums"] += len(corrections)
-    groups = _join(
+    groups = join(
         (wallets, "_id"),
         (_chains(reader, inspection, bookings), "_id"),
         (reader.named(), "_id"),
+        (
+            reader.find(
+                reader.wallet["audit_events"],
+                [("subject_id", -1)],
+                audit_rules.EVENT_FIELDS,
+                {"subject_id": {"$regex": f"^{WALLET_PREFIX}"}},
+            ),
+            "subject_id",
+        ),
         *((reader.tallies(kind), "_id") for kind in KINDS),
         is_descending=True,
     )
-    async for wallet_id, (found, chains, named_by, *tallies) in groups:
+    async for wallet_id, (found, chains, named_by, deeds, *tallies) in groups:
         chain = chains[0]["chain"] if chains else Chain(wallet_id)
         tally = Tally(wallet_id)
         for rows in tallies:
@@ -403,6 +226,7 @@ async def _inspect_wallets(reader: _Reader, inspection: Inspection) -> None:
                 tally.take(row["tally"])
         inspection.breaches += check_wallet(wallet_id, found, chain, tally)
         inspection.breaches += check_named(wallet_id, found, named_by)
+        inspection.breaches += told_of(wallet_id, check_wallet_deeds(found, deeds))
         inspection.counts["wallets"] += len(found)
         for wallet in filter(is_wallet, found):
             total = inspection.total(wallet["currency"])
@@ -422,12 +246,12 @@ def _take_over(bookings: Bookings, inspection: Inspection) -> None:
             total.accounts[account] = booked
 
 
-async def _inspect_transactions(reader: _Reader, inspection: Inspection) -> None:
+async def _inspect_transactions(reader: Reader, inspection: Inspection) -> None:
     async for unequal in reader.unequal():
         inspection.breaches.append(check_transaction(unequal))
 
 
-async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -> AsyncIterator[Row]:
+async def _chains(reader: Reader, inspection: Inspection, bookings: Bookings) -> AsyncIterator[Row]:
     """`{_id: wallet, chain: the end of its entries}`, each entry checked and added up on the way."""
     chain: Chain | None = None
     async for entry in reader.find(reader.wallet["transaction_logs"], [("wallet_id", -1), ("seq", 1)]):
@@ -445,26 +269,22 @@ async def _chains(reader: _Reader, inspection: Inspection, bookings: Bookings) -
         yield {"_id": chain.wallet_id, "chain": chain}
 
 
-async def _inspect_operations(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
-    by_id = [("_id", 1)]
-    groups = _join(
-        (reader.find(reader.wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
-        (reader.find(reader.wallet["outbox"], [("subject_id", 1)], _OUTBOX_FIELDS), "subject_id"),
-        (reader.find(reader.bank["orders"], by_id, _ORDER_FIELDS), "_id"),
-        (reader.find(reader.wallet["rewards"], by_id, _REWARD_FIELDS), "_id"),
-        (reader.find(reader.wallet["redemptions"], by_id, _REDEMPTION_FIELDS), "_id"),
-        (reader.find(reader.wallet["incidents"], [("reference", 1)], _INCIDENT_FIELDS), "reference"),
-        (reader.find(reader.wallet["dead_letters"], [("subject_id", 1)], _LETTER_FIELDS), "subject_id"),
-        (reader.told_last(), "_id"),
-        *((reader.find(reader.wallet[kind.collection], by_id, _fields_of(kind)), "_id") for kind in KINDS),
-    )
-    async for key, (entries, outbox_rows, orders, rewards, redemptions, incidents, letters, told, *found) in groups:
-        inspection.breaches += check_told(key, told, [*rewards, *redemptions, *(row for rows in found for row in rows)])
+async def _inspect_operations(
+    reader: Reader, inspection: Inspection, now: datetime, grace: timedelta | None, told_since: datetime
+) -> None:
+    streams = _by_operation(reader)
+    kinds = [(reader.find(reader.wallet[kind.collection], _BY_ID, fields_of(kind)), "_id") for kind in KINDS]
+    async for key, parts in join(*streams.values(), *kinds):
+        beside, found = dict(zip(streams, parts, strict=False)), parts[len(streams) :]
+        rewards, redemptions, letters = beside["rewards"], beside["redemptions"], beside["letters"]
+        inspection.breaches += check_told(
+            key, beside["told"], [*rewards, *redemptions, *(row for rows in found for row in rows)]
+        )
         records = {kind.collection: rows for kind, rows in zip(KINDS, found, strict=True)}
-        case = Case(key, records, entries, outbox_rows, orders, incidents, letters)
-        if incidents:
-            inspection.counts["incidents"] += len(incidents)
-            inspection.counts["incidents unresolved"] += sum(row.get("status") != "resolved" for row in incidents)
+        case = Case(key, records, beside["entries"], beside["outbox"], beside["orders"], beside["incidents"], letters)
+        if case.incidents:
+            inspection.counts["incidents"] += len(case.incidents)
+            inspection.counts["incidents unresolved"] += sum(row.get("status") != "resolved" for row in case.incidents)
         dead = [letter for letter in letters if letter.get("state") == "dead"]
         if dead:
             inspection.counts["dead letters"] += len(dead)
@@ -474,6 +294,7 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
             inspection.counts["redemptions"] += len(redemptions)
             continue
         inspection.breaches += check_case(case, now)
+        inspection.breaches += _check_said(case, beside, told_since)
         for name, rows in records.items():
             inspection.counts[name] += len(rows)
         inspection.counts["orders at the bank"] += len(case.orders)
@@ -481,6 +302,51 @@ async def _inspect_operations(reader: _Reader, inspection: Inspection, now: date
         paid_at = waiting_since(case)
         if paid_at is not None:
             _note_waiting(case, now - paid_at, grace, inspection)
+
+
+def _by_operation(reader: Reader) -> dict[str, tuple[AsyncIterator[Row], str]]:
+    """All that carries an operation's id, but for the records themselves."""
+    wallet, by_subject = reader.wallet, [("subject_id", 1)]
+    of_records = {"subject_id": {"$regex": audit_rules.SUBJECTS}}
+    by_original = [("original_id", 1)]
+    return {
+        "entries": (reader.find(wallet["transaction_logs"], [("reference", 1)], _ENTRY_FIELDS), "reference"),
+        "outbox": (reader.find(wallet["outbox"], by_subject, _OUTBOX_FIELDS), "subject_id"),
+        "orders": (reader.find(reader.bank["orders"], _BY_ID, _ORDER_FIELDS), "_id"),
+        "rewards": (reader.find(wallet["rewards"], _BY_ID, _REWARD_FIELDS), "_id"),
+        "redemptions": (reader.find(wallet["redemptions"], _BY_ID, _REDEMPTION_FIELDS), "_id"),
+        "incidents": (reader.find(wallet["incidents"], [("reference", 1)], _INCIDENT_FIELDS), "reference"),
+        "letters": (reader.find(wallet["dead_letters"], by_subject, _LETTER_FIELDS), "subject_id"),
+        "told": (reader.told_last(), "_id"),
+        "callbacks": (reader.callbacks(bank_rules.CALLBACK_FIELDS), "reference"),
+        "deeds": (
+            reader.find(wallet["audit_events"], by_subject, audit_rules.EVENT_FIELDS, of_records),
+            "subject_id",
+        ),
+        "reversed": (reader.find(wallet["reversals"], by_original, audit_rules.REVERSAL_FIELDS), "original_id"),
+    }
+
+
+def _check_said(case: Case, beside: Mapping[str, list[Row]], told_since: datetime) -> Iterator[Breach]:
+    """What entries, events, audit events and the bank's journal say of the operation."""
+    collection = None if case.kind is None else case.kind.collection
+    operation, deeds = case.operation, beside["deeds"]
+    if operation is not None and collection is not None:
+        yield from told_of(case.id, check_entries_say(collection, operation, case.entries))
+        yield from check_untold(case.id, beside["told"], collection, operation, told_since)
+        if collection in AT_THE_BANK:
+            orders, callbacks = case.orders, beside["callbacks"]
+            yield from told_of(case.id, check_order_says(operation, orders, callbacks, is_disputed=case.is_disputed))
+    record = None if collection is None else case.records[collection][0]
+    yield from told_of(case.id, check_deeds(collection, record, deeds))
+    yield from told_of(case.id, check_reversals(case.id, record, beside["reversed"], deeds))
+
+
+async def _inspect_quotes(reader: Reader, inspection: Inspection) -> None:
+    quotes = reader.find(reader.wallet["quotes"], _BY_ID, quote_rules.QUOTE_FIELDS)
+    conversions = reader.find(reader.wallet["conversions"], [("quote_id", 1)], quote_rules.CONVERSION_FIELDS)
+    async for quote_id, (found, used_by) in join((quotes, "_id"), (conversions, "quote_id")):
+        inspection.breaches += told_of(quote_id, check_quote(found, used_by))
 
 
 def _add_up(case: Case, inspection: Inspection) -> None:
@@ -508,13 +374,13 @@ def _note_waiting(case: Case, age: timedelta, grace: timedelta | None, inspectio
         inspection.waiting.append(Waiting(case.id, status, age))
 
 
-async def _inspect_events(reader: _Reader, inspection: Inspection, now: datetime) -> None:
+async def _inspect_events(reader: Reader, inspection: Inspection, now: datetime) -> None:
     wallets = reader.find(reader.wallet["wallets"], [("_id", 1)], _TELLING_FIELDS)
-    async for wallet_id, (found, numbers) in _join((wallets, "_id"), (_numbers(reader, inspection), "_id")):
+    async for wallet_id, (found, numbers) in join((wallets, "_id"), (_numbers(reader, inspection), "_id")):
         inspection.breaches += check_numbers(wallet_id, found, numbers[0]["numbers"] if numbers else None, now)
 
 
-async def _numbers(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row]:
+async def _numbers(reader: Reader, inspection: Inspection) -> AsyncIterator[Row]:
     """`{_id: wallet, numbers: the end of its events}`, each one checked on the way."""
     numbers: Numbers | None = None
     async for event in reader.find(reader.wallet["events"], [("wallet_id", 1), ("sequence", 1)], _EVENT_FIELDS):
@@ -529,16 +395,16 @@ async def _numbers(reader: _Reader, inspection: Inspection) -> AsyncIterator[Row
         yield {"_id": numbers.wallet_id, "numbers": numbers}
 
 
-async def _inspect_vouchers(reader: _Reader, inspection: Inspection) -> None:
+async def _inspect_vouchers(reader: Reader, inspection: Inspection) -> None:
     vouchers = reader.find(reader.wallet["vouchers"], [("_id", 1)], ("_id", "stock", "stocked_total"))
     redeemed = reader.counted("redemptions", "$voucher_id", 1)
-    async for voucher_id, (found, counted) in _join((vouchers, "_id"), (redeemed, "_id")):
+    async for voucher_id, (found, counted) in join((vouchers, "_id"), (redeemed, "_id")):
         inspection.breaches += check_voucher(voucher_id, found, _number(counted))
         inspection.counts["vouchers"] += len(found)
     of_person = {"$concat": ["$voucher_id", ":", "$user_id"]}
     uses = reader.counted("voucher_uses", of_person, "$redeemed")
     by_person = reader.counted("redemptions", of_person, 1)
-    async for key, (noted, counted) in _join((uses, "_id"), (by_person, "_id")):
+    async for key, (noted, counted) in join((uses, "_id"), (by_person, "_id")):
         inspection.breaches += check_voucher_use(key, _number(noted), _number(counted))
 
 
@@ -546,12 +412,12 @@ def _number(counted: list[Row]) -> int:
     return counted[0]["number"] if counted else 0
 
 
-async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
+async def _inspect_callbacks(reader: Reader, inspection: Inspection, now: datetime, grace: timedelta | None) -> None:
     callbacks = reader.find(reader.wallet["bank_callbacks"], [("_id", 1)], _CALLBACK_FIELDS)
     of_callbacks = {"queue": "callbacks"}
     letters = reader.find(reader.wallet["dead_letters"], [("row_id", 1)], _LETTER_FIELDS, of_callbacks)
     named: dict[str, str] = {}
-    async for _, (found, aside) in _join((callbacks, "_id"), (letters, "row_id")):
+    async for _, (found, aside) in join((callbacks, "_id"), (letters, "row_id")):
         for callback in found:
             inspection.counts["callbacks of the bank"] += 1
             inspection.breaches += check_callback(callback, aside, now, grace)
@@ -563,7 +429,7 @@ async def _inspect_callbacks(reader: _Reader, inspection: Inspection, now: datet
     inspection.breaches += await _check_incidents(named, reader)
 
 
-async def _check_incidents(named: Mapping[str, str], reader: _Reader) -> list[Breach]:
+async def _check_incidents(named: Mapping[str, str], reader: Reader) -> list[Breach]:
     """Those that callbacks are said to have led to."""
     found = await reader.find_named(reader.wallet["incidents"], sorted({*named.values()}), ("_id",)) if named else []
     known = {row["_id"] for row in found}
@@ -574,7 +440,7 @@ async def _check_incidents(named: Mapping[str, str], reader: _Reader) -> list[Br
     ]
 
 
-async def _inspect_answers(reader: _Reader, inspection: Inspection) -> None:
+async def _inspect_answers(reader: Reader, inspection: Inspection) -> None:
     """Whoever was told 202 has an operation."""
     portion: list[Row] = []
     async for record in reader.find(reader.wallet["idempotency_keys"], [("_id", 1)], ("_id", "status_code", "body")):
@@ -587,7 +453,7 @@ async def _inspect_answers(reader: _Reader, inspection: Inspection) -> None:
     inspection.breaches += await _check_answers(portion, reader)
 
 
-async def _check_answers(records: Sequence[Row], reader: _Reader) -> list[Breach]:
+async def _check_answers(records: Sequence[Row], reader: Reader) -> list[Breach]:
     named = {str(record["_id"]): _operation_named_by(record) for record in records}
     wanted = [operation_id for operation_id in named.values() if operation_id is not None]
     owners: dict[str, str] = {}
@@ -619,7 +485,7 @@ def _operation_named_by(record: Row) -> str | None:
     return operation_id if isinstance(operation_id, str) else None
 
 
-async def _inspect_checkpoints(reader: _Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
+async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
     """The series, every tile that it names, and the latest one's leaves against the entries."""
     series = Series(key)
     latest: Row | None = None
@@ -629,13 +495,13 @@ async def _inspect_checkpoints(reader: _Reader, inspection: Inspection, key: Ed2
         inspection.counts["checkpoints"] += 1
         latest = None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
     tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
-    async for tile_id, (names, found) in _join((reader.named_tiles(), "_id"), (tiles, "_id")):
+    async for tile_id, (names, found) in join((reader.named_tiles(), "_id"), (tiles, "_id")):
         inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)
     if latest is not None:
         await _inspect_leaves(latest, reader, inspection)
 
 
-async def _inspect_leaves(checkpoint: Row, reader: _Reader, inspection: Inspection) -> None:
+async def _inspect_leaves(checkpoint: Row, reader: Reader, inspection: Inspection) -> None:
     tree = Leaves(checkpoint)
     for at, name in enumerate(checkpoint["tiles"]):
         found = await reader.find_named(reader.wallet["checkpoint_tiles"], [name["id"]], ())
@@ -647,7 +513,7 @@ async def _inspect_leaves(checkpoint: Row, reader: _Reader, inspection: Inspecti
     inspection.breaches += tree.end()
 
 
-async def _heads_known(leaves: Sequence[Row], reader: _Reader) -> dict[tuple[str, int], str]:
+async def _heads_known(leaves: Sequence[Row], reader: Reader) -> dict[tuple[str, int], str]:
     """The hashes of the entries that the leaves name; of wallets that have none yet, what their chain starts with."""
     empty = [leaf["wallet_id"] for leaf in leaves if leaf["seq"] == 0]
     wallets = await reader.find_named(reader.wallet["wallets"], empty, ("_id",)) if empty else []

@@ -8,7 +8,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -96,6 +96,11 @@ class Breach(NamedTuple):
     detail: str
 
 
+def told_of(subject: str, found: Iterable[tuple[str, str]]) -> Iterator[Breach]:
+    """What rules have found about one subject: each rule, and what stands there instead."""
+    return (Breach(rule, subject, detail) for rule, detail in found)
+
+
 class Effect(NamedTuple):
     available: int
     held: int
@@ -144,7 +149,7 @@ BETWEEN_WALLETS: Final = "between_wallets"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Kinds of records that the bank hears of.
-_AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
+AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
 _AFTERMATH: Final = frozenset({"reward"})
 # Topics of mails to people, which are about no operation.
@@ -479,7 +484,7 @@ def check_case(case: Case, now: datetime) -> Iterator[Breach]:
         yield from _check_state(case, operation, kind)
         yield from _check_entries(case, operation, kind)
         yield from _check_outbox(case, operation, kind, now)
-        if kind.collection in _AT_THE_BANK:
+        if kind.collection in AT_THE_BANK:
             yield from _check_payments(case, operation)
             # That the two are apart is known where there is an incident: people see to it.
             if not case.is_disputed:
@@ -500,7 +505,7 @@ def _check_state(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
     others = [name for name, rows in case.records.items() if rows and name != kind.collection]
     if others or not case.id.startswith(f"{kind.prefix}_"):
         yield Breach(Rule.OPERATION_STATE, case.id, f"in {kind.collection}{' and in '.join(['', *others])}")
-    if kind.collection in _AT_THE_BANK and f"{operation.get('type')}s" != kind.collection:
+    if kind.collection in AT_THE_BANK and f"{operation.get('type')}s" != kind.collection:
         yield Breach(Rule.OPERATION_STATE, case.id, f"type {operation.get('type')} in {kind.collection}")
     if operation["status"] not in kind.statuses:
         yield Breach(Rule.OPERATION_STATE, case.id, f"status {operation['status']} in {kind.collection}")

@@ -59,9 +59,13 @@ class Tally:
     count_by_hour: Counter[str] = field(default_factory=Counter)
     amount_by_day: Counter[str] = field(default_factory=Counter)
     amount_by_month: Counter[str] = field(default_factory=Counter)
+    # Of the last record that was counted when it was made, whatever became of it since.
+    counted_in: str = ""
 
-    def add(self, share: Share, created_at: datetime) -> None:
+    def add(self, share: Share, created_at: datetime, *, is_counted: bool) -> None:
         moment = created_at.isoformat()
+        if is_counted:
+            self.counted_in = max(self.counted_in, moment[:13])
         self.held += share.held
         self.open += share.open
         self.count_by_hour[moment[:13]] += share.operations
@@ -74,9 +78,15 @@ class Tally:
         self.count_by_hour.update(other.count_by_hour)
         self.amount_by_day.update(other.amount_by_day)
         self.amount_by_month.update(other.amount_by_month)
+        self.counted_in = max(self.counted_in, other.counted_in)
 
     def usage_differs(self, usage: Row) -> str | None:
-        """What the wallet's counters say against what its records make, window by window; None where they agree."""
+        """What the wallet's counters say against what its records make, window by window; None where they agree.
+
+        Counters move on with whatever is counted, so that they can not stand in an hour before the last record's.
+        """
+        if str(usage.get("hour") or "") < self.counted_in:
+            return f"the counters stand in {usage.get('hour') or 'no hour'}, the last operation is of {self.counted_in}"
         for window, value, carry, due in (
             ("hour", "hour_count", None, self.count_by_hour),
             ("day", "day_amount", "day_carry", self.amount_by_day),
@@ -210,6 +220,8 @@ def _own(row: Row, entry_type: str) -> Due:
     return Due(entry_type, row["wallet_id"], row["amount"], row["currency"])
 
 
+# What counts for the limits from the moment it is made.
+COUNTED_KINDS: Final = frozenset({"withdrawals", "transfers", "holds"})
 # What a record needs to be counted.
 TALLIED: Final[Mapping[str, type]] = {"wallet_id": str, "status": str, "amount": int, "created_at": datetime}
 

@@ -109,4 +109,6 @@ def _left_of(order: Order, progress: Progress, troubles: list[Trouble], now: dat
         due_at = retry_at if due_at is None else min(due_at, retry_at)
         trouble = next(filter(None, troubles))
         log.warning("bank_simulation.callback_not_taken", reference=order["_id"], error=trouble)
-    return journal.Left(order["_id"], [*unsaid, *later], due_at)
+    taken = [report for report in progress.reports if report not in unsaid]
+    said = [str(report["webhook_id"]) for report in taken if report["payload"]["reference"] == order["_id"]]
+    return journal.Left(order["_id"], said, [*unsaid, *later], due_at)

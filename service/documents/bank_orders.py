@@ -11,7 +11,8 @@ from service.documents.validation import COUNT, POSITIVE_AMOUNT, TEXT, TIME
 
 class BankOrder(Document):
     """`payments` and `returns` hold one row for each time that money moved, there and back: more than one payment would
-    be a double one. `reports` is what the bank has still to say, when, and under which webhook-id.
+    be a double one. `reports` is what the bank has still to say, when, and under which webhook-id; `said` has the
+    ids of what was said and taken.
     """
 
     id: str  # type: ignore[assignment]  # beanie's own default is an ObjectId; this is our reference
@@ -28,6 +29,7 @@ class BankOrder(Document):
     payments: list[dict[str, Any]]
     returns: list[dict[str, Any]]
     reports: list[dict[str, Any]]
+    said: list[str] | None = None
     submissions: int
     attempts: int
     created_at: datetime

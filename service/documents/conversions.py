@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from beanie import Document
+from pymongo import IndexModel
 
 from service.documents.operations import USER_NEWEST
 from service.documents.validation import POSITIVE_AMOUNT, validator_of
@@ -12,5 +13,6 @@ from service.domain.conversions import Conversion
 class ConversionDocument(Document):
     class Settings:
         name = "conversions"
-        indexes: ClassVar = [USER_NEWEST]
+        # By its quote: which has one, that it names.
+        indexes: ClassVar = [USER_NEWEST, IndexModel("quote_id", name="quote")]
         validator: ClassVar[dict[str, Any]] = validator_of(Conversion, to_amount=POSITIVE_AMOUNT)

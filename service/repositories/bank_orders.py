@@ -14,11 +14,24 @@ from service.repositories.gathering import Gathered
 
 
 class Left(NamedTuple):
-    """What remains of an order that was worked on: the reports that are still to come, and when it is due again."""
+    """What remains of an order that was worked on: the reports that are still to come, and when it is due again; and
+    the webhook-ids under which something was said and taken.
+    """
 
     reference: str
+    said: list[str]
     reports: list[dict[str, Any]]
     due_at: datetime | None
+
+
+# Of an order that is done, everything that was to be said has been taken. What was said astray is of no order.
+_ABOUT_ITSELF = {"$filter": {"input": "$reports", "cond": {"$eq": ["$$this.payload.reference", "$_id"]}}}
+_WITH_REPORTS = {
+    "$concatArrays": [
+        {"$ifNull": ["$said", []]},
+        {"$map": {"input": _ABOUT_ITSELF, "in": "$$this.webhook_id"}},
+    ]
+}
 
 
 async def take_once(order: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,12 +115,17 @@ async def put_back(left: Sequence[Left], claim: str) -> None:
     done = [one.reference for one in left if one.due_at is None]
     if done:
         await collection.update_many(
-            {"_id": {"$in": done}, "claim": claim}, {"$set": {"reports": []}, "$unset": {"due_at": "", "claim": ""}}
+            {"_id": {"$in": done}, "claim": claim},
+            [{"$set": {"said": _WITH_REPORTS, "reports": []}}, {"$unset": ["due_at", "claim"]}],
         )
     changes = [
         UpdateOne(
             {"_id": one.reference, "claim": claim},
-            {"$set": {"reports": one.reports, "due_at": one.due_at}, "$unset": {"claim": ""}},
+            {
+                "$set": {"reports": one.reports, "due_at": one.due_at},
+                "$push": {"said": {"$each": one.said}},
+                "$unset": {"claim": ""},
+            },
         )
         for one in left
         if one.due_at is not None

@@ -166,7 +166,7 @@ class Stage:
         wallet = (await make_account(databases)).wallet
         deposit = await fund_wallet(databases, wallet, _FUNDS)
         order = BankOrder(deposit.id, OrderKind.COLLECTION, deposit.amount, deposit.currency, "bank-account-0001")
-        row = paid_row(order, utc_now(), self._settings)
+        row = paid_row(order, utc_now(), self._settings) | {"bank_reference": deposit.bank_reference}
         await journal.insert_missing([row])
         return wallet
 

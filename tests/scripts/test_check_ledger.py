@@ -26,6 +26,7 @@ from service.domain.adjustments import AdjustmentType
 from service.domain.clock import to_rfc3339, utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
+from service.domain.limits import Usage
 from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.domain.policy import Policy
@@ -96,7 +97,7 @@ _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
-    "account_corrections",
+    "account_corrections", "audit_events", "quotes",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -258,6 +259,7 @@ async def _send_back(resources: Resources) -> None:
         assert order is not None
         kind = "payout" if operation.id.startswith("wdr_") else "collection"
         changed = {"_id": operation.id, "kind": kind, "amount": Int64(operation.amount), "payments": [paid]}
+        changed |= {"account": "bank-account-0001", "submissions": 1, "said": []}
         await databases.bank["orders"].insert_one({**order, **changed, "bank_reference": "bnk_test", "returns": []})
         return operation
 
@@ -310,6 +312,9 @@ async def _let_the_bank_speak(resources: Resources) -> None:
 async def _report(order: Row, callback_id: str, resources: Resources) -> None:
     payload = {"type": "payment.settled", "status": order["state"], **report_of(order)._asdict()}
     await receive_callback(callback_id, CallbackPayload.model_validate(payload), None, resources.jobs)
+    # As the bank notes it once it was taken.
+    said = {"$push": {"said": callback_id}}
+    await resources.databases.bank["orders"].update_one({"_id": order["_id"]}, said)
 
 
 def rules_of(breaches: Sequence[Breach]) -> set[str]:
@@ -566,7 +571,7 @@ def _subject(name: str, row: Row) -> str:
         return f"{row['wallet_id']}#{row['seq']}"
     if name == "events":
         return f"{row['wallet_id']}#{row['sequence']}"
-    return str(row["subject_id"] if name == "outbox" else row["_id"])
+    return str(row["subject_id"] if name in ("outbox", "audit_events") else row["_id"])
 
 
 async def forget_an_arrival(books: Books) -> str:
@@ -959,6 +964,85 @@ async def rewrite_a_sealed_history(books: Books) -> str:
     return f"{wallet_id}#{wallet['seq']}"
 
 
+def rewrite(wanted: Row, **fields: Any) -> Damage:
+    """As somebody would who also makes the chain fit, from that entry to the wallet's head."""
+
+    async def damage(books: Books) -> str:
+        first = await books.one("transaction_logs", **wanted)
+        behind = {"wallet_id": first["wallet_id"], "seq": {"$gte": first["seq"]}}
+        before = first["prev_hash"]
+        for entry in await books.named("transaction_logs").find(behind, sort=[("seq", 1)]).to_list():
+            unsealed = {**entry, **(fields if entry["_id"] == first["_id"] else {}), "prev_hash": before}
+            before = recomputed_hash(unsealed)
+            await books.put("transaction_logs", {**unsealed, "hash": before})
+        wallet = await books.one("wallets", _id=first["wallet_id"])
+        await books.put("wallets", {**wallet, "head_hash": before})
+        return str(first["reference"])
+
+    return damage
+
+
+async def move_an_arrival_to_a_third_wallet(books: Books) -> str:
+    entry = await books.one("transaction_logs", type="TRANSFER_IN")
+    third = await books.one("wallets", seq=1, _id={"$nin": [entry["wallet_id"], entry["counterparty"]]})
+    return await rewrite({"_id": entry["_id"]}, counterparty=third["_id"])(books)
+
+
+async def forget_all_audit_events(books: Books) -> str:
+    await books.named("audit_events").delete_many({})
+    return str((await books.one("adjustments"))["_id"])
+
+
+async def note_a_deed_that_nobody_did(books: Books) -> str:
+    event = await books.one("audit_events", action="adjustment.requested")
+    await books.put("audit_events", {**event, "_id": f"aud_{'0' * 32}", "subject_id": "adj_unknown"})
+    return "adj_unknown"
+
+
+async def forget_a_reversals_original(books: Books) -> str:
+    reversal = await books.one("reversals")
+    await books.put("reversals", {**reversal, "original_id": "trf_unknown"})
+    return "trf_unknown"
+
+
+async def forge_a_reversals_reason(books: Books) -> str:
+    reversal = await books.one("reversals")
+    await books.put("reversals", {**reversal, "reason": "Because"})
+    return str(reversal["original_id"])
+
+
+async def convert_by_another_rate(books: Books) -> str:
+    """Of the same value, so that only the quote can tell."""
+    conversion = await books.one("conversions")
+    rate = conversion["rate"]
+    other = {**rate, "numerator": Int64(rate["numerator"] * 2), "denominator": Int64(rate["denominator"] * 2)}
+    await books.put("conversions", {**conversion, "rate": other})
+    return str(conversion["quote_id"])
+
+
+async def raise_what_a_conversion_and_its_quote_brought(books: Books) -> str:
+    conversion = await books.one("conversions")
+    quote = await books.one("quotes", _id=conversion["quote_id"])
+    for name, row in (("conversions", conversion), ("quotes", quote)):
+        await books.put(name, {**row, "to_amount": Int64(row["to_amount"] + 1)})
+    return str(quote["_id"])
+
+
+async def forget_the_events_of_a_wallet(books: Books) -> str:
+    """Of one that nothing has moved for longer than any event is sure to be kept."""
+    wallet = await books.one("wallets", seq=1)
+    await books.put("wallets", {**wallet, "updated_at": utc_now() - timedelta(hours=2)})
+    told = await books.named("events").find({"wallet_id": wallet["_id"]}).to_list()
+    await books.named("events").delete_many({"wallet_id": wallet["_id"]})
+    return str(told[0]["subject_id"])
+
+
+async def forget_an_applied_callback(books: Books) -> str:
+    callback = await books.one("bank_callbacks", result="success")
+    await books.remove("bank_callbacks", callback)
+    return str(callback["payload"]["reference"])
+
+
 CHAIN = {"entry_hash"}
 # Of an entry whose effect on the balance is another, all that is summed up from entries tells.
 BOOKED = {"currency_total", "bank_total", "account_sums"}
@@ -1033,12 +1117,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settled withdrawal called failed": (
         change("withdrawals", {"status": "success"}, status="failed"),
         "payment_surplus",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
+        {"entry_status", "entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed withdrawal called settled": (
         change("withdrawals", {"status": "failed"}, status="success"),
         "payment_missing",
-        {"entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
+        {"entry_status", "entry_missing", "entry_surplus", "order_state", "bank_total", "wallet_usage", "event_state"},
     ),
     "a failed deposit called settled": (
         change("deposits", {"status": "failed"}, status="success"),
@@ -1048,12 +1132,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a settled deposit called pending": (
         change("deposits", {"status": "success"}, status="pending"),
         "entry_surplus",
-        {"outbox_missing", "bank_total", "wallet_open_operations", "event_state"},
+        {"entry_status", "outbox_missing", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an unheard-of state": (
         change("withdrawals", {"status": "success"}, status="lost"),
         "operation_state",
-        {"entry_surplus", "wallet_held", "bank_total", "wallet_open_operations", "event_state"},
+        {"entry_status", "entry_surplus", "wallet_held", "bank_total", "wallet_open_operations", "event_state"},
     ),
     "an open withdrawal's amount": (
         change("withdrawals", {"status": "pending"}, amount=Int64(51)),
@@ -1096,13 +1180,17 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an adjustment that was never made": (
         change("adjustments", {"status": "requires_approval"}, status="success"),
         "entry_missing",
-        {"wallet_open_operations"},
+        {"event_missing", "audit_missing", "wallet_open_operations"},
     ),
-    "a reversal's shortfall": (change("reversals", {}, shortfall=Int64(10)), "entry_missing", {"entry_mismatch"}),
+    "a reversal's shortfall": (
+        change("reversals", {}, shortfall=Int64(10)),
+        "entry_missing",
+        {"entry_mismatch", "audit_mismatch"},
+    ),
     "a conversion at a better rate": (
         change("conversions", {}, to_amount=Int64(4_000)),
         "entry_mismatch",
-        set(),
+        {"quote_mismatch", "conversion_rate"},
     ),
     "a transfer that waits for nobody": (
         remove("outbox", topic="expiry"),
@@ -1159,12 +1247,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a return that nobody booked": (
         change("returns", {"type": "withdrawal"}, status="requires_review"),
         "entry_surplus",
-        {"wallet_open_operations", "bank_total", "event_state"},
+        {"entry_status", "wallet_open_operations", "bank_total", "event_state"},
     ),
     "a return booked without an entry": (
         change("returns", {"type": "deposit"}, status="success"),
         "entry_missing",
-        {"wallet_open_operations", "bank_total"},
+        {"event_missing", "wallet_open_operations", "bank_total"},
     ),
     "a return that the bank knows nothing of": (forget_a_return_at_the_bank, "return_surplus", set()),
     "a return of another amount at the bank": (return_another_amount, "order_mismatch", set()),
@@ -1183,7 +1271,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "callback_given_up",
         set(),
     ),
-    "a history rewritten to its end": (rewrite_a_sealed_history, "checkpoint_leaf", set()),
+    "a history rewritten to its end": (rewrite_a_sealed_history, "checkpoint_leaf", {"entry_category"}),
     "a checkpoint gone": (remove_a_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
     "the first checkpoint gone": (remove_the_first_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
     "a checkpoint's link": (
@@ -1236,9 +1324,117 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         {"checkpoint_signature"},
     ),
     "an event gone": (forget_an_event, "event_sequence", set()),
-    "the last event gone": (forget_the_last_event, "event_sequence", set()),
+    "the last event gone": (forget_the_last_event, "event_sequence", {"event_missing"}),
     "an event of another end": (tell_another_end, "event_state", set()),
     "an event told to another": (tell_somebody_else, "event_state", set()),
+    "limit counters erased": (
+        change("wallets", {"usage.hour_count": {"$gt": 0}}, usage={**Usage()._asdict()}),
+        "wallet_usage",
+        set(),
+    ),
+    "an entry's counterparty, sealed again": (
+        move_an_arrival_to_a_third_wallet,
+        "entry_counterparty",
+        {"checkpoint_leaf"},
+    ),
+    "an entry's transaction, sealed again": (
+        rewrite({"type": "CREDIT"}, transaction_id="txn_other"),
+        "entry_transaction",
+        {"checkpoint_leaf"},
+    ),
+    "an entry's status, sealed again": (
+        rewrite({"type": "WITHDRAWAL_REFUND"}, status="success"),
+        "entry_status",
+        {"checkpoint_leaf"},
+    ),
+    "a beginning that says how it ended": (
+        rewrite({"type": "WITHDRAWAL"}, status="success"),
+        "entry_status",
+        {"checkpoint_leaf"},
+    ),
+    "an entry's category, sealed again": (
+        rewrite({"type": "TRANSFER_OUT"}, category="a gift"),
+        "entry_category",
+        {"checkpoint_leaf"},
+    ),
+    "all audit events gone": (forget_all_audit_events, "audit_missing", set()),
+    "an audit event of nothing": (note_a_deed_that_nobody_did, "audit_surplus", set()),
+    "an audit event's actor": (
+        change("audit_events", {"action": "adjustment.requested"}, actor_id="usr_other"),
+        "audit_mismatch",
+        set(),
+    ),
+    "an adjustment's requester": (
+        change("adjustments", {"status": "requires_approval"}, requested_by="usr_other"),
+        "audit_mismatch",
+        {"idempotency_answer"},
+    ),
+    "an adjustment's decider": (
+        change("adjustments", {"status": "success"}, decided_by="usr_other"),
+        "audit_mismatch",
+        set(),
+    ),
+    "an adjustment's reason": (
+        change("adjustments", {"status": "success"}, reason="Because"),
+        "audit_mismatch",
+        set(),
+    ),
+    "a reversal's reason": (forge_a_reversals_reason, "audit_mismatch", set()),
+    "a wallet's own limits": (
+        change("wallets", {"seq": 1}, limits={"per_day": Int64(0)}),
+        "audit_missing",
+        set(),
+    ),
+    "a wallet thawed by nobody": (
+        change("wallets", {"status": "frozen"}, status="active", freeze=None),
+        "audit_missing",
+        {"event_state"},
+    ),
+    "a wallet frozen by nobody": (
+        change("wallets", {"seq": 1}, status="frozen", freeze="both"),
+        "audit_missing",
+        set(),
+    ),
+    "a reversal of nothing": (forget_a_reversals_original, "reversal_link", set()),
+    "a transfer that forgot its reversal": (
+        change("transfers", {"reversal_id": {"$ne": None}}, reversal_id=None),
+        "reversal_link",
+        {"audit_surplus", "wallet_usage"},
+    ),
+    "a used quote opened again": (
+        change("quotes", {"status": "used"}, status="open", conversion_id=None),
+        "quote_link",
+        set(),
+    ),
+    "a used quote gone": (remove("quotes", status="used"), "quote_link", set()),
+    "a conversion by another rate": (convert_by_another_rate, "quote_mismatch", set()),
+    "a conversion of more than its rate": (
+        raise_what_a_conversion_and_its_quote_brought,
+        "conversion_rate",
+        {"entry_mismatch"},
+    ),
+    "all events of a wallet gone": (forget_the_events_of_a_wallet, "event_missing", set()),
+    "an applied callback gone": (forget_an_applied_callback, "callback_missing", set()),
+    "a settled withdrawal's account": (
+        change("withdrawals", {"status": "success"}, account_masked="•••• 9999"),
+        "order_account",
+        set(),
+    ),
+    "a settled withdrawal's reference": (
+        change("withdrawals", {"status": "success"}, bank_reference="bnk_other"),
+        "order_reference",
+        set(),
+    ),
+    "a settled withdrawal's tries made more": (
+        change("withdrawals", {"status": "success"}, attempts=Int64(7)),
+        "order_attempts",
+        set(),
+    ),
+    "a settled withdrawal's tries made none": (
+        change("withdrawals", {"status": "success"}, attempts=Int64(0), attempt_log=[]),
+        "order_attempts",
+        set(),
+    ),
     "an order paid without a payment": (
         change("orders", {"state": "accepted"}, state="success"),
         "order_state",

@@ -125,6 +125,12 @@ class TestReports:
         assert [payload["reference"] == astray for _, payload in receiver.of(astray)] == [False, True]
         moved = [await journal.get(reference) for reference in (silent, twice, returned, astray)]
         assert [(len(row["payments"]), len(row["returns"])) for row in moved] == [(1, 0), (1, 0), (1, 1), (1, 0)]
+        # What was taken stands there, as a witness; what was said astray is about no order.
+        ids = [
+            [webhook_id for webhook_id, payload in receiver.of(row["_id"]) if payload["reference"] == row["_id"]]
+            for row in moved
+        ]
+        assert [row["said"] for row in moved] == ids
 
     async def test_that_are_not_taken_come_again_under_the_same_id_and_overtake_nothing(
         self, receiver: Receiver, work: BankWork, resources: Resources, admin: Admin
@@ -134,7 +140,7 @@ class TestReports:
         await _work_off(work, resources)
         assert len(receiver.said) == 1
         row = await journal.get(reference)
-        assert len(row["reports"]) == 2
+        assert (len(row["reports"]), row["said"]) == (2, [])
         assert row["due_at"] > row["executed_at"]
         past = {"$set": {"due_at": row["executed_at"] - timedelta(seconds=1)}}
         admin[resources.settings.bank_database]["orders"].update_one({"_id": reference}, past)
