@@ -22,6 +22,7 @@ from rich.table import Table
 from scripts.ledger_inspection import COUNTED, Inspection, count_rows, inspect
 from scripts.ledger_rules import Breach, Rule
 from service.database import Databases, connect
+from service.domain.clock import to_rfc3339
 from service.domain.money import EXPONENTS, format_minor
 from service.settings import Settings, get_settings
 
@@ -80,6 +81,8 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
             return await inspect(
                 databases,
                 grace=grace,
+                checkpoint_interval=timedelta(seconds=settings.checkpoint_interval_s),
+                events_kept=timedelta(seconds=settings.event_retention_s),
                 checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
                 on_progress=lambda rows: progress.advance(task, rows),
             )
@@ -95,6 +98,7 @@ def _show(inspection: Inspection) -> None:
     console.print(counts)
     console.print(_accounts_table(inspection))
     console.print(_bank_table(inspection))
+    console.print(_last_checkpoint(inspection))
     for waiting in inspection.waiting:
         age_s = waiting.age.total_seconds()
         console.print(f"waiting: {waiting.operation_id} is {waiting.status}, the bank paid {age_s:.1f} s ago")
@@ -113,6 +117,14 @@ def _show(inspection: Inspection) -> None:
         console.print(f"[red]{len(inspection.breaches)} breaches[/red]")
     else:
         console.print("[green]The ledger is sound: every rule holds.[/green]")
+
+
+def _last_checkpoint(inspection: Inspection) -> str:
+    taken_at, looked_at = inspection.checkpointed_at, inspection.looked_at
+    if taken_at is None or looked_at is None:
+        return "There is no checkpoint yet: nothing seals the books."
+    age_min = (looked_at - taken_at).total_seconds() / 60
+    return f"The last checkpoint is of {to_rfc3339(taken_at)}, {age_min:.0f} min ago."
 
 
 def _accounts_table(inspection: Inspection) -> Table:

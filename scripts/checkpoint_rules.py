@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -33,11 +34,20 @@ _TILE_SHAPE: Final[Mapping[str, type]] = {"_id": str, "wallet_ids": list, "seqs"
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
+# Those of the first version say no number of their own, and their hashes have no tags.
+_LISTS: Final = 1
+_MAPS: Final = 2
+
+
 class CheckpointRule(StrEnum):
     """Names of the rules, as a breach shows them."""
 
     GAP = "checkpoint_gap"
     LINK = "checkpoint_link"
+    VERSION = "checkpoint_version"
+    SHRUNK = "checkpoint_shrunk"
+    GONE = "checkpoint_gone"
+    OVERDUE = "checkpoint_overdue"
     TIME = "checkpoint_time"
     SIGNATURE = "checkpoint_signature"
     ROOT = "checkpoint_root"
@@ -56,6 +66,14 @@ class Series:
         self._number = 0
         self._hash = GENESIS
         self._created_at: datetime | None = None
+        self._version = _LISTS
+        # By their numbers: some 100 bytes for each hour.
+        self._hashes: dict[int, str] = {}
+
+    @property
+    def created_at(self) -> datetime | None:
+        """Of the last one."""
+        return self._created_at
 
     def follow(self, row: Row) -> Iterator[Breach]:
         subject = str(row.get("_id"))
@@ -66,30 +84,58 @@ class Series:
             yield Breach(CheckpointRule.GAP, subject, f"follows {self._number}")
         if row["prev_hash"] != self._hash:
             yield Breach(CheckpointRule.LINK, subject, f"prev_hash {row['prev_hash']} is not {self._hash}")
+        version = _version_of(row)
+        if version not in (_LISTS, _MAPS) or version < self._version:
+            yield Breach(CheckpointRule.VERSION, subject, f"of version {version}, the one before of {self._version}")
         if self._created_at is not None and row["created_at"] < self._created_at:
             yield Breach(CheckpointRule.TIME, subject, f"of {row['created_at']}, before the one before")
         published = _published(row)
         if self._key is not None and not _is_signed(published, self._key):
             yield Breach(CheckpointRule.SIGNATURE, subject, f"the signature of key {row['key_id']} does not hold")
-        root = _root([bytes.fromhex(name["id"]) for name in row["tiles"]]).hex()
+        roots = [bytes.fromhex(name["id"]) for name in row["tiles"]]
+        separators = [str(name.get("separator") or "") for name in row["tiles"][1:]]
+        root = (_root(roots) if version == _LISTS else _map_root(roots, separators)).hex()
         if row["root"] != root:
             yield Breach(CheckpointRule.ROOT, subject, f"root {row['root']}, of its tiles it is {root}")
-        self._number, self._created_at = row["_id"], row["created_at"]
-        self._hash = hashlib.sha256(_ENCODE(published).encode()).hexdigest()
+        self._number, self._created_at, self._version = row["_id"], row["created_at"], version
+        content = _ENCODE(published).encode()
+        self._hash = hashlib.sha256(content if version == _LISTS else _tagged("checkpoint", content)).hexdigest()
+        self._hashes[self._number] = self._hash
+
+    def check_note(self, note: Row) -> Iterator[Breach]:
+        """An audit event says of each one that it was taken: of the last one too, which no other one names."""
+        details = note.get("details")
+        said = details if isinstance(details, dict) else {}
+        number = said.get("number")
+        known = self._hashes.get(number) if isinstance(number, int) else None
+        if known is None:
+            yield Breach(CheckpointRule.GONE, str(number), f"it was taken by {note.get('_id')}, and is not there")
+        elif known != said.get("hash"):
+            yield Breach(CheckpointRule.GONE, str(number), f"{said.get('hash')} was taken, here is {known}")
 
 
 def _published(row: Row) -> Row:
     """As the API shows it, which is what is signed and hashed."""
     members = {name: row[name] for name in ("wallets", "root", "prev_hash", "key_id", "signature")}
     created_at = row["created_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {**members, "number": row["_id"], "created_at": created_at}
+    version = _version_of(row)
+    return {
+        **members, "number": row["_id"], "created_at": created_at, **({} if version == _LISTS else {"version": version})
+    }  # fmt: skip
+
+
+def _version_of(row: Row) -> int:
+    version = row.get("version", _LISTS)
+    return version if isinstance(version, int) else 0
 
 
 def _is_signed(published: Row, key: Ed25519PublicKey) -> bool:
     unsigned = {name: member for name, member in published.items() if name != "signature"}
     key_id = hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]
+    content = _ENCODE(unsigned).encode()
     try:
-        key.verify(base64.b64decode(published["signature"], validate=True), _ENCODE(unsigned).encode())
+        signature = base64.b64decode(published["signature"], validate=True)
+        key.verify(signature, _tagged("signature", content) if "version" in published else content)
     except (InvalidSignature, ValueError):
         return False
     return bool(published["key_id"] == key_id)
@@ -104,7 +150,9 @@ def _is_hash(text: object) -> bool:
 
 
 def check_tile(tile_id: str, numbers: Sequence[int], tiles: Sequence[Row]) -> Iterator[Breach]:
-    """A tile that the checkpoint `numbers[0]` names first, if any does, against what is there under its id."""
+    """A tile that the checkpoint `numbers[0]` names first, if any does, against what is there under its id: the root
+    over its leaves, as either version has it.
+    """
     if not tiles:
         yield Breach(CheckpointRule.TILE_MISSING, tile_id, f"named by checkpoint {numbers[0]}")
         return
@@ -112,8 +160,11 @@ def check_tile(tile_id: str, numbers: Sequence[int], tiles: Sequence[Row]) -> It
     if leaves is None:
         yield Breach(Rule.MALFORMED, tile_id, "the tile lacks fields or has wrong types")
         return
-    root = _root([hashlib.sha256(b"\x00" + _ENCODE(leaf).encode()).digest() for leaf in leaves]).hex()
-    if root != tile_id:
+    root = tile_root(leaves)
+    if tile_id not in (
+        root,
+        _root([hashlib.sha256(b"\x00" + _ENCODE(leaf).encode()).digest() for leaf in leaves]).hex(),
+    ):
         yield Breach(CheckpointRule.TILE_CONTENT, tile_id, f"its content has the hash {root}")
 
 
@@ -131,6 +182,20 @@ def leaves_of(tile: Row) -> list[Row] | None:
         {"wallet_id": wallet_id, "seq": seq, "head_hash": head}
         for wallet_id, seq, head in zip(wallet_ids, seqs, hashes, strict=True)
     ]
+
+
+def check_growth(number: object, wallet_id: str, before: Sequence[Row], after: Sequence[Row]) -> Iterator[Breach]:
+    """One wallet's leaf in a checkpoint and in the next one, `number`: a chain of entries only grows."""
+    if not before:
+        return
+    was = before[0]["seq"], before[0]["head_hash"]
+    if not after:
+        detail = f"it stood at {was[0]}, and checkpoint {number} has no such wallet"
+        yield Breach(CheckpointRule.SHRUNK, wallet_id, detail)
+        return
+    is_now = after[0]["seq"], after[0]["head_hash"]
+    if is_now[0] < was[0] or (is_now[0] == was[0] and is_now != was):
+        yield Breach(CheckpointRule.SHRUNK, wallet_id, f"from {was} to {is_now} at checkpoint {number}")
 
 
 class Leaves:
@@ -152,6 +217,9 @@ class Leaves:
             yield Breach(CheckpointRule.TREE, self._subject, f"tile {at} does not start with {name['first_wallet_id']}")
         if len(leaves) < TILE_LEAVES and at != len(self._tiles) - 1:
             yield Breach(CheckpointRule.TREE, self._subject, f"tile {at} is not full, and not the last")
+        separator = name.get("separator")
+        if at and separator is not None and not self._last_id < separator <= leaves[0]["wallet_id"]:
+            yield Breach(CheckpointRule.TREE, self._subject, f"tile {at} is not separated from the one before")
         for leaf in leaves:
             if leaf["wallet_id"] <= self._last_id:
                 yield Breach(CheckpointRule.TREE, self._subject, f"{leaf['wallet_id']} stands after {self._last_id}")
@@ -174,3 +242,40 @@ def _root(hashes: Sequence[bytes]) -> bytes:
         return hashes[0] if hashes else hashlib.sha256().digest()
     split = 1 << ((len(hashes) - 1).bit_length() - 1)
     return hashlib.sha256(b"\x01" + _root(hashes[:split]) + _root(hashes[split:])).digest()
+
+
+def _tagged(kind: str, *parts: bytes) -> bytes:
+    """Of the second version: what it is, a zero byte, and the parts."""
+    return f"wallet-checkpoint/v2/{kind}".encode() + b"\x00" + b"".join(parts)
+
+
+def _hash_of(kind: str, *parts: bytes) -> bytes:
+    return hashlib.sha256(_tagged(kind, *parts)).digest()
+
+
+def tile_root(leaves: Sequence[Row]) -> str:
+    """As a map has it."""
+    hashes = [
+        _hash_of(
+            "leaf",
+            _hash_of("wallet", leaf["wallet_id"].encode()),
+            _hash_of("head", _ENCODE({"seq": leaf["seq"], "head_hash": leaf["head_hash"]}).encode()),
+        )
+        for leaf in leaves
+    ]
+    ids = [leaf["wallet_id"] for leaf in leaves]
+    return _map_root(hashes, [_separator(one, other) for one, other in pairwise(ids)]).hex()
+
+
+def _separator(before: str, after: str) -> str:
+    """The shortest beginning of a key that is greater than the one before; nothing where they are out of order."""
+    return next((after[:size] for size in range(1, len(after) + 1) if after[:size] > before), "")
+
+
+def _map_root(hashes: Sequence[bytes], separators: Sequence[str]) -> bytes:
+    """As `_root`, with the key that separates the two parts in each node."""
+    if len(hashes) <= 1:
+        return hashes[0] if hashes else _hash_of("empty")
+    split = 1 << ((len(hashes) - 1).bit_length() - 1)
+    left, right = _map_root(hashes[:split], separators[: split - 1]), _map_root(hashes[split:], separators[split:])
+    return _hash_of("node", left, right, separators[split - 1].encode())

@@ -21,7 +21,7 @@ from pymongo.errors import OperationFailure
 from scripts import audit_rules, bank_rules, entry_rules, quote_rules
 from scripts.audit_rules import check_deeds, check_reversals, check_wallet_deeds
 from scripts.bank_rules import check_order_says
-from scripts.checkpoint_rules import Leaves, Series, check_tile, leaves_of
+from scripts.checkpoint_rules import CheckpointRule, Leaves, Series, check_growth, check_tile, leaves_of
 from scripts.entry_rules import check_entries_say
 from scripts.event_rules import KEPT_AT_LEAST, Numbers, check_numbers, check_told, check_untold
 from scripts.ledger_reader import OnProgress, Reader, fields_of, join
@@ -55,6 +55,8 @@ from service.database import Databases
 from service.domain.clock import utc_now
 
 _LOOKUP_ROWS: Final = 1_000
+# Beyond twice the interval: a worker looks for a due checkpoint every ten seconds, once it runs.
+_LATE: Final = timedelta(minutes=10)
 
 # A collection that was made or indexed a moment ago is not in any snapshot yet.
 _SNAPSHOT_UNAVAILABLE: Final = 246
@@ -136,6 +138,9 @@ class Inspection:
     waiting: list[Waiting] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     totals: dict[str, CurrencyTotals] = field(default_factory=dict)
+    # When the last checkpoint was taken, and as of when everything was looked at.
+    checkpointed_at: datetime | None = None
+    looked_at: datetime | None = None
 
     def total(self, currency: str) -> CurrencyTotals:
         return self.totals.setdefault(currency, CurrencyTotals())
@@ -146,6 +151,7 @@ async def inspect(
     *,
     grace: timedelta | None = None,
     checkpoint_key: Ed25519PublicKey | None = None,
+    checkpoint_interval: timedelta | None = None,
     events_kept: timedelta = KEPT_AT_LEAST,
     on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
@@ -153,7 +159,8 @@ async def inspect(
 
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
     ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
-    are not looked at. `events_kept` is for how long nobody forgets an event.
+    are not looked at, and without `checkpoint_interval` none is missed for its age. `events_kept` is for how long
+    nobody forgets an event.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -176,6 +183,8 @@ async def inspect(
                 await _inspect_callbacks(reader, inspection, now, grace)
                 await _inspect_answers(reader, inspection)
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
+                await _check_age(reader, inspection, now, checkpoint_interval)
+                inspection.looked_at = now
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or attempt == _ATTEMPTS:
                 raise
@@ -493,12 +502,48 @@ async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25
         breaches = list(series.follow(row))
         inspection.breaches += breaches
         inspection.counts["checkpoints"] += 1
-        latest = None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+        before, latest = latest, None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+        if before is not None and latest is not None:
+            await _inspect_growth(before, latest, reader, inspection)
+    inspection.checkpointed_at = series.created_at
+    taken = {"action": "checkpoint.taken"}
+    async for note in reader.find(reader.wallet["audit_events"], _BY_ID, ("_id", "details"), taken):
+        inspection.breaches += series.check_note(note)
     tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
     async for tile_id, (names, found) in join((reader.named_tiles(), "_id"), (tiles, "_id")):
         inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)
     if latest is not None:
         await _inspect_leaves(latest, reader, inspection)
+
+
+async def _inspect_growth(before: Row, after: Row, reader: Reader, inspection: Inspection) -> None:
+    """What differs between two checkpoints that follow one another: tiles of one name have the same leaves."""
+    names = [[name["id"] for name in row["tiles"]] for row in (before, after)]
+    ids = [set(one) for one in names]
+    was = _leaves_in([one for one in names[0] if one not in ids[1]], reader)
+    is_now = _leaves_in([one for one in names[1] if one not in ids[0]], reader)
+    async for wallet_id, (old, new) in join((was, "wallet_id"), (is_now, "wallet_id")):
+        inspection.breaches += check_growth(after["_id"], wallet_id, old, new)
+
+
+async def _leaves_in(tile_ids: Sequence[str], reader: Reader) -> AsyncIterator[Row]:
+    """What can be read of them; what cannot is told where the tiles themselves are looked at."""
+    for tile_id in tile_ids:
+        found = await reader.find_named(reader.wallet["checkpoint_tiles"], [tile_id], ())
+        for leaf in (leaves_of(found[0]) if found else None) or ():
+            yield leaf
+
+
+async def _check_age(reader: Reader, inspection: Inspection, now: datetime, interval: timedelta | None) -> None:
+    """Of what was booked long ago everything is sealed: twice the interval leaves a worker time to come back."""
+    if interval is None:
+        return
+    since = inspection.checkpointed_at
+    unsealed = await reader.find_entry_between(since, now - 2 * interval - _LATE)
+    if unsealed is not None:
+        last = "there is none" if since is None else f"the last one is of {since.isoformat(timespec='seconds')}"
+        detail = f"no checkpoint seals {unsealed}: {last}"
+        inspection.breaches.append(Breach(CheckpointRule.OVERDUE, "checkpoints", detail))
 
 
 async def _inspect_leaves(checkpoint: Row, reader: Reader, inspection: Inspection) -> None:

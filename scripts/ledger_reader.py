@@ -1,7 +1,7 @@
 """Sorted streams of one snapshot, and how they are put together by key, in memory that stays the same."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -19,6 +19,9 @@ _BATCH_ROWS: Final = 2_000
 _REPORT_ROWS: Final = 500
 _RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ENTRY_PREFIX: Final = "ent_"
+
 OnProgress = Callable[[int], object]
 
 
@@ -28,6 +31,11 @@ def fields_of(kind: Kind) -> tuple[str, ...]:
     if kind.collection in AT_THE_BANK:
         further = (*further, *bank_rules.OPERATION_FIELDS)
     return tuple(dict.fromkeys((*_RECORD_FIELDS, *further)))
+
+
+def _first_entry_at(moment: datetime) -> str:
+    """Where ids begin that are made at this moment or later: with its milliseconds, in 12 digits."""
+    return f"{_ENTRY_PREFIX}{(moment - _EPOCH) // timedelta(milliseconds=1):012x}"
 
 
 class Group(NamedTuple):
@@ -83,6 +91,14 @@ class Reader:
     ) -> list[Row]:
         cursor = collection.find({"_id": {"$in": list(ids)}}, list(fields) or None, session=self._session)
         return await cursor.to_list()
+
+    async def find_entry_between(self, start: datetime | None, end: datetime) -> str | None:
+        """The id of one that was made after `start` and before `end`, if any was: ids begin with their time."""
+        after = {} if start is None else {"$gt": f"{_first_entry_at(start)}~"}
+        found = await self.wallet["transaction_logs"].find_one(
+            {"_id": {**after, "$lt": _first_entry_at(end)}}, ["_id"], sort=[("_id", 1)], session=self._session
+        )
+        return None if found is None else str(found["_id"])
 
     async def find_entries(self, named: Sequence[Row]) -> list[Row]:
         """Each named by its wallet and number."""

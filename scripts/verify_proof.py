@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +30,7 @@ COULD_NOT_LOOK: Final = 2
 
 # Before a wallet's first entry, and before the first checkpoint.
 GENESIS: Final = "0" * 64
+_VERSION: Final = 2
 _KEY_ID_DIGITS: Final = 32
 _HASH_DIGITS: Final = 64
 
@@ -56,13 +58,20 @@ _ENTRY: Final[Shape] = {
     **dict.fromkeys(("seq", "amount", "available_before", "available_after", "held_before", "held_after"), int),
     "category": (str, type(None)),
 }
-_CHECKPOINT: Final[Shape] = {
+# The first version says no number of its own.
+_CHECKPOINT_V1: Final[Shape] = {
     **dict.fromkeys(("created_at", "root", "prev_hash", "key_id", "signature"), str),
     **dict.fromkeys(("number", "wallets"), int),
 }
+_CHECKPOINT: Final[Shape] = {**_CHECKPOINT_V1, "version": int}
 _HEAD: Final[Shape] = {"seq": int, "head_hash": str}
 _LEAF: Final[Shape] = {"wallet_id": str, **_HEAD}
-_INCLUSION: Final[Shape] = {"leaf_index": int, "tree_size": int, "path": list}
+_INCLUSION_V1: Final[Shape] = {"leaf_index": int, "tree_size": int, "path": list}
+_INCLUSION: Final[Shape] = {**_INCLUSION_V1, "separators": list}
+_OPTIONAL_TEXT: Final = (str, type(None))
+_ABSENCE: Final[Shape] = {
+    "wallet_id": str, "checkpoint": dict, "inclusion": dict, "wallet_hash": _OPTIONAL_TEXT, "head_hash": _OPTIONAL_TEXT,
+}  # fmt: skip
 _SEALED: Final[Shape] = {"checkpoint": dict, "leaf": dict, "inclusion": dict}
 _WALLET_PROOF: Final[Shape] = {"wallet_id": str, "head": dict, **_SEALED, "entries": list, "has_more": bool}
 _ENTRY_PROOF: Final[Shape] = {
@@ -164,29 +173,65 @@ def from_hex(text: Any, what: str) -> bytes:  # noqa: ANN401 as it was read
     return bytes.fromhex(text)
 
 
-def root_from(leaf: Object, inclusion: Object) -> bytes:
-    """Where the audit path leads from the leaf: RFC 9162, section 2.1.3.2, the algorithm for RFC 6962's trees."""
+def tagged(kind: str, *parts: bytes) -> bytes:
+    """What hashes and signatures of the second version are over: what it is, a zero byte, and the parts."""
+    return b"".join((f"wallet-checkpoint/v2/{kind}".encode(), b"\x00", *parts))
 
-    def node(left: bytes, right: bytes) -> bytes:
-        return hashlib.sha256(b"\x01" + left + right).digest()
 
+def tagged_hash(kind: str, *parts: bytes) -> bytes:
+    return hashlib.sha256(tagged(kind, *parts)).digest()
+
+
+def leaf_of(wallet_hash: bytes, head_hash: bytes) -> bytes:
+    return tagged_hash("leaf", wallet_hash, head_hash)
+
+
+def wallet_hash(wallet_id: str) -> bytes:
+    return tagged_hash("wallet", wallet_id.encode("utf-8", "surrogatepass"))
+
+
+def head_hash(head: Object) -> bytes:
+    return tagged_hash("head", canonical({"seq": head["seq"], "head_hash": head["head_hash"]}))
+
+
+def root_from(reached: bytes, inclusion: Object, wallet_id: str | None) -> bytes:
+    """Where the audit path leads from a leaf's hash: RFC 9162, section 2.1.3.2, the algorithm for RFC 6962's trees.
+
+    In a map, for which the wallet is named, each node also has the key that separates its halves: whoever looks for the
+    wallet from the root has to come to this very leaf, so that there is no other one for it.
+    """
     at, last = inclusion["leaf_index"], inclusion["tree_size"] - 1
     if not 0 <= at <= last:
         raise NotProvenError(f"leaf_index {at} is outside of a tree of {last + 1}")
-    reached = hashlib.sha256(b"\x00" + canonical(leaf)).digest()
-    for sibling in (from_hex(one, "an element of the path") for one in inclusion["path"]):
+    separators = inclusion["separators"] if wallet_id is not None else [None] * len(inclusion["path"])
+    if len(separators) != len(inclusion["path"]):
+        raise NotProvenError("the audit path has not one separator for each element")
+    for one, separator in zip(inclusion["path"], separators, strict=True):
+        sibling = from_hex(one, "an element of the path")
         if last == 0:
             raise NotProvenError("the audit path is too long for its tree")
-        if at % 2 == 1 or at == last:
-            reached = node(sibling, reached)
+        is_right = at % 2 == 1 or at == last
+        halves = (sibling, reached) if is_right else (reached, sibling)
+        if wallet_id is None:
+            reached = hashlib.sha256(b"\x01" + b"".join(halves)).digest()
+        else:
+            reached = tagged_hash("node", *halves, _separating(separator, wallet_id, is_right=is_right))
+        if is_right:
             while at % 2 == 0 and at != 0:
                 at, last = at // 2, last // 2
-        else:
-            reached = node(reached, sibling)
         at, last = at // 2, last // 2
     if last != 0:
         raise NotProvenError("the audit path is too short for its tree")
     return reached
+
+
+def _separating(separator: Any, wallet_id: str, *, is_right: bool) -> bytes:  # noqa: ANN401 as it was read
+    """The key between two halves, if the wallet belongs into the one that it is said to be in."""
+    if not isinstance(separator, str):
+        raise NotProvenError("a separator is no text")
+    if (wallet_id >= separator) != is_right:
+        raise NotProvenError("the leaf stands where its wallet can not be: the tree could have another one for it")
+    return separator.encode("utf-8", "surrogatepass")
 
 
 # ---- Entries
@@ -259,14 +304,18 @@ def _check_amounts(entry: Object, balance: tuple[int, int] | None, said: str) ->
 
 def check_checkpoint(value: Any, keys: Keys) -> Object:  # noqa: ANN401 as it was read
     """One checkpoint by itself: its signature."""
-    checkpoint = shaped(value, _CHECKPOINT, "the checkpoint")
+    is_first = isinstance(value, dict) and "version" not in value
+    checkpoint = shaped(value, _CHECKPOINT_V1 if is_first else _CHECKPOINT, "the checkpoint")
     said = f"checkpoint {checkpoint['number']}"
+    if not is_first and checkpoint["version"] != _VERSION:
+        raise NotProvenError(f"{said} is of version {checkpoint['version']}, which this verifier does not know")
     key = keys.get(checkpoint["key_id"])
     if key is None:
         raise NotProvenError(f"{said} names the key {checkpoint['key_id']}, which is not among those given")
     unsigned = {name: member for name, member in checkpoint.items() if name != "signature"}
     try:
-        key.verify(_decoded(checkpoint["signature"]), canonical(unsigned))
+        content = canonical(unsigned)
+        key.verify(_decoded(checkpoint["signature"]), content if is_first else tagged("signature", content))
     except (InvalidSignature, ValueError) as error:
         raise NotProvenError(f"the signature of {said} does not hold") from error
     return checkpoint
@@ -277,6 +326,16 @@ def _decoded(text: str) -> bytes:
     if base64.b64encode(content).decode() != text:
         raise ValueError("base64 in another spelling than the usual one")
     return content
+
+
+def is_map(checkpoint: Object) -> bool:
+    return "version" in checkpoint
+
+
+def checkpoint_hash(checkpoint: Object) -> str:
+    """What the next one names."""
+    content = canonical(checkpoint)
+    return hashlib.sha256(tagged("checkpoint", content) if is_map(checkpoint) else content).hexdigest()
 
 
 def check_series(values: Iterable[Any], keys: Keys) -> list[Object]:
@@ -291,19 +350,19 @@ def check_series(values: Iterable[Any], keys: Keys) -> list[Object]:
     series = [by_number[number] for number in sorted(by_number)]
     if not series:
         raise NotProvenError("there is no checkpoint in the files")
-    before: Object | None = None
-    for checkpoint in series:
+    number = series[0]["number"]
+    if number < 1 or (number == 1) != (series[0]["prev_hash"] == GENESIS):
+        raise NotProvenError(f"checkpoint {number} has a prev_hash that is not for its number")
+    for before, checkpoint in pairwise(series):
         number = checkpoint["number"]
-        if before is None:
-            if number < 1 or (number == 1) != (checkpoint["prev_hash"] == GENESIS):
-                raise NotProvenError(f"checkpoint {number} has a prev_hash that is not for its number")
-        elif number != before["number"] + 1:
+        if number != before["number"] + 1:
             raise NotProvenError(f"checkpoint {before['number'] + 1} is missing")
-        elif checkpoint["prev_hash"] != hashlib.sha256(canonical(before)).hexdigest():
+        if checkpoint["prev_hash"] != checkpoint_hash(before):
             raise NotProvenError(f"checkpoint {number} does not follow this checkpoint {before['number']}")
-        elif moment(checkpoint["created_at"]) < moment(before["created_at"]):
+        if moment(checkpoint["created_at"]) < moment(before["created_at"]):
             raise NotProvenError(f"checkpoint {number} is older than the one before")
-        before = checkpoint
+        if is_map(before) and not is_map(checkpoint):
+            raise NotProvenError(f"checkpoint {number} is of the first version, the one before of the second")
     return series
 
 
@@ -320,18 +379,50 @@ def checkpoints_in(files: Iterable[Any]) -> list[Any]:
     return found
 
 
+def _require_kept(checkpoint: Object, kept: Sequence[Object]) -> None:
+    if kept and checkpoint not in kept:
+        raise NotProvenError(f"checkpoint {checkpoint['number']} is not the one among your own checkpoints")
+
+
 def check_sealed(proof: Object, keys: Keys, kept: Sequence[Object]) -> Object:
     """The leaf of a proof: in the tree of its checkpoint, which is signed, and among those that are `kept`, if any."""
     checkpoint = check_checkpoint(proof["checkpoint"], keys)
-    if kept and checkpoint not in kept:
-        raise NotProvenError(f"checkpoint {checkpoint['number']} is not the one among your own checkpoints")
+    _require_kept(checkpoint, kept)
     leaf = shaped(proof["leaf"], _LEAF, "the leaf")
-    inclusion = shaped(proof["inclusion"], _INCLUSION, "the inclusion")
+    if is_map(checkpoint):
+        hashed, wallet_id = leaf_of(wallet_hash(leaf["wallet_id"]), head_hash(leaf)), leaf["wallet_id"]
+    else:
+        hashed, wallet_id = hashlib.sha256(b"\x00" + canonical(leaf)).digest(), None
+    _check_inclusion(checkpoint, proof["inclusion"], hashed, wallet_id)
+    return leaf
+
+
+def _check_inclusion(checkpoint: Object, value: Any, hashed: bytes, wallet_id: str | None) -> None:  # noqa: ANN401 as it was read
+    inclusion = shaped(value, _INCLUSION_V1 if wallet_id is None else _INCLUSION, "the inclusion")
     if inclusion["tree_size"] != checkpoint["wallets"]:
         raise NotProvenError(f"the tree_size is not that of checkpoint {checkpoint['number']}")
-    if root_from(leaf, inclusion) != from_hex(checkpoint["root"], "the root"):
+    if root_from(hashed, inclusion, wallet_id) != from_hex(checkpoint["root"], "the root"):
         raise NotProvenError(f"the leaf is not in the tree of checkpoint {checkpoint['number']}")
-    return leaf
+
+
+def check_absence(value: Any, keys: Keys, kept: Sequence[Object] = ()) -> "Absent":  # noqa: ANN401 as it was read
+    """That a map has no leaf for a wallet: at the only place where it could be stands another one's."""
+    proof = shaped(value, _ABSENCE, "the proof")
+    checkpoint = check_checkpoint(proof["checkpoint"], keys)
+    _require_kept(checkpoint, kept)
+    if not is_map(checkpoint):
+        raise NotProvenError("a checkpoint of the first version can not show that a wallet is not in it")
+    wallet_id = proof["wallet_id"]
+    if checkpoint["wallets"] == 0:
+        inclusion = shaped(proof["inclusion"], _INCLUSION, "the inclusion")
+        if inclusion["tree_size"] != 0 or from_hex(checkpoint["root"], "the root") != tagged_hash("empty"):
+            raise NotProvenError(f"checkpoint {checkpoint['number']} says that it has no wallets, its root is another")
+    else:
+        wallet, head = from_hex(proof["wallet_hash"], "wallet_hash"), from_hex(proof["head_hash"], "head_hash")
+        if wallet == wallet_hash(wallet_id):
+            raise NotProvenError("the leaf at the wallet's place is its own: it is there")
+        _check_inclusion(checkpoint, proof["inclusion"], leaf_of(wallet, head), wallet_id)
+    return Absent(f"wallet {wallet_id} is not under {_named(checkpoint)}", wallet_id, checkpoint)
 
 
 # ---- Proofs
@@ -342,7 +433,16 @@ class Proof(NamedTuple):
 
     line: str
     leaf: Object
+    checkpoint: Object
     entry: Object | None = None
+
+
+class Absent(NamedTuple):
+    """That a wallet was not under a checkpoint."""
+
+    line: str
+    wallet_id: str
+    checkpoint: Object
 
 
 def one_of_pages(pages: Sequence[Any], shape: Shape, list_name: str, changing: str | None = None) -> Object:
@@ -363,27 +463,102 @@ def one_of_pages(pages: Sequence[Any], shape: Shape, list_name: str, changing: s
     return {**last, list_name: [entry for page in read for entry in page[list_name]]}
 
 
-def check_wallet(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = ()) -> Proof:
+class Since(NamedTuple):
+    """What somebody has kept from before: a checkpoint and, if it came with one, where a wallet stood under it."""
+
+    checkpoint: Object
+    leaf: Object | None
+
+    @classmethod
+    def of(cls, value: Any, keys: Keys) -> "Since":  # noqa: ANN401 as it was read
+        """From a checkpoint, from a proof, or from one page of a proof."""
+        if isinstance(value, dict) and isinstance(value.get("leaf"), dict) and "inclusion" in value:
+            leaf = check_sealed(value, keys, ())
+            return cls(value["checkpoint"], leaf)
+        if isinstance(value, dict) and isinstance(value.get("checkpoint"), dict):
+            value = value["checkpoint"]
+        return cls(check_checkpoint(value, keys), None)
+
+    def must_come_before(self, checkpoint: Object, keys: Keys, kept: Sequence[Object]) -> None:
+        """The checkpoint is the same, or follows from this one, link by link: that takes all of those between them."""
+        first, last = self.checkpoint["number"], checkpoint["number"]
+        if last < first:
+            raise NotProvenError(f"checkpoint {last} is older than the one that you had, {first}")
+        between = [one for one in kept if first <= one["number"] <= last]
+        try:
+            check_series([self.checkpoint, *between, checkpoint], keys)
+        except NotProvenError as error:
+            hint = f"to see that checkpoint {last} follows from {first}, give those between them with --checkpoints"
+            raise NotProvenError(f"{error}; {hint}" if "missing" in str(error) else str(error)) from error
+
+    def must_be_shorter_than(self, leaf: Object) -> None:
+        """A chain of entries only grows. That what was there is still there, the entries between have to show."""
+        if self.leaf is None:
+            return
+        if self.leaf["wallet_id"] != leaf["wallet_id"]:
+            raise NotProvenError("what you had kept is of another wallet")
+        if leaf["seq"] < self.leaf["seq"]:
+            raise NotProvenError(
+                f"wallet {leaf['wallet_id']} has become shorter: it stood at entry {self.leaf['seq']} under checkpoint "
+                f"{self.checkpoint['number']}, and at {leaf['seq']} later: keep both proofs, they are evidence"
+            )
+
+    @property
+    def named(self) -> str:
+        return f"; it follows from checkpoint {self.checkpoint['number']}, which you had"
+
+
+def check_wallet(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = (), since: Since | None = None) -> Proof:
     proof = one_of_pages(pages, _WALLET_PROOF, "entries", changing="head")
     leaf = check_sealed(proof, keys, kept)
     if leaf["wallet_id"] != proof["wallet_id"]:
         raise NotProvenError("the leaf is of another wallet")
     head = shaped(proof["head"], _HEAD, "the head")
-    chain = Chain(leaf["wallet_id"], leaf["seq"], leaf["head_hash"])
-    chain.follow_all(proof["entries"])
+    entries = proof["entries"]
+    chain = _chain_to(leaf, entries, since)
+    if since is not None:
+        since.must_come_before(proof["checkpoint"], keys, kept)
+    to_leaf = leaf["seq"] - chain.seq
+    chain.follow_all(entries[:to_leaf])
+    chain.must_be_at(leaf, "the leaf")
+    chain.follow_all(entries[to_leaf:])
     chain.must_be_at(head, "the head")
     line = f"wallet {leaf['wallet_id']} stood at entry {leaf['seq']} under {_named(proof['checkpoint'])}"
-    if proof["entries"]:
+    if since is not None:
+        line += since.named
+    if entries[to_leaf:]:
         line += f"; its head, entry {head['seq']}, follows from there, not signed yet"
-    return Proof(line, leaf)
+    return Proof(line, leaf, proof["checkpoint"])
 
 
-def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = ()) -> Proof:
+def _chain_to(leaf: Object, entries: Sequence[Any], since: Since | None) -> Chain:
+    """Where the entries have to begin: at the leaf, or where the wallet stood when it was seen before."""
+    first = entries[0].get("seq") if entries and isinstance(entries[0], dict) else None
+    if since is not None and since.leaf is not None:
+        since.must_be_shorter_than(leaf)
+        start = Chain(leaf["wallet_id"], since.leaf["seq"], since.leaf["head_hash"])
+        if start.seq < leaf["seq"] and first != start.seq + 1:
+            raise NotProvenError(
+                f"entries {start.seq + 1} to {leaf['seq']} are needed, from where you had seen the wallet: get the "
+                f"proof with since={since.checkpoint['number']}"
+            )
+        if start.seq == leaf["seq"]:
+            start.must_be_at(leaf, "the leaf")
+        return start
+    if isinstance(first, int) and 0 < first <= leaf["seq"]:
+        return Chain(leaf["wallet_id"], first - 1, None)
+    return Chain(leaf["wallet_id"], leaf["seq"], leaf["head_hash"])
+
+
+def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = (), since: Since | None = None) -> Proof:
     proof = one_of_pages(pages, _ENTRY_PROOF, "following")
     value = shaped(proof["entry"], _ENTRY, "the entry")
     chain = Chain(value["wallet_id"], value["seq"] - 1, None)
     entry = chain.follow(value)
-    chain.follow_all(proof["following"])
+    for following in proof["following"]:
+        _must_be_as_seen(chain, since)
+        chain.follow(following)
+    _must_be_as_seen(chain, since)
     if proof["checkpoint"] is None:
         raise NotProvenError(f"entry {entry['seq']} is under no checkpoint yet: get its proof again after the next one")
     if proof["head"] is not None:
@@ -392,20 +567,56 @@ def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = ()) -
     if leaf["wallet_id"] != entry["wallet_id"]:
         raise NotProvenError("the leaf is of another wallet")
     chain.must_be_at(leaf, "the leaf")
+    if since is not None:
+        since.must_be_shorter_than(leaf)
+        since.must_come_before(proof["checkpoint"], keys, kept)
     line = (
         f"entry {entry['seq']} of wallet {entry['wallet_id']}, {entry['type']} of {entry['amount']} minor units of "
         f"{entry['currency']}, stands as shown under {_named(proof['checkpoint'])}"
     )
-    return Proof(line, leaf, entry)
+    if since is not None:
+        line += since.named
+    return Proof(line, leaf, proof["checkpoint"], entry)
+
+
+def _must_be_as_seen(chain: Chain, since: Since | None) -> None:
+    if (
+        since is not None
+        and since.leaf is not None
+        and (chain.wallet_id, chain.seq)
+        == (
+            since.leaf["wallet_id"],
+            since.leaf["seq"],
+        )
+    ):
+        chain.must_be_at(since.leaf, "what you had seen")
 
 
 def _named(checkpoint: Object) -> str:
     return f"checkpoint {checkpoint['number']} of {checkpoint['created_at']}, signed by key {checkpoint['key_id']}"
 
 
-def check_checkpoints(files: Sequence[Any], keys: Keys) -> str:
-    series = check_series(checkpoints_in(files), keys)
+def check_missing(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = (), since: Since | None = None) -> Absent:
+    """That a wallet is not under a checkpoint. One that was there before has gone: nothing that is sound does that."""
+    if len(pages) != 1:
+        raise NotProvenError("one proof at a time")
+    absent = check_absence(pages[0], keys, kept)
+    if since is not None:
+        since.must_come_before(absent.checkpoint, keys, kept)
+        if since.leaf is not None and since.leaf["wallet_id"] == absent.wallet_id:
+            raise NotProvenError(
+                f"wallet {absent.wallet_id} has gone: it stood at entry {since.leaf['seq']} under checkpoint "
+                f"{since.checkpoint['number']}: keep both proofs, they are evidence"
+            )
+        return absent._replace(line=absent.line + since.named)
+    return absent
+
+
+def check_checkpoints(files: Sequence[Any], keys: Keys, since: Since | None = None) -> str:
+    series = check_series([*checkpoints_in(files), *([] if since is None else [since.checkpoint])], keys)
     first, last = series[0], series[-1]
+    if since is not None and last == since.checkpoint and last not in checkpoints_in(files):
+        raise NotProvenError(f"the series ends before the checkpoint that you had, {last['number']}")
     start = "" if first["number"] == 1 else " (what came before was not given)"
     return (
         f"checkpoints {first['number']} to {last['number']}{start} are signed, whole and linked, up to {_named(last)}"
@@ -420,6 +631,7 @@ def check_statement(
     pages: Sequence[Any],
     keys: Keys,
     kept: Sequence[Object] = (),
+    since: Since | None = None,
 ) -> str:
     """The statement in itself and, with a proof, that what it ends with is under a checkpoint.
 
@@ -440,12 +652,19 @@ def check_statement(
     line = f"the statement of wallet {statement['wallet_id']} is consistent in itself ({span})"
     if not pages:
         return f"{line}; without a proof as second file, nothing ties it to a checkpoint"
-    return f"{line}, and {_check_closing(statement, chain, pages, keys, kept)}"
+    return f"{line}, and {_check_closing(statement, chain, pages, keys, kept, since)}"
 
 
-def _check_closing(statement: Object, chain: Chain, pages: Sequence[Any], keys: Keys, kept: Sequence[Object]) -> str:
+def _check_closing(
+    statement: Object,
+    chain: Chain,
+    pages: Sequence[Any],
+    keys: Keys,
+    kept: Sequence[Object],
+    since: Since | None,
+) -> str:
     is_of_entry = isinstance(pages[0], dict) and "entry" in pages[0]
-    proof = (check_entry if is_of_entry else check_wallet)(pages, keys, kept)
+    proof = (check_entry if is_of_entry else check_wallet)(pages, keys, kept, since)
     if proof.leaf["wallet_id"] != statement["wallet_id"]:
         raise NotProvenError("the proof is of another wallet")
     if proof.entry is not None:
@@ -516,7 +735,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         keys = read_keys(options.key) if options.key else {}
         kept = check_series(checkpoints_in(map(read_json, options.checkpoints)), keys) if options.checkpoints else []
-        line = options.check([read_json(path) for path in options.files], keys, kept)
+        since = Since.of(read_json(options.since), keys) if options.since else None
+        line = options.check([read_json(path) for path in options.files], keys, kept, since)
     except NotProvenError as error:
         print(f"NOT PROVEN: {error}", file=sys.stderr)
         return NOT_PROVEN
@@ -527,27 +747,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return PROVEN
 
 
-Check = Callable[[Sequence[Any], Keys, Sequence[Object]], str]
+Check = Callable[[Sequence[Any], Keys, Sequence[Object], Since | None], str]
 _CHECKS: Final[Mapping[str, tuple[str, str, Check]]] = {
     "entry": (
         "an entry: GET /wallets/{id}/transactions/{entry_id}/proof",
         "the proof; all its pages where it has several",
-        lambda files, keys, kept: check_entry(files, keys, kept).line,
+        lambda files, keys, kept, since: check_entry(files, keys, kept, since).line,
     ),
     "wallet": (
         "a wallet's head: GET /wallets/{id}/proof",
         "the proof; all its pages where it has several",
-        lambda files, keys, kept: check_wallet(files, keys, kept).line,
+        lambda files, keys, kept, since: check_wallet(files, keys, kept, since).line,
+    ),
+    "absence": (
+        "that a checkpoint saw no such wallet: GET /wallets/{id}/absence-proof",
+        "the proof",
+        lambda files, keys, kept, since: check_missing(files, keys, kept, since).line,
     ),
     "statement": (
         "a statement: GET /wallets/{id}/statement?format=json",
         "the statement, then the proof of its last entry, or of its wallet, if that has not moved since",
-        lambda files, keys, kept: check_statement(files[0], files[1:], keys, kept),
+        lambda files, keys, kept, since: check_statement(files[0], files[1:], keys, kept, since),
     ),
     "checkpoints": (
         "a series of checkpoints: GET /checkpoints, page by page",
         "pages of the list, or single checkpoints, in any order",
-        lambda files, keys, kept: check_checkpoints([*files, *kept], keys),
+        lambda files, keys, kept, since: check_checkpoints([*files, *kept], keys, since),
     ),
 }
 
@@ -573,6 +798,12 @@ def _parser() -> argparse.ArgumentParser:
             type=Path,
             metavar="FILE",
             help="checkpoints that you have kept yourself: the proof's has to be one of them",
+        )
+        command.add_argument(
+            "--since",
+            type=Path,
+            metavar="FILE",
+            help="a checkpoint or a proof that you have kept: what is checked has to follow from it",
         )
         command.set_defaults(check=check)
     return parser

@@ -273,6 +273,12 @@ class NotCheckpointed(Conflict):
     code, title = "not_checkpointed", "No checkpoint contains it yet"
 
 
+class WalletCheckpointed(Conflict):
+    """The wallet is under the checkpoint, or it is one of the first version, which cannot show that it is not."""
+
+    code, title = "wallet_checkpointed", "The checkpoint cannot show that it has no such wallet"
+
+
 class QuoteExpired(Conflict):
     code, title = "quote_expired", "The quote has expired"
 

@@ -13,6 +13,7 @@ from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.adjustments import AdjustmentType
 from service.domain.breaks import Break, BreakKind, BreakState
+from service.domain.checkpoints import LISTS, TILE_LEAVES, Checkpoint, Leaf, TileName, make_checkpoint, make_tile
 from service.domain.clock import utc_now
 from service.domain.dead_letters import DeadLetter, Queue
 from service.domain.entries import EntryType
@@ -49,6 +50,7 @@ from service.ledger.transaction import GuardMissed, prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
 from service.repositories import breaks as break_repository
+from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
@@ -56,6 +58,7 @@ from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services import passwords
 from service.services.access_tokens import issue_access_token
+from service.services.checkpoints import signing_key
 from service.services.dead_letters import Claimed, Reason, bury
 from service.services.sealing import seal
 from service.services.users import ensure_users
@@ -192,6 +195,19 @@ async def change(databases: Databases, command: Command) -> Operation:
     (decided,) = await run(databases, command)
     assert isinstance(decided.record, Operation), decided
     return decided.record
+
+
+async def take_list_checkpoint(databases: Databases, settings: Settings) -> Checkpoint:
+    """One of the first version, as releases took them before there were maps."""
+    rows = await databases.wallet["wallets"].find(sort=[("_id", 1)]).to_list()
+    leaves = [Leaf(row["_id"], int(row["seq"]), row["head_hash"]) for row in rows]
+    tiles = [make_tile(leaves[at : at + TILE_LEAVES], LISTS) for at in range(0, len(leaves), TILE_LEAVES)]
+    names = [TileName(tile.id, tile.leaves[0].wallet_id) for tile in tiles]
+    before = await checkpoint_repository.find_latest()
+    made = make_checkpoint(before, names, len(leaves), utc_now(), signing_key(settings), LISTS)
+    await checkpoint_repository.insert_missing_tiles(tiles)
+    assert await checkpoint_repository.insert(made, names)
+    return made
 
 
 async def fund_wallet(databases: Databases, wallet: Wallet, amount: int = 10_000) -> Operation:

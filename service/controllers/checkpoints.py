@@ -27,15 +27,18 @@ _HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 class CheckpointView(View):
-    """All wallets' heads at one moment. The signature is over this object as canonical JSON, without `signature`."""
+    """All wallets' heads at one moment. The signature is over the tag of its version and this object as canonical JSON,
+    without `signature`. One of the first version has no `version`, and no tag.
+    """
 
     number: int = Field(ge=1, examples=[17])
     created_at: str = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:00:00.000Z"])
     wallets: int = Field(ge=0, description="Size of the tree", examples=[1042])
-    root: str = Field(description="Merkle Tree Hash (RFC 6962) over all wallets' heads", examples=[_HASH])
+    root: str = Field(description="Of the map of all wallets' heads", examples=[_HASH])
     prev_hash: str = Field(description="SHA-256 of the checkpoint before; 64 zeros for the first", examples=["0" * 64])
     key_id: str = Field(description="Which of the keys signed", examples=["5a105e8b9d40e1329780d62ea2265d8a"])
     signature: str = Field(description="Ed25519, in base64", examples=["oGJ6x3u0Yw8d…"])
+    version: int | None = Field(default=None, ge=2, description="Absent in those of the first version", examples=[2])
 
 
 class KeyView(View):

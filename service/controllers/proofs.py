@@ -12,11 +12,11 @@ from service.controllers.pagination import Query as StrictQuery
 from service.controllers.routing import api_router
 from service.controllers.schemas import EntryView, View, problem_responses
 from service.controllers.wallets import WalletId
-from service.domain.checkpoints import checkpoint_view
+from service.domain.checkpoints import absence_view, checkpoint_view, inclusion_view
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import NotCheckpointed
+from service.errors import NotCheckpointed, WalletCheckpointed
 from service.services import proofs
 from service.services.callers import Caller
 from service.services.checkpoints import Sealed
@@ -44,6 +44,17 @@ class WalletProofQuery(EntryProofQuery):
         int | None, Field(ge=1, le=LARGEST_NUMBER, description="Under this checkpoint instead of the latest")
     ] = None
 
+    since: Annotated[
+        int | None,
+        Field(ge=1, le=LARGEST_NUMBER, description="Begin where the wallet stood under this earlier checkpoint"),
+    ] = None
+
+
+class AbsenceProofQuery(StrictQuery):
+    checkpoint: Annotated[
+        int | None, Field(ge=1, le=LARGEST_NUMBER, description="Of this checkpoint instead of the latest")
+    ] = None
+
 
 class HeadView(View):
     """The end of a wallet's chain."""
@@ -59,16 +70,21 @@ class LeafView(HeadView):
 
 
 class InclusionView(View):
-    """The leaf's place in the tree, and what to hash it with to come to the root, the nearest first (RFC 6962)."""
+    """The leaf's place in the tree, and what to hash it with to come to the root, the nearest first (RFC 6962).
+
+    `separators` are the keys between the two halves at each step: who looks for the wallet by them from the root comes
+    to this leaf and to no other. Trees of the first version have none.
+    """
 
     leaf_index: int = Field(ge=0, examples=[41])
-    tree_size: int = Field(ge=1, examples=[1042])
+    tree_size: int = Field(ge=0, examples=[1042])
     path: list[str] = Field(examples=[[_HASH]])
+    separators: list[str] | None = Field(default=None, examples=[["wal_0198c0ffee0070008000000000000002"]])
 
 
 class WalletProofView(View):
-    """`entries`, oldest first, lead from the leaf to the head. With `has_more`, ask again with `checkpoint` and
-    `after_seq`.
+    """`entries`, oldest first, lead from the leaf to the head; with `since`, from where the wallet stood before. With
+    `has_more`, ask again with `checkpoint` and `after_seq`, and the same `since`.
     """
 
     wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
@@ -78,6 +94,18 @@ class WalletProofView(View):
     inclusion: InclusionView
     entries: list[EntryView]
     has_more: bool
+
+
+class AbsenceProofView(View):
+    """What stands where the wallet would be: another wallet's leaf, by the hashes that it consists of; null where the
+    checkpoint saw no wallet at all.
+    """
+
+    wallet_id: str = Field(examples=["wal_0198c0ffee0070008000000000000001"])
+    checkpoint: CheckpointView
+    inclusion: InclusionView
+    wallet_hash: str | None = Field(examples=[_HASH])
+    head_hash: str | None = Field(examples=[_HASH])
 
 
 class EntryProofView(View):
@@ -114,6 +142,7 @@ async def prove_wallet(
         user.user_id,
         resources.settings,
         number=query.checkpoint,
+        since=query.since,
         after_seq=query.after_seq,
         limit=query.limit,
     )
@@ -124,6 +153,29 @@ async def prove_wallet(
             **_sealed_view(proof.sealed),
             "entries": [entry_view(entry) for entry in proof.entries],
             "has_more": proof.has_more,
+        }
+    )
+
+
+@router.get(
+    "/wallets/{wallet_id}/absence-proof",
+    operation_id="get_absence_proof",
+    response_model=AbsenceProofView,
+    responses=problem_responses(WalletCheckpointed),
+    summary="Proof that a checkpoint has no such wallet",
+    description="Of a wallet that was opened since. Of one that was there before, it would show that it has gone.",
+)
+async def prove_absence(
+    wallet_id: WalletId,
+    query: Annotated[AbsenceProofQuery, Query()],
+    user: Annotated[Caller, require(Permission.WALLETS_READ)],
+) -> Response:
+    missing = await proofs.prove_absence(wallet_id, user.user_id, number=query.checkpoint)
+    return _shape(
+        {
+            "wallet_id": wallet_id,
+            "checkpoint": checkpoint_view(missing.checkpoint),
+            **absence_view(missing.absence),
         }
     )
 
@@ -163,7 +215,7 @@ def _sealed_view(sealed: Sealed | None) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint_view(sealed.checkpoint),
         "leaf": sealed.leaf._asdict(),
-        "inclusion": sealed.inclusion._asdict(),
+        "inclusion": inclusion_view(sealed.inclusion),
     }
 
 

@@ -41,6 +41,7 @@ class AuditAction(StrEnum):
     WEBHOOK_SECRET_ROTATED = "webhook_endpoint.secret_rotated"  # noqa: S105 a name
     BREAK_EXPLAINED = "break.explained"
     BREAK_RESOLVED = "break.resolved"
+    CHECKPOINT_TAKEN = "checkpoint.taken"
     USER_DEACTIVATED = "user.deactivated"
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"

@@ -1,10 +1,15 @@
-"""Checkpoints: all wallets' heads under one hash, numbered, linked and signed, for those who trust no database."""
+"""Checkpoints: all wallets' heads under one hash, numbered, linked and signed, for those who trust no database.
+
+Those of version 2 are maps (merkle.py): one path proves a wallet's head and that the wallet has no other, or that it is
+not there at all. Those of version 1 stay as they were signed; nothing makes new ones.
+"""
 
 import base64
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,7 +17,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from service.domain.clock import to_rfc3339
-from service.domain.merkle import audit_path, leaf_hash, root_of
+from service.domain.merkle import (
+    audit_path,
+    leaf_hash,
+    map_path,
+    map_root,
+    root_of,
+    separator_of,
+    tagged,
+    tagged_hash,
+)
 
 # What the first checkpoint has for the hash of the one before.
 NO_CHECKPOINT_HASH = "0" * 64
@@ -20,6 +34,9 @@ NO_CHECKPOINT_HASH = "0" * 64
 TILE_LEAVES = 256
 # Half of SHA-256: enough to tell keys apart, and nobody can make two that share it.
 _KEY_ID_DIGITS = 32
+
+
+LISTS, MAPS = 1, 2
 
 
 class Leaf(NamedTuple):
@@ -40,8 +57,11 @@ class Tile(NamedTuple):
 
 
 class TileName(NamedTuple):
+    """`separator` is the key between the tile and the one before; the first tile has none, as all of version 1."""
+
     id: str
     first_wallet_id: str
+    separator: str | None = None
 
 
 class Checkpoint(NamedTuple):
@@ -54,14 +74,31 @@ class Checkpoint(NamedTuple):
     prev_hash: str
     key_id: str
     signature: str
+    version: int = LISTS
 
 
 class Inclusion(NamedTuple):
-    """That a leaf is in a tree: its place, and what to hash it with on the way to the root, the nearest first."""
+    """That a leaf is in a tree: its place, and what to hash it with on the way to the root, the nearest first.
+
+    In a map each step also has the key between the two halves; None in version 1.
+    """
 
     leaf_index: int
     tree_size: int
     path: list[str]
+    separators: list[str] | None = None
+
+
+class Absence(NamedTuple):
+    """That a wallet is not in a map: the leaf at the only place where it could be is another's.
+
+    That leaf is shown by the hashes that it consists of, which say nothing about whose it is; both are None in a map
+    without leaves.
+    """
+
+    inclusion: Inclusion
+    wallet_hash: str | None
+    head_hash: str | None
 
 
 def canonical_json(value: dict[str, Any]) -> bytes:
@@ -69,13 +106,32 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def make_tile(leaves: Sequence[Leaf]) -> Tile:
-    return Tile(root_of([_hash_of(leaf) for leaf in leaves]).hex(), tuple(leaves))
+def make_tile(leaves: Sequence[Leaf], version: int = MAPS) -> Tile:
+    hashes = [leaf_hash_of(leaf, version) for leaf in leaves]
+    root = root_of(hashes) if version == LISTS else map_root(hashes, separators_within(leaves))
+    return Tile(root.hex(), tuple(leaves))
 
 
-def tree_root(tiles: Sequence[TileName]) -> str:
+def name_tile(tile: Tile, before: Tile | None) -> TileName:
+    """As a map names it, behind the one before."""
+    first = tile.leaves[0].wallet_id
+    separator = None if before is None else separator_of(before.leaves[-1].wallet_id, first)
+    return TileName(tile.id, first, separator)
+
+
+def tree_root(tiles: Sequence[TileName], version: int = MAPS) -> str:
     """The root over all leaves. All tiles but the last have to be full."""
-    return root_of([bytes.fromhex(tile.id) for tile in tiles]).hex()
+    roots = [bytes.fromhex(tile.id) for tile in tiles]
+    return (root_of(roots) if version == LISTS else map_root(roots, _separators_among(tiles))).hex()
+
+
+def separators_within(leaves: Sequence[Leaf]) -> list[str]:
+    """Between each leaf and the next."""
+    return [separator_of(one.wallet_id, other.wallet_id) for one, other in pairwise(leaves)]
+
+
+def _separators_among(tiles: Sequence[TileName]) -> list[str]:
+    return [tile.separator or "" for tile in tiles[1:]]
 
 
 def place_among(tiles: Sequence[TileName], wallet_id: str) -> int | None:
@@ -90,44 +146,109 @@ def place_within(tile: Tile, wallet_id: str) -> int | None:
     return at if at < len(tile.leaves) and tile.leaves[at].wallet_id == wallet_id else None
 
 
-def inclusion_of(tiles: Sequence[TileName], tile_at: int, tile: Tile, leaf_at: int, tree_size: int) -> Inclusion:
+def inclusion_of(
+    tiles: Sequence[TileName], tile_at: int, tile: Tile, leaf_at: int, tree_size: int, version: int = MAPS
+) -> Inclusion:
     """First the way through the tile, then that of the tile's root among the others."""
-    within = audit_path(leaf_at, [_hash_of(leaf) for leaf in tile.leaves])
-    above = audit_path(tile_at, [bytes.fromhex(name.id) for name in tiles])
-    return Inclusion(tile_at * TILE_LEAVES + leaf_at, tree_size, [sibling.hex() for sibling in (*within, *above)])
+    place = tile_at * TILE_LEAVES + leaf_at
+    leaves, roots = [leaf_hash_of(leaf, version) for leaf in tile.leaves], [bytes.fromhex(name.id) for name in tiles]
+    if version == LISTS:
+        path = [*audit_path(leaf_at, leaves), *audit_path(tile_at, roots)]
+        return Inclusion(place, tree_size, [sibling.hex() for sibling in path])
+    within = map_path(leaf_at, leaves, separators_within(tile.leaves))
+    branches = [*within, *map_path(tile_at, roots, _separators_among(tiles))]
+    return Inclusion(
+        place, tree_size, [branch.hash.hex() for branch in branches], [branch.separator for branch in branches]
+    )
 
 
-def _hash_of(leaf: Leaf) -> bytes:
-    return leaf_hash(canonical_json(leaf._asdict()))
+def inclusion_view(inclusion: Inclusion) -> dict[str, Any]:
+    """The inclusion as the API shows it; one in a tree of version 1 has no separators."""
+    return {name: value for name, value in inclusion._asdict().items() if value is not None}
+
+
+def absence_view(absence: Absence) -> dict[str, Any]:
+    """The absence as the API shows it."""
+    return absence._asdict() | {"inclusion": inclusion_view(absence.inclusion)}
+
+
+def search_among(tiles: Sequence[TileName], wallet_id: str) -> int:
+    """Of a map's tiles, the one that has the wallet's place, whether the wallet is there or not."""
+    return bisect_right(_separators_among(tiles), wallet_id)
+
+
+def search_within(tile: Tile, wallet_id: str) -> int:
+    """The wallet's place in that tile."""
+    return bisect_right(separators_within(tile.leaves), wallet_id)
+
+
+def absence_of(tiles: Sequence[TileName], tile_at: int, tile: Tile, leaf_at: int, tree_size: int) -> Absence:
+    """What stands where a wallet would be."""
+    leaf = tile.leaves[leaf_at]
+    inclusion = inclusion_of(tiles, tile_at, tile, leaf_at, tree_size)
+    return Absence(inclusion, _wallet_hash(leaf.wallet_id).hex(), _head_hash(leaf).hex())
+
+
+# Of a map without leaves.
+NOBODY = Absence(Inclusion(0, 0, [], []), None, None)
+
+
+def leaf_hash_of(leaf: Leaf, version: int = MAPS) -> bytes:
+    if version == LISTS:
+        return leaf_hash(canonical_json(leaf._asdict()))
+    return tagged_hash("leaf", _wallet_hash(leaf.wallet_id), _head_hash(leaf))
+
+
+def _wallet_hash(wallet_id: str) -> bytes:
+    return tagged_hash("wallet", wallet_id.encode())
+
+
+def _head_hash(leaf: Leaf) -> bytes:
+    return tagged_hash("head", canonical_json({"seq": leaf.seq, "head_hash": leaf.head_hash}))
 
 
 def make_checkpoint(
-    before: Checkpoint | None, tiles: Sequence[TileName], wallets: int, now: datetime, key: Ed25519PrivateKey
+    before: Checkpoint | None,
+    tiles: Sequence[TileName],
+    wallets: int,
+    now: datetime,
+    key: Ed25519PrivateKey,
+    version: int = MAPS,
 ) -> Checkpoint:
     """The next one of the series, signed. Its time is never before the last one's, whatever the clocks say."""
     unsigned = Checkpoint(
         number=1 if before is None else before.number + 1,
         created_at=now if before is None else max(now, before.created_at),
         wallets=wallets,
-        root=tree_root(tiles),
+        root=tree_root(tiles, version),
         prev_hash=NO_CHECKPOINT_HASH if before is None else checkpoint_hash(before),
         key_id=key_id_of(key.public_key()),
         signature="",
+        version=version,
     )
-    sealed = checkpoint_view(unsigned)
+    return unsigned._replace(signature=base64.b64encode(key.sign(signed_bytes(unsigned))).decode())
+
+
+def signed_bytes(checkpoint: Checkpoint) -> bytes:
+    """What the signature is over."""
+    sealed = checkpoint_view(checkpoint)
     del sealed["signature"]
-    return unsigned._replace(signature=base64.b64encode(key.sign(canonical_json(sealed))).decode())
+    content = canonical_json(sealed)
+    return content if checkpoint.version == LISTS else tagged("signature", content)
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
     """SHA-256 over the checkpoint as it is published, signature included."""
-    return hashlib.sha256(canonical_json(checkpoint_view(checkpoint))).hexdigest()
+    content = canonical_json(checkpoint_view(checkpoint))
+    return hashlib.sha256(content if checkpoint.version == LISTS else tagged("checkpoint", content)).hexdigest()
 
 
 def checkpoint_view(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint as the API shows it."""
+    """The checkpoint as the API shows it. One of version 1 says no version: it was signed without."""
     view = checkpoint._asdict()
     view["created_at"] = to_rfc3339(checkpoint.created_at)
+    if checkpoint.version == LISTS:
+        del view["version"]
     return view
 
 

@@ -9,7 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import CheckpointDocument, CheckpointTile
-from service.domain.checkpoints import Checkpoint, Leaf, Tile, TileName
+from service.domain.checkpoints import LISTS, Checkpoint, Leaf, Tile, TileName
 from service.repositories.inserts import insert_missing
 
 _HASH_BYTES = 32
@@ -18,7 +18,9 @@ _WITHOUT_TILES = {"tiles": 0}
 
 def _from_row(row: dict[str, Any]) -> Checkpoint:
     row.pop("tiles", None)
-    return Checkpoint(number=int(row.pop("_id")), **(row | {"wallets": int(row["wallets"])}))
+    # Those of the first version do not say so.
+    numbers = {"wallets": int(row["wallets"]), "version": int(row.get("version", LISTS))}
+    return Checkpoint(number=int(row.pop("_id")), **(row | numbers))
 
 
 def _names_in(row: dict[str, Any]) -> list[TileName]:
@@ -29,8 +31,8 @@ async def insert(checkpoint: Checkpoint, tiles: Sequence[TileName]) -> bool:
     """False where another process has made the one with this number."""
     row = checkpoint._asdict()
     row["_id"] = Int64(row.pop("number"))
-    row["wallets"] = Int64(checkpoint.wallets)
-    row["tiles"] = [name._asdict() for name in tiles]
+    row |= {"wallets": Int64(checkpoint.wallets), "version": Int64(checkpoint.version)}
+    row["tiles"] = [{key: value for key, value in name._asdict().items() if value is not None} for name in tiles]
     try:
         await CheckpointDocument.get_pymongo_collection().insert_one(row)
     except DuplicateKeyError:

@@ -8,29 +8,48 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import Client, read_in_snapshot
+from service.domain.audit_events import AuditAction
+from service.domain.breaks import SYSTEM
 from service.domain.checkpoints import (
+    LISTS,
+    NOBODY,
     TILE_LEAVES,
+    Absence,
     Checkpoint,
     Inclusion,
     Leaf,
     Tile,
     TileName,
+    absence_of,
+    checkpoint_hash,
     inclusion_of,
     make_checkpoint,
     make_tile,
+    name_tile,
     place_among,
     place_within,
+    search_among,
+    search_within,
 )
 from service.domain.clock import utc_now
 from service.errors import NotFound
+from service.repositories import audit_events as audit_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import wallets as wallet_repository
+from service.services.audit_events import new_audit_event
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 # What is in memory at once: 16 tiles of some 24 kB.
 _TILES_AT_ONCE = 16
+
+
+class Missing(NamedTuple):
+    """That a checkpoint saw no such wallet."""
+
+    checkpoint: Checkpoint
+    absence: Absence
 
 
 class Sealed(NamedTuple):
@@ -76,6 +95,16 @@ async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | No
     if not await checkpoint_repository.insert(checkpoint, names):
         log.info("checkpoint.another_was_first", number=checkpoint.number)
         return None
+    # So that the latest one is missed too, if somebody takes it away. A process that dies here leaves it as it was.
+    note = new_audit_event(
+        AuditAction.CHECKPOINT_TAKEN,
+        actor_id=SYSTEM,
+        subject_id=f"checkpoint_{checkpoint.number}",
+        request_id=None,
+        number=checkpoint.number,
+        hash=checkpoint_hash(checkpoint),
+    )
+    await audit_repository.insert(note, session=None)
     log.info("checkpoint.taken", number=checkpoint.number, wallets=wallets, root=checkpoint.root)
     return checkpoint
 
@@ -85,11 +114,14 @@ async def _write_tiles(written: set[str], session: AsyncClientSession) -> tuple[
     names: list[TileName] = []
     unwritten: list[Tile] = []
     leaves: list[Leaf] = []
+    before: Tile | None = None
     wallets = 0
 
     async def close_tile() -> None:
+        nonlocal before
         tile = make_tile(leaves)
-        names.append(TileName(tile.id, tile.leaves[0].wallet_id))
+        names.append(name_tile(tile, before))
+        before = tile
         leaves.clear()
         if tile.id not in written:
             unwritten.append(tile)
@@ -127,17 +159,43 @@ async def find_sealed(wallet_id: str, number: int) -> Sealed | None:
 
     Its place is looked up, not counted: a wallet whose id was made before another's may be committed after it.
     """
-    found = await checkpoint_repository.find_with_tiles(number)
-    if found is None:
-        raise NotFound(f"There is no checkpoint {number}")
-    checkpoint, tiles = found
+    checkpoint, tiles = await _find_with_tiles(number)
     tile_at = place_among(tiles, wallet_id)
     if tile_at is None:
         return None
-    tile = await checkpoint_repository.find_tile(tiles[tile_at].id)
-    assert tile is not None, "tiles are written before what names them"  # noqa: S101 nobody may delete one
+    tile = await _find_tile(tiles[tile_at].id)
     leaf_at = place_within(tile, wallet_id)
     if leaf_at is None:
         return None
-    inclusion = inclusion_of(tiles, tile_at, tile, leaf_at, checkpoint.wallets)
+    inclusion = inclusion_of(tiles, tile_at, tile, leaf_at, checkpoint.wallets, checkpoint.version)
     return Sealed(checkpoint, tile.leaves[leaf_at], inclusion)
+
+
+async def find_missing(wallet_id: str, number: int) -> Missing | None:
+    """That the wallet is not in that checkpoint; None where it is, or where a checkpoint of the first version could not
+    show it. Raises NotFound where there is no such checkpoint.
+    """
+    checkpoint, tiles = await _find_with_tiles(number)
+    if checkpoint.version == LISTS:
+        return None
+    if not tiles:
+        return Missing(checkpoint, NOBODY)
+    tile_at = search_among(tiles, wallet_id)
+    tile = await _find_tile(tiles[tile_at].id)
+    leaf_at = search_within(tile, wallet_id)
+    if tile.leaves[leaf_at].wallet_id == wallet_id:
+        return None
+    return Missing(checkpoint, absence_of(tiles, tile_at, tile, leaf_at, checkpoint.wallets))
+
+
+async def _find_with_tiles(number: int) -> tuple[Checkpoint, list[TileName]]:
+    found = await checkpoint_repository.find_with_tiles(number)
+    if found is None:
+        raise NotFound(f"There is no checkpoint {number}")
+    return found
+
+
+async def _find_tile(tile_id: str) -> Tile:
+    tile = await checkpoint_repository.find_tile(tile_id)
+    assert tile is not None, "tiles are written before what names them"  # noqa: S101 nobody may delete one
+    return tile

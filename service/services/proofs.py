@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from service.domain.entries import Entry
 from service.domain.wallets import Wallet
-from service.errors import NotCheckpointed, NotFound
+from service.errors import NotCheckpointed, NotFound, WalletCheckpointed
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import transaction_logs as log_repository
-from service.services.checkpoints import Sealed, find_sealed
+from service.services.checkpoints import Missing, Sealed, find_missing, find_sealed
 from service.services.wallets import get_wallet
 from service.settings import Settings
 
@@ -37,18 +37,45 @@ class EntryProof(NamedTuple):
 
 
 async def prove_wallet(
-    wallet_id: str, user_id: str, settings: Settings, *, number: int | None, after_seq: int | None, limit: int
+    wallet_id: str,
+    user_id: str,
+    settings: Settings,
+    *,
+    number: int | None,
+    since: int | None = None,
+    after_seq: int | None,
+    limit: int,
 ) -> WalletProof:
-    """The wallet under the checkpoint with that number, or under the latest. Raises NotFound, NotCheckpointed."""
+    """The wallet under the checkpoint with that number, or under the latest. Raises NotFound, NotCheckpointed.
+
+    With `since`, the entries begin where the wallet stood under that earlier checkpoint: from there to the leaf they
+    show that it has only grown.
+    """
     await get_wallet(wallet_id, user_id)
     sealed = await _find_sealed(wallet_id, number)
     if sealed is None:
         raise NotCheckpointed(retry_after_s=settings.checkpoint_interval_s)
     # Once more, and after the leaf: the head must not be older than what was sealed.
     head = await get_wallet(wallet_id, user_id)
-    start = max(sealed.leaf.seq, after_seq or 0)
+    earlier = None if since is None else await find_sealed(wallet_id, since)
+    seen_seq = 0 if earlier is None else earlier.leaf.seq
+    start = max(sealed.leaf.seq if since is None else min(seen_seq, sealed.leaf.seq), after_seq or 0)
     entries = await log_repository.find_following(wallet_id, after_seq=start, up_to_seq=head.seq, limit=limit)
     return WalletProof(head, sealed, entries, start + len(entries) < head.seq)
+
+
+async def prove_absence(wallet_id: str, user_id: str, *, number: int | None) -> Missing:
+    """That the checkpoint with that number, or the latest, saw no such wallet. Raises NotFound, WalletCheckpointed."""
+    await get_wallet(wallet_id, user_id)
+    if number is None:
+        latest = await checkpoint_repository.find_latest()
+        if latest is None:
+            raise NotFound("There is no checkpoint yet")
+        number = latest.number
+    missing = await find_missing(wallet_id, number)
+    if missing is None:
+        raise WalletCheckpointed
+    return missing
 
 
 async def prove_entry(wallet_id: str, entry_id: str, user_id: str, *, after_seq: int | None, limit: int) -> EntryProof:

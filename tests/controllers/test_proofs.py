@@ -5,10 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.verify_proof import Keys, NotProvenError, check_entry, check_wallet
-from service.controllers.proofs import EntryProofView, WalletProofView
+from scripts.verify_proof import Keys, NotProvenError, Since, check_entry, check_missing, check_wallet
+from service.controllers.proofs import AbsenceProofView, EntryProofView, WalletProofView
 from service.database import Databases
-from service.domain.checkpoints import Checkpoint, key_id_of
+from service.domain.checkpoints import Checkpoint, checkpoint_view, key_id_of
 from service.domain.wallets import Wallet
 from service.services.checkpoints import signing_key, take_checkpoint
 from service.settings import Settings
@@ -118,6 +118,50 @@ class TestAWalletsProof:
         checkpoint = await client.take_checkpoint()
         answer = await client.get(checkpoint=checkpoint.number + 1)
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+
+    async def test_begins_where_the_wallet_stood_before(self, client: Client) -> None:
+        first = await client.take_checkpoint()
+        kept = await client.proof()
+        await client.fund(3)
+        second = await client.take_checkpoint()
+        await client.fund()
+        series = [checkpoint_view(one) for one in (first, second)]
+        proof = await client.proof(since=first.number)
+        assert [entry["seq"] for entry in proof["entries"]] == [2, 3, 4, 5]
+        since = Since.of(kept, client.keys)
+        assert "which you had" in check_wallet([proof], client.keys, series, since).line
+        with pytest.raises(NotProvenError, match="since="):
+            check_wallet([await client.proof()], client.keys, series, since)
+        pages = [await client.proof(since=first.number, limit=2)]
+        pages.append(await client.proof(since=first.number, after_seq=3))
+        assert [[entry["seq"] for entry in page["entries"]] for page in pages] == [[2, 3], [4, 5]]
+        assert check_wallet(pages, client.keys, series, since)
+        later = await client.proof(checkpoint=first.number, since=second.number)
+        assert [entry["seq"] for entry in later["entries"]] == [2, 3, 4, 5]
+
+
+class TestAbsence:
+    async def test_is_proven_of_a_wallet_that_was_opened_since(self, client: Client, databases: Databases) -> None:
+        checkpoint = await client.take_checkpoint()
+        new = Client(client.api, await make_account(databases), databases, client.settings)
+        proof = await new.proof("/absence-proof")
+        assert proof["checkpoint"]["number"] == checkpoint.number
+        assert f"wallet {new.wallet.id} is not under" in check_missing([proof], client.keys).line
+        assert AbsenceProofView(**proof).model_dump(mode="json") == proof
+        await client.take_checkpoint()
+        assert check_missing([await new.proof("/absence-proof", checkpoint=checkpoint.number)], client.keys)
+
+    async def test_of_a_wallet_that_is_there_is_refused(self, client: Client) -> None:
+        checkpoint = await client.take_checkpoint()
+        answer = await client.get("/absence-proof")
+        assert (answer.status_code, answer.json()["error"]) == (409, "wallet_checkpointed")
+        answer = await client.get("/absence-proof", checkpoint=checkpoint.number + 1)
+        assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
+
+    async def test_of_somebody_elses_wallet_is_not_found(self, client: Client, databases: Databases) -> None:
+        await client.take_checkpoint()
+        other = (await make_account(databases)).wallet
+        assert (await client.get("/absence-proof", wallet=other)).status_code == 404
 
 
 class TestAnEntrysProof:

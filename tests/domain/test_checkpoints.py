@@ -8,6 +8,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from service.domain.checkpoints import (
+    LISTS,
+    MAPS,
     NO_CHECKPOINT_HASH,
     Leaf,
     TileName,
@@ -19,6 +21,7 @@ from service.domain.checkpoints import (
     place_among,
     place_within,
 )
+from service.domain.merkle import tagged
 
 _KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 _NOW = datetime(2026, 2, 24, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -43,9 +46,16 @@ class TestTheSeries:
         view = checkpoint_view(make_checkpoint(None, _NAMES, 3, _NOW, _KEY))
         signature = base64.b64decode(view.pop("signature"))
         assert view["created_at"] == "2026-02-24T12:00:00.123Z"
-        _KEY.public_key().verify(signature, canonical_json(view))
+        assert view["version"] == MAPS
+        _KEY.public_key().verify(signature, tagged("signature", canonical_json(view)))
         with pytest.raises(InvalidSignature):
-            _KEY.public_key().verify(signature, canonical_json(view | {"wallets": 4}))
+            _KEY.public_key().verify(signature, tagged("signature", canonical_json(view | {"wallets": 4})))
+
+    def test_was_signed_without_a_tag_and_a_version_before(self) -> None:
+        view = checkpoint_view(make_checkpoint(None, _NAMES, 3, _NOW, _KEY, LISTS))
+        signature = base64.b64decode(view.pop("signature"))
+        assert "version" not in view
+        _KEY.public_key().verify(signature, canonical_json(view))
 
     def test_a_checkpoints_hash_seals_its_signature_too(self) -> None:
         first = make_checkpoint(None, _NAMES, 3, _NOW, _KEY)
@@ -57,7 +67,6 @@ class TestTiles:
         "changed",
         [
             _LEAVES[:2],
-            _LEAVES[::-1],
             [*_LEAVES[:2], _LEAVES[2]._replace(seq=9)],
             [*_LEAVES[:2], _LEAVES[2]._replace(head_hash="a" * 64)],
             [*_LEAVES[:2], _LEAVES[2]._replace(wallet_id="wal_g")],
@@ -66,6 +75,12 @@ class TestTiles:
     def test_are_called_after_their_content(self, changed: list[Leaf]) -> None:
         assert make_tile(changed).id != _TILE.id
         assert make_tile(list(_LEAVES)) == _TILE
+        assert make_tile(_LEAVES, LISTS).id != _TILE.id
+
+    def test_are_not_made_of_leaves_out_of_order_or_twice(self) -> None:
+        for leaves in (_LEAVES[::-1], [*_LEAVES, _LEAVES[-1]]):
+            with pytest.raises(AssertionError):
+                make_tile(leaves)
 
     @pytest.mark.parametrize(
         ("wallet_id", "among", "within"),

@@ -1,12 +1,26 @@
-"""Merkle trees against the recursive definition of RFC 6962 and against known values."""
+"""Merkle trees against the recursive definition of RFC 6962 and against known values; maps against forgers."""
 
 import hashlib
+from collections import Counter
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.merkle import audit_path, leaf_hash, node_hash, root_of
+from scripts.verify_proof import NotProvenError, root_from
+from service.domain.merkle import (
+    audit_path,
+    leaf_hash,
+    map_path,
+    map_root,
+    node_hash,
+    root_of,
+    separator_of,
+    tagged,
+    tagged_hash,
+)
 
 LEAVES = [bytes.fromhex(leaf) for leaf in (
     "", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f",
@@ -98,3 +112,119 @@ class TestTheAuditPath:
     def test_of_a_leaf_that_is_not_there_is_refused(self, index: int) -> None:
         with pytest.raises(IndexError):
             audit_path(index, [leaf_hash(leaf) for leaf in numbered(3)])
+
+
+KEYS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=24)
+
+
+def hashes_of(keys: list[str]) -> list[bytes]:
+    """Each another one: two leaves of one key say different things."""
+    return [tagged_hash("leaf", str(at).encode(), key.encode()) for at, key in enumerate(keys)]
+
+
+def separators_of(keys: list[str]) -> list[str]:
+    return [separator_of(one, other) for one, other in pairwise(keys)]
+
+
+def defined_map(hashes: list[bytes], separators: list[str]) -> bytes:
+    """As the root of RFC 6962, with what separates the parts in each node."""
+    if len(hashes) == 1:
+        return hashes[0]
+    k = split_of(len(hashes))
+    left, right = defined_map(hashes[:k], separators[: k - 1]), defined_map(hashes[k:], separators[k:])
+    return hashlib.sha256(b"wallet-checkpoint/v2/node\x00" + left + right + separators[k - 1].encode()).digest()
+
+
+def leads_to(root: bytes, at: int, key: str, hashes: list[bytes], between: list[str], **changed: Any) -> bool:
+    """Whether the verifier believes that the key's only leaf is the one at that place."""
+    path = map_path(at, hashes, between)
+    inclusion = {
+        "leaf_index": at,
+        "tree_size": len(hashes),
+        "path": [branch.hash.hex() for branch in path],
+        "separators": [branch.separator for branch in path],
+    }
+    try:
+        return root_from(hashes[at], inclusion | changed, key) == root
+    except NotProvenError:
+        return False
+
+
+class TestTheMap:
+    @given(st.sets(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=60))
+    def test_has_the_root_of_the_definition_and_a_path_to_each_leaf(self, keys: set[str]) -> None:
+        ordered = sorted(keys)
+        hashes, separators = hashes_of(ordered), separators_of(ordered)
+        root = map_root(hashes, separators)
+        assert root == defined_map(hashes, separators)
+        assert all(leads_to(root, at, key, hashes, separators) for at, key in enumerate(ordered))
+
+    @given(st.sets(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=60), st.integers(0, 4))
+    def test_over_aligned_pieces_is_the_map_over_all(self, keys: set[str], power: int) -> None:
+        ordered, size = sorted(keys), 2**power
+        hashes, separators = hashes_of(ordered), separators_of(ordered)
+        starts = range(0, len(ordered), size)
+        pieces = [map_root(hashes[at : at + size], separators[at : at + size - 1]) for at in starts]
+        assert map_root(pieces, separators[size - 1 :: size]) == map_root(hashes, separators)
+
+    @given(KEYS, st.data())
+    def test_proves_one_leaf_of_a_key_at_most_however_it_was_forged(self, keys: list[str], data: st.DataObject) -> None:
+        """Keys in any order and as often as somebody likes, separated by whatever they like."""
+        separators = [data.draw(st.text("abc", max_size=3)) for _ in keys[1:]]
+        hashes = hashes_of(keys)
+        root = map_root(hashes, separators)
+        proven = Counter(key for at, key in enumerate(keys) if leads_to(root, at, key, hashes, separators))
+        assert max(proven.values(), default=0) <= 1
+
+    @given(KEYS, st.text("abc", min_size=1, max_size=4), st.data())
+    def test_shows_a_key_to_be_there_or_not_to_be_there_but_never_both(
+        self, keys: list[str], wanted: str, data: st.DataObject
+    ) -> None:
+        separators = [data.draw(st.text("abc", max_size=3)) for _ in keys[1:]]
+        hashes = hashes_of(keys)
+        root = map_root(hashes, separators)
+        places = [at for at in range(len(keys)) if leads_to(root, at, wanted, hashes, separators)]
+        # The leaf that the search for it comes to is the only one that says anything about it.
+        assert len(places) == 1
+
+    @given(st.sets(st.text("abc", min_size=1, max_size=4), min_size=2, max_size=40), st.data())
+    def test_believes_no_other_place_size_or_separator(self, keys: set[str], data: st.DataObject) -> None:
+        ordered = sorted(keys)
+        hashes, separators = hashes_of(ordered), separators_of(ordered)
+        root, at = map_root(hashes, separators), data.draw(st.integers(0, len(ordered) - 1))
+        other = data.draw(st.integers(0, len(ordered) - 1).filter(lambda place: place != at))
+        assert not leads_to(root, at, ordered[other], hashes, separators)
+        assert not leads_to(root, at, ordered[at], hashes, separators, separators=[])
+        branches = map_path(at, hashes, separators)
+        longer = [f"{branches[0].separator}a", *(branch.separator for branch in branches[1:])]
+        assert not leads_to(root, at, ordered[at], hashes, separators, separators=longer)
+
+    def test_with_the_last_leaf_twice_is_another_one(self) -> None:
+        hashes = hashes_of(["a", "b", "c"])
+        assert map_root(hashes, ["b", "c"]) != map_root([*hashes, hashes[-1]], ["b", "c", "c"])
+
+    def test_of_no_leaves_has_a_root_of_its_own(self) -> None:
+        assert map_root([], []) == tagged_hash("empty") != root_of([])
+
+    def test_takes_no_kind_of_hash_for_another(self) -> None:
+        left, right = hashes_of(["a", "b"])
+        kinds = ("leaf", "node", "wallet", "head", "checkpoint", "signature", "empty")
+        assert len({tagged(kind, left, right) for kind in kinds}) == len(kinds)
+        assert map_root([left, right], [""]) != tagged_hash("leaf", left, right)
+
+    @pytest.mark.parametrize("index", [-1, 3])
+    def test_has_no_path_to_a_leaf_that_is_not_there(self, index: int) -> None:
+        with pytest.raises(IndexError):
+            map_path(index, hashes_of(["a", "b", "c"]), ["b", "c"])
+
+    @given(st.text(max_size=6), st.text(max_size=6))
+    def test_separates_keys_by_as_little_as_it_takes(self, one: str, other: str) -> None:
+        before, after = sorted((one, other))
+        if before == after:
+            with pytest.raises(AssertionError):
+                separator_of(before, after)
+            return
+        separator = separator_of(before, after)
+        assert before < separator <= after
+        assert after.startswith(separator)
+        assert separator[:-1] <= before

@@ -64,7 +64,15 @@ from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
 from service.startup import Resources, open_resources
 from tests.commands import run_module
-from tests.factories import asking_of, deposit_of, make_user, make_wallet, settlement_of, withdrawal_of
+from tests.factories import (
+    asking_of,
+    deposit_of,
+    make_user,
+    make_wallet,
+    settlement_of,
+    take_list_checkpoint,
+    withdrawal_of,
+)
 from tests.servers import Servers, make_settings
 
 Row = dict[str, Any]
@@ -161,8 +169,9 @@ async def _live(resources: Resources) -> None:
     unanswered = await ask("withdrawal", "unavailable", 300)
     await _pursue_due_orders(desk)
     await _let_the_bank_speak(resources)
-    for _ in range(2):
-        await take_checkpoint(resources.databases.client, resources.settings)
+    # The first one is of the first version, as before an upgrade.
+    await take_list_checkpoint(resources.databases, resources.settings)
+    await take_checkpoint(resources.databases.client, resources.settings)
     held = await record_repository.find(unanswered, Operation)
     assert held is not None
     await resources.ledger.change(
@@ -918,6 +927,36 @@ async def remove_the_first_checkpoint(books: Books) -> str:
     return "2"
 
 
+async def remove_the_latest_checkpoint(books: Books) -> str:
+    await books.remove("checkpoints", {"_id": 3})
+    return "3"
+
+
+async def remove_all_checkpoints(books: Books) -> str:
+    await books.named("checkpoints").delete_many({})
+    return "3"
+
+
+async def return_to_the_first_version(books: Books) -> str:
+    checkpoint = await books.one("checkpoints", _id=3)
+    del checkpoint["version"]
+    await books.put("checkpoints", checkpoint)
+    return "3"
+
+
+async def shrink_a_wallet_in_the_latest_tile(books: Books) -> str:
+    """To where it stood at its second entry: both are true heads of it, and only the order is impossible."""
+    tile = await _latest_tile(books)
+    at = next(at for at, seq in enumerate(tile["seqs"]) if seq > 10)
+    wallet_id = tile["wallet_ids"][at]
+    entry = await books.one("transaction_logs", wallet_id=wallet_id, seq=2)
+    await change_latest_tile(
+        seqs=lambda seqs: [*seqs[:at], Int64(2), *seqs[at + 1 :]],
+        head_hashes=lambda heads: heads[: 32 * at] + bytes.fromhex(entry["hash"]) + heads[32 * (at + 1) :],
+    )(books)
+    return str(wallet_id)
+
+
 async def start_a_tile_elsewhere(books: Books) -> str:
     checkpoint = await books.one("checkpoints", _id=3)
     (name,) = checkpoint["tiles"]
@@ -1272,37 +1311,61 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         set(),
     ),
     "a history rewritten to its end": (rewrite_a_sealed_history, "checkpoint_leaf", {"entry_category"}),
-    "a checkpoint gone": (remove_a_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
+    "a checkpoint gone": (remove_a_checkpoint, "checkpoint_gap", {"checkpoint_gone", "checkpoint_link"}),
     "the first checkpoint gone": (remove_the_first_checkpoint, "checkpoint_gap", {"checkpoint_link"}),
     "a checkpoint's link": (
         change("checkpoints", {"_id": 3}, prev_hash="c" * 64),
         "checkpoint_link",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_signature"},
     ),
     "a checkpoint's time": (
         change("checkpoints", {"_id": 3}, created_at=utc_now() - timedelta(days=1)),
         "checkpoint_time",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_signature"},
     ),
-    "a checkpoint's signature": (change("checkpoints", {"_id": 3}, signature="AAAA"), "checkpoint_signature", set()),
-    "a checkpoint's key": (change("checkpoints", {"_id": 3}, key_id="d" * 32), "checkpoint_signature", set()),
+    "a checkpoint's signature": (
+        change("checkpoints", {"_id": 3}, signature="AAAA"),
+        "checkpoint_signature",
+        {"checkpoint_gone"},
+    ),
+    "a checkpoint's key": (
+        change("checkpoints", {"_id": 3}, key_id="d" * 32),
+        "checkpoint_signature",
+        {"checkpoint_gone"},
+    ),
     "a checkpoint's root": (
         change("checkpoints", {"_id": 3}, root="e" * 64),
         "checkpoint_root",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_signature"},
     ),
     "a checkpoint's size": (
         change("checkpoints", {"_id": 3}, wallets=Int64(9)),
         "checkpoint_tree",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_signature"},
     ),
     "a checkpoint's tiles": (change("checkpoints", {"_id": 3}, tiles=[]), "checkpoint_root", {"checkpoint_tree"}),
     "a checkpoint's tile that starts elsewhere": (start_a_tile_elsewhere, "checkpoint_tree", set()),
-    "a checkpoint without a root": (change("checkpoints", {"_id": 3}, root=None), "malformed_document", set()),
+    "a checkpoint without a root": (
+        change("checkpoints", {"_id": 3}, root=None),
+        "malformed_document",
+        {"checkpoint_gone"},
+    ),
     "a checkpoint with a tile of no name": (
         change("checkpoints", {"_id": 3}, tiles=[{"id": "x", "first_wallet_id": "y"}]),
         "malformed_document",
-        {"tile_missing"},
+        {"checkpoint_gone", "tile_missing"},
+    ),
+    "the latest checkpoint gone": (remove_the_latest_checkpoint, "checkpoint_gone", set()),
+    "all checkpoints gone": (remove_all_checkpoints, "checkpoint_gone", set()),
+    "a wallet that shrank between checkpoints": (
+        shrink_a_wallet_in_the_latest_tile,
+        "checkpoint_shrunk",
+        {"checkpoint_signature", "checkpoint_gone"},
+    ),
+    "a checkpoint of the first version after one of the second": (
+        return_to_the_first_version,
+        "checkpoint_version",
+        {"checkpoint_root", "checkpoint_signature", "checkpoint_gone"},
     ),
     "a tile gone": (remove_a_tile, "tile_missing", set()),
     "a tile's content": (move_a_tiles_wallet_on, "tile_content", {"checkpoint_leaf"}),
@@ -1312,7 +1375,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
             wallet_ids=lambda ids: ids[1:], seqs=lambda seqs: seqs[1:], head_hashes=lambda heads: heads[32:]
         ),
         "checkpoint_tree",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_shrunk", "checkpoint_signature"},
     ),
     "a tree in another order": (
         change_latest_tile(
@@ -1321,7 +1384,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
             head_hashes=lambda heads: b"".join(heads[at : at + 32] for at in reversed(range(0, len(heads), 32))),
         ),
         "checkpoint_tree",
-        {"checkpoint_signature"},
+        {"checkpoint_gone", "checkpoint_shrunk", "checkpoint_signature"},
     ),
     "an event gone": (forget_an_event, "event_sequence", set()),
     "the last event gone": (forget_the_last_event, "event_sequence", {"event_missing"}),
@@ -1510,7 +1573,28 @@ class TestCheckpoints:
         """Of one who came second: what it wrote stays."""
         last = await books.one("checkpoints", _id=3)
         await books.remove("checkpoints", last)
+        await books.remove("audit_events", await books.one("audit_events", subject_id="checkpoint_3"))
         assert await check_books(books) == []
+
+    async def test_are_missed_where_entries_have_waited_for_longer_than_two_of_them(
+        self, books: Books, tmp_path: Path
+    ) -> None:
+        """All of them are gone, and whatever said that there were any."""
+        await books.named("checkpoints").delete_many({})
+        await books.named("audit_events").delete_many({"action": "checkpoint.taken"})
+        assert await check_books(books) == []
+        entry_id = await make_an_entry_older(books, timedelta(hours=2, minutes=11))
+        (breach,) = await check_books(books)
+        assert (breach.rule, breach.subject) == ("checkpoint_overdue", "checkpoints")
+        assert entry_id in breach.detail
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert ended.status == 1, ended.out + ended.err
+        assert "There is no checkpoint yet" in ended.out
+
+    async def test_of_some_age_are_told_with_it(self, books: Books, tmp_path: Path) -> None:
+        last = await books.one("checkpoints", _id=3)
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert f"The last checkpoint is of {to_rfc3339(last['created_at'])}" in ended.out
 
     async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
@@ -1545,7 +1629,22 @@ class TestCorrectingSums:
 
 
 async def check_books(books: Books) -> list[Breach]:
-    return await check_ledger(books.databases, grace=_GRACE, checkpoint_key=signing_key(books.settings).public_key())
+    key = signing_key(books.settings).public_key()
+    return (
+        await inspect(books.databases, grace=_GRACE, checkpoint_key=key, checkpoint_interval=timedelta(hours=1))
+    ).breaches
+
+
+async def make_an_entry_older(books: Books, age: timedelta) -> str:
+    """The only one of its wallet, sealed again."""
+    wallet = await books.one("wallets", seq=1)
+    entry = await books.one("transaction_logs", wallet_id=wallet["_id"])
+    older = {**entry, "_id": first_id_at(Prefix.ENTRY, utc_now() - age) + "7" * 20}
+    older["hash"] = recomputed_hash(older)
+    await books.remove("transaction_logs", entry)
+    await books.put("transaction_logs", older)
+    await books.put("wallets", {**wallet, "head_hash": older["hash"]})
+    return str(older["_id"])
 
 
 class TestEachDamage:

@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -21,20 +22,32 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from scripts.verify_proof import main
 from service.domain.checkpoints import (
+    LISTS,
+    MAPS,
+    NOBODY,
     TILE_LEAVES,
     Checkpoint,
     Leaf,
     Tile,
     TileName,
-    canonical_json,
+    absence_of,
+    absence_view,
     checkpoint_view,
     inclusion_of,
+    inclusion_view,
+    key_id_of,
     key_view,
+    leaf_hash_of,
     make_checkpoint,
     make_tile,
+    name_tile,
     place_within,
+    search_among,
+    search_within,
+    signed_bytes,
 )
 from service.domain.entries import GENESIS_HASH, Entry, EntryType, entry_hash, entry_view
+from service.domain.merkle import audit_path, map_path, map_root, root_of
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
 
 Document = dict[str, Any]
@@ -65,16 +78,27 @@ class Ledger(NamedTuple):
     checkpoints: list[Checkpoint]
     trees: list[list[Tile]]
 
+    @property
+    def version(self) -> int:
+        return self.checkpoints[0].version
+
+    def names(self, number: int) -> list[TileName]:
+        return _names(self.trees[number - 1], self.version)
+
+    def absence_proof(self, wallet_id: str, number: int = 1) -> Document:
+        return _absence(self.checkpoints[number - 1], self.trees[number - 1], wallet_id)
+
     def sealed(self, number: int) -> Document:
         checkpoint, tiles = self.checkpoints[number - 1], self.trees[number - 1]
         at = next(at for at, tile in enumerate(tiles) if place_within(tile, _WALLET) is not None)
         leaf_at = place_within(tiles[at], _WALLET)
         assert leaf_at is not None
-        inclusion = inclusion_of(_names(tiles), at, tiles[at], leaf_at, checkpoint.wallets)
+        names = self.names(number)
+        inclusion = inclusion_of(names, at, tiles[at], leaf_at, checkpoint.wallets, self.version)
         return {
             "checkpoint": checkpoint_view(checkpoint),
             "leaf": tiles[at].leaves[leaf_at]._asdict(),
-            "inclusion": inclusion._asdict(),
+            "inclusion": inclusion_view(inclusion),
         }
 
     def rows(self, first: int, last: int) -> list[Document]:
@@ -119,9 +143,17 @@ class Ledger(NamedTuple):
 
 def _signed(checkpoint: Checkpoint) -> Document:
     """Whatever it says."""
-    view = checkpoint_view(checkpoint)
-    del view["signature"]
-    return {**view, "signature": base64.b64encode(_KEY.sign(canonical_json(view))).decode()}
+    signature = base64.b64encode(_KEY.sign(signed_bytes(checkpoint))).decode()
+    return checkpoint_view(checkpoint._replace(signature=signature))
+
+
+def _absence(checkpoint: Checkpoint, tiles: list[Tile], wallet_id: str) -> Document:
+    absence = NOBODY
+    if tiles:
+        names = _names(tiles)
+        at = search_among(names, wallet_id)
+        absence = absence_of(names, at, tiles[at], search_within(tiles[at], wallet_id), checkpoint.wallets)
+    return {"wallet_id": wallet_id, "checkpoint": checkpoint_view(checkpoint), **absence_view(absence)}
 
 
 def _resealed(entry: Entry, **changes: Any) -> Document:
@@ -129,18 +161,30 @@ def _resealed(entry: Entry, **changes: Any) -> Document:
     return entry_view(changed._replace(hash=entry_hash(changed)))
 
 
-def _names(tiles: list[Tile]) -> list[TileName]:
-    return [TileName(tile.id, tile.leaves[0].wallet_id) for tile in tiles]
+def _names(tiles: list[Tile], version: int = MAPS) -> list[TileName]:
+    if version == LISTS:
+        return [TileName(tile.id, tile.leaves[0].wallet_id) for tile in tiles]
+    return [name_tile(tile, tiles[at - 1] if at else None) for at, tile in enumerate(tiles)]
 
 
-def _tree(head: Wallet) -> list[Tile]:
+def _tree(head: Wallet, version: int) -> list[Tile]:
     leaves = [Leaf(f"wal_{number:032x}", 0, GENESIS_HASH) for number in range(_WALLETS)]
     leaves[300] = Leaf(_WALLET, head.seq, head.head_hash)
-    return [make_tile(leaves[at : at + TILE_LEAVES]) for at in range(0, _WALLETS, TILE_LEAVES)]
+    return [make_tile(leaves[at : at + TILE_LEAVES], version) for at in range(0, _WALLETS, TILE_LEAVES)]
+
+
+@pytest.fixture(scope="module", params=[MAPS, LISTS], ids=["maps", "lists"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    """Of either version: what was signed before the second one still has to hold."""
+    return _ledger(request.param)
 
 
 @pytest.fixture(scope="module")
-def ledger() -> Ledger:
+def maps() -> Ledger:
+    return _ledger(MAPS)
+
+
+def _ledger(version: int) -> Ledger:
     wallet = new_wallet(_WALLET, "usr_1", "INR", _START)
     entries: list[Entry] = []
     heads = [wallet]
@@ -161,11 +205,11 @@ def ledger() -> Ledger:
         entries.append(entry)
         heads.append(wallet)
     checkpoints: list[Checkpoint] = []
-    trees = [_tree(heads[seq]) for seq in (2, 5, 5)]
+    trees = [_tree(heads[seq], version) for seq in (2, 5, 5)]
     for number, tiles in enumerate(trees, 1):
         before = checkpoints[-1] if checkpoints else None
         now = _START + timedelta(days=10 + number)
-        checkpoints.append(make_checkpoint(before, _names(tiles), _WALLETS, now, _KEY))
+        checkpoints.append(make_checkpoint(before, _names(tiles, version), _WALLETS, now, _KEY, version))
     return Ledger(wallet, entries, checkpoints, trees)
 
 
@@ -183,10 +227,14 @@ class Verifier:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return str(path)
 
-    def __call__(self, command: str, *contents: Any, key: str | None = None, kept: Any = None) -> int:
+    def __call__(
+        self, command: str, *contents: Any, key: str | None = None, kept: Any = None, since: Any = None
+    ) -> int:
         arguments = [command, *map(self.write, contents), "--key", key or self.key]
         if kept is not None:
             arguments += ["--checkpoints", self.write(kept)]
+        if since is not None:
+            arguments += ["--since", self.write(since)]
         status = main(arguments)
         out, err = self.capsys.readouterr()
         self.said = out + err
@@ -361,7 +409,7 @@ class TestAnEntrysProof:
         proof |= {
             "checkpoint": checkpoint_view(checkpoint),
             "leaf": tile.leaves[0]._asdict(),
-            "inclusion": {"leaf_index": 0, "tree_size": 1, "path": []},
+            "inclusion": inclusion_view(inclusion_of(_names([tile]), 0, tile, 0, 1)),
         }
         assert verify("entry", proof) == 1
         assert "another wallet" in verify.said
@@ -389,8 +437,12 @@ class TestTheTree:
             ([], "too short"),
             ([*path, path[-1]], "too long"),
         ):
-            assert verify("wallet", {**proof, "inclusion": {**proof["inclusion"], "path": cut}}) == 1
-            assert said in verify.said
+            changed = {**proof["inclusion"], "path": cut}
+            if "separators" in changed:
+                changed["separators"] = (proof["inclusion"]["separators"] * 2)[: len(cut)]
+            assert verify("wallet", {**proof, "inclusion": changed}) == 1
+            # A map may see before the end that a separator is not in its place.
+            assert said in verify.said or "can not be" in verify.said
 
     def test_refuses_every_other_place(self, ledger: Ledger, verify: Verifier) -> None:
         proof = ledger.wallet_proof()
@@ -405,10 +457,14 @@ class TestTheTree:
         assert verify("wallet", {**ledger.wallet_proof(1), "leaf": ledger.sealed(2)["leaf"]}) == 1
 
     @pytest.mark.parametrize("wallets", [1, 2, 3, 7, 255, 256, 257, 511, 513, 1025, 1300])
-    def test_of_any_size_holds_for_each_wallet_that_has_an_edge(self, verify: Verifier, wallets: int) -> None:
+    @pytest.mark.parametrize("version", [MAPS, LISTS])
+    def test_of_any_size_holds_for_each_wallet_that_has_an_edge(
+        self, verify: Verifier, wallets: int, version: int
+    ) -> None:
         leaves = [Leaf(f"wal_{number:032x}", 0, GENESIS_HASH) for number in range(wallets)]
-        tiles = [make_tile(leaves[at : at + TILE_LEAVES]) for at in range(0, wallets, TILE_LEAVES)]
-        checkpoint = make_checkpoint(None, _names(tiles), wallets, _START, _KEY)
+        tiles = [make_tile(leaves[at : at + TILE_LEAVES], version) for at in range(0, wallets, TILE_LEAVES)]
+        names = _names(tiles, version)
+        checkpoint = make_checkpoint(None, names, wallets, _START, _KEY, version)
         for index in {0, 1, 254, 255, 256, 511, 512, 1024, wallets - 2, wallets - 1} & {*range(wallets)}:
             at, leaf_at = divmod(index, TILE_LEAVES)
             proof = {
@@ -416,7 +472,7 @@ class TestTheTree:
                 "head": {"seq": 0, "head_hash": GENESIS_HASH},
                 "checkpoint": checkpoint_view(checkpoint),
                 "leaf": leaves[index]._asdict(),
-                "inclusion": inclusion_of(_names(tiles), at, tiles[at], leaf_at, wallets)._asdict(),
+                "inclusion": inclusion_view(inclusion_of(names, at, tiles[at], leaf_at, wallets, version)),
                 "entries": [],
                 "has_more": False,
             }
@@ -490,7 +546,7 @@ class TestASeries:
     def test_with_a_second_truth_about_a_number_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
         """Both signed by the service: whoever has seen one can tell that the other was made up."""
         first, second, third = ledger.checkpoints
-        twin = make_checkpoint(first, _names(ledger.trees[0]), _WALLETS, second.created_at, _KEY)
+        twin = make_checkpoint(first, ledger.names(1), _WALLETS, second.created_at, _KEY, ledger.version)
         assert twin.number == second.number
         assert verify("checkpoints", [*ledger.series(), checkpoint_view(twin)]) == 1
         assert "two different checkpoints 2" in verify.said
@@ -504,8 +560,9 @@ class TestASeries:
         early = _signed(third._replace(created_at=second.created_at - timedelta(days=1)))
         assert verify("checkpoints", [checkpoint_view(first), checkpoint_view(second), early]) == 1
         assert "older than the one before" in verify.said
-        backwards = make_checkpoint(third._replace(created_at=_START), _names(ledger.trees[0]), _WALLETS, _START, _KEY)
-        linked = make_checkpoint(third, _names(ledger.trees[0]), _WALLETS, third.created_at, _KEY)
+        tree = ledger.names(1), _WALLETS
+        backwards = make_checkpoint(third._replace(created_at=_START), *tree, _START, _KEY, ledger.version)
+        linked = make_checkpoint(third, *tree, third.created_at, _KEY, ledger.version)
         assert verify("checkpoints", [*ledger.series(), checkpoint_view(linked)]) == 0
         assert verify("checkpoints", [*ledger.series(), checkpoint_view(backwards)]) == 1
 
@@ -525,6 +582,207 @@ class TestASeries:
         assert "not the one among your own" in verify.said
         assert verify("entry", ledger.entry_proof(), kept=ledger.series()[::2]) == 1
         assert "checkpoint 2 is missing" in verify.said
+
+
+def _pair(*trees: list[Leaf], versions: tuple[int, ...] = (MAPS, MAPS)) -> tuple[list[Checkpoint], list[list[Tile]]]:
+    """Signed checkpoints over these leaves, whatever they are: a service that lies signs too."""
+    checkpoints: list[Checkpoint] = []
+    tiles = [[make_tile(leaves, version)] for leaves, version in zip(trees, versions, strict=True)]
+    for tree, leaves, version in zip(tiles, trees, versions, strict=True):
+        before = checkpoints[-1] if checkpoints else None
+        checkpoints.append(make_checkpoint(before, _names(tree, version), len(leaves), _START, _KEY, version))
+    return checkpoints, tiles
+
+
+def _head_proof(checkpoint: Checkpoint, tile: Tile, leaf_at: int, entries: list[Document] | None = None) -> Document:
+    leaf = tile.leaves[leaf_at]
+    names = _names([tile], checkpoint.version)
+    inclusion = inclusion_of(names, 0, tile, leaf_at, checkpoint.wallets, checkpoint.version)
+    return {
+        "wallet_id": leaf.wallet_id,
+        "head": {"seq": leaf.seq, "head_hash": leaf.head_hash},
+        "checkpoint": checkpoint_view(checkpoint),
+        "leaf": leaf._asdict(),
+        "inclusion": inclusion_view(inclusion),
+        "entries": entries or [],
+        "has_more": False,
+    }
+
+
+class TestOneWalletTwice:
+    """A service that signs two heads of one wallet, and shows each to somebody else."""
+
+    _LEAVES: ClassVar = [Leaf("wal_a", 1, "a" * 64), Leaf("wal_b", 2, "b" * 64), Leaf("wal_c", 3, "c" * 64)]
+    _TWIN = Leaf("wal_b", 1, "d" * 64)
+
+    def _proven(self, verify: Verifier, leaves: list[Leaf], separators: list[str], version: int) -> list[int]:
+        """The places at which a head of wal_b is believed."""
+        hashes = [leaf_hash_of(leaf, version) for leaf in leaves]
+        if version == LISTS:
+            root, paths = root_of(hashes), [audit_path(at, hashes) for at in range(len(leaves))]
+            inclusions = [{"path": [one.hex() for one in path]} for path in paths]
+        else:
+            root = map_root(hashes, separators)
+            branches = [map_path(at, hashes, separators) for at in range(len(leaves))]
+            inclusions = [
+                {"path": [one.hash.hex() for one in path], "separators": [one.separator for one in path]}
+                for path in branches
+            ]
+        checkpoint = Checkpoint(1, _START, len(leaves), root.hex(), "0" * 64, key_id_of(_KEY.public_key()), "", version)
+        signed = _signed(checkpoint)
+        proven = []
+        for at, leaf in enumerate(leaves):
+            place = {"leaf_index": at, "tree_size": len(leaves), **inclusions[at]}
+            proof = {
+                "wallet_id": leaf.wallet_id,
+                "head": {"seq": leaf.seq, "head_hash": leaf.head_hash},
+                "checkpoint": signed,
+                "leaf": leaf._asdict(),
+                "inclusion": place,
+                "entries": [],
+                "has_more": False,
+            }
+            if leaf.wallet_id == "wal_b" and verify("wallet", proof) == 0:
+                proven.append(at)
+        return proven
+
+    def test_was_proven_twice_by_the_first_version(self, verify: Verifier) -> None:
+        assert self._proven(verify, [*self._LEAVES, self._TWIN], [], LISTS) == [1, 3]
+
+    @pytest.mark.parametrize("place", range(4))
+    def test_is_proven_once_at_most_wherever_it_was_put(self, verify: Verifier, place: int) -> None:
+        leaves = [*self._LEAVES[:place], self._TWIN, *self._LEAVES[place:]]
+        texts = ("", "wal_a", "wal_b", "wal_ba", "wal_c", "wal_d")
+        for separators in product(texts, repeat=3):
+            assert len(self._proven(verify, leaves, list(separators), MAPS)) <= 1
+
+
+class TestAbsence:
+    def test_is_proven_before_between_and_behind_all_others(self, maps: Ledger, verify: Verifier) -> None:
+        for wallet_id in ("", "wal_", f"{_WALLET}0", f"wal_{255:032x}x", f"wal_{_WALLETS:032x}", "zzz"):
+            assert verify("absence", maps.absence_proof(wallet_id)) == 0, verify.said
+            assert f"wallet {wallet_id} is not under checkpoint 1" in verify.said
+
+    def test_of_a_wallet_that_is_there_is_refused(self, maps: Ledger, verify: Verifier) -> None:
+        proof = maps.absence_proof(_WALLET)
+        assert verify("absence", proof) == 1
+        assert "it is there" in verify.said
+        for other in (f"wal_{299:032x}", f"wal_{301:032x}", f"wal_{0:032x}"):
+            borrowed = {**maps.absence_proof(f"{other}0"), "wallet_id": _WALLET}
+            assert verify("absence", borrowed) == 1
+            assert "can not be" in verify.said
+
+    def test_is_not_shown_by_the_first_version(self, verify: Verifier) -> None:
+        (checkpoint,), ((tile,),) = _pair([Leaf("wal_a", 1, "a" * 64)], versions=(LISTS,))
+        proof = {**_absence(checkpoint, [tile], "wal_b"), "checkpoint": checkpoint_view(checkpoint)}
+        assert verify("absence", proof) == 1
+        assert "first version" in verify.said
+
+    def test_of_everybody_is_proven_by_an_empty_map(self, verify: Verifier) -> None:
+        empty = make_checkpoint(None, [], 0, _START, _KEY)
+        assert verify("absence", _absence(empty, [], "wal_b")) == 0, verify.said
+        forged = _signed(empty._replace(root="a" * 64))
+        assert verify("absence", {**_absence(empty, [], "wal_b"), "checkpoint": forged}) == 1
+        # Nothing is proven to be in it either.
+        leaf = Leaf("wal_b", 1, "b" * 64)
+        sealed = {"leaf": leaf._asdict(), "inclusion": {"leaf_index": 0, "tree_size": 0, "path": [], "separators": []}}
+        head = {"seq": 1, "head_hash": "b" * 64}
+        proof = {"wallet_id": "wal_b", "head": head, "checkpoint": checkpoint_view(empty), **sealed}
+        assert verify("wallet", {**proof, "entries": [], "has_more": False}) == 1
+
+    @pytest.mark.parametrize("how", CHANGES)
+    def test_with_anything_changed_is_refused(self, maps: Ledger, verify: Verifier, how: str) -> None:
+        # Whose absence it is may be changed to whoever else would be at that place.
+        TestWhateverIs._refuses_each(
+            verify, "absence", maps.absence_proof(f"{_WALLET}0"), how, {("wallet_id",)} if how == "changed" else set()
+        )
+
+
+class TestSince:
+    """Who has kept a checkpoint or a proof sees whether what came later follows from it."""
+
+    def test_what_only_grew_is_proven(self, ledger: Ledger, verify: Verifier) -> None:
+        later = ledger.wallet_proof(3) | {"entries": ledger.rows(3, 7)}
+        assert verify("wallet", later, since=ledger.wallet_proof(1), kept=ledger.series()) == 0, verify.said
+        assert "it follows from checkpoint 1, which you had" in verify.said
+        assert verify("wallet", ledger.wallet_proof(3), since=ledger.series()[0], kept=ledger.series()) == 0
+        assert verify("wallet", ledger.wallet_proof(3), since=ledger.wallet_proof(2)) == 0, verify.said
+        assert verify("entry", ledger.entry_proof(3, 3), since=ledger.entry_proof(3, 2)) == 0, verify.said
+        assert verify("checkpoints", ledger.series(), since=ledger.wallet_proof(1)) == 0, verify.said
+        statement = ledger.statement(2, 5), ledger.entry_proof(5, 3)
+        assert verify("statement", *statement, since=ledger.series()[1]) == 0, verify.said
+
+    def test_the_checkpoints_between_are_needed(self, ledger: Ledger, verify: Verifier) -> None:
+        later = ledger.wallet_proof(3) | {"entries": ledger.rows(3, 7)}
+        assert verify("wallet", later, since=ledger.wallet_proof(1)) == 1
+        assert "checkpoint 2 is missing" in verify.said
+        assert "--checkpoints" in verify.said
+
+    def test_the_entries_between_are_needed(self, ledger: Ledger, verify: Verifier) -> None:
+        assert verify("wallet", ledger.wallet_proof(3), since=ledger.wallet_proof(1), kept=ledger.series()) == 1
+        assert "get the proof with since=1" in verify.said
+        later = ledger.wallet_proof(3) | {"entries": ledger.rows(4, 7)}
+        assert verify("wallet", later, since=ledger.wallet_proof(1), kept=ledger.series()) == 1
+
+    def test_entries_from_before_the_leaf_hold_without_it_too(self, ledger: Ledger, verify: Verifier) -> None:
+        later = ledger.wallet_proof(3) | {"entries": ledger.rows(3, 7)}
+        assert verify("wallet", later) == 0, verify.said
+        assert verify("wallet", {**later, "entries": ledger.rows(3, 4), "head": later["leaf"] | {}}) == 1
+
+    @pytest.mark.parametrize("versions", [(MAPS, MAPS), (LISTS, MAPS), (LISTS, LISTS)])
+    def test_a_wallet_that_has_become_shorter_is_refused(
+        self, ledger: Ledger, verify: Verifier, versions: tuple[int, int]
+    ) -> None:
+        longer = [Leaf(_WALLET, 5, ledger.entries[4].hash)]
+        shorter = [Leaf(_WALLET, 4, ledger.entries[3].hash)]
+        (first, second), ((one,), (other,)) = _pair(longer, shorter, versions=versions)
+        before, after = _head_proof(first, one, 0), _head_proof(second, other, 0)
+        assert verify("wallet", after) == 0, "by itself nothing is wrong with it"
+        assert verify("wallet", after, since=before) == 1
+        assert "has become shorter" in verify.said
+
+    def test_a_wallet_with_another_past_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
+        forged = _resealed(ledger.entries[4], reference="another")
+        seen = [Leaf(_WALLET, 5, ledger.entries[4].hash)]
+        (first, second), ((one,), (other,)) = _pair(seen, [Leaf(_WALLET, 5, forged["hash"])])
+        assert verify("wallet", _head_proof(second, other, 0), since=_head_proof(first, one, 0)) == 1
+        entry = {"entry": forged, "following": [], "has_more": False, "head": None}
+        sealed = {name: _head_proof(second, other, 0)[name] for name in ("checkpoint", "leaf", "inclusion")}
+        assert verify("entry", entry | sealed) == 0, verify.said
+        assert verify("entry", entry | sealed, since=_head_proof(first, one, 0)) == 1
+
+    def test_a_wallet_that_has_gone_is_refused(self, verify: Verifier) -> None:
+        leaf, other = Leaf("wal_b", 2, "b" * 64), Leaf("wal_a", 1, "a" * 64)
+        (first, second), ((one,), (rest,)) = _pair([other, leaf], [other])
+        proof = _absence(second, [rest], "wal_b")
+        assert verify("absence", proof) == 0, verify.said
+        assert verify("absence", proof, since=checkpoint_view(first)) == 0, verify.said
+        assert verify("absence", proof, since=_head_proof(first, one, 1)) == 1
+        assert "has gone" in verify.said
+
+    def test_a_checkpoint_that_does_not_come_before_is_refused(self, ledger: Ledger, verify: Verifier) -> None:
+        first, second, _ = ledger.checkpoints
+        twin = make_checkpoint(first, ledger.names(1), _WALLETS, second.created_at, _KEY, ledger.version)
+        for wrong in (checkpoint_view(twin), _signed(first._replace(wallets=1))):
+            assert verify("wallet", ledger.wallet_proof(2), since=wrong) == 1
+            assert verify("checkpoints", ledger.series(), since=wrong) == 1
+        assert verify("wallet", ledger.wallet_proof(1), since=ledger.series()[1]) == 1
+        assert "older than the one that you had" in verify.said
+        assert verify("checkpoints", ledger.series()[:2], since=ledger.series()[2]) == 1
+        assert verify("wallet", ledger.wallet_proof(2), since={"root": "x"}) == 1
+
+    def test_the_first_version_does_not_come_back(self, verify: Verifier) -> None:
+        leaves = [Leaf("wal_a", 0, GENESIS_HASH)]
+        checkpoints, _ = _pair(leaves, leaves, versions=(LISTS, MAPS))
+        assert verify("checkpoints", [checkpoint_view(one) for one in checkpoints]) == 0, verify.said
+        checkpoints, _ = _pair(leaves, leaves, versions=(MAPS, LISTS))
+        assert verify("checkpoints", [checkpoint_view(one) for one in checkpoints]) == 1
+        assert "of the first version" in verify.said
+
+    def test_a_version_that_nobody_knows_is_refused(self, verify: Verifier) -> None:
+        checkpoint = make_checkpoint(None, [], 0, _START, _KEY)._replace(version=3)
+        assert verify("checkpoints", [_signed(checkpoint)]) == 1
+        assert "does not know" in verify.said
 
 
 class TestAStatement:
@@ -637,7 +895,7 @@ class TestWhatCannotBeRead:
 
     @pytest.mark.parametrize("value", [None, 1, "proof", [], {}, [{}]])
     def test_is_not_confused_with_json_that_is_no_proof(self, verify: Verifier, value: Any) -> None:
-        for command in ("wallet", "entry", "statement", "checkpoints"):
+        for command in ("wallet", "entry", "statement", "checkpoints", "absence"):
             assert verify(command, json.dumps(value)) == 1
 
     def test_may_be_the_key(self, ledger: Ledger, verify: Verifier) -> None:

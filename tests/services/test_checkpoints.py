@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.verify_proof import check_series, root_from
+from scripts.verify_proof import check_series, head_hash, leaf_of, root_from, wallet_hash
 from service.database import Databases, connect, session_in_transaction
 from service.domain.checkpoints import (
     NO_CHECKPOINT_HASH,
@@ -63,7 +63,9 @@ async def tile_ids(checkpoint: Checkpoint) -> list[str]:
 
 
 def is_in_the_tree(sealed: Sealed) -> bool:
-    return root_from(sealed.leaf._asdict(), sealed.inclusion._asdict()).hex() == sealed.checkpoint.root
+    leaf = sealed.leaf._asdict()
+    hashed = leaf_of(wallet_hash(sealed.leaf.wallet_id), head_hash(leaf))
+    return root_from(hashed, sealed.inclusion._asdict(), sealed.leaf.wallet_id).hex() == sealed.checkpoint.root
 
 
 async def the_whole_series(settings: Settings) -> list[dict[str, Any]]:

@@ -239,6 +239,16 @@ PROOFS: Final = Folder(
             note="409 `not_checkpointed` until a checkpoint holds the wallet.",
         ),
         Step(
+            "GET /wallets/{wallet_id}/absence-proof",
+            "Proof that the first checkpoint has no such wallet",
+            (200, 404, 409),
+            by="demo",
+            path={"wallet_id": "{{demo_wallet_id}}"},
+            query={"checkpoint": "1"},
+            expects={"wallet_id": "{{demo_wallet_id}}"},
+            note="200 where the wallet is younger than the checkpoint, 409 `wallet_checkpointed` where it is in it.",
+        ),
+        Step(
             "GET /wallets/{wallet_id}/transactions/{entry_id}/proof",
             "Proof of an entry",
             expects={"entry.id": "{{entry_id}}"},
