@@ -82,6 +82,7 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
                 databases,
                 grace=grace,
                 checkpoint_interval=timedelta(seconds=settings.checkpoint_interval_s),
+                answers_kept=timedelta(seconds=settings.idempotency_retention_s),
                 events_kept=timedelta(seconds=settings.event_retention_s),
                 checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
                 on_progress=lambda rows: progress.advance(task, rows),

@@ -8,7 +8,6 @@ come sorted from the server and are joined as they pass.
 """
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pymongo.errors import OperationFailure
 
-from scripts import audit_rules, bank_rules, entry_rules, quote_rules
+from scripts import answer_rules, audit_rules, bank_rules, entry_rules, quote_rules
+from scripts.answer_inspection import inspect_answers
+from scripts.answer_rules import MARGIN, Made
 from scripts.audit_rules import check_deeds, check_reversals, check_wallet_deeds
 from scripts.bank_rules import check_order_says
 from scripts.checkpoint_rules import CheckpointRule, Leaves, Series, check_growth, check_tile, leaves_of
@@ -63,7 +64,6 @@ _SNAPSHOT_UNAVAILABLE: Final = 246
 _ATTEMPTS: Final = 10
 _PAUSE_S: Final = 0.2
 
-_ACCEPTED: Final = 202
 # Entries are read twice: by wallet, and by operation.
 _READ: Final = (
     "wallets", "transaction_logs", "transaction_logs", *(kind.collection for kind in (*KINDS, *KINDS)), "outbox",
@@ -153,6 +153,7 @@ async def inspect(
     checkpoint_key: Ed25519PublicKey | None = None,
     checkpoint_interval: timedelta | None = None,
     events_kept: timedelta = KEPT_AT_LEAST,
+    answers_kept: timedelta = answer_rules.KEPT_AT_LEAST,
     on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
@@ -160,7 +161,7 @@ async def inspect(
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
     ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
     are not looked at, and without `checkpoint_interval` none is missed for its age. `events_kept` is for how long
-    nobody forgets an event.
+    nobody forgets an event, `answers_kept` an answer under its key.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -174,14 +175,16 @@ async def inspect(
                 inspection = Inspection()
                 await _inspect_wallets(reader, inspection)
                 await _inspect_transactions(reader, inspection)
-                forgotten = await reader.find_forgotten()
-                told_since = max(now - events_kept, forgotten or now - events_kept)
-                await _inspect_operations(reader, inspection, now, grace, told_since)
+                told_since = now - events_kept + MARGIN
+                made = Made(now - answers_kept + MARGIN)
+                await _inspect_operations(reader, inspection, now, grace, told_since, made)
                 await _inspect_quotes(reader, inspection)
                 await _inspect_vouchers(reader, inspection)
                 await _inspect_events(reader, inspection, now)
                 await _inspect_callbacks(reader, inspection, now, grace)
-                await _inspect_answers(reader, inspection)
+                count, breaches = await inspect_answers(reader, made)
+                inspection.counts["idempotency records"] += count
+                inspection.breaches += breaches
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
                 await _check_age(reader, inspection, now, checkpoint_interval)
                 inspection.looked_at = now
@@ -224,7 +227,7 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
             ),
             "subject_id",
         ),
-        *((reader.tallies(kind), "_id") for kind in KINDS),
+        *((reader.tallies(kind), "_id") for kind in KINDS if kind.has_owner),
         is_descending=True,
     )
     async for wallet_id, (found, chains, named_by, deeds, *tallies) in groups:
@@ -279,7 +282,12 @@ async def _chains(reader: Reader, inspection: Inspection, bookings: Bookings) ->
 
 
 async def _inspect_operations(
-    reader: Reader, inspection: Inspection, now: datetime, grace: timedelta | None, told_since: datetime
+    reader: Reader,
+    inspection: Inspection,
+    now: datetime,
+    grace: timedelta | None,
+    told_since: datetime,
+    made: Made,
 ) -> None:
     streams = _by_operation(reader)
     kinds = [(reader.find(reader.wallet[kind.collection], _BY_ID, fields_of(kind)), "_id") for kind in KINDS]
@@ -306,6 +314,8 @@ async def _inspect_operations(
         inspection.breaches += _check_said(case, beside, told_since)
         for name, rows in records.items():
             inspection.counts[name] += len(rows)
+            for row in rows:
+                made.take_record(row)
         inspection.counts["orders at the bank"] += len(case.orders)
         _add_up(case, inspection)
         paid_at = waiting_since(case)
@@ -449,51 +459,6 @@ async def _check_incidents(named: Mapping[str, str], reader: Reader) -> list[Bre
     ]
 
 
-async def _inspect_answers(reader: Reader, inspection: Inspection) -> None:
-    """Whoever was told 202 has an operation."""
-    portion: list[Row] = []
-    async for record in reader.find(reader.wallet["idempotency_keys"], [("_id", 1)], ("_id", "status_code", "body")):
-        inspection.counts["idempotency records"] += 1
-        if record.get("status_code") == _ACCEPTED:
-            portion.append(record)
-        if len(portion) == _LOOKUP_ROWS:
-            inspection.breaches += await _check_answers(portion, reader)
-            portion = []
-    inspection.breaches += await _check_answers(portion, reader)
-
-
-async def _check_answers(records: Sequence[Row], reader: Reader) -> list[Breach]:
-    named = {str(record["_id"]): _operation_named_by(record) for record in records}
-    wanted = [operation_id for operation_id in named.values() if operation_id is not None]
-    owners: dict[str, str] = {}
-    for kind in KINDS:
-        ids = [operation_id for operation_id in wanted if operation_id.startswith(f"{kind.prefix}_")]
-        if ids:
-            found = await reader.find_named(reader.wallet[kind.collection], ids, (kind.asked_by,))
-            owners |= {row["_id"]: row.get(kind.asked_by) for row in found}
-    breaches = []
-    for record_id, operation_id in named.items():
-        if operation_id is None:
-            breaches.append(Breach(Rule.ANSWER_BROKEN, record_id, "its 202 names no operation"))
-        elif operation_id not in owners:
-            breaches.append(
-                Breach(Rule.ANSWER_BROKEN, record_id, f"its 202 names {operation_id}, which does not exist")
-            )
-        elif not record_id.startswith(f"{owners[operation_id]}:"):
-            breaches.append(Breach(Rule.ANSWER_BROKEN, record_id, f"its 202 names {operation_id} of another user"))
-    return breaches
-
-
-def _operation_named_by(record: Row) -> str | None:
-    try:
-        answer = json.loads(bytes(record["body"]))
-    except (KeyError, TypeError, ValueError):
-        # The caller reports it: an answer that cannot be read names nothing.
-        return None
-    operation_id = answer.get("id") if isinstance(answer, dict) else None
-    return operation_id if isinstance(operation_id, str) else None
-
-
 async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
     """The series, every tile that it names, and the latest one's leaves against the entries."""
     series = Series(key)
@@ -520,17 +485,24 @@ async def _inspect_growth(before: Row, after: Row, reader: Reader, inspection: I
     """What differs between two checkpoints that follow one another: tiles of one name have the same leaves."""
     names = [[name["id"] for name in row["tiles"]] for row in (before, after)]
     ids = [set(one) for one in names]
-    was = _leaves_in([one for one in names[0] if one not in ids[1]], reader)
-    is_now = _leaves_in([one for one in names[1] if one not in ids[0]], reader)
+    unreadable: list[str] = []
+    was = _leaves_in([one for one in names[0] if one not in ids[1]], reader, unreadable)
+    is_now = _leaves_in([one for one in names[1] if one not in ids[0]], reader, unreadable)
+    breaches: list[Breach] = []
     async for wallet_id, (old, new) in join((was, "wallet_id"), (is_now, "wallet_id")):
-        inspection.breaches += check_growth(after["_id"], wallet_id, old, new)
+        breaches += check_growth(after["_id"], wallet_id, old, new)
+    # Of a tile that is not there, or is none, nobody knows whose wallets it had: it is told where tiles are looked at.
+    if not unreadable:
+        inspection.breaches += breaches
 
 
-async def _leaves_in(tile_ids: Sequence[str], reader: Reader) -> AsyncIterator[Row]:
-    """What can be read of them; what cannot is told where the tiles themselves are looked at."""
+async def _leaves_in(tile_ids: Sequence[str], reader: Reader, unreadable: list[str]) -> AsyncIterator[Row]:
     for tile_id in tile_ids:
         found = await reader.find_named(reader.wallet["checkpoint_tiles"], [tile_id], ())
-        for leaf in (leaves_of(found[0]) if found else None) or ():
+        leaves = leaves_of(found[0]) if found else None
+        if leaves is None:
+            unreadable.append(tile_id)
+        for leaf in leaves or ():
             yield leaf
 
 

@@ -17,7 +17,17 @@ from service.database import Databases
 # Round trips would take longer than the rows, and 2,000 entries are about 1 MB.
 _BATCH_ROWS: Final = 2_000
 _REPORT_ROWS: Final = 500
-_RECORD_FIELDS: Final = ("_id", "type", "status", "user_id", "wallet_id", "currency", "amount", "created_at")
+_RECORD_FIELDS: Final = (
+    "_id",
+    "type",
+    "status",
+    "user_id",
+    "wallet_id",
+    "currency",
+    "amount",
+    "created_at",
+    "tombstone",
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENTRY_PREFIX: Final = "ent_"
@@ -27,7 +37,12 @@ OnProgress = Callable[[int], object]
 
 def fields_of(kind: Kind) -> tuple[str, ...]:
     """What the rules need of a record."""
-    further = (*kind.fields, *entry_rules.RECORD_FIELDS, *audit_rules.RECORD_FIELDS.get(kind.collection, ()))
+    further = (
+        *kind.fields,
+        "tombstone",
+        *entry_rules.RECORD_FIELDS,
+        *audit_rules.RECORD_FIELDS.get(kind.collection, ()),
+    )
     if kind.collection in AT_THE_BANK:
         further = (*further, *bank_rules.OPERATION_FIELDS)
     return tuple(dict.fromkeys((*_RECORD_FIELDS, *further)))
@@ -77,14 +92,6 @@ class Reader:
         async for row in self.find(self.wallet["bank_callbacks"], by_reference, fields):
             payload = row.get("payload")
             yield {**row, "reference": payload.get("reference") if isinstance(payload, dict) else None}
-
-    async def find_forgotten(self) -> datetime | None:
-        """When the oldest event was made of those that are forgotten in the end; None where there is none."""
-        found = await self.wallet["events"].find_one(
-            {"expires_at": {"$exists": True}}, ["created_at"], sort=[("expires_at", 1)], session=self._session
-        )
-        created_at = None if found is None else found.get("created_at")
-        return created_at if isinstance(created_at, datetime) else None
 
     async def find_named(
         self, collection: AsyncCollection[Row], ids: Sequence[str], fields: Sequence[str]

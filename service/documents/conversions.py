@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.operations import USER_NEWEST
+from service.documents.operations import BY_WALLET, USER_NEWEST
 from service.documents.validation import POSITIVE_AMOUNT, validator_of
 from service.domain.conversions import Conversion
 
@@ -14,5 +14,5 @@ class ConversionDocument(Document):
     class Settings:
         name = "conversions"
         # By its quote: which has one, that it names.
-        indexes: ClassVar = [USER_NEWEST, IndexModel("quote_id", name="quote")]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, IndexModel("quote_id", name="quote")]
         validator: ClassVar[dict[str, Any]] = validator_of(Conversion, to_amount=POSITIVE_AMOUNT)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.operations import MADE_ONCE, USER_NEWEST
+from service.documents.operations import BY_WALLET, MADE_ONCE, USER_NEWEST
 from service.documents.validation import validator_of
 from service.domain.holds import Hold
 
@@ -16,6 +16,7 @@ class HoldDocument(Document):
         indexes: ClassVar = [
             USER_NEWEST,
             MADE_ONCE,
+            BY_WALLET,
             # The same for who is to be paid.
             IndexModel([("to_user_id", 1), ("_id", -1)], name="payee_newest"),
         ]

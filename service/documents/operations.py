@@ -18,6 +18,8 @@ MADE_ONCE = IndexModel(
     unique=True,
     partialFilterExpression={"tombstone.key_hashes": {"$exists": True}},
 )
+# All of one wallet, for check-ledger, which would have to sort them all on disk.
+BY_WALLET = IndexModel("wallet_id", name="wallet")
 _OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
@@ -32,19 +34,19 @@ _IN_REVIEW = IndexModel(
 class Deposit(Document):
     class Settings:
         name = "deposits"
-        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW, MADE_ONCE]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, _IN_REVIEW]
         validator: ClassVar = _OPERATION
 
 
 class Withdrawal(Document):
     class Settings:
         name = "withdrawals"
-        indexes: ClassVar = [USER_NEWEST, _IN_REVIEW, MADE_ONCE]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, _IN_REVIEW]
         validator: ClassVar = _OPERATION
 
 
 class TransferDocument(Document):
     class Settings:
         name = "transfers"
-        indexes: ClassVar = [USER_NEWEST, MADE_ONCE]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE]
         validator: ClassVar[dict[str, Any]] = validator_of(Transfer)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
+from service.documents.operations import BY_WALLET
 from service.documents.validation import TEXT, validator_of
 from service.domain.returns import Return
 
@@ -16,5 +17,6 @@ class ReturnDocument(Document):
             # Nothing comes back twice, even if everything above were wrong.
             IndexModel("operation_id", name="operation", unique=True),
             IndexModel([("status", 1), ("_id", -1)], name="status_newest"),
+            BY_WALLET,
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(Return, operation_id=TEXT)

@@ -40,6 +40,8 @@ class TransactionLog(Document):
             # With `seq`, since many entries share a millisecond: the last one is found without reading them all.
             IndexModel([("wallet_id", 1), ("created_at", -1), ("seq", -1)], name="wallet_time_seq"),
             IndexModel([("user_id", 1), ("_id", -1)], name="user_newest"),
+            # All entries of one operation, for check-ledger, which would have to sort them all on disk.
+            IndexModel("reference", name="reference"),
         ]
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",

@@ -15,9 +15,11 @@ from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.asynchronous.collection import AsyncCollection
 
+from scripts.answer_rules import COLLECTIONS, named_by, prefix_of
 from scripts.check_ledger import Breach, check_ledger
 from scripts.checkpoint_rules import check_tile
 from scripts.ledger_inspection import inspect
+from scripts.ledger_reader import Reader
 from scripts.ledger_rules import Booked, recomputed_hash
 from seed.deposits import StartingBalance, deposit_once
 from service.database import Databases, bind_documents, connect, set_up
@@ -220,8 +222,8 @@ async def _deal(resources: Resources) -> None:
     to = await make_wallet(resources.databases, payee)
     asker, token = Requester(payer.id, None), Caller(payer.id, ("user",), 0)
 
-    def claim(name: str) -> IdempotencyClaim:
-        return IdempotencyClaim(f"{payer.id}:{name}", "f" * 64, utc_now() + timedelta(days=1))
+    def claim(name: str, by: User = payer) -> IdempotencyClaim:
+        return IdempotencyClaim(f"{by.id}:{name}", "f" * 64, utc_now() + timedelta(days=1))
 
     def credit(amount: int) -> AdjustmentOrder:
         return AdjustmentOrder(AdjustmentType.CREDIT, wallet.id, amount, "INR", "For the books", None, None, {})
@@ -239,7 +241,9 @@ async def _deal(resources: Resources) -> None:
     made = await request_transfer(ledger, asker, sent, claim("transfer"), None, resources.settings)
     transfer = await get_record(json.loads(made.body)["id"], Transfer)
     # By somebody else: nobody takes back what they had sent themselves.
-    await reverse(ledger, Requester(payee.id, None), transfer, "By mistake", claim("reversal"), None, is_forced=False)
+    await reverse(
+        ledger, Requester(payee.id, None), transfer, "By mistake", claim("reversal", payee), None, is_forced=False
+    )
     wish = QuoteOrder("INR", "USD", 300)
     quote = await make_quote(
         client, resources.rates, resources.settings, ledger.policy, user_id=payer.id, order=wish, request_id=None
@@ -488,9 +492,42 @@ class TestASoundLedger:
         assert rules_of(inspection.breaches) == {"operation_unknown"}
         assert inspection.total("INR").accounts[counterparty].balance - before.balance == -change
 
+    async def test_has_an_answer_for_whatever_a_key_has_made_as_long_as_answers_are_kept(self, books: Books) -> None:
+        assert await check_ledger(books.databases) == []
+        await leave_tombstones(books)
+        assert await check_ledger(books.databases) == []
+        await books.named("idempotency_keys").delete_many({})
+        assert rules_of(await check_ledger(books.databases)) == {"idempotency_missing"}
+        assert (await inspect(books.databases, answers_kept=timedelta(0))).breaches == []
+
     async def test_may_have_no_closed_hours_yet(self, books: Books) -> None:
         await books.named("account_sums").delete_many({})
         assert await check_ledger(books.databases) == []
+
+
+class TestWhatIsRead:
+    # Few rows at any time, and sorted in memory: what waits, and what was put aside.
+    _FEW = ("outbox", "dead_letters")
+
+    async def test_comes_in_order_from_an_index(self, books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[AsyncCollection[Row], list[tuple[str, int]], Row]] = []
+        find = Reader.find
+
+        def note(
+            reader: Reader, collection: AsyncCollection[Row], sort: Sequence[tuple[str, int]], *rest: Any
+        ) -> AsyncIterator[Row]:
+            asked.append((collection, list(sort), rest[1] if len(rest) > 1 else {}))
+            return find(reader, collection, sort, *rest)
+
+        monkeypatch.setattr(Reader, "find", note)
+        assert await check_books(books) == []
+        assert len(asked) > 20
+        sorted_in_memory = set()
+        for collection, sort, condition in asked:
+            plan = await collection.find(condition, sort=sort, allow_disk_use=True).explain()
+            if '"stage": "SORT"' in json.dumps(plan["queryPlanner"]["winningPlan"], default=str):
+                sorted_in_memory.add(f"{collection.name} by {sort[0][0]}")
+        assert {name for name in sorted_in_memory if not name.startswith(self._FEW)} == set()
 
 
 class TestABrokenLedger:
@@ -1082,6 +1119,94 @@ async def forget_an_applied_callback(books: Books) -> str:
     return str(callback["payload"]["reference"])
 
 
+async def leave_tombstones(books: Books) -> list[str]:
+    """On everything that an answer says was made, as the ledger leaves them. The ids of it."""
+    made = []
+    answers = await books.named("idempotency_keys").find({"status_code": {"$in": [201, 202]}}).to_list()
+    for answer in answers:
+        for record_id in named_by(answer):
+            made.append(record_id)
+            tombstone = {"key_hashes": [record_id], "fingerprint": answer["fingerprint"]}
+            name = COLLECTIONS[prefix_of(record_id)]
+            await books.put(name, {**await books.one(name, _id=record_id), "tombstone": tombstone})
+    assert made
+    return made
+
+
+async def forget_all_answers(books: Books) -> str:
+    made = await leave_tombstones(books)
+    await books.named("idempotency_keys").delete_many({})
+    return made[0]
+
+
+async def forget_an_answer(books: Books) -> str:
+    made = await leave_tombstones(books)
+    answer = next(one for one in await books.named("idempotency_keys").find().to_list() if named_by(one) == [made[0]])
+    await books.remove("idempotency_keys", answer)
+    return made[0]
+
+
+def name_nothing(status_code: int, record_id: str) -> Damage:
+    async def damage(books: Books) -> str:
+        """Whatever it named was taken away whole, from both wallets, their events and their counters."""
+        answer = await books.one("idempotency_keys", status_code=status_code)
+        body = json.dumps({"id": record_id}).encode()
+        await books.put("idempotency_keys", {**answer, "body": body})
+        return str(answer["_id"])
+
+    return damage
+
+
+async def name_a_batch_with_a_part_that_is_gone(books: Books) -> str:
+    answer = await books.one("idempotency_keys", status_code=201)
+    results = [{"status": "success", "transfer": {"id": "trf_gone"}}, {"status": "refused", "error": {}}]
+    body = json.dumps({"id": "tbt_any", "results": results}).encode()
+    await books.put("idempotency_keys", {**answer, "body": body})
+    return str(answer["_id"])
+
+
+async def remove_a_transfer_whole(books: Books) -> str:
+    """From both wallets down to their heads, with its record, its events and its share of the limits: as if it had
+    never been. That it was answered is what is left within the ledger.
+    """
+    transfer = await books.one("transfers", status="success", amount=150)
+    await books.remove("transfers", transfer)
+    for name, sign in (("wallet_id", 1), ("to_wallet_id", -1)):
+        await _without(books, transfer, transfer[name], sign * int(transfer["amount"]))
+    sender = await books.one("wallets", _id=transfer["wallet_id"])
+    usage = sender["usage"]
+    less = {"hour_count": 1} | dict.fromkeys(("day_amount", "month_amount"), int(transfer["amount"]))
+    usage = {**usage, **{name: Int64(usage[name] - share) for name, share in less.items()}}
+    await books.put("wallets", {**sender, "usage": usage})
+    return f"{transfer['user_id']}:transfer-150"
+
+
+async def _without(books: Books, transfer: Row, wallet_id: str, change: int) -> None:
+    """One wallet's chain and events with a gap closed; what was behind it has `change` more."""
+    before, seq, is_behind = "0" * 64, 0, False
+    for entry in await books.named("transaction_logs").find({"wallet_id": wallet_id}, sort=[("seq", 1)]).to_list():
+        if entry["reference"] == transfer["_id"]:
+            await books.remove("transaction_logs", entry)
+            is_behind = True
+            continue
+        seq += 1
+        more = change if is_behind else 0
+        sums = {name: Int64(entry[name] + more) for name in ("available_before", "available_after")}
+        unsealed = {**entry, **sums, "seq": Int64(seq), "prev_hash": before}
+        before = recomputed_hash(unsealed)
+        await books.put("transaction_logs", {**unsealed, "hash": before})
+    told = 0
+    for event in await books.named("events").find({"wallet_id": wallet_id}, sort=[("sequence", 1)]).to_list():
+        if event["subject_id"] == transfer["_id"]:
+            await books.remove("events", event)
+            continue
+        told += 1
+        await books.put("events", {**event, "sequence": Int64(told)})
+    wallet = await books.one("wallets", _id=wallet_id)
+    head = {"seq": Int64(seq), "head_hash": before, "event_sequence": Int64(told)}
+    await books.put("wallets", {**wallet, **head, "available": Int64(wallet["available"] + change)})
+
+
 CHAIN = {"entry_hash"}
 # Of an entry whose effect on the balance is another, all that is summed up from entries tells.
 BOOKED = {"currency_total", "bank_total", "account_sums"}
@@ -1249,6 +1374,25 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "idempotency_answer",
         set(),
     ),
+    "all answers gone": (forget_all_answers, "idempotency_missing", set()),
+    "an answer gone": (forget_an_answer, "idempotency_missing", set()),
+    "an answer that names a transfer that is gone": (
+        name_nothing(201, f"trf_{'0' * 32}"),
+        "idempotency_answer",
+        set(),
+    ),
+    "an answer that names a hold that is gone": (name_nothing(200, f"hld_{'0' * 32}"), "idempotency_answer", set()),
+    "an answer that names a redemption that is gone": (
+        name_nothing(201, f"rdm_{'0' * 32}"),
+        "idempotency_answer",
+        set(),
+    ),
+    "a batch of which a part is gone": (name_a_batch_with_a_part_that_is_gone, "idempotency_answer", set()),
+    "a transfer removed whole": (
+        remove_a_transfer_whole,
+        "idempotency_answer",
+        {"account_sums", "checkpoint_leaf"},
+    ),
     "an answer of another user": (answer_with_anothers_operation, "idempotency_answer", set()),
     "a double payment": (pay_twice, "payment_double", set()),
     "a payment of what failed": (pay_what_failed, "payment_surplus", {"order_state"}),
@@ -1343,7 +1487,11 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "checkpoint_tree",
         {"checkpoint_gone", "checkpoint_signature"},
     ),
-    "a checkpoint's tiles": (change("checkpoints", {"_id": 3}, tiles=[]), "checkpoint_root", {"checkpoint_tree"}),
+    "a checkpoint's tiles": (
+        change("checkpoints", {"_id": 3}, tiles=[]),
+        "checkpoint_root",
+        {"checkpoint_tree", "checkpoint_shrunk"},
+    ),
     "a checkpoint's tile that starts elsewhere": (start_a_tile_elsewhere, "checkpoint_tree", set()),
     "a checkpoint without a root": (
         change("checkpoints", {"_id": 3}, root=None),
@@ -1365,7 +1513,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a checkpoint of the first version after one of the second": (
         return_to_the_first_version,
         "checkpoint_version",
-        {"checkpoint_root", "checkpoint_signature", "checkpoint_gone"},
+        {"checkpoint_signature", "checkpoint_gone"},
     ),
     "a tile gone": (remove_a_tile, "tile_missing", set()),
     "a tile's content": (move_a_tiles_wallet_on, "tile_content", {"checkpoint_leaf"}),

@@ -609,6 +609,21 @@ def _head_proof(checkpoint: Checkpoint, tile: Tile, leaf_at: int, entries: list[
     }
 
 
+class TestTheFirstVersion:
+    """What a release before the second version has handed out, to the letter."""
+
+    def test_still_verifies(self, verify: Verifier) -> None:
+        kept = json.loads((Path(__file__).parent / "first_version.json").read_text())
+        key = verify.write(kept["keys"])
+        for command in ("wallet", "entry", "checkpoints"):
+            assert verify(command, kept[command], key=key) == 0, verify.said
+        assert verify("statement", *kept["statement"], key=key) == 0, verify.said
+        since = {"since": kept["kept"], "kept": kept["checkpoints"], "key": key}
+        assert verify("entry", kept["entry"], **since) == 0, verify.said
+        assert verify("wallet", kept["wallet"], **since) == 1
+        assert "get the proof with since=1" in verify.said
+
+
 class TestOneWalletTwice:
     """A service that signs two heads of one wallet, and shows each to somebody else."""
 
