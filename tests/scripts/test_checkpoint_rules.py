@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.checkpoint_rules import TILE_LEAVES, Leaves, _root
-from service.domain.checkpoints import Leaf, TileName, make_tile, tree_root
+from scripts.checkpoint_rules import TILE_LEAVES, Leaves, _map_root, _root, check_tile
+from service.domain.checkpoints import LISTS, MAPS, Leaf, make_tile, name_tile, tree_root
 from service.domain.entries import GENESIS_HASH
 
 Row = dict[str, Any]
@@ -46,6 +46,31 @@ class TestATreeOfSeveralTiles:
     def test_has_the_root_that_the_service_computes(self) -> None:
         for size in (0, 1, 255, 256, 257, 700):
             leaves = [Leaf(**row) for row in leaf_rows(0, size)]
-            tiles = [make_tile(leaves[at : at + TILE_LEAVES]) for at in range(0, size, TILE_LEAVES)]
-            names = [TileName(tile.id, tile.leaves[0].wallet_id) for tile in tiles]
-            assert _root([bytes.fromhex(name.id) for name in names]).hex() == tree_root(names)
+            for version in (LISTS, MAPS):
+                starts = range(0, size, TILE_LEAVES)
+                tiles = [make_tile(leaves[at : at + TILE_LEAVES], version) for at in starts]
+                names = [name_tile(tile, tiles[at - 1] if at else None) for at, tile in enumerate(tiles)]
+                roots = [bytes.fromhex(name.id) for name in names]
+                separators = [name.separator or "" for name in names[1:]]
+                root = _root(roots) if version == LISTS else _map_root(roots, separators)
+                assert root.hex() == tree_root(names, version)
+
+    def test_names_each_tile_as_its_leaves_make_it(self) -> None:
+        for version in (LISTS, MAPS):
+            tile = make_tile([Leaf(**row) for row in leaf_rows(0, 7)], version)
+            columns = {
+                "wallet_ids": [leaf.wallet_id for leaf in tile.leaves],
+                "seqs": [leaf.seq for leaf in tile.leaves],
+                "head_hashes": b"".join(bytes.fromhex(leaf.head_hash) for leaf in tile.leaves),
+            }
+            assert list(check_tile(tile.id, [1], [{"_id": tile.id, **columns}])) == []
+
+    def test_is_separated_where_one_tile_ends_and_the_next_begins(self) -> None:
+        tiles = [leaf_rows(0, 256), leaf_rows(256, 512)]
+        first, second = (tile[0]["wallet_id"] for tile in tiles)
+        for separator, is_sound in ((second, True), (first, False), (f"{second}0", False)):
+            names = [{"id": "x", "first_wallet_id": first}]
+            names.append({"id": "y", "first_wallet_id": second, "separator": separator})
+            tree = Leaves({"_id": 7, "tiles": names, "wallets": 512})
+            found = [breach.detail for at, tile in enumerate(tiles) for breach in tree.follow(at, tile, _KNOWN)]
+            assert found == ([] if is_sound else ["tile 1 is not separated from the one before"])
