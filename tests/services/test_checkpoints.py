@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from scripts.verify_proof import check_series, head_hash, leaf_of, root_from, wallet_hash
+from scripts.verify_proof import check_absence, check_sealed, check_series, head_hash, leaf_of, root_from, wallet_hash
 from service.database import Databases, connect, session_in_transaction
 from service.domain.checkpoints import (
+    MAPS,
     NO_CHECKPOINT_HASH,
     TILE_LEAVES,
     Checkpoint,
+    absence_view,
     checkpoint_hash,
     checkpoint_view,
+    inclusion_view,
     key_id_of,
 )
 from service.domain.clock import utc_now
@@ -26,6 +29,7 @@ from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import wallets as wallet_repository
 from service.services.checkpoints import (
     Sealed,
+    find_missing,
     find_sealed,
     get_checkpoint,
     list_checkpoints,
@@ -34,7 +38,10 @@ from service.services.checkpoints import (
     take_checkpoint_if_due,
 )
 from service.settings import Settings
-from tests.factories import current, fund_wallet, make_funded_wallet
+from service.startup import Resources
+from tests.books_of_their_own import own_books
+from tests.factories import current, fund_wallet, make_funded_wallet, take_list_checkpoint
+from tests.servers import Servers
 
 
 async def take(databases: Databases, settings: Settings) -> Checkpoint:
@@ -227,8 +234,15 @@ class TestPlaces:
     async def test_of_no_wallet_there_is_none(
         self, databases: Databases, settings: Settings, ids: list[str], wallet_id: str
     ) -> None:
-        assert ids
-        assert await find_sealed(wallet_id, (await take(databases, settings)).number) is None
+        checkpoint = await take(databases, settings)
+        assert await find_sealed(wallet_id, checkpoint.number) is None
+        for nobody in (wallet_id, f"{ids[3]}0", f"{ids[TILE_LEAVES]}0", f"{ids[-1]}0"):
+            missing = await find_missing(nobody, checkpoint.number)
+            assert missing is not None
+            key = signing_key(settings).public_key()
+            proof = {"wallet_id": nobody, "checkpoint": checkpoint_view(checkpoint), **absence_view(missing.absence)}
+            assert check_absence(proof, {key_id_of(key): key}).wallet_id == nobody
+        assert await find_missing(ids[3], checkpoint.number) is None
 
     async def test_in_no_checkpoint_are_not_found(self, databases: Databases, settings: Settings) -> None:
         wallet = await make_funded_wallet(databases)
@@ -236,4 +250,35 @@ class TestPlaces:
         with pytest.raises(NotFound):
             await find_sealed(wallet.id, latest.number + 1)
         with pytest.raises(NotFound):
+            await find_missing(wallet.id, latest.number + 1)
+        with pytest.raises(NotFound):
             await get_checkpoint(latest.number + 1)
+
+
+class TestTheFirstVersion:
+    async def test_still_proves_what_it_sealed_and_is_followed_by_the_second(
+        self, servers: Servers, resources: Resources
+    ) -> None:
+        """In a database of its own: no checkpoint of the first version comes after one of the second."""
+        async with own_books(servers, resources) as books:
+            databases, settings = books.resources.databases, books.resources.settings
+            wallet = await make_funded_wallet(databases)
+            first = await take_list_checkpoint(databases, settings)
+            second = await take(databases, settings)
+            series = await the_whole_series(settings)
+            assert [(one["number"], one.get("version")) for one in series] == [(1, None), (2, MAPS)]
+            assert second.prev_hash == checkpoint_hash(first)
+            key = signing_key(settings).public_key()
+            sealed = [await sealed_in(wallet, checkpoint) for checkpoint in (first, second)]
+            assert [one.inclusion.separators is None for one in sealed] == [True, False]
+            for one in sealed:
+                inclusion = inclusion_view(one.inclusion)
+                proof = {
+                    "checkpoint": checkpoint_view(one.checkpoint),
+                    "leaf": one.leaf._asdict(),
+                    "inclusion": inclusion,
+                }
+                assert check_sealed(proof, {key_id_of(key): key}, ())
+            # That somebody is not in it, it cannot show.
+            assert await find_missing("wal_nobody", first.number) is None
+            assert await find_missing("wal_nobody", second.number) is not None
