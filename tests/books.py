@@ -1,5 +1,6 @@
 """Books without a database: what it would hold, fed with nothing but the writes of batches."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -7,19 +8,22 @@ from service.domain.adjustments import Adjustment
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.holds import Hold
 from service.domain.idempotency import Answer
+from service.domain.incidents import Incident
 from service.domain.operations import Operation
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.quotes import Quote
-from service.domain.records import Record
+from service.domain.records import Marked, Record
+from service.domain.returns import Return
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
+from service.ledger.transaction import marks_of
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
 
-Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse
+Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident
 
 
 @dataclass
@@ -42,12 +46,15 @@ class Books:
     def transfers(self) -> dict[str, Transfer]:
         return {key: record for key, record in self.records.items() if isinstance(record, Transfer)}
 
-    def run(self, commands: Iterable[Command]) -> list[Decided]:
+    def run(self, commands: Iterable[Command], *, is_bank_asked: bool = True) -> list[Decided]:
+        """The commands as one batch. What the bank says of an order comes after a worker has begun to ask it, unless
+        the bank is not asked.
+        """
         commands = list(commands)
         batch = Batch(self._load(commands), self.policy)
         decided = []
         for command in commands:
-            if isinstance(command, Settle | Fail | FlagForReview):
+            if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
                 batch.run(asking_before(command))
             decided.append(batch.run(command))
         self._take_in(batch.writes())
@@ -66,7 +73,20 @@ class Books:
             },
             {key: record for key, record in self.records.items() if key in needs.records},
             {key: answer for key, answer in self.answers.items() if key in claims},
+            made=self._find_made(commands),
         )
+
+    def _find_made(self, commands: Sequence[Command]) -> dict[str, list[Record]]:
+        """By claim, with every part of a batch: what has its tombstone."""
+        made: dict[str, list[Record]] = defaultdict(list)
+        for command in commands:
+            if command.claim is not None and command.made_id is not None:
+                hashes = {key_hash for mark in marks_of(command) for key_hash in mark.key_hashes}
+                for record in self.records.values():
+                    tombstone = record.tombstone if isinstance(record, Marked) else None
+                    if tombstone is not None and not hashes.isdisjoint(tombstone.key_hashes):
+                        made[command.claim.id].append(record)
+        return made
 
     def _take_in(self, writes: Writes) -> None:
         for wallet_update in writes.wallet_updates:
@@ -87,11 +107,11 @@ class Books:
         for answer in writes.answers:
             assert answer.id not in self.answers
             self.answers[answer.id] = KnownAnswer(answer.fingerprint, Answer(answer.status_code, answer.body))
+        for row_id in writes.outbox_deletes:
+            self.outbox.pop(row_id, None)
         for row in writes.outbox_inserts:
             assert row.id not in self.outbox
             self.outbox[row.id] = row
-        for row_id in writes.outbox_deletes:
-            self.outbox.pop(row_id, None)
 
 
 def asking_before(command: OnOperation) -> NoteAttempt:

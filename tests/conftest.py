@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 import structlog
 from fastapi import FastAPI
@@ -21,8 +22,26 @@ from tests.servers import Admin, Servers, make_settings, running_servers
 
 _configure = structlog.configure
 
+# For mutation tests, which call each test in one process again and again: the same examples each time.
+hypothesis.settings.register_profile(
+    "mutants", derandomize=True, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+
 # The stack with processes of its own, for journeys, invariants and failures.
 pytest_plugins = ["tests.stack_fixtures"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-servers", action="store_true", help="run only tests that need no MongoDB and no Redis")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the tests that ask for a server, for those who run the others a thousand times over."""
+    if not config.getoption("--without-servers"):
+        return
+    with_servers = [item for item in items if "servers" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=with_servers)
+    items[:] = [item for item in items if item not in with_servers]
 
 
 def pytest_configure() -> None:

@@ -183,6 +183,6 @@ DEFECTS: dict[Defect, int] = {
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
-    a_rule_makes_money_without_a_movement: "internal_error",
+    a_rule_makes_money_without_a_movement: "by movements alone",
     an_entry_is_lost_within_a_batch: "its entries",
 }
