@@ -20,8 +20,8 @@ from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
-from service.ledger.transaction import marks_of
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
+from service.ledger.transaction import marks_of
 
 Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident
 
