@@ -133,6 +133,10 @@ test-nightly: install ## 2,000 sequences of the ledger's state machine from a ne
 	$(BIN)/python -m pytest tests/cluster --capture=no $(ARGS) || status=$$?; \
 	exit $$status
 
+.PHONY: test-mutants
+test-mutants: install ## Break each line of the rules and see a test notice (hours); ARGS="--sample 400", ARGS="--help"
+	@$(BIN)/python -m scripts.mutants $(ARGS)
+
 .PHONY: fuzz
 fuzz: install ## Fuzz the whole API with schemathesis on a stack of its own; ARGS="--seed 7 --cases 50", ARGS="--help"
 	@$(BIN)/python -m scripts.fuzz $(ARGS)
@@ -181,7 +185,7 @@ lock: $(BIN)/uv ## Bring requirements.lock up to date with pyproject.toml; ARGS=
 
 .PHONY: clean
 clean: ## Remove .venv, Newman and the tools' caches; the stack's data stay
-	rm -rf $(VENV) $(NEWMAN)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache htmlcov .coverage
+	rm -rf $(VENV) $(NEWMAN)/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache mutants htmlcov .coverage
 
 # A quick second start: nothing is done until the lock changes.
 $(STAMP): requirements.lock $(BIN)/uv
