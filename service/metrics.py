@@ -147,6 +147,12 @@ INTEGRITY_AGE: Final = Figure(
     "wallet_integrity_last_round_age_seconds", "Since all wallets were last held against their logs"
 )
 INCIDENTS_OPEN: Final = Figure("wallet_incidents_open", "Incidents that nobody has closed")
+BANK_ORDERS_OVERDUE: Final = Figure(
+    "wallet_bank_orders_overdue", "Orders that the bank has accepted and should have carried out by now"
+)
+BANK_ORDER_OVERDUE_AGE: Final = Figure(
+    "wallet_bank_order_overdue_age_seconds", "How long ago the oldest of them was expected, 0 where there is none"
+)
 BREAKER_STATE: Final = Figure(
     "wallet_bank_breaker_state", "1 for the state that the breaker before the bank is in, else 0", ("state",)
 )
@@ -160,6 +166,8 @@ FIGURES: Final = (
     RECONCILIATION_LINES_SET_ASIDE,
     INTEGRITY_AGE,
     INCIDENTS_OPEN,
+    BANK_ORDERS_OVERDUE,
+    BANK_ORDER_OVERDUE_AGE,
     BREAKER_STATE,
 )
 # By the values of the figure's labels, in their order.

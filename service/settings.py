@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from datetime import date
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
@@ -74,6 +75,10 @@ class EarningRuleSettings(BaseModel):
     minimum: int = Field(0, ge=0)
     # For one operation.
     maximum_points: int = Field(1_000, ge=1, le=1_000_000_000)
+
+
+RailName = Literal["instant", "same_day", "three_banking_days"]
+_RAILED = r"^([A-Z]{3}(:(deposit|withdrawal))?|deposit|withdrawal)$"
 
 
 class Settings(BaseSettings):
@@ -230,6 +235,14 @@ class Settings(BaseSettings):
     bank_in_flight_s: float = Field(120.0, ge=0)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
+    # How long the bank may take until a person has to look, by currency and kind ("INR:withdrawal", "INR", "deposit"),
+    # and where nothing is named: instant, same_day, three_banking_days.
+    bank_rails: dict[Annotated[str, Field(pattern=_RAILED)], RailName] = {}
+    bank_rail: RailName = "instant"
+    # How long "instant" may take, give or take a queue.
+    bank_instant_s: float = Field(60.0, ge=0, le=24 * 3600)
+    # Days besides Saturdays and Sundays on which the bank carries out nothing.
+    bank_holidays: frozenset[date] = frozenset()
     # So many orders in a row without an answer, of two accounts at least, and the bank counts as down: nobody asks it,
     # what is accepted waits. 0: it never does.
     bank_breaker_failures: int = Field(10, ge=0)

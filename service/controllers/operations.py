@@ -52,6 +52,10 @@ class OperationView(View):
     bank_reference: str | None
     return_id: str | None = Field(description="Of the return, where the bank sent the money back after the success")
     returned_at: datetime | None
+    expected_by: datetime | None = Field(
+        description="When the bank is to have done it; null until it was submitted there",
+        examples=["2026-02-24T12:35:56.789Z"],
+    )
     created_at: datetime
     updated_at: datetime
 

@@ -53,6 +53,7 @@ _OPERATION: dict[str, Any] = {
     "bank_reference": None,
     "return_id": None,
     "returned_at": None,
+    "expected_by": "2026-02-24T12:35:56.789Z",
     "created_at": "2026-02-24T12:34:56.789Z",
     "updated_at": "2026-02-24T14:04:56.789Z",
     "user_id": "usr_0198c0ffee0070008000000000000001",

@@ -22,6 +22,7 @@ class OutboxDocument(Document):
     traceparent: str | None = None
     claim: str | None = None
     last_outcome: str | None = None
+    expected_by: datetime | None = None
 
     class Settings:
         name = "outbox"
@@ -29,6 +30,8 @@ class OutboxDocument(Document):
             # Each topic is a queue of its own, so that none starves behind another.
             IndexModel([("topic", 1), ("due_at", 1)], name="due_by_topic"),
             IndexModel("claim", name="claim", sparse=True),
+            # Orders that the bank has accepted and not carried out when they were asked about.
+            IndexModel("expected_by", name="expected_by", sparse=True),
         ]
         validator: ClassVar[dict[str, Any]] = {
             "bsonType": "object",
@@ -40,5 +43,6 @@ class OutboxDocument(Document):
                 "attempts": COUNT,
                 "due_at": TIME,
                 "created_at": TIME,
+                "expected_by": TIME,
             },
         }

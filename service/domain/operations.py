@@ -115,6 +115,10 @@ class Operation(NamedTuple):
     # Of money that the bank sent back after a success: when it said so, whatever became of it in the wallet.
     return_id: str | None = None
     returned_at: datetime | None = None
+    # By when the bank is to have done it, since it was first submitted; None before that, and of older operations.
+    expected_by: datetime | None = None
+    # When it was first known that the bank has the order, and has not carried it out yet.
+    accepted_at: datetime | None = None
     tombstone: Tombstone | None = None
 
 
@@ -163,6 +167,8 @@ def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Atte
 
 
 _REJECTED = "rejected"
+# What the bank says of an order that it has and has not carried out yet.
+ACCEPTED = "accepted"
 # A time-out, a 5xx, a broken connection, a worker that died, or an order that was taken and not yet carried out.
 NOT_HEARD_OF = "unknown"
 
@@ -208,6 +214,7 @@ def operation_view(operation: Operation) -> dict[str, Any]:
         "bank_reference": operation.bank_reference,
         "return_id": operation.return_id,
         "returned_at": None if operation.returned_at is None else to_rfc3339(operation.returned_at),
+        "expected_by": None if operation.expected_by is None else to_rfc3339(operation.expected_by),
         "created_at": to_rfc3339(operation.created_at),
         "updated_at": to_rfc3339(operation.updated_at),
     }

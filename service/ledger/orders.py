@@ -8,6 +8,7 @@ from typing import Any, assert_never
 from service.domain.entries import EntryType
 from service.domain.incidents import Said, was_never_submitted
 from service.domain.operations import (
+    ACCEPTED,
     NOT_HEARD_OF,
     TRANSITIONS,
     BankCall,
@@ -155,12 +156,13 @@ class NoteAttempt(OnOperation):
     """We are about to talk to the bank: from here on an outcome may exist that we do not know.
 
     `last_outcome` is what is known of how the call before this one ended; with `answered_at`, the submission that
-    began then.
+    began then. `expected_by` is when the outcome of an order that is submitted now is to be known; the first one stays.
     """
 
     call: BankCall = BankCall.SUBMIT
     last_outcome: str | None = None
     answered_at: datetime | None = None
+    expected_by: datetime | None = None
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         """Notes the attempt before the call, so that a crash in between leaves a trace."""
@@ -173,6 +175,8 @@ class NoteAttempt(OnOperation):
                 attempt_log=begin_attempt(
                     operation, self.call, self.now, self.last_outcome or NOT_HEARD_OF, self.answered_at
                 ),
+                expected_by=operation.expected_by or self.expected_by,
+                accepted_at=operation.accepted_at or (self.now if self.last_outcome == ACCEPTED else None),
                 updated_at=self.now,
             )
         )

@@ -1,8 +1,9 @@
 """What metrics tell of what waits for a person. Each goes by an index and is bounded."""
 
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
-from service.documents import BreakDocument, IncidentDocument
+from service.documents import BreakDocument, IncidentDocument, OutboxDocument
 from service.domain.breaks import BreakKind, BreakState
 from service.domain.incidents import IncidentStatus
 
@@ -19,6 +20,21 @@ async def count_open_breaks() -> dict[str, int]:
     ]
     found = await BreakDocument.get_pymongo_collection().aggregate(stages)
     return {kind.value: 0 for kind in BreakKind} | {row["_id"]: row["breaks"] async for row in found}
+
+
+class OverdueOrders(NamedTuple):
+    """Orders that the bank has and should have carried out by now. `oldest` is None where there is none."""
+
+    number: int
+    oldest: datetime | None
+
+
+async def find_overdue_orders(now: datetime) -> OverdueOrders:
+    outbox, overdue = OutboxDocument.get_pymongo_collection(), {"expected_by": {"$lt": now}}
+    oldest = await outbox.find_one(overdue, {"expected_by": 1}, sort=[("expected_by", 1)])
+    if oldest is None:
+        return OverdueOrders(0, None)
+    return OverdueOrders(await outbox.count_documents(overdue, limit=_COUNTED), oldest["expected_by"])
 
 
 async def count_open_incidents() -> int:

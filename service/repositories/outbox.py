@@ -88,9 +88,15 @@ async def postpone(row: OutboxRow, due_at: datetime, outcome: str | None = None)
     await _change(UpdateOne(_as_taken(row), change))
 
 
-async def put_back(row: OutboxRow, due_at: datetime, outcome: str | None = None) -> None:
-    """Without counting a visit: nobody was visited, or it says nothing about this row."""
+async def put_back(
+    row: OutboxRow, due_at: datetime, outcome: str | None = None, *, expected_by: datetime | None = None
+) -> None:
+    """Without counting a visit: nobody was visited, or it says nothing about this row. `expected_by` is kept for
+    figures: when an order that the bank has is to be done.
+    """
     change = {"due_at": due_at} if outcome is None else {"due_at": due_at, "last_outcome": outcome}
+    if expected_by is not None:
+        change["expected_by"] = expected_by
     await _change(UpdateOne(_as_taken(row), {"$set": change}))
 
 

@@ -51,6 +51,7 @@ class Scrapes:
             _read_queues,
             _read_breaks,
             _read_incidents,
+            _read_overdue_orders,
             _read_integrity,
             partial(_read_days, settings),
         ]
@@ -131,6 +132,13 @@ async def _read_breaks() -> Mapping[Figure, Values]:
 
 async def _read_incidents() -> Mapping[Figure, Values]:
     return {metrics.INCIDENTS_OPEN: {(): await figure_repository.count_open_incidents()}}
+
+
+async def _read_overdue_orders() -> Mapping[Figure, Values]:
+    now = utc_now()
+    overdue = await figure_repository.find_overdue_orders(now)
+    age_s = 0.0 if overdue.oldest is None else (now - overdue.oldest).total_seconds()
+    return {metrics.BANK_ORDERS_OVERDUE: {(): overdue.number}, metrics.BANK_ORDER_OVERDUE_AGE: {(): age_s}}
 
 
 async def _read_integrity() -> Mapping[Figure, Values]:

@@ -20,6 +20,7 @@ from service.domain.operations import (
     rejection,
 )
 from service.domain.outbox import OutboxRow
+from service.domain.rails import expected_by, pause_until_asked_s, rail_of
 from service.domain.sealed import SealedField, Unreadable
 from service.errors import IllegalTransition
 from service.gateways.bank import (
@@ -123,9 +124,34 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
     if report.state is not BankState.ACCEPTED:
         await apply_report(operation, report, desk.ledger)
     elif row.attempts > 1:
-        # Waiting for its word is not a failure, but it does not go on forever either.
-        delay_s = max(desk.settings.bank_recheck_s, retry_delay_s(row.visits))
+        await _wait_for(operation, row, desk)
+
+
+async def _wait_for(operation: Operation, row: OutboxRow, desk: Desk) -> None:
+    """The bank has the order. Until its outcome is expected that is an answer, and no visit that came to nothing; from
+    then on each visit counts, and in the end a person has to look.
+    """
+    now, recheck_s = utc_now(), desk.settings.bank_recheck_s
+    # Of an order that was submitted just now, or by a version that knew of no rails: noted with the attempt, by now.
+    expected = operation.expected_by or expected_by_of(operation, desk.settings, now)
+    if expected <= now:
+        delay_s = max(recheck_s, retry_delay_s(row.visits))
         await _come_back_or_give_up(operation, row, delay_s, desk, BankState.ACCEPTED)
+        return
+    pause_s = pause_until_asked_s(operation.created_at, now, expected, recheck_s)
+    await outbox_repository.put_back(row, now + timedelta(seconds=pause_s), BankState.ACCEPTED, expected_by=expected)
+
+
+def expected_by_of(operation: Operation, settings: Settings, now: datetime) -> datetime:
+    """By the rail that the order takes, where it is submitted now."""
+    rail = rail_of(settings.bank_rails, settings.bank_rail, operation.type, operation.currency)
+    return expected_by(rail, now, settings.bank_holidays, timedelta(seconds=settings.bank_instant_s))
+
+
+def _waits_until(operation: Operation, row: OutboxRow, now: datetime) -> datetime | None:
+    """When the outcome of an order that the bank has accepted is expected; None where that is not to be waited for."""
+    is_accepted = operation.accepted_at is not None or row.last_outcome == BankState.ACCEPTED
+    return operation.expected_by if is_accepted and operation.expected_by and now < operation.expected_by else None
 
 
 async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk) -> None:
@@ -162,7 +188,10 @@ async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankRep
             return known
         last_outcome = _NOT_FOUND
     account = _open_account(operation, desk.settings)
-    begun = await desk.ledger.change(NoteAttempt(**about(operation), last_outcome=last_outcome), Operation)
+    note = NoteAttempt(
+        **about(operation), last_outcome=last_outcome, expected_by=expected_by_of(operation, desk.settings, utc_now())
+    )
+    begun = await desk.ledger.change(note, Operation)
     reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(
@@ -186,7 +215,13 @@ async def _find(
     operation: Operation, last_outcome: str | None, desk: Desk, answered_at: datetime | None = None
 ) -> tuple[BankReport | None, Operation]:
     """By reference. The attempt is noted first, like any; `last_outcome` is how the one before it ended."""
-    asking = NoteAttempt(**about(operation), call=BankCall.FIND, last_outcome=last_outcome, answered_at=answered_at)
+    asking = NoteAttempt(
+        **about(operation),
+        call=BankCall.FIND,
+        last_outcome=last_outcome,
+        answered_at=answered_at,
+        expected_by=expected_by_of(operation, desk.settings, utc_now()),
+    )
     asked = await desk.ledger.change(asking, Operation)
     report = await _from_bank(desk.bank.find(operation.id), desk)
     if report is not None:
@@ -226,7 +261,13 @@ async def _from_bank(call: Awaitable[Answer], desk: Desk) -> Answer:
 async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: float, desk: Desk, outcome: str) -> None:
     """Counts visits, not claims: those that our own troubles cut short say nothing about the bank."""
     visits = row.visits + 1
-    if visits >= desk.settings.bank_attempt_limit:
+    now = utc_now()
+    expected = _waits_until(operation, row, now)
+    if expected is not None:
+        # What it has said stands, however silent it is now: nobody could do more than wait.
+        pause_s = pause_until_asked_s(operation.created_at, now, expected, desk.settings.bank_recheck_s)
+        await _put_back(row, max(delay_s, pause_s), desk, outcome[:_OUTCOME_LIMIT])
+    elif visits >= desk.settings.bank_attempt_limit:
         reason = f"The bank gave no outcome in {visits} attempts"
         await _leave_to_a_person(operation, "bank_outcome_unknown", reason, desk.ledger, outcome[:_OUTCOME_LIMIT])
     else:

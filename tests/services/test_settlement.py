@@ -36,6 +36,7 @@ from service.ledger.committer import Ledger
 from service.ledger.orders import Fail, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.repositories.figures import find_overdue_orders
 from service.services.bank_reports import about, apply_report
 from service.services.outbox import BANK_TOPICS
 from service.services.settlement import Desk, pursue_order
@@ -212,6 +213,7 @@ class TestLaterVisits:
     async def test_the_last_attempt_leaves_it_to_a_person_with_the_money_held(
         self, scene: Scene, databases: Databases, word: BankOutcomeUnknown | BankState
     ) -> None:
+        scene.settings = scene.settings.model_copy(update={"bank_instant_s": 0.0})
         await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
         answer = word if isinstance(word, Exception) else report_on(scene.operation, word)
         operation = await scene.visit(ScriptedBank(answers=[answer]), attempts=scene.settings.bank_attempt_limit)
@@ -419,6 +421,82 @@ class TestReports:
         report = report_on(scene.operation, state, amount=999)
         assert (await apply_report(scene.operation, report, scene.ledger)).result == "requires_review"
         assert await scene.balance() == (4_000, 1_000)
+
+
+class TestABankThatTakesDays:
+    """`accepted` is an answer: who has said that it has the order is asked about it, and no person yet."""
+
+    @pytest.fixture
+    def slow(self, scene: Scene) -> Scene:
+        update = {"bank_rails": {"INR:withdrawal": "three_banking_days"}, "bank_attempt_limit": 3}
+        scene.settings = scene.settings.model_copy(update=update)
+        return scene
+
+    async def accepted(self, scene: Scene, attempts: int, visits: int = 0) -> Operation:
+        bank = ScriptedBank(answers=[report_on(scene.operation, BankState.ACCEPTED)])
+        return await scene.visit(bank, attempts=attempts, visits=visits)
+
+    async def test_is_waited_for_without_counting_and_ever_more_rarely(self, slow: Scene, databases: Databases) -> None:
+        operation = await slow.ask()
+        assert operation.expected_by is not None
+        assert utc_now() + timedelta(days=2) < operation.expected_by < utc_now() + timedelta(days=8)
+        for attempts in range(2, 40):
+            operation = await self.accepted(slow, attempts)
+        assert operation.status is OperationStatus.PROCESSING
+        row = await databases.wallet["outbox"].find_one({"subject_id": operation.id})
+        assert row is not None
+        assert (row["visits"], row["last_outcome"], row["expected_by"]) == (0, "accepted", operation.expected_by)
+        long_ago = utc_now() - timedelta(days=1)
+        await databases.wallet["withdrawals"].update_one({"_id": operation.id}, {"$set": {"created_at": long_ago}})
+        await self.accepted(slow, 41)
+        row = await databases.wallet["outbox"].find_one({"subject_id": operation.id})
+        assert row is not None
+        assert row["due_at"] > utc_now() + timedelta(minutes=50)
+
+    async def test_is_no_persons_matter_while_it_is_silent_either(self, slow: Scene) -> None:
+        await slow.ask()
+        await self.accepted(slow, 2)
+        for attempts in range(3, 9):
+            operation = await slow.visit(
+                ScriptedBank(answers=[BankOutcomeUnknown("503")]), attempts=attempts, visits=attempts
+            )
+            assert operation.status is OperationStatus.PROCESSING
+
+    async def test_that_has_never_said_so_is_left_to_a_person_as_before(self, slow: Scene) -> None:
+        await slow.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
+        operation = await slow.visit(ScriptedBank(answers=[BankOutcomeUnknown("503")]), attempts=3)
+        assert operation.status is OperationStatus.REQUIRES_REVIEW
+
+    async def test_is_looked_into_by_a_person_once_its_time_is_over(self, slow: Scene, databases: Databases) -> None:
+        operation = await slow.ask()
+        a_moment_ago = utc_now() - timedelta(seconds=1)
+        await databases.wallet["withdrawals"].update_one({"_id": operation.id}, {"$set": {"expected_by": a_moment_ago}})
+        assert (await self.accepted(slow, 2, visits=1)).status is OperationStatus.PROCESSING
+        operation = await self.accepted(slow, 3, visits=2)
+        assert (operation.status, operation.expected_by) == (
+            OperationStatus.REQUIRES_REVIEW,
+            a_moment_ago.replace(microsecond=a_moment_ago.microsecond // 1000 * 1000),
+        )
+
+    async def test_of_an_order_from_before_there_were_rails(self, slow: Scene, databases: Databases) -> None:
+        operation = await slow.ask()
+        await databases.wallet["withdrawals"].update_one(
+            {"_id": operation.id}, {"$unset": {"expected_by": "", "accepted_at": ""}}
+        )
+        assert (await slow.now()).expected_by is None
+        operation = await self.accepted(slow, 2, visits=2)
+        assert operation.status is OperationStatus.PROCESSING
+        assert operation.expected_by is not None
+
+    async def test_shows_in_the_figures_once_it_is_late(self, slow: Scene) -> None:
+        operation = await slow.ask()
+        await self.accepted(slow, 2)
+        assert operation.expected_by is not None
+        before, after = operation.expected_by, operation.expected_by + timedelta(hours=1)
+        overdue = await find_overdue_orders(after)
+        assert overdue.number == (await find_overdue_orders(before)).number + 1
+        assert overdue.oldest is not None
+        assert overdue.oldest <= operation.expected_by
 
 
 class TestAnAnswerAboutAnotherOrder:
