@@ -144,7 +144,8 @@ async def explain_break(
     response_model=BreakView,
     responses=problem_responses(SecondAdminRequired, IllegalTransition),
     summary="Close a break for good",
-    description="Of an open or an explained one. Where the books disagree still, the next look opens a new one.",
+    description="Of an open or an explained one. Where our own books disagree still, the next look opens a new one; of "
+    "what the bank has moved, only where the facts have changed since.",
 )
 async def resolve_break(
     body: BreakReasonRequest,

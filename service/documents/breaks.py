@@ -20,5 +20,6 @@ class BreakDocument(Document):
             IndexModel([("state", 1), ("_id", -1)], name="state_newest"),
             IndexModel([("wallet_id", 1), ("_id", -1)], name="wallet_newest"),
             IndexModel([("day", 1), ("_id", -1)], name="day_newest"),
+            IndexModel([("subject", 1), ("_id", -1)], name="subject_newest"),
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(Break, subject=TEXT, open_key=TEXT)

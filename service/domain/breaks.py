@@ -1,8 +1,10 @@
 """Breaks: where our books disagree with themselves or with the bank's, kept until somebody has dealt with them."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
@@ -50,7 +52,9 @@ _MOVED_BY_TRAFFIC = frozenset({"available", "held", "entries"})
 
 
 class BreakState(StrEnum):
-    """Open until somebody can tell why; explained until it is no more, or another one; resolved for good."""
+    """Open until somebody can tell why; explained until it is no more, or another one; resolved for good, and of what
+    the bank has moved as long as the facts stay the same.
+    """
 
     OPEN = "open"
     EXPLAINED = "explained"
@@ -71,11 +75,14 @@ class Finding(NamedTuple):
 
 
 class Word(NamedTuple):
-    """What somebody, or the system, said of a break."""
+    """What somebody, or the system, said of a break. `facts` is the fingerprint of what was wrong when they said it: it
+    is about that, and about nothing else. None where it was said by a version that kept none.
+    """
 
     by: str
     reason: str
     at: datetime
+    facts: str | None = None
 
 
 class Break(NamedTuple):
@@ -103,9 +110,24 @@ def open_key_of(kind: BreakKind, subject: str) -> str:
     return f"{kind}:{subject}"
 
 
-def is_as_before(one: Break, finding: Finding) -> bool:
-    """Whether it is still the damage that the break tells of, and no more than that."""
-    return _damage_of(one.expected, one.found) == _damage_of(finding.expected, finding.found)
+def fingerprint(expected: Facts, found: Facts) -> str:
+    """Of what is wrong: the same for two looks that have found the same damage, and for no others."""
+    return sha256(json.dumps(_damage_of(expected, found), sort_keys=True).encode()).hexdigest()
+
+
+def is_as_decided(one: Break, finding: Finding) -> bool:
+    """Whether the finding is what the last word on the break is about, and no more than that."""
+    word = one.resolved or one.explained
+    decided = None if word is None else word.facts
+    return (decided or fingerprint(one.expected, one.found)) == fingerprint(finding.expected, finding.found)
+
+
+def stays_resolved(one: Break, finding: Finding) -> bool:
+    """Whether a person has resolved it, knowing these facts. What the bank has moved stays moved, so that it goes on to
+    show. Our own books do not: what was put right there no longer shows, and what shows was not put right.
+    """
+    is_decided = one.state is BreakState.RESOLVED and one.resolved is not None and one.resolved.by != SYSTEM
+    return is_decided and one.kind in BANK_KINDS and is_as_decided(one, finding)
 
 
 def _damage_of(expected: Facts, found: Facts) -> dict[str, Any]:
@@ -125,5 +147,5 @@ def break_view(one: Break) -> dict[str, Any]:
     del view["version"]
     for name in ("explained", "resolved"):
         word: Word | None = view[name]
-        view[name] = None if word is None else word._asdict() | {"at": to_rfc3339(word.at)}
+        view[name] = None if word is None else {"by": word.by, "reason": word.reason, "at": to_rfc3339(word.at)}
     return view | {"first_seen": to_rfc3339(one.first_seen), "last_seen": to_rfc3339(one.last_seen)}

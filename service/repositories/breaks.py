@@ -9,7 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import BreakDocument
-from service.domain.breaks import Break, BreakKind, BreakState, Finding, is_as_before, open_key_of
+from service.domain.breaks import Break, BreakKind, BreakState, Finding, is_as_decided, open_key_of
 from service.repositories.records import from_row, to_row
 
 _ONE_BATCH = 4096
@@ -53,7 +53,7 @@ async def see_again(before: Break, finding: Finding, now: datetime) -> Break | N
     """
     changed: dict[str, Any] = {"$max": {"last_seen": now}, "$inc": {"times_seen": 1}}
     is_explained = before.state is BreakState.EXPLAINED
-    if not (is_explained and is_as_before(before, finding)):
+    if not (is_explained and is_as_decided(before, finding)):
         changed["$set"] = {"expected": finding.expected, "found": finding.found}
         if is_explained:
             changed["$set"]["state"] = BreakState.OPEN
@@ -64,6 +64,19 @@ async def see_again(before: Break, finding: Finding, now: datetime) -> Break | N
         return_document=ReturnDocument.AFTER,
     )
     return None if row is None else _from_row(row)
+
+
+async def find_latest(kind: BreakKind, subject: str) -> Break | None:
+    """Whatever has become of it."""
+    row = await BreakDocument.get_pymongo_collection().find_one({"subject": subject, "kind": kind}, sort=[("_id", -1)])
+    return None if row is None else _from_row(row)
+
+
+async def see_resolved_again(resolved: Break, now: datetime) -> None:
+    """It shows still, as whoever resolved it knew."""
+    await BreakDocument.get_pymongo_collection().update_one(
+        {"_id": resolved.id}, {"$max": {"last_seen": now}, "$inc": {"times_seen": 1}}
+    )
 
 
 async def find(break_id: str, *, session: AsyncClientSession | None = None) -> Break | None:
@@ -110,10 +123,10 @@ async def _find_unresolved(condition: dict[str, Any], session: AsyncClientSessio
     return [_from_row(row) for row in await found.to_list()]
 
 
-async def find_days_with_unresolved() -> list[str]:
-    """Days of statements that have some, the first one first."""
+async def find_days_with_open() -> list[str]:
+    """Days of statements that have some of which nobody has said anything, the first one first."""
     days = await BreakDocument.get_pymongo_collection().distinct(
-        "day", {"open_key": {"$exists": True}, "day": {"$ne": None}}
+        "day", {"state": BreakState.OPEN, "day": {"$ne": None}}
     )
     return sorted(days)
 

@@ -8,7 +8,18 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import Client, run_in_transaction
 from service.domain.audit_events import AuditAction
-from service.domain.breaks import BOOK_KINDS, SYSTEM, Break, BreakKind, BreakState, Finding, Word
+from service.domain.breaks import (
+    BANK_KINDS,
+    BOOK_KINDS,
+    SYSTEM,
+    Break,
+    BreakKind,
+    BreakState,
+    Finding,
+    Word,
+    fingerprint,
+    stays_resolved,
+)
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.wallets import Freeze
@@ -31,11 +42,17 @@ _NO_LONGER = "It does not show any more"
 
 
 async def report(finding: Finding, ledger: Ledger, now: datetime) -> Break:
-    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways. An explained one
-    that shows other damage than what was explained is open again.
+    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways. What was
+    explained or resolved stays so while it shows the facts that this was said of. An explained one that shows others is
+    open again, and beside a resolved one another opens.
 
     Safe to repeat, and by several workers at once. A wallet that could not be shut is tried again with the next report.
     """
+    if finding.kind in BANK_KINDS:
+        latest = await break_repository.find_latest(finding.kind, finding.subject)
+        if latest is not None and stays_resolved(latest, finding):
+            await break_repository.see_resolved_again(latest, now)
+            return latest
     for _ in range(_ATTEMPTS):
         fresh = _new_break(finding, now)
         if await break_repository.insert_once(fresh):
@@ -129,8 +146,9 @@ async def explain_break(client: Client, admin_id: str, break_id: str, reason: st
 
 
 async def resolve_break(client: Client, admin_id: str, break_id: str, reason: str, request_id: str | None) -> Break:
-    """For good; where it shows again it opens anew. Raises NotFound, SecondAdminRequired, IllegalTransition,
-    Unavailable.
+    """For good; where other facts show, or our own books disagree still, another one opens.
+
+    Raises NotFound, SecondAdminRequired, IllegalTransition, Unavailable.
     """
     return await _say(client, break_id, BreakState.RESOLVED, admin_id, reason, request_id)
 
@@ -177,7 +195,7 @@ async def _say(
             raise IllegalTransition(f"{break_id} is {before.state}", status_now=before.state)
         if times_seen not in (None, before.times_seen):
             raise _SeenSinceError
-        word = Word(by, reason, now)
+        word = Word(by, reason, now, fingerprint(before.expected, before.found))
         after = before._replace(state=state, version=before.version + 1)
         after = after._replace(explained=word) if state is BreakState.EXPLAINED else after._replace(resolved=word)
         guarded = await break_repository.replace_guarded(before, after, session=session)

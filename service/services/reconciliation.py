@@ -159,7 +159,7 @@ async def find_watched_days(settings: Settings, now: datetime) -> list[WatchedDa
     if began_at is None:
         return []
     compared = await reconciliation_repository.find_compared_since(began_at.date().isoformat())
-    broken = await break_repository.find_days_with_unresolved()
+    broken = await break_repository.find_days_with_open()
     return watched_days(
         began_at.date(),
         {date.fromisoformat(day): at for day, at in compared.items()},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.breaks import BreakKind
+from service.domain.breaks import BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.reconciliation import Reconciliation
@@ -15,7 +15,7 @@ from service.domain.statement_lines import SetAsideLine, read_line
 from service.gateways.bank import StatementLine
 from service.repositories import duties as duty_repository
 from service.services import reconciliation as reconciliation_service
-from service.services.breaks import explain_break
+from service.services.breaks import explain_break, resolve_break
 from service.services.integrity import Doubt, find_days_watched, look_at_integrity
 from service.services.reconciliation import DUTY, Clerk, compare_days, find_watched_days, reconcile_what_is_due
 from tests.logs import own_logs
@@ -166,3 +166,54 @@ class TestSoundness:
         (one,) = [one for one in await desk.breaks() if one.kind is K.LINE_SET_ASIDE]
         await explain_break(client, "usr_1", one.id, "The bank sends a correction", None)
         assert (await look_at_integrity(client, settings)).is_sound
+
+
+class TestADecision:
+    async def test_explained_stays_so_and_keeps_no_day_due_until_the_facts_change(self, desk: Desk) -> None:
+        client, settings = desk.books.databases.client, desk.books.resources.settings
+        operation = await desk.fail()
+        desk.pay(operation)
+        await desk.settle()
+        assert len(await desk.compare()) == 2
+        later = utc_now() + timedelta(hours=7)
+        assert desk.day in {one.day for one in await find_watched_days(settings, later)}
+        for one in await desk.breaks():
+            await explain_break(client, "usr_1", one.id, "The bank looks into it", None)
+        assert desk.day not in {one.day for one in await find_watched_days(settings, later)}
+        await desk.compare()
+        assert {one.state for one in await desk.breaks()} == {BreakState.EXPLAINED}
+        desk.pay(operation)
+        await desk.compare()
+        states = {one.kind: one.state for one in await desk.breaks()}
+        assert states == {
+            K.STATE_DIFFERS: BreakState.OPEN,
+            K.PAID_TWICE: BreakState.OPEN,
+            K.MISSING_THERE: BreakState.EXPLAINED,
+        }
+
+    @pytest.mark.parametrize("is_from_before", [False, True], ids=["with its facts", "from before facts were kept"])
+    async def test_resolved_stays_so_until_the_facts_change(self, desk: Desk, is_from_before: bool) -> None:
+        client = desk.books.databases.client
+        operation = await desk.fail()
+        desk.pay(operation)
+        await desk.compare()
+        (one,) = await desk.breaks()
+        await resolve_break(client, "usr_1", one.id, "The bank took it back by hand", None)
+        if is_from_before:
+            await desk.books.admin.wallet["breaks"].update_one({"_id": one.id}, {"$unset": {"resolved.facts": ""}})
+        for _ in range(2):
+            assert await desk.compare() == []
+        (seen,) = await desk.breaks()
+        assert (seen.id, seen.state, seen.times_seen) == (one.id, BreakState.RESOLVED, 3)
+        desk.pay(operation)
+        assert sorted(await desk.compare()) == [(K.PAID_TWICE, operation.id), (K.STATE_DIFFERS, operation.id)]
+        assert one.id in {known.id for known in await desk.breaks() if known.state is BreakState.RESOLVED}
+
+    async def test_that_the_system_has_resolved_is_none(self, desk: Desk) -> None:
+        """It did not show any more; where it shows again, that is news."""
+        operation = await desk.settle()
+        await desk.compare()
+        line = desk.pay(operation)
+        assert await desk.compare() == []
+        desk.bank.lines[desk.day].remove(line)
+        assert await desk.compare() == [(K.MISSING_THERE, operation.id)]
