@@ -222,6 +222,8 @@ def _show_day(day: Reconciliation) -> None:
         console.print(table)
     if day.set_aside:
         console.print(f"  [red]{day.set_aside:,} lines cannot be read and were set aside[/red]")
+    for note, count in day.notes.items():
+        console.print(f"  noted: {note}: {count:,}")
     for kind, count in day.breaks.items():
         console.print(f"  {kind}: {count:,}")
 

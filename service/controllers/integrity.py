@@ -9,10 +9,11 @@ from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, PositiveSum, View
+from service.domain.bank_lines import Flow, LineNote
 from service.domain.breaks import BreakKind
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission
-from service.domain.reconciliation import Flow, Reconciliation
+from service.domain.reconciliation import Reconciliation
 from service.services.callers import Caller
 from service.services.integrity import Doubt, Integrity, Rounds, look_at_integrity
 from service.services.replay import Round
@@ -63,6 +64,10 @@ class DayView(View):
     ours: int = Field(ge=0, description="Entries of ours with the bank", examples=[512])
     totals: list[DayTotalView]
     breaks: dict[BreakKind, int] = Field(description="Seen in the last comparison", examples=[{"missing_there": 1}])
+    notes: dict[LineNote, int] = Field(
+        description="Payments in parts that add up, and corrections by the bank: they need nobody",
+        examples=[{"paid_in_parts": 1}],
+    )
     set_aside: int = Field(ge=0, description="Lines of its statement that cannot be read", examples=[0])
 
 
@@ -105,6 +110,7 @@ _EXAMPLE: dict[str, Any] = {
             "totals": [{"flow": "payout", "currency": "INR", "bank": 1250000, "ours": 1250000}],
             "breaks": {},
             "set_aside": 0,
+            "notes": {"paid_in_parts": 1},
         }
     ],
     "days_overdue": [],

@@ -92,6 +92,7 @@ class ReconciliationDocument(Document):
                 },
                 "breaks": {"bsonType": "object"},
                 "set_aside": COUNT,
+                "notes": {"bsonType": "object"},
             },
             "additionalProperties": False,
         }

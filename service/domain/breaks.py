@@ -34,6 +34,12 @@ class BreakKind(StrEnum):
     RETURN_DIFFERS = "return_differs"
     # A line of a statement that nobody can read, and which is compared with nothing.
     LINE_SET_ASIDE = "line_set_aside"
+    # Several payments that do not come to the whole; those that do are only noted.
+    PAID_IN_PARTS = "paid_in_parts"
+    # One line of what many orders come to: by its sum, so that a person has to agree.
+    BATCH_BOOKING = "batch_booking"
+    # What the bank has kept for itself on a day: a person books it.
+    FEE = "fee"
 
 
 # A wallet with one of these is shut: what it holds cannot be told. What the bank says is no reason for that.

@@ -4,47 +4,24 @@ Pure: lines, operations and returns are handed in.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from enum import StrEnum
 from typing import NamedTuple
 
+from service.domain.bank_lines import (
+    FLOWS,
+    BankLine,
+    Flow,
+    LineNote,
+    add_up_to,
+    are_too_few_parts,
+    without_corrections,
+)
 from service.domain.breaks import BreakKind, Facts, Finding
 from service.domain.exact_json import exact
-from service.domain.operations import Operation, OperationStatus, OperationType
+from service.domain.operations import Operation, OperationStatus
 
 _DAY = timedelta(days=1)
-
-
-class Flow(StrEnum):
-    """Which way money went, and whether it came back."""
-
-    PAYOUT = "payout"
-    COLLECTION = "collection"
-    RETURNED_PAYOUT = "returned_payout"
-    RETURNED_COLLECTION = "returned_collection"
-
-
-FLOWS = {
-    (OperationType.WITHDRAWAL, False): Flow.PAYOUT,
-    (OperationType.DEPOSIT, False): Flow.COLLECTION,
-    (OperationType.WITHDRAWAL, True): Flow.RETURNED_PAYOUT,
-    (OperationType.DEPOSIT, True): Flow.RETURNED_COLLECTION,
-}
-
-
-class BankLine(NamedTuple):
-    """One line of a statement as we keep it."""
-
-    reference: str
-    flow: Flow
-    amount: int
-    currency: str
-    booked_at: datetime
-
-    @property
-    def is_return(self) -> bool:
-        return self.flow in (Flow.RETURNED_PAYOUT, Flow.RETURNED_COLLECTION)
 
 
 class OurReturn(NamedTuple):
@@ -95,6 +72,8 @@ class Reconciliation(NamedTuple):
     totals: tuple[DayTotal, ...]
     breaks: dict[str, int]
     set_aside: int = 0
+    # What was found and needs nobody, by `LineNote`.
+    notes: Mapping[str, int] = {}
 
 
 def day_bounds(day: date) -> tuple[datetime, datetime]:
@@ -108,6 +87,13 @@ def is_over(day: date, now: datetime, grace: timedelta) -> bool:
     return now >= day_bounds(day)[1] + grace
 
 
+class Judged(NamedTuple):
+    """What people have to look at, and what is told without that."""
+
+    findings: list[Finding]
+    notes: list[LineNote]
+
+
 def judge_lines(
     reference: str,
     lines: Sequence[BankLine],
@@ -116,12 +102,17 @@ def judge_lines(
     *,
     day: str,
     booked_before: datetime,
-) -> list[Finding]:
+) -> Judged:
     """All that the bank has ever moved under a reference, against what we know of it.
 
     What was booked at `booked_before` or later may still be on its way to us.
     """
     wallet_id = None if operation is None else operation.wallet_id
+    notes: list[LineNote] = []
+    corrected = None if operation is None else without_corrections(lines, operation, len(returns))
+    if corrected is not None:
+        lines = corrected
+        notes.append(LineNote.CORRECTED)
     payments = [line for line in lines if not line.is_return]
     returned = [line for line in lines if line.is_return]
 
@@ -129,16 +120,16 @@ def judge_lines(
         return Finding(kind, reference, expected, found, wallet_id, None if operation is None else reference, day)
 
     if operation is None:
-        return [finding(BreakKind.MISSING_HERE, {"operation": None}, _told(lines))]
+        return Judged([finding(BreakKind.MISSING_HERE, {"operation": None}, _told(lines))], notes)
     findings: list[Finding] = []
-    if len(payments) > 1:
-        findings.append(finding(BreakKind.PAID_TWICE, {"payments": 1}, _told(payments)))
     flow = FLOWS[operation.type, False]
-    if any(
-        (line.amount, line.currency, line.flow) != (operation.amount, operation.currency, flow) for line in payments
-    ):
-        ours: Facts = {"amount": operation.amount, "currency": operation.currency, "flow": flow}
-        findings.append(finding(BreakKind.AMOUNT_DIFFERS, ours, _told(payments)))
+    ours: Facts = {"amount": operation.amount, "currency": operation.currency, "flow": flow}
+    if len(payments) > 1 and add_up_to(payments, operation):
+        notes.append(LineNote.PAID_IN_PARTS)
+    elif are_too_few_parts(payments, operation):
+        findings.append(finding(BreakKind.PAID_IN_PARTS, ours, _told(payments)))
+    else:
+        findings += [finding(kind, *told) for kind, told in _judge_payments(payments, ours)]
     if payments and operation.status is not OperationStatus.SUCCESS:
         is_ended = operation.status in (
             OperationStatus.FAILED,
@@ -151,9 +142,15 @@ def judge_lines(
             findings.append(finding(BreakKind.STATE_DIFFERS, *told))
         elif min(line.booked_at for line in payments) < booked_before:
             findings.append(finding(BreakKind.UNAPPLIED, *told))
-    return findings + [
-        finding(kind, *told) for kind, told in _judge_returns(operation, returned, returns, booked_before)
-    ]
+    findings += [finding(kind, *told) for kind, told in _judge_returns(operation, returned, returns, booked_before)]
+    return Judged(findings, notes)
+
+
+def _judge_payments(payments: Sequence[BankLine], ours: Facts) -> Iterable[tuple[BreakKind, tuple[Facts, Facts]]]:
+    if len(payments) > 1:
+        yield BreakKind.PAID_TWICE, ({"payments": 1}, _told(payments))
+    if any((line.amount, line.currency, line.flow) != tuple(ours.values()) for line in payments):
+        yield BreakKind.AMOUNT_DIFFERS, (ours, _told(payments))
 
 
 def _judge_returns(
@@ -185,6 +182,12 @@ def judge_ours(ours: OurLine, lines: Sequence[BankLine], day: str) -> list[Findi
     kind = BreakKind.RETURN_MISSING_THERE if ours.is_return else BreakKind.MISSING_THERE
     expected: Facts = {"amount": ours.amount, "currency": ours.currency, "flow": ours.flow}
     return [Finding(kind, ours.reference, expected, {"lines": 0}, ours.wallet_id, ours.reference, day)]
+
+
+def fee_finding(day: str, currency: str, amount: int) -> Finding:
+    """All that the bank has kept for itself on a day in one currency. Our books have no entry for it."""
+    expected: Facts = {"amount": 0, "currency": currency}
+    return Finding(BreakKind.FEE, f"fees/{day}/{currency}", expected, {**expected, "amount": exact(amount)}, day=day)
 
 
 def _told(lines: Sequence[BankLine]) -> dict[str, str | int | None]:

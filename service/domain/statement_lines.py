@@ -10,9 +10,9 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from service.domain.bank_lines import BankLine, Flow
 from service.domain.breaks import BreakKind, Finding
 from service.domain.money import MAX_AMOUNT_MINOR, is_currency
-from service.domain.reconciliation import BankLine, Flow
 
 # A remittance text of SEPA has 140 characters; MongoDB's index would take more, and nobody would read it.
 _TEXT_LIMIT: Final = 256
@@ -74,11 +74,14 @@ def unreadable(name: str, line: SetAsideLine, day: str) -> Finding:
 def read_line(given: object) -> ReadLine | SetAsideLine:
     """The line, or why it cannot be compared: the first reason in the order of `SetAsideReason`."""
     fields = {name: _field(given, name) for name in _FIELDS}
+    # Not every gateway tells fees apart.
+    fields["is_fee"] = _field(given, "is_fee") is True
     reason = _reason_against(fields)
     if reason is not None:
         return SetAsideLine(reason, _raw_of(given, fields))
-    flow = _FLOWS[fields["kind"], fields["is_return"]]
-    line = BankLine(fields["reference"], flow, fields["amount"], fields["currency"], fields["booked_at"])
+    flow = Flow.FEE if fields["is_fee"] else _FLOWS[fields["kind"], fields["is_return"]]
+    reference = fields["reference"] or f"fee/{fields['bank_reference']}"
+    line = BankLine(reference, flow, fields["amount"], fields["currency"], fields["booked_at"])
     return ReadLine(line, fields["bank_reference"])
 
 
@@ -96,12 +99,14 @@ def _reason_against(fields: Mapping[str, Any]) -> SetAsideReason | None:
 
 
 def _has_reference(fields: Mapping[str, Any]) -> bool:
-    return _is_text(fields["reference"]) and bool(fields["reference"])
+    return _is_text(fields["reference"]) and (bool(fields["reference"]) or fields["is_fee"])
 
 
 def _has_kind(fields: Mapping[str, Any]) -> bool:
     kind, is_return = fields["kind"], fields["is_return"]
-    return isinstance(kind, str) and isinstance(is_return, bool) and (kind, is_return) in _FLOWS
+    if not isinstance(kind, str) or not isinstance(is_return, bool) or (kind, is_return) not in _FLOWS:
+        return False
+    return not fields["is_fee"] or _FLOWS[kind, is_return] is Flow.PAYOUT
 
 
 def _has_whole_amount(fields: Mapping[str, Any]) -> bool:

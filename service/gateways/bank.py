@@ -46,7 +46,8 @@ class BankReport(NamedTuple):
 class StatementLine(NamedTuple):
     """Money that moved at the bank: an order that it paid (`is_return` false), or one that it paid back later.
 
-    `reference` is the one that the order came with; `amount` is what has really moved, in minor units.
+    `reference` is the one that the order came with; `amount` is what has really moved, in minor units. With `is_fee` it
+    is a payout that the bank kept for itself; such a line needs no reference.
     """
 
     reference: str
@@ -56,6 +57,7 @@ class StatementLine(NamedTuple):
     currency: str
     bank_reference: str
     booked_at: datetime
+    is_fee: bool = False
 
 
 class BankRejected(Exception):

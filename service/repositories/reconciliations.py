@@ -8,8 +8,9 @@ from bson.decimal128 import Decimal128
 
 from service.documents import ReconciliationDocument, TransactionLog
 from service.domain.accounts import SystemAccount
+from service.domain.bank_lines import Flow
 from service.domain.identifiers import Prefix, first_id_at
-from service.domain.reconciliation import DayTotal, Flow, OurLine, OurReturn, Reconciliation
+from service.domain.reconciliation import DayTotal, OurLine, OurReturn, Reconciliation
 from service.repositories.records import HOMES
 
 _ONE_BATCH = 2_000

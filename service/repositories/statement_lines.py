@@ -11,12 +11,14 @@ from bson.int64 import Int64
 from pymongo import UpdateOne
 
 from service.documents import SetAsideLineDocument, StatementLineDocument
-from service.domain.reconciliation import BankLine, Flow
+from service.domain.bank_lines import BankLine, Flow
 from service.domain.statement_lines import SetAsideLine, SetAsideReason
 
 _ONE_BATCH = 2_000
 _LIMIT_MS = 60_000
 _VALID = {"is_withdrawn": False}
+# Fees are under no order: they count in the day's sums alone.
+_COMPARED = {**_VALID, "flow": {"$ne": Flow.FEE.value}}
 # Beyond this, more is more.
 _COUNTED = 100_000
 
@@ -110,7 +112,11 @@ async def count_set_aside() -> int:
 async def stream_references(day: str) -> AsyncIterator[str]:
     """Each reference of the day's lines once, in order."""
     found = StatementLineDocument.get_pymongo_collection().find(
-        {"day": day, **_VALID}, {"reference": 1}, sort=[("reference", 1)], hint="day_reference", batch_size=_ONE_BATCH
+        {"day": day, **_COMPARED},
+        {"reference": 1},
+        sort=[("reference", 1)],
+        hint="day_reference",
+        batch_size=_ONE_BATCH,
     )
     last: str | None = None
     async with found:
@@ -123,7 +129,7 @@ async def stream_references(day: str) -> AsyncIterator[str]:
 async def find_of(references: Sequence[str]) -> dict[str, list[BankLine]]:
     """All lines under these references, of whatever day, the oldest first; by reference."""
     found = StatementLineDocument.get_pymongo_collection().find(
-        {"reference": {"$in": list(references)}, **_VALID}, batch_size=_ONE_BATCH, max_time_ms=_LIMIT_MS
+        {"reference": {"$in": list(references)}, **_COMPARED}, batch_size=_ONE_BATCH, max_time_ms=_LIMIT_MS
     )
     lines: dict[str, list[BankLine]] = defaultdict(list)
     for row in sorted(await found.to_list(), key=_booked_at):

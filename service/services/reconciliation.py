@@ -13,16 +13,18 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from service.database import Client
+from service.domain.bank_lines import Flow, LineNote, told_as_batches
 from service.domain.breaks import BANK_KINDS, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, made_at, new_id
 from service.domain.operations import Operation
 from service.domain.reconciliation import (
-    Flow,
+    Judged,
     OurLine,
     Reconciliation,
     WatchedDay,
     day_bounds,
+    fee_finding,
     is_over,
     judge_lines,
     judge_ours,
@@ -52,6 +54,8 @@ _STATEMENT_LIMIT_S = 120.0
 # A portion takes a fraction of a second; between two, and before each statement, the lease is renewed.
 _LEASE_S = _STATEMENT_LIMIT_S + 60.0
 _PORTION = 1_000
+# Of each kind, so that a day whose statement is empty needs no more memory than others.
+_HELD_BACK = 5_000
 # Between two looks whether a day is due.
 LOOK_S = 60.0
 _DAY = timedelta(days=1)
@@ -264,23 +268,49 @@ async def _named(given: Iterable[object]) -> AsyncIterator[KeptLine | KeptAside]
         yield KeptLine(f"{name}/{alike[name]}", read.bank_reference, line)
 
 
-async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
-    now = utc_now()
-    name = day.isoformat()
-    counts: Counter[BreakKind] = Counter()
+class _Comparison:
+    """One day's findings on their way to people. Lines of nobody's and orders without one are held back to the end, as
+    long as they are few: together they may be a batch booking.
+    """
 
-    async def report_all(findings: Iterable[Finding]) -> None:
+    def __init__(self, clerk: Clerk, day: date) -> None:
+        self.clerk, self.day, self.name = clerk, day, day.isoformat()
+        self.now = utc_now()
+        self.counts: Counter[BreakKind] = Counter()
+        self.notes: Counter[LineNote] = Counter()
+        self._held: dict[BreakKind, list[Finding]] = {BreakKind.MISSING_HERE: [], BreakKind.MISSING_THERE: []}
+
+    async def report(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
-            await report(finding, clerk.ledger, now)
-            counts[finding.kind] += 1
+            held = self._held.get(finding.kind)
+            if held is not None and len(held) < _HELD_BACK:
+                held.append(finding)
+            else:
+                await self._report(finding)
 
+    async def report_held(self) -> None:
+        strangers, missing = self._held.values()
+        is_whole = max(len(strangers), len(missing)) < _HELD_BACK
+        for finding in told_as_batches(strangers, missing) if is_whole else [*strangers, *missing]:
+            await self._report(finding)
+
+    async def _report(self, finding: Finding) -> None:
+        await report(finding, self.clerk.ledger, self.now)
+        self.counts[finding.kind] += 1
+
+
+async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
+    comparison = _Comparison(clerk, day)
+    now, name = comparison.now, comparison.name
     async for references in _portions(line_repository.stream_references(name)):
-        await report_all(await _judge_references(references, name, now - clerk.grace))
+        for judged in await _judge_references(references, name, now - clerk.grace):
+            await comparison.report(judged.findings)
+            comparison.notes.update(judged.notes)
         await clerk.on_progress(len(references))
     set_aside = 0
     async for aside in _portions(line_repository.stream_set_aside(name)):
         set_aside += len(aside)
-        await report_all(unreadable(kept.name, kept.line, name) for kept in aside)
+        await comparison.report(unreadable(kept.name, kept.line, name) for kept in aside)
         await clerk.on_progress(len(aside))
     ours = 0
     sums: dict[tuple[Flow, str], int] = defaultdict(int)
@@ -289,24 +319,30 @@ async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
         for one in portion:
             sums[one.flow, one.currency] += one.amount
         if is_over(day, now, clerk.grace):
-            await report_all(await _judge_ours(portion, name))
+            await comparison.report(await _judge_ours(portion, name))
         await clerk.on_progress(len(portion))
+    lines, bank_sums = await line_repository.sum_of_day(name)
+    await comparison.report(
+        fee_finding(name, currency, amount) for flow, currency, amount in bank_sums if flow is Flow.FEE
+    )
+    await comparison.report_held()
     # What was seen a moment ago was seen at `now`.
     gone = await break_repository.find_unresolved_of_day(BANK_KINDS, name, seen_before=now)
     await resolve_by_itself(clerk.client, gone)
-    lines, bank_sums = await line_repository.sum_of_day(name)
     totals = totals_of(bank_sums, [(flow, currency, amount) for (flow, currency), amount in sums.items()])
-    breaks = {kind.value: count for kind, count in sorted(counts.items())}
-    await reconciliation_repository.save(Reconciliation(name, now, now, 1, lines, ours, totals, breaks, set_aside))
+    breaks = {kind.value: count for kind, count in sorted(comparison.counts.items())}
+    notes = {note.value: count for note, count in sorted(comparison.notes.items())}
+    await reconciliation_repository.save(
+        Reconciliation(name, now, now, 1, lines, ours, totals, breaks, set_aside, notes)
+    )
     saved = await reconciliation_repository.find(name)
     assert saved is not None, "nobody may delete one"  # noqa: S101 by role
-    log.info(
-        "reconciliation.day_compared", day=name, lines=lines, ours=ours, set_aside=set_aside, breaks=counts.total()
-    )
+    figures = {"lines": lines, "ours": ours, "set_aside": set_aside, "breaks": comparison.counts.total()}
+    log.info("reconciliation.day_compared", day=name, **figures)
     return saved
 
 
-async def _judge_references(references: Sequence[str], day: str, booked_before: datetime) -> list[Finding]:
+async def _judge_references(references: Sequence[str], day: str, booked_before: datetime) -> list[Judged]:
     lines = await line_repository.find_of(references)
     # One that has no prefix of ours belongs to no operation.
     operations = {
@@ -318,9 +354,7 @@ async def _judge_references(references: Sequence[str], day: str, booked_before: 
     }
     returns = await reconciliation_repository.find_returns(list(operations))
     return [
-        finding
-        for reference in references
-        for finding in judge_lines(
+        judge_lines(
             reference,
             lines.get(reference, []),
             operations.get(reference),
@@ -328,6 +362,7 @@ async def _judge_references(references: Sequence[str], day: str, booked_before: 
             day=day,
             booked_before=booked_before,
         )
+        for reference in references
     ]
 
 

@@ -6,10 +6,11 @@ import httpx
 import pytest
 
 from service.database import Databases
+from service.domain.bank_lines import BankLine, Flow
 from service.domain.breaks import Break, BreakKind, Finding
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.reconciliation import BankLine, Flow, judge_lines
+from service.domain.reconciliation import judge_lines
 from service.services.breaks import report
 from service.settings import Settings
 from service.startup import Resources
@@ -48,7 +49,8 @@ class TestLists:
     async def test_shows_numbers_that_readers_would_change_as_their_digits(self, boss: Staff) -> None:
         """Damaged documents have what no rule would let through, and many lines may add up to more than 64 bits."""
         line = BankLine("wdr_none", Flow.PAYOUT, 2**53 - 1, "INR", utc_now())
-        (finding,) = judge_lines("wdr_none", [line] * 1_025, None, (), day="2026-11-20", booked_before=utc_now())
+        judged = judge_lines("wdr_none", [line] * 1_025, None, (), day="2026-11-20", booked_before=utc_now())
+        (finding,) = judged.findings
         one = await make_break(expected={"available": 2**62}, found={**finding.found, "held": -(2**62)})
         shown = (await boss.get(f"/admin/breaks/{one.id}")).json()
         assert shown["expected"] == {"available": str(2**62)}

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from service.domain.bank_lines import Flow
 from service.domain.breaks import SYSTEM, BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.reconciliation import DayTotal, Flow, watched_days
+from service.domain.reconciliation import DayTotal, watched_days
 from service.gateways.bank import BankOrder, BankOutcomeUnknown, OrderKind, StatementLine
 from service.gateways.bank_behaviours import paid_row
 from service.ledger.orders import FlagForReview, NoteAttempt

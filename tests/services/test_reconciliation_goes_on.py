@@ -1,12 +1,13 @@
 """No line of a statement stops a day, no day the days after it, and what people have decided stays decided."""
 
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.bank_lines import Flow
 from service.domain.breaks import BreakKind, BreakState
 from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
@@ -217,3 +218,33 @@ class TestADecision:
         assert await desk.compare() == []
         desk.bank.lines[desk.day].remove(line)
         assert await desk.compare() == [(K.MISSING_THERE, operation.id)]
+
+
+class TestWhatALineIs:
+    async def test_parts_that_add_up_and_corrections_are_noted_and_no_breaks(self, desk: Desk) -> None:
+        in_parts, corrected = await desk.settle(), await desk.settle()
+        desk.pay(in_parts, amount=400)
+        desk.pay(in_parts, amount=600, at=desk.at(time(13)))
+        for hour, is_return in ((12, False), (13, False), (14, True)):
+            desk.pay(corrected, at=desk.at(time(hour)), is_return=is_return)
+        (compared,) = await compare_days(desk.clerk, [desk.day])
+        assert (compared.breaks, compared.notes) == ({}, {"corrected": 1, "paid_in_parts": 1})
+
+    async def test_a_batch_booking_is_one_break_for_all_its_orders(self, desk: Desk) -> None:
+        orders = [await desk.settle(amount) for amount in (100, 200, 300)]
+        batch = desk.pay(orders[0], reference="BATCH/7", amount=600)
+        assert await desk.compare() == [(K.BATCH_BOOKING, batch.reference)]
+        (one,) = await desk.breaks()
+        assert (one.expected["operations"], one.expected["amount"], one.found["amount"]) == (3, 600, 600)
+
+    async def test_fees_are_one_break_a_day_and_currency_however_many(self, desk: Desk) -> None:
+        operation = await desk.settle()
+        desk.pay(operation)
+        # With the order's reference, and without any.
+        desk.pay(operation, is_fee=True, amount=7)
+        desk.pay(operation, is_fee=True, amount=5, reference="")
+        assert await desk.compare() == [(K.FEE, f"fees/{desk.day}/INR")]
+        (one,) = await desk.breaks()
+        assert one.found["amount"] == 12
+        (compared,) = await compare_days(desk.clerk, [desk.day])
+        assert [(total.bank, total.ours) for total in compared.totals if total.flow is Flow.FEE] == [(12, 0)]
