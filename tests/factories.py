@@ -1,12 +1,14 @@
 """Users, wallets and money for tests: sensible defaults, keyword overrides, and never two alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+import pytest
 from pymongo.errors import PyMongoError
 
 from service.database import Databases, session_in_transaction
@@ -30,6 +32,7 @@ from service.domain.step_up import CODE_TRIES, Challenge
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
+from service.ledger import transaction
 from service.ledger.adjustments import RequestAdjustment
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.batch import Decided
@@ -156,6 +159,14 @@ async def current(wallet: Wallet) -> Wallet:
 def bearer(user: User, settings: Settings) -> dict[str, str]:
     """The headers of somebody who has just logged in."""
     return {"Authorization": f"Bearer {issue_access_token(user, settings, utc_now())}"}
+
+
+@contextmanager
+def entries_of_any_time() -> Iterator[None]:
+    """Inside, an entry keeps an id that was made long ago, as none does otherwise: for days that are over."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "ENTRY_ID_AGE", timedelta(days=10_000))
+        yield
 
 
 async def run(

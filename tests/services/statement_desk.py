@@ -18,7 +18,7 @@ from service.repositories import breaks as break_repository
 from service.repositories.breaks import BreakFilter
 from service.services.reconciliation import Clerk, compare_days
 from tests.books_of_their_own import OwnBooks
-from tests.factories import change, deposit_of, failure_of, run, settlement_of, withdrawal_of
+from tests.factories import change, deposit_of, entries_of_any_time, failure_of, run, settlement_of, withdrawal_of
 
 _NOON = time(12)
 _KINDS = {OperationType.WITHDRAWAL: OrderKind.PAYOUT, OperationType.DEPOSIT: OrderKind.COLLECTION}
@@ -66,7 +66,8 @@ class Desk:
         moment = at or self.at()
         operation = await self.ask(amount, deposit=deposit)
         entry_id = first_id_at(Prefix.ENTRY, moment) + uuid4().hex[12:]
-        return await change(self.books.databases, settlement_of(operation, entry_id=entry_id))
+        with entries_of_any_time():
+            return await change(self.books.databases, settlement_of(operation, entry_id=entry_id))
 
     async def give_back(self, operation: Operation, at: datetime | None = None) -> Operation:
         """The bank has said that it came back, and it is booked at that time."""
@@ -84,7 +85,8 @@ class Desk:
             incident_event_id=new_id(Prefix.AUDIT_EVENT),
             freeze_event_id=new_id(Prefix.AUDIT_EVENT),
         )
-        (decided,) = await run(self.books.databases, command)
+        with entries_of_any_time():
+            (decided,) = await run(self.books.databases, command)
         assert isinstance(decided.record, Return), decided
         return operation
 

@@ -109,13 +109,15 @@ class Scene:
         self.claimed_for_s: float | None = None
         self.waits_since: datetime | None = None
 
-    async def visit(self, bank: Bank, attempts: int = 1, visits: int | None = None) -> Operation:
+    async def visit(
+        self, bank: Bank, attempts: int = 1, visits: int | None = None, last_outcome: str | None = None
+    ) -> Operation:
         """`attempts` counts claims; unless told otherwise, each before this one led to the bank."""
         operation = self.operation
         now = utc_now()
         until = now + timedelta(seconds=self.claimed_for_s or self.settings.bank_recheck_s)
         row = outbox_row(OutboxTopic.BANK_ORDER, operation.id, None, self.waits_since or now, until)._replace(
-            attempts=attempts, visits=attempts - 1 if visits is None else visits
+            attempts=attempts, visits=attempts - 1 if visits is None else visits, last_outcome=last_outcome
         )
         desk = Desk(self.ledger, bank, FileMailbox(self.settings), self.settings, self.client)
         await pursue_order(row, desk)
@@ -457,9 +459,9 @@ class TestABankThatTakesDays:
         await slow.ask()
         await self.accepted(slow, 2)
         for attempts in range(3, 9):
-            operation = await slow.visit(
-                ScriptedBank(answers=[BankOutcomeUnknown("503")]), attempts=attempts, visits=attempts
-            )
+            said = "accepted" if attempts == 3 else "503"
+            bank = ScriptedBank(answers=[BankOutcomeUnknown("503")])
+            operation = await slow.visit(bank, attempts=attempts, visits=attempts, last_outcome=said)
             assert operation.status is OperationStatus.PROCESSING
 
     async def test_that_has_never_said_so_is_left_to_a_person_as_before(self, slow: Scene) -> None:
@@ -494,7 +496,7 @@ class TestABankThatTakesDays:
         assert operation.expected_by is not None
         before, after = operation.expected_by, operation.expected_by + timedelta(hours=1)
         overdue = await find_overdue_orders(after)
-        assert overdue.number == (await find_overdue_orders(before)).number + 1
+        assert overdue.number > (await find_overdue_orders(before)).number
         assert overdue.oldest is not None
         assert overdue.oldest <= operation.expected_by
 
