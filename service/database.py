@@ -81,6 +81,7 @@ _SNAPSHOT_ATTEMPTS = 10
 _SNAPSHOT_PAUSE_S = 0.2
 # Unauthorized, and what hosted clusters say of parameters that are theirs.
 _MAY_NOT = (13, 20, 72, 8000)
+_LIFETIME = "transactionLifetimeLimitSeconds"
 _SERVICE_ROLE = "wallet_service"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
 _ACTIONS = {
@@ -94,6 +95,7 @@ _ACTIONS = {
     "checkpoints": ["find", "insert"],
     "checkpoint_tiles": ["find", "insert"],
     "used_tickets": ["find", "insert"],
+    "ledger_processes": ["find", "insert", "update", "remove"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
@@ -310,8 +312,32 @@ async def _limit_transactions(databases: Databases) -> str:
     except OperationFailure as error:
         if error.code not in _MAY_NOT:
             raise
-        return "transactions: lifetime left as it is, the set-up's user may not change it"
+        return _warn_of_lifetime(await _find_lifetime_s(databases))
     return f"transactions: ended by the server after {TRANSACTION_LIFETIME_S} s"
+
+
+async def _find_lifetime_s(databases: Databases) -> int | None:
+    """None where the set-up's user may not see it, or a router stands before the servers."""
+    try:
+        found = await databases.client.admin.command({"getParameter": 1, _LIFETIME: 1})
+    except OperationFailure:  # nothing depends on it
+        return None
+    return int(found[_LIFETIME])
+
+
+def _warn_of_lifetime(found_s: int | None) -> str:
+    """Loud, where a killed process would keep others waiting, and the service cannot change that."""
+    if found_s is not None and found_s <= TRANSACTION_LIFETIME_S:
+        return f"transactions: ended by the server after {found_s} s"
+    wanted_s = TRANSACTION_LIFETIME_S
+    log.warning("database.transactions_live_long", found_s=found_s, wanted_s=wanted_s, parameter=_LIFETIME)
+    found = "not known" if found_s is None else f"{found_s} s"
+    return (
+        f"transactions: WARNING: {_LIFETIME} is {found}, and this user may not set it. What a killed process has "
+        "locked stays locked for as long, unless another process ends its session, which the service does within "
+        f"seconds. Set it to {wanted_s} on every server (mongod --setParameter {_LIFETIME}={wanted_s}, or the "
+        "provider's console); see README, Concurrency"
+    )
 
 
 async def _tell_about_elections(databases: Databases) -> str:
@@ -358,7 +384,7 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
     foreign = [r for r in held if not r["role"].startswith(_SERVICE_ROLE)]
     if foreign:
         await admin.command({"revokeRolesFromUser": username, "roles": foreign})
-    return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete in outbox alone"
+    return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete what is done with"
 
 
 async def _update_or_create(

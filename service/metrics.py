@@ -95,7 +95,7 @@ _bank_call_duration: Final = Histogram(
 
 # --- The workers
 _jobs: Final = Counter(
-    "wallet_jobs_total", "Rows of a queue that were worked on, by whether that raised", ["queue", "outcome"],
+    "wallet_jobs_total", "Rows of a queue that were worked on: done, failed, put back", ["queue", "outcome"],
     registry=REGISTRY,
 )  # fmt: skip
 _rows_in_hand: Final = Gauge(

@@ -49,7 +49,7 @@ from service.ledger.orders import (
     Settle,
 )
 from service.ledger.rewards import EarnPoints
-from service.ledger.transaction import GuardMissed, prepare
+from service.ledger.transaction import Attempt, GuardMissed, prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
 from service.repositories import breaks as break_repository
@@ -186,7 +186,7 @@ async def run(
     for is_last in (*[False] * _TIMES_SECOND, True):
         try:
             async with databases.client.start_session() as session:
-                prepared = await prepare(session, said, policy or Policy(), after_duplicate=duplicates > 0)
+                prepared = await prepare(session, said, policy or Policy(), Attempt(after_duplicate=duplicates > 0))
                 await session.commit_transaction()
         except GuardMissed:
             if is_last:

@@ -1,6 +1,7 @@
 """The set-up: repeatable, complete, and the service's own user may do little. And servers that fall silent."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -9,6 +10,7 @@ import pymongo
 import pytest
 from bson.int64 import Int64
 from bson.json_util import dumps
+from pydantic import SecretStr
 from pymongo.errors import OperationFailure, WriteError
 
 from service.database import OUTAGES, TRANSACTION_LIFETIME_S, Databases, OldData, connect, set_up
@@ -16,6 +18,7 @@ from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.domain.clock import utc_now
 from service.services.account_sums import SUMMING_LIMIT_S
 from service.settings import Settings
+from tests.logs import own_logs
 from tests.servers import Admin, Servers, fail_point, make_settings
 
 
@@ -63,6 +66,25 @@ class TestSetUp:
         assert settings.database
         answer = admin.admin.command({"getParameter": 1, "transactionLifetimeLimitSeconds": 1})
         assert answer["transactionLifetimeLimitSeconds"] == TRANSACTION_LIFETIME_S
+
+    async def test_warns_where_a_killed_process_would_keep_others_waiting_and_it_may_not_change_that(
+        self, servers: Servers, admin: Admin
+    ) -> None:
+        """As on somebody's own cluster, whose parameters are its provider's."""
+        roles = ["readWriteAnyDatabase", "dbAdminAnyDatabase", "userAdminAnyDatabase", "clusterMonitor"]
+        admin.admin.command("createUser", "guest", pwd="guest", roles=roles)
+        url = re.sub(r"//[^@]*@", "//guest:guest@", servers.mongo.admin_url)
+        settings = make_settings(servers).model_copy(update={"mongo_admin_url": SecretStr(url)})
+        admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=60)
+        try:
+            with own_logs() as lines:
+                told = [line for line in await set_up(settings) if line.startswith("transactions:")]
+        finally:
+            admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=TRANSACTION_LIFETIME_S)
+            admin.admin.command("dropUser", "guest")
+        assert "WARNING: transactionLifetimeLimitSeconds is 60 s" in told[0]
+        (warning,) = [line for line in lines if line["event"] == "database.transactions_live_long"]
+        assert (warning["log_level"], warning["found_s"], warning["wanted_s"]) == ("warning", 60, 5)
 
     async def test_says_where_a_dead_primary_would_cost_more_time_than_it_has_to(
         self, settings: Settings, admin: Admin

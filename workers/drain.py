@@ -11,6 +11,8 @@ import structlog
 from service.domain.dead_letters import Queue
 from service.gateways.job_queue import JOBS, JobQueue
 from service.metrics import rows_done, rows_taken
+from service.outages import outages
+from service.services.dead_letters import is_outage
 
 log = structlog.get_logger()
 
@@ -125,8 +127,12 @@ class Drain(Generic[Row]):
         try:
             await self._work(row)
         except Exception as error:
-            self.failed += size
-            log.exception("job.row_failed", job=self.job)
+            if is_outage(error):
+                outcome = "put_back"
+                outages.met(self.job, error, rows_put_back=size)
+            else:
+                self.failed += size
+                log.exception("job.row_failed", job=self.job)
             await self._note_failure(row, error)
         else:
             outcome = "done"
@@ -138,6 +144,9 @@ class Drain(Generic[Row]):
         try:
             await self._aftercare.failed(row, error)
         except Exception as trouble:  # noqa: BLE001 whatever it is, the row comes back when its claim ends
+            if is_outage(trouble):
+                outages.met(self.job, trouble)
+                return
             log.error("job.failure_not_noted", job=self.job, error=repr(trouble))  # noqa: TRY400 the failure itself has its traceback
 
     @property

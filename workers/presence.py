@@ -15,6 +15,8 @@ from service.domain.clock import utc_now
 from service.domain.dead_letters import Queue
 from service.domain.identifiers import Prefix, new_id
 from service.domain.workers import BEAT_S, Worker
+from service.outages import outages
+from service.services.dead_letters import is_outage
 from service.services.workers import Backlog, beat, look_at_queues
 from service.startup import Resources
 from service.version import project_version
@@ -61,7 +63,10 @@ class Presence:
             try:
                 await beat(self.now)
             except Exception as error:  # noqa: BLE001 whatever it is, the next one tells again
-                log.warning("worker.not_told", error=repr(error))
+                if is_outage(error):
+                    outages.met("presence", error)
+                else:
+                    log.warning("worker.not_told", error=repr(error))
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:
@@ -81,7 +86,10 @@ async def tell_status_for_ever(presence: Presence, resources: Resources) -> NoRe
             now = utc_now()
             told.tell(presence.now, await look_at_queues(now), resources.breaker.state_now.value, now, interval_s)
         except Exception as error:  # noqa: BLE001 whatever it is, the next round looks again
-            log.warning("worker.status_unknown", error=repr(error))
+            if is_outage(error):
+                outages.met("status", error)
+            else:
+                log.warning("worker.status_unknown", error=repr(error))
 
 
 class _Told:

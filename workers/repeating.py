@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import structlog
 
+from service.outages import outages
 from service.services.dead_letters import is_outage
 
 log = structlog.get_logger()
@@ -21,7 +22,7 @@ async def repeat(name: str, work: Callable[[], Awaitable[float | None]], pause_s
             sooner_s = await work()
         except Exception as error:  # whatever it is, told below: without these tasks nobody would do the work
             if is_outage(error):
-                log.error("worker.round_failed", error=repr(error))  # noqa: TRY400 an outage needs no traceback each time
+                outages.met(name, error)
             else:
                 log.exception("worker.round_failed")
         # Apart from the other workers, or all would do the work of which one's counts.

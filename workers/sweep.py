@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import structlog
 
+from service.outages import outages
+from service.services.dead_letters import is_outage
 from workers.drain import Drain
 
 log = structlog.get_logger()
@@ -24,6 +26,9 @@ async def _sweep_one_for_ever(drain: Drain[Any], interval_s: float) -> NoReturn:
     while True:
         try:
             await drain.run()
-        except Exception as error:  # noqa: BLE001 whatever it is, the next round looks again
-            log.error("sweep.failed", job=drain.job, error=repr(error))  # noqa: TRY400 an outage needs no traceback
+        except Exception as error:
+            if is_outage(error):
+                outages.met("sweep", error)
+            else:
+                log.exception("sweep.failed", job=drain.job)
         await asyncio.sleep(interval_s)

@@ -17,6 +17,7 @@ from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.incidents import IncidentDocument
+from service.documents.ledger_processes import LedgerProcessDocument
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
@@ -58,6 +59,7 @@ __all__ = [
     "HoldDocument",
     "IdempotencyKey",
     "IncidentDocument",
+    "LedgerProcessDocument",
     "OutboxDocument",
     "PasswordReset",
     "QuoteDocument",
@@ -113,6 +115,7 @@ WALLET_DOCUMENTS = [
     SessionDocument,
     PasswordReset,
     DeadLetterDocument,
+    LedgerProcessDocument,
     WorkerDocument,
     ReturnDocument,
     IncidentDocument,

@@ -57,5 +57,7 @@ class WalletDocument(Document):
                 "usage": validator_part(Usage),
                 "limits": {"anyOf": [{"bsonType": "null"}, validator_part(Limits)]},
                 "event_sequence": AMOUNT,
+                # Of transactions that had to lock it first (repositories/wallets.py); shown nowhere.
+                "turns": AMOUNT,
             },
         }  # fmt: skip

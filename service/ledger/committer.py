@@ -25,7 +25,9 @@ from service.domain.records import Record
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable, WalletServiceError
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
-from service.ledger.transaction import GuardMissed, prepare
+from service.ledger.dead_owners import LedgerSession
+from service.ledger.transaction import Attempt, GuardMissed, prepare
+from service.outages import outages
 from service.tracing import span
 
 log = structlog.get_logger()
@@ -34,7 +36,12 @@ _Kind = TypeVar("_Kind", bound=Record)
 
 # After this many lost races the batch is halved: what loses is likely one wallet, the rest need not wait for it.
 _CONFLICTS_BEFORE_HALVING = 6
+# After this many an attempt writes to its wallets before it reads them. Whoever decides first and writes last loses to
+# everybody who is quicker, each time; whoever writes first has the wallet as soon as nobody else does.
+_CONFLICTS_BEFORE_LOCKING = 2
 _BACKOFF_FIRST_S = 0.002
+# Who waits for a turn looks often: the others hold a wallet for some milliseconds.
+_TURN_MAX_S = 0.03
 _BACKOFF_MAX_S = 0.25
 _RETRY_AFTER_S = 1
 # Reading a socket, parsing the request, running its handler: measured, more turns gain nothing.
@@ -85,6 +92,7 @@ class Ledger:
         self._patience_s = patience_s
         self._on_committed = on_committed
         self._let_in = let_in
+        self._session = LedgerSession(client)
         self._waiting: deque[Pending] = deque()
         self._waiting_weight = 0
         self._claims_in_flight: frozenset[str] = frozenset()
@@ -93,6 +101,7 @@ class Ledger:
         self._runner: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        self._session.start()
         self._runner = asyncio.create_task(self._run(), name="ledger")
         self._runner.add_done_callback(lambda _: self._leave_nobody_waiting())
 
@@ -102,6 +111,7 @@ class Ledger:
         self._wake.set()
         if self._runner is not None:
             await self._runner
+        await self._session.close()
 
     @property
     def queue_depth(self) -> int:
@@ -193,21 +203,30 @@ class Ledger:
                 weight += pending.command.weight
         return batch
 
-    async def _settle(self, batch: Sequence[Pending], deadline_s: float) -> None:
-        """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards."""
+    async def _settle(self, batch: Sequence[Pending], deadline_s: float, *, is_contended: bool = False) -> None:
+        """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards.
+
+        `is_contended`: others want its wallets as well, and it has lost to them before.
+        """
         conflicts = duplicates = 0
         while True:
             try:
-                await self._commit(batch, deadline_s, conflicts, after_duplicate=duplicates > 0)
+                attempt = Attempt(after_duplicate=duplicates > 0, locks_first=is_contended)
+                await self._commit(batch, deadline_s, conflicts, attempt)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 conflicts += 1
                 duplicates += is_duplicate(error)
+                is_contended = is_contended or conflicts >= _CONFLICTS_BEFORE_LOCKING
+                if _is_outage(error):
+                    await self._session.drop()
+                else:
+                    await self._session.end_the_dead()
                 if _is_worth_repeating(error, duplicates):
                     if perf_counter() >= deadline_s:
-                        _log_failure("ledger.gave_up", error, size=len(batch), conflicts=conflicts)
+                        outages.met("ledger", error)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
                     if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
-                        await asyncio.sleep(_backoff_s(conflicts))
+                        await asyncio.sleep(_backoff_s(conflicts, _TURN_MAX_S if is_contended else _BACKOFF_MAX_S))
                         continue
                 elif len(batch) == 1:
                     _log_failure("ledger.command_failed", error, command=_name(batch[0]))
@@ -218,23 +237,20 @@ class Ledger:
         middle = len(batch) // 2
         log.warning("ledger.batch_halved", size=len(batch), conflicts=conflicts)
         for half in (batch[:middle], batch[middle:]):
-            await self._settle(half, deadline_s)
+            await self._settle(half, deadline_s, is_contended=is_contended)
         return None
 
-    async def _commit(
-        self, batch: Sequence[Pending], deadline_s: float, conflicts: int, *, after_duplicate: bool
-    ) -> None:
+    async def _commit(self, batch: Sequence[Pending], deadline_s: float, conflicts: int, attempt: Attempt) -> None:
         started = perf_counter()
-        async with self._client.start_session() as session:
-            try:
-                with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
-                    commands = [pending.command for pending in batch]
-                    prepared = await prepare(session, commands, self.policy, after_duplicate=after_duplicate)
-            except BaseException:  # a cancelled task too must not leave its documents locked
-                await abort_transaction(session)
-                raise
-            reach(CrashPoint.LEDGER_WRITTEN)
-            await self._commit_for_certain(session, deadline_s)
+        session = self._session.open()
+        try:
+            with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
+                prepared = await prepare(session, [pending.command for pending in batch], self.policy, attempt)
+        except BaseException:  # a cancelled task too must not leave its documents locked
+            await abort_transaction(session)
+            raise
+        reach(CrashPoint.LEDGER_WRITTEN)
+        await self._commit_for_certain(session, deadline_s)
         reach(CrashPoint.LEDGER_COMMITTED)
         refused = 0
         for pending, outcome in zip(batch, prepared.decided, strict=True):
@@ -299,9 +315,9 @@ def _is_outage(error: Exception) -> bool:
     )
 
 
-def _backoff_s(attempt: int) -> float:
+def _backoff_s(attempt: int, max_s: float = _BACKOFF_MAX_S) -> float:
     """Full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015)."""
-    return random.uniform(0, min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 no secret
+    return random.uniform(0, min(max_s, _BACKOFF_FIRST_S * 2**attempt))  # noqa: S311 no secret
 
 
 def _answer_all(batch: Sequence[Pending], error: WalletServiceError) -> None:

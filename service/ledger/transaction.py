@@ -40,19 +40,36 @@ class GuardMissed(Exception):
     """A document was no longer in the state that was decided on."""
 
 
+class Attempt(NamedTuple):
+    """What attempts before this one have met.
+
+    `after_duplicate`: something was there already, made under a key perhaps whose answer is forgotten. `locks_first`:
+    others were quicker, so that it takes its turn at the wallets before it reads them.
+    """
+
+    after_duplicate: bool = False
+    locks_first: bool = False
+
+
+FIRST_ATTEMPT = Attempt()
+
+
 async def prepare(
-    session: AsyncClientSession, commands: Sequence[Command], policy: Policy, *, after_duplicate: bool = False
+    session: AsyncClientSession, commands: Sequence[Command], policy: Policy, attempt: Attempt = FIRST_ATTEMPT
 ) -> Prepared:
     """Everything but the commit. Raises GuardMissed, or what the driver raises.
 
-    Where nothing has to be written the transaction is left without operations to commit. `after_duplicate`: an attempt
-    before this one met something that was there already, made under a key perhaps whose answer is forgotten.
+    Where nothing has to be written the transaction is left without operations to commit.
     """
     await start_transaction(session)
+    if attempt.locks_first:
+        needs = merged_needs([command.needs for command in commands])
+        if needs.wallets or needs.owned_wallets:
+            await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, session=session)
     loaded = await _load(commands, session)
     batch, decided = _decide_all(loaded, commands, policy)
     # Who is refused today may have got it before: it is looked for where that can be, so that most look for nothing.
-    doubtful = commands if after_duplicate else batch.without_tombstone
+    doubtful = commands if attempt.after_duplicate else batch.without_tombstone
     made = await _find_made(doubtful, loaded, session) if doubtful else {}
     if made:
         batch, decided = _decide_all(loaded._replace(made=made), commands, policy)

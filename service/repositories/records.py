@@ -139,7 +139,7 @@ def _readers(record: Any) -> dict[str, Callable[[Any], Any]]:  # noqa: ANN401 as
             readers[name] = kind
         elif isinstance(kind, type) and issubclass(kind, tuple):
             readers[name] = partial(from_row, kind)
-        elif get_origin(kind) is tuple and get_args(kind)[0] is str:
+        elif get_origin(kind) is tuple and get_args(kind)[0] in (str, bytes):
             readers[name] = tuple
         elif get_origin(kind) is tuple:
             readers[name] = partial(_from_list, get_args(kind)[0])

@@ -30,17 +30,33 @@ async def find_named(
     wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], *, session: AsyncClientSession
 ) -> dict[str, Wallet]:
     """The wallets named by id or by (user id, currency), by id. One query."""
+    condition = _named(wallet_ids, owners)
+    found = WalletDocument.get_pymongo_collection().find(condition, session=session, batch_size=_ONE_BATCH)
+    return {row["_id"]: _from_row(row) for row in await found.to_list()}
+
+
+async def take_turn(
+    wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], *, session: AsyncClientSession
+) -> None:
+    """Locks the wallets for the rest of the transaction, or loses to whoever has one of them at this moment.
+
+    What is read afterwards cannot be changed by anybody else before the commit. It has to change something, or MongoDB
+    would take it for nothing: `turns` counts how often a turn was taken.
+    """
+    await WalletDocument.get_pymongo_collection().update_many(
+        _named(wallet_ids, owners), {"$inc": {"turns": Int64(1)}}, session=session
+    )
+
+
+def _named(wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]]) -> dict[str, Any]:
     users = sorted({user_id for user_id, _ in owners})
     currencies = sorted({currency for _, currency in owners})
     by_id = {"_id": {"$in": list(wallet_ids)}}
     # A product of users and currencies may bring a few wallets too many; that is cheaper than a clause for each.
     by_owner = {"user_id": {"$in": users}, "currency": {"$in": currencies}}
     if wallet_ids and users:
-        condition: dict[str, Any] = {"$or": [by_id, by_owner]}
-    else:
-        condition = by_id if wallet_ids else by_owner
-    found = WalletDocument.get_pymongo_collection().find(condition, session=session, batch_size=_ONE_BATCH)
-    return {row["_id"]: _from_row(row) for row in await found.to_list()}
+        return {"$or": [by_id, by_owner]}
+    return by_id if wallet_ids else by_owner
 
 
 # Above any batch limit: a second round trip for the rest would hold the snapshot open for longer.

@@ -4,6 +4,7 @@ Counted is what a row's own work raised. A bank that gives no answer raises noth
 MongoDB, Redis or the mail server is away the rows wait as they are.
 """
 
+import random
 import traceback
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from service.domain.holds import HoldStatus
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import OperationStatus
 from service.domain.outbox import OutboxTopic
-from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable, WalletServiceError
+from service.errors import DeadLetterEnded, DeadLetterNeeded, LedgerBusy, NotFound, Unavailable, WalletServiceError
 from service.gateways.job_queue import JOBS, JobQueue
 from service.gateways.mailbox import MailboxUnavailable
 from service.log import hide_in_text
@@ -39,6 +40,8 @@ from service.services.retries import retry_delay_s
 log = structlog.get_logger()
 
 _MESSAGE_LIMIT = 200
+# A row that lost its turn waits no longer than this; what is away for longer puts it back again.
+_PUT_BACK_S = 2.0
 _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
 _AT_ONCE = 100
@@ -66,10 +69,10 @@ class Replayed(NamedTuple):
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether MongoDB, Redis or the mail server was away, which says nothing about the row."""
+    """Whether MongoDB, Redis or the mail server was away, or the ledger too busy, which says nothing about the row."""
     if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("TransientTransactionError")):
         return True
-    return isinstance(error, (*OUTAGES, RedisError, MailboxUnavailable, Unavailable))
+    return isinstance(error, (*OUTAGES, RedisError, MailboxUnavailable, Unavailable, LedgerBusy))
 
 
 def reason_of(error: BaseException) -> Reason:
@@ -86,8 +89,14 @@ def reason_of(error: BaseException) -> Reason:
 
 
 async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client: Client, failure_limit: int) -> None:
-    """The row comes back later; after the last failure it is buried. Safe to repeat at any point."""
+    """The row comes back later; after the last failure it is buried. Safe to repeat at any point.
+
+    What an outage kept from its end is put back, and that counts as nothing.
+    """
     if is_outage(error):
+        # No failure, and no attempt less: it may have been at the bank. Apart, so that not all come back at once.
+        due_at = utc_now() + timedelta(seconds=random.uniform(_PUT_BACK_S / 2, _PUT_BACK_S))  # noqa: S311 no secret
+        await letter_repository.give_back(queue, [claimed], due_at, was_begun=True)
         return
     row = await letter_repository.find_claimed(queue, claimed)
     if row is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ from service.domain.step_up import CODE_LIFETIME
 from service.domain.transfers import Transfer
 from service.domain.wallets import Wallet
 from service.errors import IllegalTransition, WalletServiceError
+from service.ledger import transaction
 from service.ledger.approvals import Payment
 from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
@@ -211,3 +212,41 @@ class TestWithdrawals:
             else:
                 assert (found.status, wallet.available, wallet.held) == ("processing", 300, 700)
                 assert await two.topics_about(withdrawal) == {"bank_order"}
+
+
+class TestTurns:
+    """One process is always quicker: it reads, decides and commits before the other has decided."""
+
+    async def test_the_slow_one_gets_through_to_a_hot_wallet(
+        self, two: TwoLedgers, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (hot,) = await wallets_of(databases, 100_000)
+        load = transaction._load
+
+        async def loading(commands: Sequence[Command], session: Any) -> Any:
+            loaded = await load(commands, session)
+            if any(command.request_id == "slow" for command in commands):
+                # As long as a machine that is busy with other things takes, and longer than any batch of the quick one.
+                await asyncio.sleep(0.1)
+            return loaded
+
+        monkeypatch.setattr(transaction, "_load", loading)
+        quick, slow = two.ledgers
+        through = asyncio.Event()
+        made = 0
+
+        async def go_on_for_ever() -> None:
+            nonlocal made
+            while not through.is_set():
+                await quick.execute(withdrawal_of(hot, 1))
+                made += 1
+
+        load_of_quick = [asyncio.create_task(go_on_for_ever()) for _ in range(4)]
+        for _ in range(_TIMES):
+            await slow.execute(withdrawal_of(hot, 1, request_id="slow"))
+        through.set()
+        await asyncio.gather(*load_of_quick)
+        after = await current(hot)
+        # One for its deposit.
+        assert after.seq == 1 + made + _TIMES
+        assert made > 0

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from pymongo.errors import AutoReconnect
 
 from service.background import end
+from service.outages import OutageLog
 from tests.logs import own_logs
 from workers.repeating import repeat
 
@@ -32,11 +34,12 @@ async def run_to_the_end(rounds: Rounds, pause_s: float) -> None:
     await end(task)
 
 
-async def test_trouble_ends_nothing_and_only_a_defect_has_its_traceback() -> None:
+async def test_trouble_ends_nothing_and_only_a_defect_has_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.repeating.outages", OutageLog())
     with own_logs() as lines:
         await run_to_the_end(Rounds(AutoReconnect("away"), KeyError("a defect"), None, None), pause_s=0.001)
     assert [(line["event"], "exc_info" in line) for line in lines] == [
-        ("worker.round_failed", False),
+        ("outage.began", False),
         ("worker.round_failed", True),
     ]
 

@@ -1,0 +1,132 @@
+"""Transactions of processes that died: others end them, instead of waiting until MongoDB does.
+
+MongoDB keeps a dead client's transaction, and with it the locks on its documents, for transactionLifetimeLimitSeconds.
+So every ledger tells which session its transactions run in, with a heartbeat; and one that loses to a lock looks
+whether its owner is dead, and ends that session. Nothing can be lost by it: a transaction that is ended is rolled back
+whole, a living owner begins it anew, and one that is committed can no longer be ended.
+"""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from uuid import uuid4
+
+import pymongo
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import PyMongoError
+
+from service.background import end
+from service.database import Client
+from service.domain.ledger_processes import LedgerProcess
+from service.repositories import ledger_processes as process_repository
+
+log = structlog.get_logger()
+
+_BEAT_S = 0.5
+# Three beats may be late, on a busy machine or behind a slow commit.
+_SILENT_S = 2.0
+# Conflicts come by the hundred; who is dead is the same for all of them.
+_LOOK_EVERY_S = 0.2
+_CALL_S = 2.0
+
+
+class LedgerSession:
+    """The session that a ledger's transactions run in, one after the other, and what is known of other ledgers'."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.id = uuid4().hex
+        self._pid_space = _pid_space()
+        self._session: AsyncClientSession | None = None
+        self._changed = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+        self._looked_at_s = -_LOOK_EVERY_S
+
+    def start(self) -> None:
+        self._beating = asyncio.create_task(self._beat_for_ever(), name="ledger session")
+
+    async def close(self) -> None:
+        """Nobody need take it for dead."""
+        if self._beating is not None:
+            await end(self._beating)
+        await self.drop()
+        with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+            await process_repository.remove(self.id)
+
+    def open(self) -> AsyncClientSession:
+        """The same one each time, until it is dropped. The heartbeat tells of a new one at once."""
+        if self._session is None:
+            # What a transaction reads is decided by its own snapshot.
+            self._session = self._client.start_session(causal_consistency=False)
+            self._changed.set()
+        return self._session
+
+    async def drop(self) -> None:
+        """After an outage: the server it was known to may be another one now."""
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+                await session.end_session()
+
+    async def _beat_for_ever(self) -> None:
+        # The one whose place this process has taken may have left a transaction behind.
+        await self.end_the_dead()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _BEAT_S)
+            self._changed.clear()
+            # An outage is told by those who have work to do.
+            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+                known = [] if self._session is None else [bytes(self._session.session_id["id"])]
+                await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
+
+    async def end_the_dead(self) -> None:
+        """Ends the transactions of all who are dead by now. Looks only so often, and leaves outages to others."""
+        if monotonic() - self._looked_at_s < _LOOK_EVERY_S:
+            return
+        self._looked_at_s = monotonic()
+        try:
+            with pymongo.timeout(_CALL_S):
+                await self._end_those_found()
+        except PyMongoError:
+            return
+        except Exception as error:  # noqa: BLE001 whatever another release has told: the money goes on without it
+            log.warning("ledger.dead_owners_unknown", error=repr(error))
+
+    async def _end_those_found(self) -> None:
+        for process, is_silent in await process_repository.find_others(self.id, silent_s=_SILENT_S):
+            if not is_silent and not self._is_gone(process):
+                continue
+            if process.session_ids:
+                await process_repository.end_transactions(self._client, process.session_ids)
+            await process_repository.remove(process.id)
+            log.warning("ledger.dead_owner_ended", host=process.host, pid=process.pid, silent=is_silent)
+
+    def _is_gone(self, process: LedgerProcess) -> bool:
+        """Whether its number says so at once, where it is one of this very system's."""
+        return None not in (self._pid_space, process.pid_space) and (
+            process.pid_space == self._pid_space and not _is_running(process.pid)
+        )
+
+
+def _pid_space() -> str | None:
+    """On Linux, what tells this boot and this container from others; elsewhere nothing does."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def _is_running(pid: int) -> bool:
+    """A killed process that its parent has not asked after is none."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    # 'pid (name) state …'; a name may hold anything.
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

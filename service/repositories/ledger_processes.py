@@ -1,0 +1,44 @@
+"""Queries on `ledger_processes`, and the command that ends a dead one's transactions. Times are the server's."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from bson.binary import Binary, UuidRepresentation
+from bson.int64 import Int64
+from pymongo.asynchronous.collection import AsyncCollection
+
+from service.database import Client
+from service.documents import LedgerProcessDocument
+from service.domain.ledger_processes import LedgerProcess
+from service.repositories.records import from_row
+
+
+def _collection() -> AsyncCollection[dict[str, Any]]:
+    return LedgerProcessDocument.get_pymongo_collection()
+
+
+async def beat(process_id: str, host: str, pid: int, pid_space: str | None, session_ids: Sequence[bytes]) -> None:
+    """In place of what it told before. A process that was taken for dead is there again."""
+    told = {"host": host, "pid": Int64(pid), "pid_space": pid_space, "session_ids": list(session_ids)}
+    literal = {name: {"$literal": value} for name, value in told.items()}
+    await _collection().update_one({"_id": process_id}, [{"$set": literal | {"seen_at": "$$NOW"}}], upsert=True)
+
+
+async def find_others(process_id: str, *, silent_s: float) -> list[tuple[LedgerProcess, bool]]:
+    """All the others, each with whether it has been silent for so long."""
+    is_silent = {"$lt": ["$seen_at", {"$subtract": ["$$NOW", int(silent_s * 1000)]}]}
+    found = await _collection().aggregate(
+        [{"$match": {"_id": {"$ne": process_id}}}, {"$addFields": {"is_silent": is_silent}}]
+    )
+    return [(from_row(LedgerProcess, dict(row)), row["is_silent"]) for row in await found.to_list()]
+
+
+async def remove(process_id: str) -> None:
+    await _collection().delete_one({"_id": process_id})
+
+
+async def end_transactions(client: Client, session_ids: Sequence[bytes]) -> None:
+    """Aborts what these sessions have open; what is committed stays. A user may do it to sessions of its own."""
+    sessions = [{"id": Binary.from_uuid(UUID(bytes=one), UuidRepresentation.STANDARD)} for one in session_ids]
+    await client.admin.command({"killSessions": sessions})

@@ -1,0 +1,145 @@
+"""What a dead process has locked: others end its transaction, and nobody loses money by being taken for dead."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from time import monotonic
+from typing import Any
+
+import pytest
+from bson.int64 import Int64
+from pymongo.errors import OperationFailure
+
+from service.database import TRANSACTION_LIFETIME_S, Databases, start_transaction
+from service.domain.policy import Policy
+from service.domain.wallets import Wallet
+from service.ledger.committer import Ledger
+from service.ledger.dead_owners import LedgerSession
+from service.ledger.transaction import prepare
+from service.repositories import ledger_processes as process_repository
+from tests.factories import current, make_funded_wallet, withdrawal_of
+
+_NO_SUCH_TRANSACTION = 251
+
+
+@pytest.fixture
+async def ledgers(databases: Databases) -> AsyncIterator[Callable[[], Ledger]]:
+    opened: list[Ledger] = []
+
+    def open_ledger() -> Ledger:
+        ledger = Ledger(
+            databases.client,
+            policy=Policy(),
+            batch_limit=32,
+            queue_limit=100,
+            patience_s=30.0,
+            on_committed=lambda _: None,
+        )
+        ledger.start()
+        opened.append(ledger)
+        return ledger
+
+    yield open_ledger
+    for ledger in opened:
+        await ledger.close()
+
+
+class Owner:
+    """A process that has begun a transaction on the wallet, and told of its session."""
+
+    def __init__(self, databases: Databases, wallet: Wallet) -> None:
+        self.databases, self.wallet = databases, wallet
+        self.own = LedgerSession(databases.client)
+
+    async def lock(self, pid: int) -> None:
+        session = self.own.open()
+        await start_transaction(session)
+        await self.databases.wallet["wallets"].update_one(
+            {"_id": self.wallet.id}, {"$inc": {"turns": Int64(1)}}, session=session
+        )
+        known = [bytes(session.session_id["id"])]
+        await process_repository.beat(self.own.id, "host", pid, self.own._pid_space, known)
+
+    async def fall_silent(self) -> None:
+        collection = self.databases.wallet["ledger_processes"]
+        await collection.update_one({"_id": self.own.id}, [{"$set": {"seen_at": {"$subtract": ["$$NOW", 60_000]}}}])
+
+    async def commit_code(self) -> int | None:
+        try:
+            await self.own.open().commit_transaction()
+        except OperationFailure as error:
+            return error.code
+        return None
+
+
+def dead_pid() -> int:
+    """Of a process that there was a moment ago."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+class TestADeadOwner:
+    @pytest.mark.parametrize("how", ["its number is gone", "it is silent"])
+    async def test_keeps_nobody_waiting_until_mongodb_ends_its_transaction(
+        self, databases: Databases, ledgers: Callable[[], Ledger], how: str
+    ) -> None:
+        owner = Owner(databases, await make_funded_wallet(databases, 1_000))
+        if how == "it is silent":
+            await owner.lock(pid=1)
+            await owner.fall_silent()
+        else:
+            await owner.lock(pid=dead_pid())
+        began = monotonic()
+        await ledgers().execute(withdrawal_of(owner.wallet, 100))
+        assert monotonic() - began < TRANSACTION_LIFETIME_S - 1
+        assert (await current(owner.wallet)).held == 100
+        assert await owner.commit_code() == _NO_SUCH_TRANSACTION
+        assert await databases.wallet["ledger_processes"].find_one({"_id": owner.own.id}) is None
+
+    async def test_is_left_to_mongodb_while_it_may_be_alive(
+        self, databases: Databases, ledgers: Callable[[], Ledger]
+    ) -> None:
+        owner = Owner(databases, await make_funded_wallet(databases, 1_000))
+        await owner.lock(pid=1)
+        waiting = asyncio.create_task(ledgers().execute(withdrawal_of(owner.wallet, 100)))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        assert await owner.commit_code() is None
+        await waiting
+        await owner.own.close()
+
+    async def test_that_lives_loses_no_money_when_it_is_taken_for_dead(
+        self, databases: Databases, ledgers: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its transaction is ended between its writes and its commit; it begins anew, and both are paid once."""
+        wallet = await current(await make_funded_wallet(databases, 1_000))
+        slow, quick = ledgers(), ledgers()
+        written, go_on = asyncio.Event(), asyncio.Event()
+
+        async def stopping(session: Any, commands: Any, *more: Any) -> Any:
+            prepared = await prepare(session, commands, *more)
+            if commands[0].request_id == "slow" and not written.is_set():
+                written.set()
+                await go_on.wait()
+            return prepared
+
+        monkeypatch.setattr("service.ledger.committer.prepare", stopping)
+        first = asyncio.create_task(slow.execute(withdrawal_of(wallet, 100, request_id="slow")))
+        await written.wait()
+        session_id = bytes(slow._session.open().session_id["id"])
+        await process_repository.end_transactions(databases.client, [session_id])
+        await quick.execute(withdrawal_of(wallet, 30))
+        go_on.set()
+        await first
+        after = await current(wallet)
+        assert (after.available, after.held, after.seq) == (870, 130, wallet.seq + 2)
+
+    async def test_leaves_nothing_behind_where_it_ends_by_itself(
+        self, databases: Databases, ledgers: Callable[[], Ledger]
+    ) -> None:
+        ledger = ledgers()
+        await ledger.execute(withdrawal_of(await make_funded_wallet(databases, 1_000), 100))
+        await ledger.close()
+        assert await databases.wallet["ledger_processes"].find_one({"_id": ledger._session.id}) is None
