@@ -84,7 +84,8 @@ WalletServiceError
 ├── UserIsNoService                422 user_is_no_service
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
-    └── LedgerBusy                 503 ledger_busy
+    ├── LedgerBusy                 503 ledger_busy
+    └── ClockOff                   503 clock_off
 """
 
 from collections.abc import Mapping
@@ -573,6 +574,12 @@ class Unavailable(WalletServiceError):
 
 class LedgerBusy(Unavailable):
     code, title = "ledger_busy", "Too many requests are waiting"
+
+
+class ClockOff(Unavailable):
+    """The clock of this process is too far from MongoDB's; no commands are taken until it is right again."""
+
+    code, title = "clock_off", "The clock of this server is wrong"
 
 
 def problem_document(error: WalletServiceError, request_id: str | None) -> dict[str, Any]:

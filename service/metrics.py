@@ -81,6 +81,20 @@ _queue_limit: Final = Gauge(
     multiprocess_mode="livesum",
 )
 
+# --- The clock
+_clock_difference: Final = Gauge(
+    "wallet_clock_difference_seconds",
+    "How far the machine's clock is from MongoDB's, either way; of several processes the furthest",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+_clock_off: Final = Gauge(
+    "wallet_clock_off",
+    "1 while a process takes neither commands nor rows for its clock",
+    registry=REGISTRY,
+    multiprocess_mode="livemax",
+)
+
 # --- The bank
 _bank_calls: Final = Counter(
     "wallet_bank_calls_total", "Calls of the bank, by how they ended", ["call", "outcome"], registry=REGISTRY
@@ -245,6 +259,12 @@ _refused: Final = _commands.labels("refused")
 def ledger_queue(depth: int, limit: int) -> None:
     _queue_depth.set(depth)
     _queue_limit.set(limit)
+
+
+def clock(difference_s: float | None, *, is_off: bool) -> None:
+    if difference_s is not None:
+        _clock_difference.set(abs(difference_s))
+    _clock_off.set(is_off)
 
 
 def bank_called(call: str, outcome: str, duration_s: float) -> None:

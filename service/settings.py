@@ -120,6 +120,8 @@ class Settings(BaseSettings):
     otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[!-~]+$")] | None = None
     # Of the traces that begin here; those of callers are kept as they decided.
     trace_sample_ratio: float = Field(1.0, ge=0, le=1)
+    # How far this process's clock may be from MongoDB's before it takes neither commands nor rows.
+    clock_bound_s: float = Field(5.0, gt=0)
     # For tests: where to die as if the power had gone (crash_points.py).
     crash_at: CrashPoint | None = None
 

@@ -33,6 +33,7 @@ from service.gateways.webhook_addresses import WebhookAddresses
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
 from service.services.audit_events import AuditTrail
+from service.services.clock_watch import ClockWatch, watch_of
 from service.services.ended_tokens import EndedTokens
 from service.services.event_feed import EventFeeds
 from service.services.login_guard import LoginGuard
@@ -69,6 +70,7 @@ class Resources(NamedTuple):
     event_channel: EventChannel
     event_feeds: EventFeeds
     scrapes: Scrapes
+    clock_watch: ClockWatch
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -116,6 +118,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         databases = connect(settings.mongo_url.get_secret_value(), settings)
         stack.push_async_callback(databases.client.close)
         await bind_documents(databases)
+        # Before anything asks what time it is.
+        clock_watch = _closing(stack, watch_of(databases.client, settings.clock_bound_s))
+        await clock_watch.start()
         event_channel = _closing(stack, EventChannel(settings))
         redis = _closing(stack, QuickRedis(settings))
         jobs = _closing(stack, JobQueue(settings))
@@ -126,12 +131,12 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         breaker.start()
         key_uses = _closing(stack, KeyUses())
         rate_limits = RateLimits(redis)
-        ledger = _closing(stack, _ledger_of(settings, databases, jobs, rate_limits))
+        ledger = _closing(stack, _ledger_of(settings, databases, jobs, rate_limits, clock_watch))
         ledger.start()
         audit_trail = _closing(stack, AuditTrail())
         ended_tokens = _closing(stack, EndedTokens(settings.access_token_lifetime_s))
         event_feeds = _closing(stack, EventFeeds(settings, ended_tokens))
-        scrapes = _closing(stack, Scrapes(settings, ledger, breaker, event_feeds))
+        scrapes = _closing(stack, Scrapes(settings, ledger, breaker, event_feeds, clock_watch))
         scrapes.start()
         _warn_of_stand_ins(settings)
         yield Resources(
@@ -153,6 +158,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             event_channel=event_channel,
             event_feeds=event_feeds,
             scrapes=scrapes,
+            clock_watch=clock_watch,
         )
 
 
@@ -177,7 +183,9 @@ def _breaker_of(settings: Settings, redis: QuickRedis, jobs: JobQueue) -> BankBr
     return BankBreaker(ObservedBank(SimulatedBank(settings, jobs)), redis, settings, on_changed)
 
 
-def _ledger_of(settings: Settings, databases: Databases, jobs: JobQueue, rate_limits: RateLimits) -> Ledger:
+def _ledger_of(
+    settings: Settings, databases: Databases, jobs: JobQueue, rate_limits: RateLimits, clock_watch: ClockWatch
+) -> Ledger:
     def on_committed(committed: Committed) -> None:
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
@@ -200,6 +208,7 @@ def _ledger_of(settings: Settings, databases: Databases, jobs: JobQueue, rate_li
         patience_s=settings.ledger_patience_s,
         on_committed=on_committed,
         let_in=rate_limits.until_answered,
+        require_clock=clock_watch.require_right,
     )
 
 
@@ -216,7 +225,7 @@ def _warn_of_stand_ins(settings: Settings) -> None:
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:
-    """Every part that the service leans on, by name: ok, unavailable or stopped; the bank's is its breaker."""
+    """Every part that the service leans on, by name: ok, unavailable, stopped or off; the bank's is its breaker."""
     mongodb, redis = await asyncio.gather(
         _answers("mongodb", resources.databases.client.admin.command("ping")),
         _answers("redis", resources.jobs.ping()),
@@ -227,6 +236,7 @@ async def check_parts(resources: Resources) -> dict[str, str]:
         "redis": redis,
         "ledger": "ok" if resources.ledger.is_running() else "stopped",
         "bank": "ok" if bank is BreakerState.CLOSED else bank.value,
+        "clock": "off" if resources.clock_watch.is_wrong() else "ok",
     }
 
 

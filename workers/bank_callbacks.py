@@ -18,4 +18,5 @@ def callbacks_drain(resources: Resources) -> Drain[dict[str, Any]]:
         lambda row: apply_callback(row, resources.ledger),
         resources.settings.worker_concurrency,
         QueueAftercare(Queue.CALLBACKS, resources, lambda row: [Claimed(row["_id"], row["attempts"])]),
+        resources.clock_watch.is_wrong,
     )

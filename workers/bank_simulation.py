@@ -67,16 +67,18 @@ class BankWork:
     def signed(self, report: dict[str, Any], traceparent: str | None = None) -> Post:
         """As Standard Webhooks 1.0.0 has it, at the receiver's time. Repeated, it keeps its id: it counts once."""
         body = orjson.dumps(report["payload"])
-        now = utc_now()
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": report["webhook_id"],
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._webhook.sign(report["webhook_id"], now, body.decode()),
-        }
-        if traceparent is not None:
-            headers["traceparent"] = traceparent
-        return Post(headers, body)
+
+        def sign() -> dict[str, str]:
+            now = utc_now()
+            headers = {
+                "content-type": "application/json",
+                "webhook-id": report["webhook_id"],
+                "webhook-timestamp": str(int(now.timestamp())),
+                "webhook-signature": self._webhook.sign(report["webhook_id"], now, body.decode()),
+            }
+            return headers if traceparent is None else headers | {"traceparent": traceparent}
+
+        return Post(sign, body)
 
     def close(self) -> None:
         self.lines.close()
@@ -86,7 +88,9 @@ def bank_drain(resources: Resources, work: BankWork) -> Drain[list[Order]]:
     aftercare = QueueAftercare[list[Order]](
         Queue.BANK, resources, lambda orders: [Claimed(order["_id"], order["attempts"]) for order in orders]
     )
-    return Drain(Queue.BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare)
+    return Drain(
+        Queue.BANK, resources.jobs, work.claim, work.work, _BATCHES_AT_ONCE, aftercare, resources.clock_watch.is_wrong
+    )
 
 
 async def _move_money(progress: dict[str, Progress], now: datetime) -> None:

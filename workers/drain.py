@@ -54,15 +54,18 @@ class Drain(Generic[Row]):
         work: Callable[[Row], Awaitable[None]],
         hands: int | Callable[[], int],
         aftercare: Aftercare[Row],
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """`claim` takes up to so many rows that are due; `work` does one, and may leave it to fall due again.
 
-        Where `hands` may be fewer at times, or none, it is asked for them before each look.
+        Where `hands` may be fewer at times, or none, it is asked for them before each look. While it is paused it takes
+        nothing; the next sweep after that finds what is due.
         """
         self.queue, self.job = queue, JOBS[queue]
         self._jobs, self._claim, self._work = jobs, claim, work
         self._hands = hands if callable(hands) else lambda: hands
         self._aftercare = aftercare
+        self._is_paused = is_paused
         self.done = self.failed = 0
         self._in_hand: dict[asyncio.Task[None], Row] = {}
         self._idle = asyncio.Event()
@@ -93,7 +96,7 @@ class Drain(Generic[Row]):
 
     async def _take_what_is_due(self) -> None:
         free = await self._free_hands()
-        if free == 0 or self._stopping.is_set():
+        if free == 0 or self._stopping.is_set() or self._is_paused():
             return
         rows = await self._claim(free)
         if self._stopping.is_set():

@@ -26,4 +26,5 @@ def events_drain(resources: Resources) -> Drain[Sequence[Event]]:
         lambda events: dispatch(events, resources.event_channel, resources.jobs, resources.settings),
         _HANDS,
         QueueAftercare(Queue.EVENTS, resources, lambda events: [Claimed(event.id, None) for event in events]),
+        resources.clock_watch.is_wrong,
     )

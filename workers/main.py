@@ -73,7 +73,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
         deliveries_drain(resources),
         bank_drain(resources, bank_work),
     )
-    context["presence"] = presence = Presence(drains)
+    context["presence"] = presence = Presence(drains, resources.clock_watch)
     endless = {
         "sweep": sweep_for_ever(drains, settings.worker_sweep_s),
         "account_sums": close_hours_for_ever(resources),

@@ -33,4 +33,5 @@ def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Cal
         lambda row: pursue_row(row, desk),
         hands,
         QueueAftercare(Queue.OUTBOX, resources, lambda row: [Claimed(row.id, row.attempts, row.claim)]),
+        resources.clock_watch.is_wrong,
     )

@@ -16,6 +16,7 @@ from service.domain.dead_letters import Queue
 from service.domain.identifiers import Prefix, new_id
 from service.domain.workers import BEAT_S, Worker
 from service.outages import outages
+from service.services.clock_watch import ClockWatch
 from service.services.dead_letters import is_outage
 from service.services.workers import Backlog, beat, look_at_queues
 from service.startup import Resources
@@ -33,8 +34,9 @@ _AGAIN_FACTOR: Final = 6
 class Presence:
     """One for each worker. The numbers are those of its drains."""
 
-    def __init__(self, drains: Sequence[Drain[Any]]) -> None:
+    def __init__(self, drains: Sequence[Drain[Any]], clock: ClockWatch) -> None:
         self._drains = drains
+        self._clock = clock
         self._id, self._started_at = new_id(Prefix.WORKER), utc_now()
 
     @property
@@ -49,6 +51,7 @@ class Presence:
             in_hand=self._sums("in_hand"),
             done=self._sums("done"),
             failed=self._sums("failed"),
+            clock_difference_ms=None if (off_s := self._clock.difference_s) is None else round(off_s * 1000),
         )
 
     def _sums(self, name: str) -> dict[str, int]:

@@ -20,4 +20,5 @@ def deliveries_drain(resources: Resources) -> Drain[WebhookDelivery]:
         courier.deliver,
         resources.settings.webhook_concurrency,
         QueueAftercare(Queue.DELIVERIES, resources, lambda row: [Claimed(row.id, row.attempts)]),
+        resources.clock_watch.is_wrong,
     )

@@ -26,6 +26,9 @@ _DAY_S: Final = 86_400
 _THOUSAND: Final = 1000
 _MILLION: Final = 1_000_000
 _FULL_QUEUE: Final = 0.5
+_NOTICED_MS: Final = 500
+# What WALLET_CLOCK_BOUND_S is unless it is set.
+_OFF_MS: Final = 5_000
 _FEW: Final = 10
 _HEAD_LINES: Final = 4
 
@@ -103,6 +106,8 @@ def needs(look: Look) -> list[Text]:
         found += [(BAD, f"{name} is {said}") for name, said in parts.items() if said != "ok"]
     if look.workers is not None and not look.workers:
         found.append((BAD, "no worker is there"))
+    off = [worker for worker in look.workers or () if abs(worker.clock_difference_ms or 0) > _OFF_MS]
+    found += [(BAD, f"the clock of worker {worker.host} {worker.pid} is off") for worker in off]
     if look.backlog is not None:
         dead = sum(look.backlog.dead_letters.values())
         found += [(BAD, f"{count(dead)} dead letters")] if dead else []
@@ -314,7 +319,7 @@ def _breaker_style(breaker: str | None) -> str:
 
 def _workers(look: Look) -> Part:
     table = Table(box=None, expand=True, pad_edge=False, header_style=FAINT)
-    for heading in ("worker", "version", "up", "seen"):
+    for heading in ("worker", "version", "up", "seen", "clock"):
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for heading in ("in hand", "done", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -331,11 +336,22 @@ def _workers(look: Look) -> Part:
             worker.version,
             duration((look.at - worker.started_at).total_seconds()),
             Text(f"{duration(max(1.0, silent_s))} ago", style=WATCH if silent_s > _QUIET_WORKER_S else ""),
+            _clock(worker.clock_difference_ms),
             count(sum(worker.in_hand.values())),
             count(sum(worker.done.values())),
             Text(count(failed), style=WATCH if failed else ""),
         )
     return _panel("Workers", table, len(workers) + 1)
+
+
+def _clock(difference_ms: int | None) -> Text:
+    """Ahead of MongoDB's or behind it."""
+    if difference_ms is None:
+        return Text(UNKNOWN, style=FAINT)
+    if abs(difference_ms) < _NOTICED_MS:
+        return Text("right")
+    sign = "+" if difference_ms > 0 else "-"
+    return Text(f"{sign}{duration(abs(difference_ms) / 1000)}", style=BAD if abs(difference_ms) > _OFF_MS else WATCH)
 
 
 def line(looks: Sequence[Look]) -> str:

@@ -16,4 +16,6 @@ class WorkerDocument(Document):
     class Settings:
         name = "workers"
         indexes: ClassVar = [IndexModel("seen_at", name="seen", expireAfterSeconds=_KEPT_S)]
-        validator: ClassVar[dict[str, Any]] = validator_of(Worker, host=TEXT, version=TEXT)
+        validator: ClassVar[dict[str, Any]] = validator_of(
+            Worker, host=TEXT, version=TEXT, clock_difference_ms={"bsonType": ["long", "null"]}
+        )

@@ -23,6 +23,8 @@ class Worker(NamedTuple):
     failed: Mapping[str, int]
     # By itself, as it was told to.
     stopped_at: datetime | None = None
+    # Its clock less MongoDB's, when it told; None where it does not know, and in rows of before it was told.
+    clock_difference_ms: int | None = None
 
 
 class QueueState(NamedTuple):
@@ -37,7 +39,11 @@ class QueueState(NamedTuple):
 
 
 class Presence(NamedTuple):
-    """How many workers there are, and how long ago the last one told of itself; None where none ever has."""
+    """How many workers there are, and how long ago the last one told of itself; None where none ever has.
+
+    `clock_differences_s` are their clocks less MongoDB's, of those that know.
+    """
 
     alive: int
     last_seen_age_s: float | None
+    clock_differences_s: tuple[float, ...] = ()

@@ -6,7 +6,7 @@ An asynchronous client was measured at ten times the work for each post, most of
 import asyncio
 import contextlib
 import http.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -19,8 +19,14 @@ _OK = range(200, 300)
 
 
 class Post(NamedTuple):
-    headers: Mapping[str, str]
+    """Signed each time that it is sent: it may have waited, and the receiver takes no signature of five minutes ago."""
+
+    sign: Callable[[], Mapping[str, str]]
     body: bytes
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.sign()
 
 
 # Why a post was not taken; None where it was.

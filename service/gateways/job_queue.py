@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -18,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from service.domain.clock import utc_now
 from service.domain.dead_letters import Queue
 from service.settings import Settings
 
@@ -77,7 +77,7 @@ class JobQueue:
 
     def wake(self, job: Job, delay_s: float = 0.0) -> None:
         """Lets a worker run the job at the end of the span of time that `delay_s` from now falls in."""
-        bucket = math.floor((time.time() + delay_s) / _BUCKET_S) + 1
+        bucket = math.floor((utc_now().timestamp() + delay_s) / _BUCKET_S) + 1
         if (job, bucket) in self._tasks:
             return
         task = asyncio.create_task(self._enqueue(job, bucket))
@@ -88,7 +88,7 @@ class JobQueue:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 pool = await self._connected()
-                delay_s = max(0.0, bucket * _BUCKET_S - time.time())
+                delay_s = max(0.0, bucket * _BUCKET_S - utc_now().timestamp())
                 await pool.enqueue_job(job.value, _job_id=f"{job.value}:{bucket}", _defer_by=delay_s or None)
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("jobs.wake_failed", job=job.value, error=repr(error))

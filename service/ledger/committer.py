@@ -83,8 +83,12 @@ class Ledger:
         patience_s: float,
         on_committed: Callable[[Committed], None],
         let_in: Callable[[], Awaitable[None]] | None = None,
+        require_clock: Callable[[], None] | None = None,
     ) -> None:
-        """`let_in` waits, for a moment at most, for those who are on their way: their commands join the next batch."""
+        """`let_in` waits, for a moment at most, for those who are on their way: their commands join the next batch.
+
+        `require_clock` raises ClockOff while this process's clock is wrong.
+        """
         self._client = client
         self.policy = policy
         self._batch_limit = batch_limit
@@ -93,6 +97,7 @@ class Ledger:
         self._on_committed = on_committed
         self._let_in = let_in
         self._session = LedgerSession(client)
+        self._require_clock = require_clock
         self._waiting: deque[Pending] = deque()
         self._waiting_weight = 0
         self._claims_in_flight: frozenset[str] = frozenset()
@@ -129,12 +134,14 @@ class Ledger:
     async def execute(self, command: Command) -> Decided:
         """Decides and commits the command together with whatever else is waiting.
 
-        Raises LedgerBusy or Unavailable (nothing known to have happened: ask again with the same key),
+        Raises LedgerBusy, ClockOff or Unavailable (nothing known to have happened: ask again with the same key),
         IdempotencyKeyInFlight, and for a command without a key the error it was refused with.
         A caller that goes away takes nothing back.
         """
         if self._runner is not None and self._runner.done():
             raise Unavailable(retry_after_s=_RETRY_AFTER_S)
+        if self._require_clock is not None:
+            self._require_clock()
         if self._closing or self._waiting_weight >= self._queue_limit:
             raise LedgerBusy(retry_after_s=_RETRY_AFTER_S)
         if command.claim is not None and command.claim.id in self._claims_in_flight:

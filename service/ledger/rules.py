@@ -1,7 +1,7 @@
 """What the rules of several commands have in common. Pure, like everything that decides."""
 
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from typing import Final, Protocol
 
 from service.domain.accounts import SystemAccount
 from service.domain.clock import to_rfc3339
@@ -24,6 +24,8 @@ from service.errors import (
 from service.ledger.commands import Command, PersonalCommand, State
 
 BANK = SystemAccount.BANK
+# How far the clocks of processes that take commands may be apart (WALLET_CLOCK_BOUND_S, unless it is set).
+CLOCK_AHEAD: Final = timedelta(seconds=5)
 
 
 def require_requester(command: PersonalCommand, state: State) -> None:
@@ -103,30 +105,35 @@ def fits(wallet: Wallet, amount: int) -> bool:
     return wallet.available + wallet.held + amount <= MAX_AMOUNT_MINOR
 
 
-def time_of(command_now: datetime, *wallets: Wallet) -> datetime:
-    """Not before anything that has happened in these wallets, whatever the clocks of several processes say."""
-    return max(command_now, *(wallet.updated_at for wallet in wallets))
+def time_of(command_now: datetime, wallet: Wallet, *others: Wallet) -> datetime:
+    """When it happens: not before anything that has happened in the wallet or, as far as CLOCK_AHEAD, in the others.
+
+    Times never run backwards within a wallet. One that was touched by a clock that was wrong stays ahead until that
+    time has come; but it does not pass its time on to those who pay into it.
+    """
+    known = [min(other.updated_at, command_now + CLOCK_AHEAD) for other in others]
+    return max(command_now, wallet.updated_at, *known)
 
 
 def charged(wallet: Wallet, amount: int, at: datetime) -> Wallet:
     """Counted for the limits."""
-    return wallet._replace(usage=charge(wallet.usage, amount, at), updated_at=at)
+    return wallet._replace(usage=charge(wallet.usage, amount, at), updated_at=max(at, wallet.updated_at))
 
 
 def uncharged(wallet: Wallet, amount: int, charged_at: datetime, at: datetime, *, is_whole: bool = True) -> Wallet:
     """What came to nothing gives its share of the limits back; a part of it gives no count back."""
     usage = give_back(wallet.usage, amount, count=int(is_whole), charged_at=charged_at, at=at)
-    return wallet._replace(usage=usage, updated_at=at)
+    return wallet._replace(usage=usage, updated_at=max(at, wallet.updated_at))
 
 
 def with_one_more_open(wallet: Wallet, at: datetime) -> Wallet:
     """One more operation that may still move it."""
-    return wallet._replace(open_operations=wallet.open_operations + 1, updated_at=at)
+    return wallet._replace(open_operations=wallet.open_operations + 1, updated_at=max(at, wallet.updated_at))
 
 
 def with_one_fewer_open(wallet: Wallet, at: datetime) -> Wallet:
     assert wallet.open_operations > 0, f"{wallet.id} has nothing open that could end"
-    return wallet._replace(open_operations=wallet.open_operations - 1, updated_at=at)
+    return wallet._replace(open_operations=wallet.open_operations - 1, updated_at=max(at, wallet.updated_at))
 
 
 class Subject(Protocol):

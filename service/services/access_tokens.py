@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from time import time
 from typing import TypeGuard
 from uuid import uuid4
 
@@ -11,6 +10,7 @@ import jwt
 from jwt.types import Options
 
 from service.documents import User
+from service.domain.clock import machine_now, utc_now
 from service.errors import Unauthenticated
 from service.services.callers import Caller
 from service.settings import Settings
@@ -55,7 +55,7 @@ def verify_access_token(token: str, settings: Settings) -> Caller:
     if len(token) > _LENGTH_LIMIT:
         raise Unauthenticated("The access token is not valid")
     verified, expires_s = _verify(token, settings.jwt_secrets)
-    if expires_s + LEEWAY_S <= time():
+    if expires_s + LEEWAY_S <= utc_now().timestamp():
         raise Unauthenticated("The access token has expired")
     return verified
 
@@ -80,8 +80,9 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[Caller, int]:
         secret = next((secret for secret in secrets if key_id(secret) == named), None)
         if secret is None:
             raise Unauthenticated("The access token is not valid")
+        leeway_s = LEEWAY_S + _machine_off_s()
         claims = _JWT.decode(
-            token, secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, issuer=_ISSUER, leeway=LEEWAY_S
+            token, secret, algorithms=[_ALGORITHM], audience=_AUDIENCE, issuer=_ISSUER, leeway=leeway_s
         )
     except jwt.ExpiredSignatureError as error:
         raise Unauthenticated("The access token has expired") from error
@@ -97,6 +98,11 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[Caller, int]:
     ):
         raise Unauthenticated("The access token is not valid")
     return Caller(claims["sub"], tuple(roles), token_version, session_id), int(claims["exp"])
+
+
+def _machine_off_s() -> int:
+    """How far the machine's clock, which the library goes by, is from ours."""
+    return int(abs((machine_now() - utc_now()).total_seconds()))
 
 
 def _are_texts(roles: object) -> TypeGuard[list[str]]:

@@ -21,6 +21,7 @@ from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
 from service.repositories import figures as figure_repository
+from service.services.clock_watch import ClockWatch
 from service.services.event_feed import EventFeeds, StreamKind
 from service.services.integrity import find_days_watched, find_rounds
 from service.services.workers import look_at_queues
@@ -41,11 +42,14 @@ _Read = Callable[[], Awaitable[Mapping[Figure, Values]]]
 class Scrapes:
     """One for each process: answers `GET /metrics`, whether MongoDB does or not."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, breaker: BankBreaker, feeds: EventFeeds) -> None:
+    def __init__(
+        self, settings: Settings, ledger: Ledger, breaker: BankBreaker, feeds: EventFeeds, clock: ClockWatch
+    ) -> None:
         self._queue_limit = settings.ledger_queue_limit
         self._breaker = breaker
         self._feeds = feeds
         self._ledger = ledger
+        self._clock = clock
         # Each by itself: what one cannot read, the others still tell.
         self._reads: list[_Read] = [
             _read_queues,
@@ -76,6 +80,7 @@ class Scrapes:
 
     def _sample(self) -> None:
         metrics.ledger_queue(self._ledger.queue_depth, self._queue_limit)
+        metrics.clock(self._clock.difference_s, is_off=self._clock.is_wrong())
         for kind in StreamKind:
             metrics.event_streams(kind.value, self._feeds.counts[kind])
 

@@ -27,7 +27,8 @@ async def find_presence(now: datetime) -> Presence:
     """In one round trip while there is somebody."""
     alive = await worker_repository.find_seen_since(now - timedelta(seconds=ALIVE_S))
     last = max((worker.seen_at for worker in alive), default=None) or await worker_repository.last_seen_at()
-    return Presence(len(alive), None if last is None else max(0.0, (now - last).total_seconds()))
+    age_s = None if last is None else max(0.0, (now - last).total_seconds())
+    return Presence(len(alive), age_s, tuple(ms / 1000 for one in alive if (ms := one.clock_difference_ms) is not None))
 
 
 async def look_at_queues(now: datetime) -> Backlog:

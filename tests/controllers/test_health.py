@@ -62,7 +62,7 @@ class TestHealth:
 
     async def test_names_every_part(self, root: httpx.AsyncClient) -> None:
         checks = (await root.get("/health")).json()["checks"]
-        assert set(checks) == {"mongodb", "redis", "ledger", "bank", "workers"}
+        assert set(checks) == {"mongodb", "redis", "ledger", "bank", "clock", "workers"}
         assert {checks[name] for name in ("mongodb", "redis", "ledger")} == {"ok"}
 
     @pytest.mark.parametrize("path", ["/readyz", "/health"])

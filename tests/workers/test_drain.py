@@ -240,3 +240,16 @@ class TestTheEnd:
         assert queue.done == ["a"]
         assert aftercare.given_back == [("endless", True)]
         assert drain.in_hand == 0
+
+
+class TestAPause:
+    async def test_takes_nothing_until_it_is_over(self, resources: Resources) -> None:
+        """As of a worker whose clock is wrong."""
+        queue, paused = Rows("one", "two"), [True]
+        drain = Drain(Queue.OUTBOX, resources.jobs, queue.claim, queue.work, 2, Aftercare(), lambda: paused[0])
+        await drain.run()
+        assert (queue.rows, queue.done) == (["one", "two"], [])
+        paused[0] = False
+        await drain.run()
+        await drain.close(GRACE_S)
+        assert (queue.rows, sorted(queue.done)) == ([], ["one", "two"])

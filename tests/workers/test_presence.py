@@ -23,7 +23,7 @@ from workers.presence import Presence, _Told
 
 @pytest.fixture
 def presence(resources: Resources) -> Presence:
-    return Presence((outbox_drain(resources), outbox_drain(resources)))
+    return Presence((outbox_drain(resources), outbox_drain(resources)), resources.clock_watch)
 
 
 class TestHeartbeats:
