@@ -59,7 +59,8 @@ in UTC with milliseconds. **Ids** begin with what they are of: `wal_`, `dep_`, `
 **Repeating.** What moves money takes an `Idempotency-Key`, new for each new request. The same key with the same request
 is answered with the first answer, to the byte, and `Idempotent-Replayed: true`; refusals too. The same key with another
 request is `422 idempotency_key_reused`; while the first one still runs it is `409`. So after a time-out, a broken
-connection, `429` or `5xx`, send the very same again.
+connection, `429` or `5xx`, send the very same again. The answer is kept for a week. What was made under the key is not
+made again even then: the repetition is answered with it as it stands, and `Idempotent-Replayed: true`.
 
 **Bodies and parameters** are read strictly: unknown fields, unknown or doubled query parameters, doubled JSON keys and
 values of another type are refused. Answers may get more members with time: ignore what you do not know.
@@ -169,7 +170,7 @@ _HEADERS: Final[dict[str, Schema]] = {
         "example": 2,
     },
     "Idempotent-Replayed": {
-        "description": "Only where this is the answer that the key was given before.",
+        "description": "Only where nothing was done: the answer that the key was given before, or what it made.",
         "schema": {"type": "string", "const": "true"},
         "example": "true",
     },

@@ -107,7 +107,9 @@ class TransferReceipt(TransferView):
 
 
 class TransferResult(View):
-    """`transfer` where it was made or waits for approval, `error` where it was refused."""
+    """`transfer` where it was made or waits for approval, `error` where it was refused; `refused_earlier` once its
+    reason is no longer kept.
+    """
 
     status: str = Field(description="That of the transfer, or `refused`", examples=["success"])
     transfer: TransferReceipt | None = None
