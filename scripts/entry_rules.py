@@ -15,7 +15,8 @@ _BANK: Final = "bank"
 _ADJUSTMENTS: Final = "house:adjustments"
 _REVENUE: Final = "house:revenue"
 _FX: Final = "house:fx"
-_FINAL: Final = frozenset({"success", "failed", "canceled", "captured", "released", "expired", "rejected"})
+_REWARDS: Final = "house:rewards"
+_FINAL: Final = frozenset({"success", "failed", "canceled", "captured", "released", "expired", "rejected", "taken"})
 
 
 class EntryRule(StrEnum):
@@ -31,12 +32,29 @@ class Said(NamedTuple):
     """What an entry of one type has to say, given its record.
 
     `statuses` are those that the record may have had when the entry was written; None is every one that is not final.
-    `is_last`: the record names the transaction that the entry belongs to.
+    `is_last`: the record names the transaction that the entry belongs to. `is_part`: there may be several, each of a
+    transaction of its own.
     """
 
     statuses: Callable[[Row], frozenset[str]] | None
     counterparties: Callable[[Row], tuple[str | None, ...]]
     is_last: bool = True
+    is_part: bool = False
+
+
+def _held(row: Row) -> frozenset[str]:  # noqa: ARG001 as its neighbours
+    return frozenset({"held"})
+
+
+def _paid(row: Row) -> frozenset[str]:
+    """Each part but the last one left something owed."""
+    return {"success": frozenset({"owed", "success"}), "owed": frozenset({"owed"})}.get(
+        str(row.get("status")), frozenset()
+    )
+
+
+def _rewards(row: Row) -> tuple[str]:  # noqa: ARG001 as its neighbours
+    return (_REWARDS,)
 
 
 def _now(row: Row) -> frozenset[str]:
@@ -106,8 +124,14 @@ _SAID: Final[Mapping[str, Mapping[str, Said]]] = {
     "adjustments": {"CREDIT": Said(_now, _adjustments), "DEBIT": Said(_now, _adjustments)},
     "reversals": {"REVERSAL_OUT": Said(_now, _taken_by), "REVERSAL_IN": Said(_now, _given_by)},
     "conversions": {"CONVERSION_OUT": Said(_now, _exchange), "CONVERSION_IN": Said(_now, _exchange)},
-    "returns": {"WITHDRAWAL_RETURN": Said(_now, _bank), "DEPOSIT_RETURN": Said(_now, _bank)},
+    "returns": {
+        "WITHDRAWAL_RETURN": Said(_now, _bank),
+        "DEPOSIT_RETURN": Said(_paid, _bank, is_last=False, is_part=True),
+        "POINTS_RETURN": Said(_paid, _rewards, is_last=False, is_part=True),
+    },
 }
+# What a return took of a hold that was still held afterwards.
+_TAKEN_PART: Final = Said(_held, _payee_at_first, is_last=False, is_part=True)
 # Entries of these types begin something: what ends it is another transaction.
 _BEGINNINGS: Final = frozenset({"WITHDRAWAL", "HOLD"})
 # Fields that an inspection has to read, of entries and of records.
@@ -125,16 +149,31 @@ def check_entries_say(collection: str, record: Row, entries: Sequence[Row]) -> I
     for entry in entries:
         entry_type = str(entry.get("type"))
         said = by_type.get(entry_type)
+        if (collection, entry_type, entry.get("status")) == ("holds", "HOLD_RELEASE", "held"):
+            said = _TAKEN_PART
         if said is not None:
             name = f"{entry_type} {entry.get('wallet_id')}#{entry.get('seq')}"
             yield from ((rule, f"{name} {detail}") for rule, detail in _check_entry(said, record, entry))
-            begun[entry_type in _BEGINNINGS].add(str(entry.get("transaction_id")))
+            if not said.is_part:
+                begun[entry_type in _BEGINNINGS].add(str(entry.get("transaction_id")))
+    if collection == "returns":
+        yield from _check_latest(record, entries)
     both = begun[True] & begun[False]
     if both:
         yield EntryRule.TRANSACTION, f"what began it and what ended it are one transaction: {sorted(both)}"
     for transactions in begun.values():
         if len(transactions) > 1:
             yield EntryRule.TRANSACTION, f"one step of it has several transactions: {sorted(transactions)}"
+
+
+def _check_latest(record: Row, entries: Sequence[Row]) -> Iterator[Found]:
+    """A return names the transaction of its latest entry, which says how it is."""
+    latest = [entry for entry in entries if entry.get("transaction_id") == record.get("transaction_id")]
+    if entries and not latest:
+        yield EntryRule.TRANSACTION, f"no entry is of {record.get('transaction_id')}, which the record names"
+    for entry in latest:
+        if entry.get("status") != record.get("status"):
+            yield EntryRule.STATUS, f"the latest entry says {entry.get('status')}, the record {record.get('status')}"
 
 
 def _check_entry(said: Said, record: Row, entry: Row) -> Iterator[Found]:

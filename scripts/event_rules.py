@@ -99,7 +99,7 @@ def _is_told(collection: str, record: Row) -> bool:
     """Whether the owner of the record's own wallet has been told of it by now."""
     match collection:
         case "adjustments" | "returns":
-            return record.get("status") == "success"
+            return record.get("status") in ("success", "owed")
         case "reversals":
             taken = (record.get("amount") or 0) - (record.get("shortfall") or 0)
             return record.get("from_wallet_id") is not None and bool(taken)

@@ -370,7 +370,15 @@ async def _inspect_quotes(reader: Reader, inspection: Inspection) -> None:
 
 def _add_up(case: Case, inspection: Inspection) -> None:
     operation = case.operation
-    if operation is None or operation["status"] != "success":
+    if operation is None:
+        return
+    if case.records.get("returns") and operation.get("type") == "points":
+        return
+    if case.records.get("returns") and operation["status"] == "owed":
+        # A deposit's: what the wallet still lacks has not gone back to the bank in our books.
+        inspection.total(operation["currency"]).deposited -= operation["amount"] - operation.get("owed", 0)
+        return
+    if operation["status"] != "success":
         return
     total = inspection.total(operation["currency"])
     if case.records.get("deposits"):

@@ -141,7 +141,7 @@ class Reader:
                 if tally is not None:
                     yield {"_id": tally.wallet_id, "tally": tally}
                 tally = Tally(row["wallet_id"])
-            tally.add(kind.share(row), row["created_at"], is_counted=kind.collection in COUNTED_KINDS)
+            tally.add(kind.share(row), row, is_counted=kind.collection in COUNTED_KINDS)
         if tally is not None:
             yield {"_id": tally.wallet_id, "tally": tally}
 

@@ -49,6 +49,7 @@ class Rule(StrEnum):
     WALLET_HELD = "wallet_held"
     WALLET_OPEN = "wallet_open_operations"
     WALLET_USAGE = "wallet_usage"
+    WALLET_OWED = "wallet_owed"
     CURRENCY_TOTAL = "currency_total"
     BANK_TOTAL = "bank_total"
 
@@ -116,7 +117,7 @@ _EFFECTS: Final[Mapping[str, Effect]] = {
     **dict.fromkeys(("DEPOSIT", "TRANSFER_IN", "CREDIT", "REVERSAL_IN", "CONVERSION_IN", "POINTS_EARNED"), _CREDIT),
     **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
     "WITHDRAWAL_RETURN": _CREDIT,
-    "DEPOSIT_RETURN": _DEBIT,
+    **dict.fromkeys(("DEPOSIT_RETURN", "POINTS_RETURN"), _DEBIT),
     **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
     **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
     **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),
@@ -139,7 +140,7 @@ _COUNTERPARTIES: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("REVERSAL_IN", "REVERSAL_OUT"), frozenset({_A_WALLET, _ADJUSTMENTS})),
     **dict.fromkeys(("CREDIT", "DEBIT"), frozenset({_ADJUSTMENTS})),
     **dict.fromkeys(("CONVERSION_IN", "CONVERSION_OUT"), frozenset({"house:fx"})),
-    **dict.fromkeys(("POINTS_EARNED", "VOUCHER"), frozenset({"house:rewards"})),
+    **dict.fromkeys(("POINTS_EARNED", "POINTS_RETURN", "VOUCHER"), frozenset({"house:rewards"})),
     **dict.fromkeys(("HOLD", "HOLD_RELEASE"), frozenset({_A_WALLET, *_ACCOUNTS})),
     "HOLD_CAPTURE": frozenset({_A_WALLET, _REVENUE}),
 }
@@ -151,7 +152,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Kinds of records that the bank hears of.
 AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
-_AFTERMATH: Final = frozenset({"reward"})
+_AFTERMATH: Final = frozenset({"reward", "owed_notice"})
 # Topics of mails to people, which are about no operation.
 _TO_PEOPLE: Final = frozenset({"password_reset", "password_notice", "webhook_notice"})
 _ORDER_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
@@ -298,6 +299,14 @@ def _check_counters(wallet: Row, tally: Tally) -> Iterator[Breach]:
     if wallet.get("open_operations") != tally.open:
         detail = f"open_operations {wallet.get('open_operations')}, there are {tally.open}"
         yield Breach(Rule.WALLET_OPEN, wallet_id, detail)
+    owed, debts = wallet.get("owed", 0), wallet.get("debts") or []
+    if owed != tally.owed:
+        yield Breach(Rule.WALLET_OWED, wallet_id, f"owed {owed}, its returns lack {tally.owed}")
+    if len(debts) != len(tally.debts) or {*debts} != tally.debts:
+        yield Breach(Rule.WALLET_OWED, wallet_id, f"it owes for {debts}, open are {sorted(tally.debts)}")
+    if tally.owed and wallet["available"]:
+        detail = f"{wallet['available']} is available while {tally.owed} is owed"
+        yield Breach(Rule.WALLET_OWED, wallet_id, detail)
     usage = tally.usage_differs(wallet.get("usage") or {})
     if usage is not None:
         yield Breach(Rule.WALLET_USAGE, wallet_id, usage)
@@ -515,7 +524,8 @@ def _check_state(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
 
 def _check_entries(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
     """Of the ways in which it may have come to its state, the one that its entries are closest to."""
-    found = Counter(str(entry.get("type")) for entry in case.entries)
+    entries = _summed(case.entries, kind.summed)
+    found = Counter(str(entry.get("type")) for entry in entries)
 
     def distance(way: Sequence[Due]) -> int:
         types = Counter(due.type for due in way)
@@ -529,7 +539,7 @@ def _check_entries(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
     for entry_type in sorted(found - due):
         detail = f"{state} with {entry_type} {found[entry_type]} times instead of {due[entry_type]}"
         yield Breach(Rule.ENTRY_SURPLUS, case.id, detail)
-    for entry in case.entries:
+    for entry in entries:
         fitting = [one for one in way if one.type == entry.get("type")]
         if fitting and not any(_is_as_due(entry, one) for one in fitting):
             said = {name: entry.get(name) for name in ("amount", "currency", "wallet_id")}
@@ -538,6 +548,20 @@ def _check_entries(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
         if is_owners and entry.get("user_id") != operation["user_id"]:
             detail = f"{entry.get('type')} has user_id {entry.get('user_id')}, the operation {operation['user_id']}"
             yield Breach(Rule.ENTRY_MISMATCH, case.id, detail)
+
+
+def _summed(entries: Sequence[Row], types: frozenset[str]) -> Sequence[Row]:
+    """Several entries of one of these types as one, where they agree in everything but the amount."""
+    alike: dict[tuple[object, ...], Row] = {}
+    others: list[Row] = []
+    for entry in entries:
+        if entry.get("type") not in types or not isinstance(entry.get("amount"), int):
+            others.append(entry)
+            continue
+        key = tuple(entry.get(name) for name in ("type", "wallet_id", "user_id", "currency"))
+        known = alike.get(key)
+        alike[key] = {**entry, "amount": entry["amount"] + (0 if known is None else known["amount"])}
+    return [*others, *alike.values()]
 
 
 def _is_as_due(entry: Row, due: Due) -> bool:

@@ -22,12 +22,15 @@ class Due(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What a record accounts for in its wallet: held money, what may still move it, what counts for the limits."""
+    """What a record accounts for in its wallet: held money, what may still move it, what counts for the limits, what
+    the wallet owes.
+    """
 
     held: int = 0
     open: int = 0
     counted: int = 0
     operations: int = 0
+    owed: int = 0
 
 
 class Kind(NamedTuple):
@@ -44,6 +47,8 @@ class Kind(NamedTuple):
     entries: Callable[[Row], tuple[tuple[Due, ...], ...]]
     share: Callable[[Row], Share]
     fields: tuple[str, ...] = ()
+    # Entries of these types may be several: what is due is their sum.
+    summed: frozenset[str] = frozenset()
     # Whose idempotency key its answer stands under, and whether it belongs to one person's wallet.
     asked_by: str = "user_id"
     has_owner: bool = True
@@ -56,18 +61,23 @@ class Tally:
     wallet_id: str
     held: int = 0
     open: int = 0
+    owed: int = 0
+    debts: set[str] = field(default_factory=set)
     count_by_hour: Counter[str] = field(default_factory=Counter)
     amount_by_day: Counter[str] = field(default_factory=Counter)
     amount_by_month: Counter[str] = field(default_factory=Counter)
     # Of the last record that was counted when it was made, whatever became of it since.
     counted_in: str = ""
 
-    def add(self, share: Share, created_at: datetime, *, is_counted: bool) -> None:
-        moment = created_at.isoformat()
+    def add(self, share: Share, row: Row, *, is_counted: bool) -> None:
+        moment = row["created_at"].isoformat()
         if is_counted:
             self.counted_in = max(self.counted_in, moment[:13])
         self.held += share.held
         self.open += share.open
+        self.owed += share.owed
+        if share.owed:
+            self.debts.add(str(row["_id"]))
         self.count_by_hour[moment[:13]] += share.operations
         self.amount_by_day[moment[:10]] += share.counted
         self.amount_by_month[moment[:7]] += share.counted
@@ -75,6 +85,8 @@ class Tally:
     def take(self, other: "Tally") -> None:
         self.held += other.held
         self.open += other.open
+        self.owed += other.owed
+        self.debts |= other.debts
         self.count_by_hour.update(other.count_by_hour)
         self.amount_by_day.update(other.amount_by_day)
         self.amount_by_month.update(other.amount_by_month)
@@ -105,6 +117,7 @@ class Tally:
 _PURSUED: Final = ("pending", "processing")
 _IN_REVIEW: Final = "requires_review"
 _UNAPPROVED: Final = "requires_approval"
+_OWED: Final = "owed"
 _UNDONE: Final = ("failed", "canceled")
 
 
@@ -156,24 +169,36 @@ def _transfer_share(row: Row) -> Share:
 
 def _hold_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
     held, captured = _own(row, "HOLD"), row["captured_amount"]
+    # Each part that a return took came back first; a hold of which nothing is left was taken.
+    parts = tuple(_own(row, "HOLD_RELEASE")._replace(amount=amount) for amount in _takings(row))
+    left = row["amount"] - sum(_takings(row))
     match row["status"]:
         case "held":
-            return ((held,),)
+            return ((held, *parts),)
+        case "taken":
+            return ((held, *parts),)
         case "captured":
-            rest, to = row["amount"] - captured, row["to_wallet_id"]
+            rest, to = left - captured, row["to_wallet_id"]
             taken = _own(row, "HOLD_CAPTURE")._replace(amount=captured)
             paid = () if to is None else (Due("TRANSFER_IN", to, captured, row["currency"]),)
             back = () if not rest else (_own(row, "HOLD_RELEASE")._replace(amount=rest),)
-            return ((held, taken, *paid, *back),)
+            return ((held, *parts, taken, *paid, *back),)
         case _:
-            return ((held, _own(row, "HOLD_RELEASE")),)
+            return ((held, *parts, _own(row, "HOLD_RELEASE")._replace(amount=left)),)
+
+
+def _takings(row: Row) -> list[int]:
+    """What returns took of a hold. Rows of earlier releases have none."""
+    takings = row.get("takings") or []
+    return [one["amount"] for one in takings if isinstance(one, dict) and isinstance(one.get("amount"), int)]
 
 
 def _hold_share(row: Row) -> Share:
-    """The rest of a capture gives its amount back, but the hold still was one."""
+    """The rest of a capture gives its amount back, but the hold still was one; so does what a return took."""
     match row["status"]:
         case "held":
-            return Share(row["amount"], 1, row["amount"], 1)
+            left = row["amount"] - sum(_takings(row))
+            return Share(left, 1, left, 1)
         case "captured":
             return Share(counted=row["captured_amount"], operations=1)
         case _:
@@ -204,12 +229,19 @@ def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
 
 
 def _return_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
-    """What waits for a person has moved nothing yet."""
-    return ((_own(row, f"{row['type']}_return".upper()),) if row["status"] == "success" else (),)
+    """What waits for a person has moved nothing yet; of what is owed, the rest of the amount has moved, if any."""
+    moved = {"success": row["amount"], _OWED: row["amount"] - _owed(row)}.get(row["status"], 0)
+    return ((_own(row, f"{row['type']}_return".upper())._replace(amount=moved),) if moved else (),)
 
 
 def _return_share(row: Row) -> Share:
-    return Share(open=int(row["status"] == _IN_REVIEW))
+    return Share(open=int(row["status"] in (_IN_REVIEW, _OWED)), owed=_owed(row) if row["status"] == _OWED else 0)
+
+
+def _owed(row: Row) -> int:
+    """What the wallet still lacks. Rows of earlier releases do not say, and owe nothing."""
+    owed = row.get("owed", 0)
+    return owed if isinstance(owed, int) else 0
 
 
 def _no_share(row: Row) -> Share:  # noqa: ARG001 as its neighbours
@@ -256,11 +288,11 @@ KINDS: Final = (
     Kind(
         "holds",
         "hld",
-        frozenset({"held", "captured", "released", "expired"}),
+        frozenset({"held", "captured", "released", "expired", "taken"}),
         {"held": "expiry"},
         _hold_entries,
         _hold_share,
-        fields=("to_wallet_id", "captured_amount", "expires_at"),
+        fields=("to_wallet_id", "captured_amount", "takings", "expires_at"),
     ),
     Kind(
         "adjustments",
@@ -294,10 +326,11 @@ KINDS: Final = (
     Kind(
         "returns",
         "rtn",
-        frozenset({"success", _IN_REVIEW}),
+        frozenset({"success", _OWED, _IN_REVIEW}),
         {},
         _return_entries,
         _return_share,
-        fields=("operation_id",),
+        fields=("operation_id", "owed"),
+        summed=frozenset({"DEPOSIT_RETURN", "POINTS_RETURN"}),
     ),
 )

@@ -45,6 +45,7 @@ _EFFECTS: Final = {
     **dict.fromkeys(("TRANSFER_OUT", "DEBIT", "REVERSAL_OUT", "CONVERSION_OUT", "VOUCHER"), _DEBIT),
     "WITHDRAWAL_RETURN": _CREDIT,
     "DEPOSIT_RETURN": _DEBIT,
+    "POINTS_RETURN": _DEBIT,
     **dict.fromkeys(("WITHDRAWAL", "HOLD"), _RESERVE),
     **dict.fromkeys(("WITHDRAWAL_SETTLEMENT", "HOLD_CAPTURE"), _CAPTURE),
     **dict.fromkeys(("WITHDRAWAL_REFUND", "HOLD_RELEASE"), _RELEASE),

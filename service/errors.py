@@ -51,6 +51,7 @@ WalletServiceError
 ├── NoWalletInCurrency             422 no_wallet_in_currency
 ├── WalletFrozen                   422 wallet_frozen
 ├── WalletClosed                   422 wallet_closed
+├── WalletOwes                     422 wallet_owes
 ├── LimitExceeded                  422 limit_exceeded
 ├── SameWallet                     422 same_wallet
 ├── CurrencyMismatch               422 currency_mismatch
@@ -384,6 +385,12 @@ class CurrencyNotOffered(WalletServiceError):
 
 class WalletClosed(WalletServiceError):
     code, http_status, title = "wallet_closed", 422, "The wallet is closed"
+
+
+class WalletOwes(WalletServiceError):
+    """A deposit was taken back that the wallet did not cover. Nothing leaves before `owed` is paid."""
+
+    code, http_status, title = "wallet_owes", 422, "Something is owed in this wallet, and has to be paid first"
 
 
 class LimitExceeded(WalletServiceError):

@@ -64,14 +64,17 @@ class Books:
         """No more than what the commands name, as the transaction reads it."""
         needs = merged_needs([command.needs for command in commands])
         claims = {command.claim.id for command in commands if command.claim is not None}
+        wallets = {
+            wallet.id: wallet
+            for wallet in self.wallets.values()
+            if wallet.id in needs.wallets or (wallet.user_id, wallet.currency) in needs.owned_wallets
+        }
+        # Whatever comes into a wallet that owes pays those returns.
+        named = {*needs.records, *(return_id for wallet in wallets.values() for return_id in wallet.debts)}
         return Loaded(
             {name: version for name, version in self.users.items() if name in needs.users},
-            {
-                wallet.id: wallet
-                for wallet in self.wallets.values()
-                if wallet.id in needs.wallets or (wallet.user_id, wallet.currency) in needs.owned_wallets
-            },
-            {key: record for key, record in self.records.items() if key in needs.records},
+            wallets,
+            {key: record for key, record in self.records.items() if key in named},
             {key: answer for key, answer in self.answers.items() if key in claims},
             made=self._find_made(commands),
         )

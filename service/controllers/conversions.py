@@ -28,6 +28,7 @@ from service.errors import (
     QuoteUsed,
     WalletClosed,
     WalletFrozen,
+    WalletOwes,
 )
 from service.services import conversions
 from service.services.callers import Caller
@@ -93,6 +94,7 @@ class ConversionReceipt(ConversionView):
         NoWalletInCurrency,
         WalletClosed,
         WalletFrozen,
+        WalletOwes,
         InsufficientFunds,
         BalanceOverflow,
         LedgerBusy,

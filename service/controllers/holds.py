@@ -33,6 +33,7 @@ from service.errors import (
     SameWallet,
     WalletClosed,
     WalletFrozen,
+    WalletOwes,
 )
 from service.services import holds
 from service.services.callers import Caller
@@ -88,6 +89,9 @@ class HoldView(View):
     status: HoldStatus
     amount: int = Field(ge=1, examples=[10000])
     captured_amount: int = Field(ge=0, examples=[0])
+    taken_amount: int = Field(
+        ge=0, examples=[0], description="What went back to the bank with a deposit; the rest is what is still held"
+    )
     currency: str = Field(examples=["INR"])
     wallet_id: str = Field(description="The payer's")
     to_wallet_id: str | None = Field(description="The recipient's; null for the house")
@@ -123,7 +127,7 @@ class HoldsQuery(PageQuery):
 _RECIPIENT_ERRORS = (SameWallet, CurrencyMismatch, RecipientNotFound, RecipientWalletFrozen, RecipientBalanceOverflow)
 # What is set aside already needs no funds and counts for no limit, and comes back to any wallet.
 _CAPTURE_ERRORS = tuple(error for error in ORDER_ERRORS if error not in (InsufficientFunds, LimitExceeded))
-_RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (WalletFrozen, WalletClosed))
+_RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (WalletFrozen, WalletClosed, WalletOwes))
 
 
 @router.post(

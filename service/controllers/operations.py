@@ -23,6 +23,7 @@ from service.errors import (
     NoWalletInCurrency,
     WalletClosed,
     WalletFrozen,
+    WalletOwes,
 )
 from service.services import operations
 from service.services.callers import Caller
@@ -81,7 +82,15 @@ class OperationsQuery(PageQuery):
 
 
 # What any order for money may be refused with.
-ORDER_ERRORS = (AccountDeactivated, InsufficientFunds, WalletFrozen, WalletClosed, LimitExceeded, LedgerBusy)
+ORDER_ERRORS = (
+    AccountDeactivated,
+    InsufficientFunds,
+    WalletOwes,
+    WalletFrozen,
+    WalletClosed,
+    LimitExceeded,
+    LedgerBusy,
+)
 ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, CurrencyNotOffered, BalanceOverflow, NoWalletInCurrency)
 
 

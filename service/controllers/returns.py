@@ -13,18 +13,17 @@ from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
-from service.domain.operations import OperationType
 from service.domain.permissions import Permission
-from service.domain.returns import Return, ReturnStatus, return_view
+from service.domain.returns import Return, ReturnStatus, ReturnType, return_view
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
     IdempotencyKeyInFlight,
     IllegalTransition,
-    InsufficientFunds,
     LedgerBusy,
     SecondAdminRequired,
     WalletClosed,
+    WalletOwes,
 )
 from service.services import returns
 from service.services.callers import Caller
@@ -41,8 +40,10 @@ _EXAMPLE: dict[str, Any] = {
     "user_id": "usr_0198c0ffee0070008000000000000001",
     "wallet_id": "wal_0198c0ffee0070008000000000000001",
     "amount": 10000,
+    "collected": 9999,
+    "owed": 1,
     "currency": "INR",
-    "status": "requires_review",
+    "status": "owed",
     "bank_reference": "bank_5f0c3e1b9a7d4c2f",
     "return_code": "chargeback",
     "return_message": "Taken back by who paid",
@@ -50,7 +51,7 @@ _EXAMPLE: dict[str, Any] = {
     "category": None,
     "decided_by": None,
     "decided_at": None,
-    "transaction_id": None,
+    "transaction_id": "txn_0198c0ffee0070008000000000000001",
     "created_at": "2026-02-24T12:34:56.789Z",
     "updated_at": "2026-02-24T12:34:56.789Z",
 }
@@ -62,21 +63,26 @@ class ReturnView(View):
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     id: str
-    type: OperationType = Field(description="Of the operation")
-    operation_id: str
+    type: ReturnType = Field(description="Of the operation; `points`: what a returned deposit had earned")
+    operation_id: str = Field(description="Of points, the reward that gave them")
     user_id: str
     wallet_id: str
     amount: int = Field(ge=1)
     currency: str
-    status: ReturnStatus = Field(description="`requires_review`: the bank has done it, and the wallet could not follow")
+    collected: int = Field(ge=0, description="What has moved so far")
+    owed: int = Field(ge=0, description="What the wallet still lacks; whatever comes into it pays this first")
+    status: ReturnStatus = Field(
+        description="`owed`: a deposit was taken back, and the wallet has given what it had; `requires_review`: the "
+        "bank has done it, and the wallet could not follow"
+    )
     bank_reference: str | None
     return_code: str | None
     return_message: str | None
-    trouble: str | None = Field(description="Why nothing has moved yet, as the code of an error")
+    trouble: str | None = Field(description="Why it has not moved, or not all of it, as the code of an error")
     category: str | None
     decided_by: str | None = Field(description="Who had it booked later")
     decided_at: str | None
-    transaction_id: str | None
+    transaction_id: str | None = Field(description="The latest one that has moved some of it")
     created_at: str
     updated_at: str
 
@@ -93,7 +99,8 @@ class ReturnsQuery(PageQuery):
     "",
     response_model=PageView[ReturnView],
     summary="What the bank sent back, newest operations first",
-    description="With `status=requires_review`, what no wallet could follow yet.",
+    description="With `status=owed`, what wallets still lack; with `status=requires_review`, what no wallet could "
+    "follow at all.",
 )
 async def list_returns(
     query: Annotated[ReturnsQuery, Query()],
@@ -123,14 +130,15 @@ async def get_return(return_id: _ReturnId, _user: Annotated[Caller, require(Perm
         SecondAdminRequired,
         IllegalTransition,
         IdempotencyKeyInFlight,
-        InsufficientFunds,
         BalanceOverflow,
         WalletClosed,
+        WalletOwes,
         LedgerBusy,
     ),
     summary="Book a return that waits",
-    description="Now that the wallet can follow, frozen or not: all of it, and never below zero. What still cannot be "
-    "booked is refused and goes on waiting: try later, under a new key. The wallet stays frozen until it is unfrozen.",
+    description="Now that the wallet can follow, frozen or not. Of a deposit's return what is there is taken, never "
+    "below zero, and the rest is `owed`. What still cannot be booked is refused and goes on waiting: try later, under "
+    "a new key. The wallet stays frozen until it is unfrozen.",
 )
 async def collect_return(
     body: CollectionRequest,

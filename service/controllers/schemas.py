@@ -63,6 +63,7 @@ class WalletView(View):
     available: int = Field(ge=0)
     held: int = Field(ge=0)
     balance: int = Field(ge=0)
+    owed: int = Field(ge=0, description="What deposits that were taken back still lack; what comes in pays it first")
     status: WalletStatus
     frozen: Freeze | None = Field(description="Which way a frozen wallet is shut: in, out or both")
     seq: int = Field(ge=0, description="Number of entries so far")
@@ -119,6 +120,7 @@ class BalanceView(View):
     available: int = Field(ge=0)
     held: int = Field(ge=0)
     balance: int = Field(ge=0)
+    owed: int = Field(ge=0, description="No part of the balance: what comes in pays it first")
 
 
 class BalancesView(View):

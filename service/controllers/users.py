@@ -140,4 +140,5 @@ def _balance_view(wallet: Wallet) -> dict[str, Any]:
         "available": wallet.available,
         "held": wallet.held,
         "balance": wallet.available + wallet.held,
+        "owed": wallet.owed,
     }

@@ -32,6 +32,7 @@ from service.errors import (
     VoucherStockTooLow,
     WalletClosed,
     WalletFrozen,
+    WalletOwes,
 )
 from service.services import vouchers
 from service.services.callers import Caller
@@ -175,6 +176,7 @@ class RedemptionReceipt(RedemptionView):
         VoucherLimitReached,
         NoWalletInCurrency,
         WalletFrozen,
+        WalletOwes,
         WalletClosed,
         InsufficientFunds,
         LedgerBusy,

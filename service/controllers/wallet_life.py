@@ -25,6 +25,7 @@ from service.errors import (
     WalletFrozen,
     WalletHasOpenOperations,
     WalletNotEmpty,
+    WalletOwes,
 )
 from service.services import wallet_life
 from service.services.callers import Caller
@@ -74,10 +75,11 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
         Forbidden,
         SecondAdminRequired,
         WalletClosed,
+        WalletOwes,
         WalletBooksDisagree,
         summary="Freeze a wallet (admin)",
         more="Nothing new goes in, out, or either way; what is under way with the bank still ends. "
-        "What a break has shut both ways is not opened one way, nor one's own by oneself. ",
+        "What a break has shut both ways is not opened one way, nor one's own by oneself, nor a wallet that owes. ",
     ),
 )
 async def freeze_wallet(
@@ -98,10 +100,11 @@ async def freeze_wallet(
         Forbidden,
         SecondAdminRequired,
         WalletClosed,
+        WalletOwes,
         WalletBooksDisagree,
         summary="Thaw a wallet (admin)",
-        more="Not while a break of its books is open: that is explained or resolved first. One's own is thawed by "
-        "another admin. ",
+        more="Not while a break of its books is open: that is explained or resolved first; nor while something is owed "
+        "in it. One's own is thawed by another admin. ",
     ),
 )
 async def unfreeze_wallet(
@@ -122,6 +125,7 @@ async def unfreeze_wallet(
         WalletNotEmpty,
         WalletHasOpenOperations,
         WalletFrozen,
+        WalletOwes,
         WalletBooksDisagree,
         summary="Close a wallet",
         more="Only an admin can reopen it. One's own, or as an admin anybody's. It has to be empty, with nothing under "

@@ -8,7 +8,7 @@ from pymongo import IndexModel
 
 from service.documents.validation import AMOUNT, HASH, TEXT, TIME, validator_part
 from service.domain.limits import Limits, Usage
-from service.domain.wallets import Freeze, WalletStatus
+from service.domain.wallets import MAX_DEBTS, Freeze, WalletStatus
 
 
 class WalletDocument(Document):
@@ -29,6 +29,8 @@ class WalletDocument(Document):
     usage: dict[str, Any] = {}  # noqa: RUF012 pydantic copies defaults
     limits: dict[str, Any] | None = None
     event_sequence: int = 0
+    owed: int = 0
+    debts: list[str] = []  # noqa: RUF012 pydantic copies defaults
 
     class Settings:
         name = "wallets"
@@ -57,6 +59,8 @@ class WalletDocument(Document):
                 "usage": validator_part(Usage),
                 "limits": {"anyOf": [{"bsonType": "null"}, validator_part(Limits)]},
                 "event_sequence": AMOUNT,
+                "owed": AMOUNT,
+                "debts": {"bsonType": "array", "maxItems": MAX_DEBTS, "items": TEXT},
                 # Of transactions that had to lock it first (repositories/wallets.py); shown nowhere.
                 "turns": AMOUNT,
             },

@@ -38,6 +38,7 @@ class EntryType(StrEnum):
     VOUCHER = "VOUCHER"
     WITHDRAWAL_RETURN = "WITHDRAWAL_RETURN"
     DEPOSIT_RETURN = "DEPOSIT_RETURN"
+    POINTS_RETURN = "POINTS_RETURN"
 
 
 class Effect(NamedTuple):
@@ -75,6 +76,7 @@ EFFECTS: dict[EntryType, Effect] = {
     EntryType.VOUCHER: _DEBIT,
     EntryType.WITHDRAWAL_RETURN: _CREDIT,
     EntryType.DEPOSIT_RETURN: _DEBIT,
+    EntryType.POINTS_RETURN: _DEBIT,
 }
 
 

@@ -49,10 +49,13 @@ class EventType(StrEnum):
     HOLD_CAPTURED = "hold.captured"
     HOLD_RELEASED = "hold.released"
     HOLD_EXPIRED = "hold.expired"
+    HOLD_REDUCED = "hold.reduced"
+    HOLD_TAKEN = "hold.taken"
     HOLD_RECEIVED = "hold.received"
     ADJUSTMENT_SUCCEEDED = "adjustment.succeeded"
     REVERSAL_SUCCEEDED = "reversal.succeeded"
     REVERSAL_RECEIVED = "reversal.received"
+    RETURN_OWED = "return.owed"
     RETURN_SUCCEEDED = "return.succeeded"
     CONVERSION_SUCCEEDED = "conversion.succeeded"
     CONVERSION_RECEIVED = "conversion.received"
@@ -94,6 +97,10 @@ _WORDS = {OperationStatus.SUCCESS: "succeeded"}
 
 def news_of(before: Record | None, after: Record) -> tuple[News, ...]:
     """Whom a record's change tells what; nothing where its status stays, and for kinds that nobody is told of."""
+    if isinstance(after, Hold) and isinstance(before, Hold) and before.status is after.status:
+        # The one change that is told although the status stays.
+        is_reduced = before.takings != after.takings
+        return (News(after.wallet_id, EventType.HOLD_REDUCED, hold_view(after)),) if is_reduced else ()
     tell = _TELLERS.get(type(after))
     if tell is None or (before is not None and status_of(before) == status_of(after)):
         return ()
@@ -193,6 +200,7 @@ _HOLDS = {
     HoldStatus.CAPTURED: EventType.HOLD_CAPTURED,
     HoldStatus.RELEASED: EventType.HOLD_RELEASED,
     HoldStatus.EXPIRED: EventType.HOLD_EXPIRED,
+    HoldStatus.TAKEN: EventType.HOLD_TAKEN,
 }
 
 
@@ -253,8 +261,8 @@ def _reversal_data(reversal: Reversal, wallet_id: str, amount: int) -> dict[str,
 
 
 def _of_return(returned: Return) -> tuple[News, ...]:
-    """Once it has moved money, and what the wallet's log shows of it; until then it is a matter of the house."""
-    if returned.status is not ReturnStatus.SUCCESS:
+    """Once it has moved money or is owed, and what the wallet's log shows of it; else it is a matter of the house."""
+    if returned.status is ReturnStatus.REQUIRES_REVIEW:
         return ()
     data = {
         "id": returned.id,
@@ -262,6 +270,8 @@ def _of_return(returned: Return) -> tuple[News, ...]:
         "status": returned.status,
         "operation_id": returned.operation_id,
         "amount": returned.amount,
+        "collected": returned.collected,
+        "owed": returned.owed,
         "currency": returned.currency,
         "wallet_id": returned.wallet_id,
         "category": returned.category,
@@ -270,7 +280,8 @@ def _of_return(returned: Return) -> tuple[News, ...]:
         "created_at": to_rfc3339(returned.created_at),
         "updated_at": to_rfc3339(returned.updated_at),
     }
-    return (News(returned.wallet_id, EventType.RETURN_SUCCEEDED, data),)
+    is_owed = returned.status is ReturnStatus.OWED
+    return (News(returned.wallet_id, EventType.RETURN_OWED if is_owed else EventType.RETURN_SUCCEEDED, data),)
 
 
 def _of_conversion(conversion: Conversion) -> tuple[News, ...]:

@@ -18,11 +18,20 @@ class HoldStatus(StrEnum):
     CAPTURED = "captured"
     RELEASED = "released"
     EXPIRED = "expired"
+    # All of it went back to the bank, with a deposit of the payer's that was taken back.
+    TAKEN = "taken"
+
+
+class Taking(NamedTuple):
+    """Part of a hold that went to a return."""
+
+    return_id: str
+    amount: int
 
 
 class Hold(NamedTuple):
     """`user_id` and `wallet_id` are the payer's. A hold without a recipient is for the house, unless its capture names
-    one; `transaction_id` is that of the end.
+    one; `transaction_id` is that of the end. `takings` are the parts that are no longer held for anybody.
     """
 
     id: str
@@ -44,6 +53,16 @@ class Hold(NamedTuple):
     updated_at: datetime
     version: int = 0
     tombstone: Tombstone | None = None
+    takings: tuple[Taking, ...] = ()
+
+    @property
+    def taken_amount(self) -> int:
+        return sum(taking.amount for taking in self.takings)
+
+    @property
+    def left(self) -> int:
+        """What may be captured or comes back; once it has ended, what was."""
+        return self.amount - self.taken_amount
 
 
 def hold_view(hold: Hold) -> dict[str, Any]:
@@ -54,6 +73,7 @@ def hold_view(hold: Hold) -> dict[str, Any]:
         "status": hold.status,
         "amount": hold.amount,
         "captured_amount": hold.captured_amount,
+        "taken_amount": hold.taken_amount,
         "currency": hold.currency,
         "wallet_id": hold.wallet_id,
         "to_wallet_id": hold.to_wallet_id,

@@ -22,6 +22,8 @@ class OutboxTopic(StrEnum):
     PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
     # Somebody's endpoint was disabled for its failures, or somebody made or changed one in their name: they are told.
     WEBHOOK_NOTICE = "webhook_notice"
+    # A deposit was taken back that somebody's wallet did not cover: they are told.
+    OWED_NOTICE = "owed_notice"
 
 
 class OutboxRow(NamedTuple):

@@ -116,7 +116,7 @@ def replay(
                 {"seq": entry.seq, "hash": entry.hash},
             )
         point = BalancePoint(entry.seq, entry.available_after, entry.held_after, entry.hash)
-        fitting = _STATUSES.get((entry.type, entry.reference.partition("_")[0]))
+        fitting = _fitting(entry)
         if fitting is not None:
             statuses[entry.reference] = fitting
     if point.seq < window.end:
@@ -128,6 +128,14 @@ def replay(
         for one in found.values()
     )
     return Replayed(point, counted, statuses)
+
+
+def _fitting(entry: Entry) -> frozenset[str] | None:
+    kind = entry.reference.partition("_")[0]
+    if (entry.type, kind, entry.status) == (EntryType.HOLD_RELEASE, Prefix.HOLD, HoldStatus.HELD):
+        # A return took a part of it; what is left is still held.
+        return _OPEN[Prefix.HOLD]
+    return _STATUSES.get((entry.type, kind))
 
 
 def ended_only(statuses: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:

@@ -2,27 +2,42 @@
 
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
 from service.domain.identifiers import Prefix
-from service.domain.operations import OperationType
+
+_TIME_DIGITS = 12
+_FURTHER_DIGITS = 20
+
+
+class ReturnType(StrEnum):
+    """Of what came back: a withdrawal's money comes in again, a deposit's goes out again, and so do its points."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    POINTS = "points"
 
 
 class ReturnStatus(StrEnum):
     SUCCESS = "success"
-    # The bank has done it and the wallet could not follow: it is closed, too full, or no longer has the money.
+    # A deposit's: the wallet has given what it had. Whatever comes into it pays the rest.
+    OWED = "owed"
+    # The bank has done it and the wallet could not follow: it is closed or too full. In earlier releases also: it no
+    # longer had the money.
     REQUIRES_REVIEW = "requires_review"
 
 
 class Return(NamedTuple):
-    """`type` is that of the operation: a withdrawal's comes back in, a deposit's goes out again.
+    """Of points, `operation_id` is the reward that gave them.
 
-    `trouble` says why nothing has moved yet; `decided_by` is the admin who had it booked later.
+    `owed` is what the wallet still lacks of the amount, in status `owed` only. `trouble` says why it has not moved, or
+    not all of it; `decided_by` is the admin who had it booked later.
     """
 
     id: str
-    type: OperationType
+    type: ReturnType
     operation_id: str
     user_id: str
     wallet_id: str
@@ -41,6 +56,12 @@ class Return(NamedTuple):
     created_at: datetime
     updated_at: datetime
     version: int = 0
+    owed: int = 0
+
+    @property
+    def collected(self) -> int:
+        """What has moved so far."""
+        return 0 if self.status is ReturnStatus.REQUIRES_REVIEW else self.amount - self.owed
 
 
 def return_id_of(operation_id: str) -> str:
@@ -48,9 +69,16 @@ def return_id_of(operation_id: str) -> str:
     return f"{Prefix.RETURN}_{operation_id.partition('_')[2]}"
 
 
+def points_return_id_of(operation_id: str) -> str:
+    """Of the points that a deposit had earned. It sorts by the deposit's time, as the deposit's own return does."""
+    made, rest = operation_id.partition("_")[2][:_TIME_DIGITS], sha256(f"{operation_id}:points".encode()).hexdigest()
+    return f"{Prefix.RETURN}_{made}{rest[:_FURTHER_DIGITS]}"
+
+
 def return_view(returned: Return) -> dict[str, Any]:
     """The return as admins see it."""
     view = returned._asdict() | {
+        "collected": returned.collected,
         "decided_at": None if returned.decided_at is None else to_rfc3339(returned.decided_at),
         "created_at": to_rfc3339(returned.created_at),
         "updated_at": to_rfc3339(returned.updated_at),

@@ -69,6 +69,7 @@ def balance_view(wallet: Wallet) -> dict[str, Any]:
         "available": wallet.available,
         "held": wallet.held,
         "balance": wallet.available + wallet.held,
+        "owed": wallet.owed,
     }
 
 

@@ -9,6 +9,10 @@ from service.domain.entries import EFFECTS, GENESIS_HASH, Entry, EntryType, entr
 from service.domain.limits import Limits, Usage
 from service.domain.money import MAX_AMOUNT_MINOR
 
+# Returns that one wallet may owe for at a time: they stand in its document and are read with it. Whoever had more
+# deposits taken back, or owes more than a JSON number holds, is a case for a person.
+MAX_DEBTS = 100
+
 
 class WalletStatus(StrEnum):
     ACTIVE = "active"
@@ -27,7 +31,8 @@ class Freeze(StrEnum):
 class Wallet(NamedTuple):
     """`open_operations` counts what has begun here and may still move it; `limits` are its own, besides the usual.
 
-    `event_sequence` is the number of its latest event.
+    `event_sequence` is the number of its latest event. `owed` is what returned deposits still lack, and `debts` are
+    those returns, oldest first. It is no part of the balance: while something is owed, nothing is available.
     """
 
     id: str
@@ -45,6 +50,8 @@ class Wallet(NamedTuple):
     usage: Usage = Usage()
     limits: Limits | None = None
     event_sequence: int = 0
+    owed: int = 0
+    debts: tuple[str, ...] = ()
 
     def lets(self, flow: Freeze) -> bool:
         """Whether money may go in, or out, as far as freezing is concerned."""
@@ -122,6 +129,7 @@ def wallet_view(wallet: Wallet) -> dict[str, Any]:
         "available": wallet.available,
         "held": wallet.held,
         "balance": wallet.available + wallet.held,
+        "owed": wallet.owed,
         "status": wallet.status,
         "frozen": wallet.freeze,
         "seq": wallet.seq,

@@ -18,9 +18,11 @@ from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Marked, Record, RecordUpdate
+from service.domain.returns import Return
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand
+from service.ledger.debts import assert_debts_explained, pay_oldest
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -142,21 +144,17 @@ class Draft:
     def take_in(self, changes: Changes, command: Command) -> None:
         """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
         wallets_before = [self._require_unmoved(wallet) for wallet in changes.wallets]
-        for wallet in changes.wallets:
+        records = {record.id: record for record in (changes.record, *changes.also)}
+        for wallet, was in zip(changes.wallets, wallets_before, strict=True):
+            if (was.owed, was.debts) != (wallet.owed, wallet.debts):
+                assert_debts_explained(was, wallet, records)
             self.wallets[wallet.id] = wallet
-        between_wallets: dict[str, int] = defaultdict(int)
-        for movement in map(self._with_current_id, changes.movements):
-            before = self.wallet(movement.wallet_id)
-            assert before is not None, f"{movement.wallet_id} was not named as needed"
-            after, entry = apply_movement(before, movement)
-            self.wallets[after.id] = after
-            self.entries.append(entry)
-            if movement.counterparty.startswith("wal_"):
-                between_wallets[after.currency] += after.available + after.held - before.available - before.held
-        assert not any(between_wallets.values()), f"what moves between wallets adds up to {dict(between_wallets)}"
+        self._move(changes)
+        for wallet_id in self.wallets:
+            self._pay_debts(wallet_id, records, command)
         for wallet_before in wallets_before:
             self._tell_of_wallet(wallet_before, command)
-        for record in (changes.record, *changes.also):
+        for record in records.values():
             self._tell_of_record(self.any_record(record.id), record, command)
             self.records[record.id] = record
         for row_id in changes.done_outbox_ids:
@@ -190,6 +188,31 @@ class Draft:
             return movement
         current = entry_ids.admit(movement.entry_id)
         return movement if current is movement.entry_id else movement._replace(entry_id=current)
+
+    def _move(self, changes: Changes) -> None:
+        between_wallets: dict[str, int] = defaultdict(int)
+        for movement in map(self._with_current_id, changes.movements):
+            before = self.wallet(movement.wallet_id)
+            assert before is not None, f"{movement.wallet_id} was not named as needed"
+            after, entry = apply_movement(before, movement)
+            self.wallets[after.id] = after
+            self.entries.append(entry)
+            if movement.counterparty.startswith("wal_"):
+                between_wallets[after.currency] += after.available + after.held - before.available - before.held
+        assert not any(between_wallets.values()), f"what moves between wallets adds up to {dict(between_wallets)}"
+
+    def _pay_debts(self, wallet_id: str, records: dict[str, Record], command: Command) -> None:
+        """Whatever has come into a wallet that owes goes to its oldest return, before anybody could spend it."""
+        wallet = self.wallets[wallet_id]
+        while wallet.owed and wallet.available:
+            return_id = wallet.debts[0]
+            returned = records.get(return_id) or self.any_record(return_id)
+            assert isinstance(returned, Return), f"{wallet_id} owes {return_id}, which is no return"
+            owing, records[return_id], movement = pay_oldest(wallet, returned, command)
+            wallet, entry = apply_movement(owing, self._with_current_id(movement))
+            self.entries.append(entry)
+        assert bool(wallet.owed) == bool(wallet.debts), f"{wallet_id} owes {wallet.owed} for {wallet.debts}"
+        self.wallets[wallet_id] = wallet
 
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]
@@ -358,7 +381,8 @@ def _decide(command: Command, draft: Draft, tombstone: Tombstone | None) -> _Out
     if tombstone is not None and changes.record.id == command.made_id:
         draft.leave_tombstone(changes.record.id, tombstone)
     body = None if changes.answer is None else changes.answer(draft)
-    return _Outcome(draft, changes.record, (changes.status_code, body), changes.error)
+    # As it is now: a return may have been paid meanwhile.
+    return _Outcome(draft, draft.any_record(changes.record.id), (changes.status_code, body), changes.error)
 
 
 def _decide_parts(command: CompositeCommand, draft: Draft, tombstone: Tombstone | None) -> _Outcome:

@@ -19,4 +19,4 @@ class FreezeBrokenWallet(FreezeWallet):
         wallet = state.wallet(self.wallet_id)
         if wallet is None:
             raise NotFound(f"There is no wallet {self.wallet_id}")
-        return self.decide_on(wallet)
+        return self.decide_on(wallet, state)

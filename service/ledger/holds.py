@@ -11,7 +11,7 @@ from typing import Any
 
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
-from service.domain.holds import Hold, HoldStatus, hold_receipt_view
+from service.domain.holds import Hold, HoldStatus, Taking, hold_receipt_view
 from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
 from service.domain.records import Record
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
@@ -31,9 +31,10 @@ from service.errors import (
 )
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.payments import require_recipient
-from service.ledger.reservations import HOLD, capture, release, release_rest, reserve
+from service.ledger.reservations import HOLD, Step, capture, release, release_part, reserve
 from service.ledger.rules import (
     movement_of,
+    require_nothing_owed,
     require_open,
     require_own_wallet,
     require_payable,
@@ -177,10 +178,10 @@ class CaptureHold(OnHold):
         )
 
     def decide_on(self, hold: Hold, wallet: Wallet, state: State) -> Changes:
-        amount = hold.amount if self.amount is None else self.amount
-        if amount > hold.amount:
+        amount = hold.left if self.amount is None else self.amount
+        if amount > hold.left:
             raise CaptureExceedsHold(
-                f"{amount} was asked for and {hold.amount} is held", held=hold.amount, requested=amount
+                f"{amount} was asked for and {hold.left} is held", held=hold.left, requested=amount
             )
         # Of a hold that names nobody, only its payer and the house have got this far.
         if self.to_wallet_id is not None and hold.to_wallet_id is not None:
@@ -240,9 +241,15 @@ class CaptureHold(OnHold):
                     entry_id=self.in_entry_id,
                 )
             )
-        if captured.captured_amount < captured.amount:
-            step = release_rest(
-                HOLD, step, captured, counterparty=other_side, command=self, entry_id=self.release_entry_id
+        if captured.captured_amount < captured.left:
+            step = release_part(
+                HOLD,
+                step.wallet,
+                captured,
+                captured.left - captured.captured_amount,
+                counterparty=other_side,
+                command=self,
+                entry_id=self.release_entry_id,
             )
             movements.append(step.movement)
         return step.wallet, tuple(movements)
@@ -280,6 +287,29 @@ class ExpireHold(Command):
         return _give_back(hold, wallet, self, HoldStatus.EXPIRED)
 
 
+def take_from_hold(
+    hold: Hold, wallet: Wallet, most: int, return_id: str, command: Command, entry_id: str
+) -> tuple[Hold, Step]:
+    """As much of what is still held as a return needs, at most `most`, becomes available, and the ledger pays with it.
+
+    A hold of which nothing is left has ended. What is left of another one stays promised to whom it was.
+    """
+    amount = min(most, hold.left)
+    is_whole = amount == hold.left
+    at = time_of(command.now, wallet)
+    taken = hold._replace(takings=(*hold.takings, Taking(return_id, amount)), updated_at=at)
+    if not is_whole:
+        step = release_part(
+            HOLD, wallet, taken, amount, counterparty=_other_side(hold), command=command, entry_id=entry_id
+        )
+        return taken, step
+    ended = taken._replace(status=HoldStatus.TAKEN, transaction_id=command.transaction_id)
+    step = release(
+        HOLD, wallet, ended, counterparty=_other_side(hold), command=command, entry_id=entry_id, amount=amount
+    )
+    return ended, step
+
+
 def expiry_id(hold: Hold) -> str:
     return outbox_id(OutboxTopic.EXPIRY, hold.id)
 
@@ -309,6 +339,8 @@ def _require_capturable(wallet: Wallet, *, is_promised: bool) -> None:
     """
     if wallet.status is WalletStatus.CLOSED:
         raise WalletClosed(wallet_id=wallet.id)
+    # The bank has taken this money back: whoever it was promised to, it is not the payer's to give.
+    require_nothing_owed(wallet)
     if not is_promised:
         require_open(wallet, Freeze.OUT)
     if not wallet.lets(Freeze.OUT) and not wallet.lets(Freeze.IN):
@@ -325,7 +357,13 @@ def _give_back(
     """The end without a capture, whatever state the wallet is in: the money was never out of it."""
     ended = hold._replace(status=status, transaction_id=command.transaction_id, updated_at=time_of(command.now, wallet))
     step = release(
-        HOLD, wallet, ended, counterparty=_other_side(ended), command=command, entry_id=command.release_entry_id
+        HOLD,
+        wallet,
+        ended,
+        counterparty=_other_side(ended),
+        command=command,
+        entry_id=command.release_entry_id,
+        amount=ended.left,
     )
     viewer_id = command.user_id if isinstance(command, PersonalCommand) else ""
     return Changes(

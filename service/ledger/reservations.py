@@ -73,32 +73,45 @@ def capture(
     command: Command,
     entry_id: str,
 ) -> Step:
-    """`amount` of what was set aside leaves; the rest, where there is one, has to follow by `release_rest`."""
+    """`amount` of what was set aside leaves; the rest, where there is one, has to follow by `release_part`."""
     movement = movement_of(
         kind.captured, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
     return Step(with_one_fewer_open(wallet, time_of(command.now, wallet)), movement)
 
 
-def release_rest(
-    kind: Reservation, captured: Step, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
+def release_part(
+    kind: Reservation,
+    wallet: Wallet,
+    subject: Reserving,
+    amount: int,
+    *,
+    counterparty: str,
+    command: Command,
+    entry_id: str,
 ) -> Step:
-    """What the capture of a part leaves comes back, with its share of the amounts; one operation it stays."""
-    wallet = captured.wallet
-    rest = subject.amount - captured.movement.amount
+    """Of what is set aside comes back only so much, with its share of the amounts; one operation it stays."""
     movement = movement_of(
-        kind.released, wallet, rest, subject, counterparty=counterparty, command=command, entry_id=entry_id
+        kind.released, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
     at = time_of(command.now, wallet)
-    return Step(uncharged(wallet, rest, subject.created_at, at, is_whole=False), movement)
+    return Step(uncharged(wallet, amount, subject.created_at, at, is_whole=False), movement)
 
 
 def release(
-    kind: Reservation, wallet: Wallet, subject: Reserving, *, counterparty: str, command: Command, entry_id: str
+    kind: Reservation,
+    wallet: Wallet,
+    subject: Reserving,
+    *,
+    counterparty: str,
+    command: Command,
+    entry_id: str,
+    amount: int | None = None,
 ) -> Step:
-    """All of it comes back, with its share of the limits."""
+    """All of it comes back, with its share of the limits; `amount` where some of it came back before."""
     at = time_of(command.now, wallet)
+    rest = subject.amount if amount is None else amount
     movement = movement_of(
-        kind.released, wallet, subject.amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
+        kind.released, wallet, rest, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
-    return Step(uncharged(with_one_fewer_open(wallet, at), subject.amount, subject.created_at, at), movement)
+    return Step(uncharged(with_one_fewer_open(wallet, at), rest, subject.created_at, at), movement)

@@ -1,30 +1,46 @@
 """Returns: the bank sends back, or takes back, the money of an operation that has succeeded; once for each.
 
-The operation stays a success and names its return. Where the wallet cannot follow, the return waits for a person, and
+The operation stays a success and names its return. A deposit's takes what the wallet has; what is missing is owed, and
+whatever comes in pays it first (debts.py). Where a wallet cannot follow at all, the return waits for a person, and
 nothing has moved: no balance becomes negative, and no money is lost sight of.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import Any, NamedTuple, assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
+from service.domain.holds import Hold, HoldStatus
 from service.domain.incidents import Incident, IncidentKind, Said
+from service.domain.money import MAX_AMOUNT_MINOR, POINTS
 from service.domain.operations import Operation, OperationStatus, OperationType
-from service.domain.returns import Return, ReturnStatus, return_id_of, return_view
-from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.returns import (
+    Return,
+    ReturnStatus,
+    ReturnType,
+    points_return_id_of,
+    return_id_of,
+    return_view,
+)
+from service.domain.rewards import Reward, RewardStatus, reward_id
+from service.domain.wallets import MAX_DEBTS, Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     BalanceOverflow,
     IllegalTransition,
     InsufficientFunds,
     NotFound,
     WalletClosed,
+    WalletOwes,
     WalletServiceError,
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, State
+from service.ledger.debts import owe
+from service.ledger.holds import expiry_id, take_from_hold
 from service.ledger.incidents import new_incident, opened_event
 from service.ledger.orders import OnOperation, illegal, may_mean_the_same
 from service.ledger.rules import (
@@ -32,7 +48,6 @@ from service.ledger.rules import (
     fits,
     movement_of,
     require_anothers,
-    require_funds,
     require_requester,
     time_of,
     uncharged,
@@ -43,20 +58,38 @@ from service.ledger.rules import (
 _OK = 200
 
 
+class NamedHold(NamedTuple):
+    """A hold that was open when it was looked up, and the id of the entry for what is taken of it."""
+
+    id: str
+    entry_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeReturn(OnOperation):
-    """Raises IllegalTransition for what contradicts how the operation stands; the same said again changes nothing."""
+    """Raises IllegalTransition for what contradicts how the operation stands; the same said again changes nothing.
 
+    `holds` are the wallet's open ones, in the order in which a deposit's return takes from them. One that has ended
+    meanwhile is passed over. Money in one that was made meanwhile is owed: while it is, nobody captures that hold, and
+    its release pays.
+    """
+
+    user_id: str
     said: Said
     entry_id: str
     incident_id: str
     incident_event_id: str
     freeze_event_id: str
+    holds: tuple[NamedHold, ...] = ()
 
     @property
     def needs(self) -> Needs:
-        named = (self.operation_id, return_id_of(self.operation_id), self.incident_id)
-        return Needs(wallets=(self.wallet_id,), records=named)
+        named = (self.operation_id, return_id_of(self.operation_id), self.incident_id, reward_id(self.operation_id))
+        return Needs(
+            wallets=(self.wallet_id,),
+            owned_wallets=((self.user_id, POINTS),),
+            records=(*named, *(hold.id for hold in self.holds)),
+        )
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         known = state.record(return_id_of(operation.id), Return)
@@ -75,14 +108,81 @@ class TakeReturn(OnOperation):
             after = uncharged(wallet, operation.amount, operation.created_at, at)
         original = operation._replace(return_id=returned.id, returned_at=at, updated_at=at)
         trouble = _trouble_of(returned, wallet)
+        if operation.type is OperationType.DEPOSIT:
+            if trouble is None:
+                changes = self._taken_back(returned, original, after, state)
+            else:
+                changes = self._waiting(returned._replace(trouble=trouble), original, after, state)
+            return self._with_points(changes, returned, state)
         if trouble is not None:
-            return self._waiting(returned._replace(trouble=trouble.code), original, after, state)
+            return self._waiting(returned._replace(trouble=trouble), original, after, state)
         booked, movement = _booked(returned, after, self, self.entry_id, at)
         return Changes(booked, (movement,), wallets=(after,), also=(original,))
 
     def _waiting(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
         """Nothing moves yet. Who spent what was collected and then taken back pays nobody else before that is clear."""
         waiting = returned._replace(status=ReturnStatus.REQUIRES_REVIEW)
+        after = with_one_more_open(wallet, returned.created_at)
+        event: tuple[AuditEvent, ...] = ()
+        if returned.type is ReturnType.DEPOSIT and wallet.status is not WalletStatus.CLOSED:
+            after, event = self._frozen(after, waiting)
+        return Changes(
+            waiting, wallets=(after,), also=(operation, *event, *self._incident_of(waiting, operation, state))
+        )
+
+    def _taken_back(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
+        """A deposit's: the wallet gives what it has and owes the rest. Who owes pays nobody else, and people hear."""
+        owed, changes = _book_deposit(
+            returned, with_one_more_open(wallet, returned.created_at), self, self.holds, state
+        )
+        (owing,) = changes.wallets
+        also = operation, *changes.also
+        if owed.trouble is not None:
+            owing, event = self._frozen(owing, owed)
+            also = (*also, *event, *self._incident_of(owed, operation, state))
+        return replace(changes, wallets=(owing,), also=also)
+
+    def _with_points(self, changes: Changes, returned: Return, state: State) -> Changes:
+        """The points that the deposit has earned go with it: what is there now, and the rest is owed in points.
+
+        Where they are still to be credited they never will be. Whoever credits them in this very moment deletes the
+        same row of the outbox, so that one of the two is decided once more.
+        """
+        changes = replace(
+            changes, done_outbox_ids=(*changes.done_outbox_ids, outbox_id(OutboxTopic.REWARD, self.operation_id))
+        )
+        reward = state.record(reward_id(self.operation_id), Reward)
+        wallet = state.wallet_in(self.user_id, POINTS)
+        if reward is None or reward.status is not RewardStatus.SUCCESS or wallet is None:
+            return changes
+        at = time_of(self.now, wallet)
+        points = returned._replace(
+            id=points_return_id_of(self.operation_id),
+            type=ReturnType.POINTS,
+            operation_id=reward.id,
+            wallet_id=wallet.id,
+            amount=reward.points,
+            currency=POINTS,
+            category=None,
+            bank_reference=None,
+            created_at=at,
+            updated_at=at,
+        )
+        owing, trouble = with_one_more_open(wallet, at), _trouble_of(points, wallet)
+        if trouble is not None:
+            taken = points._replace(status=ReturnStatus.REQUIRES_REVIEW, trouble=trouble)
+        else:
+            owing, taken = owe(owing, points)
+            if owing.owed > owing.available:
+                taken = taken._replace(trouble=InsufficientFunds.code)
+        return replace(changes, wallets=(*changes.wallets, owing), also=(*changes.also, taken))
+
+    def _incident_of(
+        self, returned: Return, operation: Operation, state: State
+    ) -> tuple[()] | tuple[Incident, AuditEvent]:
+        """Nothing where it is open already."""
+        if state.record(self.incident_id, Incident) is not None:
+            return ()
         incident = new_incident(
             self.incident_id,
             IncidentKind.RETURN_NOT_BOOKED,
@@ -92,14 +192,7 @@ class TakeReturn(OnOperation):
             self,
             returned.created_at,
         )
-        after = with_one_more_open(wallet, returned.created_at)
-        also: tuple[Operation | AuditEvent, ...] = (operation,)
-        if returned.type is OperationType.DEPOSIT and wallet.status is not WalletStatus.CLOSED:
-            after, event = self._frozen(after, waiting)
-            also = (*also, *event)
-        known = state.record(self.incident_id, Incident)
-        news = () if known is not None else (incident, opened_event(incident, self.incident_event_id))
-        return Changes(waiting, wallets=(after,), also=(*also, *news))
+        return incident, opened_event(incident, self.incident_event_id)
 
     def _frozen(self, wallet: Wallet, returned: Return) -> tuple[Wallet, tuple[AuditEvent, ...]]:
         if not wallet.lets(Freeze.OUT):
@@ -121,7 +214,7 @@ class TakeReturn(OnOperation):
     def _new_return(self, operation: Operation, at: datetime) -> Return:
         return Return(
             id=return_id_of(operation.id),
-            type=operation.type,
+            type=ReturnType(operation.type.value),
             operation_id=operation.id,
             user_id=operation.user_id,
             wallet_id=operation.wallet_id,
@@ -144,15 +237,20 @@ class TakeReturn(OnOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectReturn(AuditedCommand):
-    """An admin has one booked that waits, now that the wallet can follow; else it is refused and goes on waiting."""
+    """An admin has one booked that waits, now that the wallet can follow; else it is refused and goes on waiting.
+
+    A deposit's takes what is there, as at any other time, and the rest is owed.
+    """
 
     return_id: str
     wallet_id: str
     entry_id: str
+    holds: tuple[NamedHold, ...] = ()
 
     @property
     def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=(self.return_id,))
+        named = (self.return_id, *(hold.id for hold in self.holds))
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=named)
 
     def decide(self, state: State) -> Changes:
         require_requester(self, state)
@@ -166,10 +264,9 @@ class CollectReturn(AuditedCommand):
         require_anothers(self.user_id, returned.user_id)
         trouble = _trouble_of(returned, wallet)
         if trouble is not None:
-            raise trouble
+            raise _REFUSALS[trouble](wallet_id=wallet.id)
         at = time_of(self.now, wallet)
-        booked, movement = _booked(returned, wallet, self, self.entry_id, at)
-        decided = booked._replace(trouble=None, decided_by=self.user_id, decided_at=at)
+        decided = returned._replace(trouble=None, decided_by=self.user_id, decided_at=at, updated_at=at)
         event = self.event(
             AuditAction.RETURN_COLLECTED,
             returned.id,
@@ -178,37 +275,79 @@ class CollectReturn(AuditedCommand):
             amount=returned.amount,
             currency=returned.currency,
         )
-        return Changes(
-            decided,
-            (movement,),
-            wallets=(with_one_fewer_open(wallet, at),),
-            also=(event,),
-            answer=lambda _: return_view(decided),
-            status_code=_OK,
-        )
+        if returned.type is not ReturnType.WITHDRAWAL:
+            _, changes = _book_deposit(decided, wallet, self, self.holds, state)
+            return replace(changes, also=(event, *changes.also), answer=self._shown, status_code=_OK)
+        booked, movement = _booked(decided, wallet, self, self.entry_id, at)
+        after = with_one_fewer_open(wallet, at)
+        return Changes(booked, (movement,), wallets=(after,), also=(event,), answer=self._shown, status_code=_OK)
+
+    def _shown(self, after: State) -> dict[str, Any]:
+        returned = after.record(self.return_id, Return)
+        assert returned is not None, f"{self.return_id} has gone"
+        return return_view(returned)
 
 
-def _trouble_of(returned: Return, wallet: Wallet) -> WalletServiceError | None:
+_REFUSALS: dict[str, type[WalletServiceError]] = {
+    kind.code: kind for kind in (WalletClosed, BalanceOverflow, WalletOwes)
+}
+
+
+def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
     """Why the wallet cannot follow the bank. That it is frozen is no reason: the money has moved already."""
     if wallet.status is WalletStatus.CLOSED:
-        return WalletClosed(wallet_id=wallet.id)
+        return WalletClosed.code
     match returned.type:
-        case OperationType.WITHDRAWAL:
-            return None if fits(wallet, returned.amount) else BalanceOverflow()
-        case OperationType.DEPOSIT:
-            try:
-                require_funds(wallet, returned.amount)
-            except InsufficientFunds as refusal:
-                return refusal
-            return None
+        case ReturnType.WITHDRAWAL:
+            return None if fits(wallet, returned.amount) else BalanceOverflow.code
+        case ReturnType.DEPOSIT | ReturnType.POINTS:
+            is_full = len(wallet.debts) >= MAX_DEBTS or wallet.owed + returned.amount > MAX_AMOUNT_MINOR
+            return WalletOwes.code if is_full else None
         case _:
             assert_never(returned.type)
 
 
+def _book_deposit(
+    returned: Return, wallet: Wallet, command: Command, holds: Sequence[NamedHold], state: State
+) -> tuple[Return, Changes]:
+    """All of it is owed; the ledger then takes what is available, which is what was so before and what the holds give.
+
+    The return has `trouble` where that is too little.
+    """
+    missing = wallet.owed + returned.amount - wallet.available
+    owing, owed = owe(wallet, returned)
+    movements: list[Movement] = []
+    touched: list[Hold] = []
+    for named in holds:
+        hold = state.record(named.id, Hold)
+        if missing <= 0:
+            break
+        if hold is None or hold.status is not HoldStatus.HELD or hold.wallet_id != wallet.id:
+            continue
+        taken, step = take_from_hold(hold, owing, missing, returned.id, command, named.entry_id)
+        owing = step.wallet
+        missing -= step.movement.amount
+        movements.append(step.movement)
+        touched.append(taken)
+    rows: tuple[OutboxRow, ...] = ()
+    if missing > 0:
+        owed = owed._replace(trouble=InsufficientFunds.code)
+        if owed.type is ReturnType.DEPOSIT:
+            at = time_of(command.now, wallet)
+            rows = (outbox_row(OutboxTopic.OWED_NOTICE, owed.id, command.request_id, at),)
+    return owed, Changes(
+        owed,
+        tuple(movements),
+        wallets=(owing,),
+        also=tuple(touched),
+        outbox_rows=rows,
+        done_outbox_ids=tuple(expiry_id(hold) for hold in touched if hold.status is not HoldStatus.HELD),
+    )
+
+
 def _booked(returned: Return, wallet: Wallet, command: Command, entry_id: str, at: datetime) -> tuple[Return, Movement]:
-    """The return once it has moved the wallet, and the movement."""
+    """A withdrawal's return once it has moved the wallet, and the movement."""
     booked = returned._replace(status=ReturnStatus.SUCCESS, transaction_id=command.transaction_id, updated_at=at)
-    is_withdrawal = returned.type is OperationType.WITHDRAWAL
-    kind = EntryType.WITHDRAWAL_RETURN if is_withdrawal else EntryType.DEPOSIT_RETURN
+    kind = EntryType.WITHDRAWAL_RETURN
     movement = movement_of(kind, wallet, returned.amount, booked, counterparty=BANK, command=command, entry_id=entry_id)
     return booked, movement

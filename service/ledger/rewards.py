@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
 from service.domain.money import POINTS
-from service.domain.operations import Operation, OperationStatus
+from service.domain.operations import Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
 from service.domain.rewards import Reward, RewardStatus, Settled, earned_points, reward_id
 from service.domain.transfers import Transfer
@@ -44,6 +44,9 @@ class EarnPoints(Command):
         if known is not None:
             return Changes(known, done_outbox_ids=done)
         rules = earned_points(state.policy.earning_rules, settled)
+        if isinstance(settled, Operation) and settled.type is OperationType.DEPOSIT and settled.return_id is not None:
+            # The bank has taken it back.
+            return Changes(settled, done_outbox_ids=done)
         if not rules or settled.status is not OperationStatus.SUCCESS:
             return Changes(settled, done_outbox_ids=done)
         wallet = state.wallet_in(self.user_id, POINTS)

@@ -20,6 +20,7 @@ from service.errors import (
     Unauthenticated,
     WalletClosed,
     WalletFrozen,
+    WalletOwes,
 )
 from service.ledger.commands import Command, PersonalCommand, State
 
@@ -63,11 +64,27 @@ def require_offered(currency: str, policy: Policy) -> None:
 
 
 def require_open(wallet: Wallet, flow: Freeze) -> None:
-    """Money may go into the wallet, or out of it, as far as its status goes. Raises WalletClosed, WalletFrozen."""
+    """Money may go into the wallet, or out of it, as far as its status goes.
+
+    Raises WalletClosed, WalletOwes, WalletFrozen.
+    """
     if wallet.status is WalletStatus.CLOSED:
         raise WalletClosed(wallet_id=wallet.id)
+    if flow is Freeze.OUT:
+        require_nothing_owed(wallet)
     if not wallet.lets(flow):
         raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
+
+
+def require_nothing_owed(wallet: Wallet) -> None:
+    """Raises WalletOwes."""
+    if wallet.owed:
+        raise WalletOwes(
+            f"{wallet.owed} {wallet.currency} of a returned deposit is owed",
+            wallet_id=wallet.id,
+            owed=wallet.owed,
+            currency=wallet.currency,
+        )
 
 
 def require_payable(wallet: Wallet, amount: int, at: datetime, state: State) -> None:

@@ -139,6 +139,10 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     wallets: dict[str, Wallet] = {}
     if needs.wallets or needs.owned_wallets:
         wallets = await wallet_repository.find_named(needs.wallets, needs.owned_wallets, session=session)
+    # Whatever comes into a wallet that owes pays those returns.
+    debts = {return_id for wallet in wallets.values() for return_id in wallet.debts} - records.keys()
+    if debts:
+        records = records | await record_repository.find_named(debts, session=session)
     # Only now: the transaction has read, so it has begun, and the server counts its lifetime from here or earlier.
     began = logical_time(session)
     entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)

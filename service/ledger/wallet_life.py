@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from service.domain.audit_events import AuditAction
+from service.domain.returns import Return, ReturnStatus, ReturnType
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import (
     FieldError,
@@ -12,10 +13,17 @@ from service.errors import (
     WalletFrozen,
     WalletHasOpenOperations,
     WalletNotEmpty,
+    WalletOwes,
 )
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import require_anothers, require_offered, require_requester, time_of
+from service.ledger.rules import (
+    require_anothers,
+    require_nothing_owed,
+    require_offered,
+    require_requester,
+    time_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +41,9 @@ class OnWallet(AuditedCommand):
         wallet = state.wallet(self.wallet_id)
         if wallet is None:
             raise NotFound(f"There is no wallet {self.wallet_id}")
-        return self.decide_on(wallet)
+        return self.decide_on(wallet, state)
 
-    def decide_on(self, wallet: Wallet) -> Changes:
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:
         raise NotImplementedError
 
     def turned(self, wallet: Wallet, status: WalletStatus, freeze: Freeze | None, action: AuditAction) -> Changes:
@@ -47,12 +55,39 @@ class OnWallet(AuditedCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FreezeWallet(OnWallet):
+class OpeningWallet(OnWallet):
+    """What may let money out of a wallet that was shut. `return_ids` are its returns that wait for a person, of which
+    one that is still open keeps the wallet shut, as anything does that is owed.
+    """
+
+    return_ids: tuple[str, ...] = ()
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=self.return_ids)
+
+    def require_nothing_returned(self, wallet: Wallet, state: State) -> None:
+        """Raises WalletOwes."""
+        require_nothing_owed(wallet)
+        for return_id in self.return_ids:
+            returned = state.record(return_id, Return)
+            is_open = returned is not None and returned.status is ReturnStatus.REQUIRES_REVIEW
+            if returned is not None and is_open and returned.type is not ReturnType.WITHDRAWAL:
+                raise WalletOwes(
+                    f"{returned.id} of {returned.amount} has not been collected",
+                    wallet_id=wallet.id,
+                    owed=returned.amount,
+                    currency=returned.currency,
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezeWallet(OpeningWallet):
     """Nothing new goes in, out, or either way. What is under way ends as it would have ended."""
 
     freeze: Freeze
 
-    def decide_on(self, wallet: Wallet) -> Changes:
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:
         if wallet.status is WalletStatus.CLOSED:
             raise WalletClosed(wallet_id=wallet.id)
         if wallet.status is WalletStatus.FROZEN and wallet.freeze is self.freeze:
@@ -60,17 +95,20 @@ class FreezeWallet(OnWallet):
         if wallet.status is WalletStatus.FROZEN and self.freeze is not Freeze.BOTH:
             # What was shut is opened one way.
             require_anothers(self.user_id, wallet.user_id)
+            if self.freeze is Freeze.IN:
+                self.require_nothing_returned(wallet, state)
         return self.turned(wallet, WalletStatus.FROZEN, self.freeze, AuditAction.WALLET_FROZEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnfreezeWallet(OnWallet):
-    def decide_on(self, wallet: Wallet) -> Changes:
+class UnfreezeWallet(OpeningWallet):
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:
         if wallet.status is WalletStatus.CLOSED:
             raise WalletClosed(wallet_id=wallet.id)
         if wallet.status is WalletStatus.ACTIVE:
             raise Unchanged
         require_anothers(self.user_id, wallet.user_id)
+        self.require_nothing_returned(wallet, state)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_UNFROZEN)
 
 
@@ -80,7 +118,7 @@ class CloseWallet(OnWallet):
 
     is_admin: bool
 
-    def decide_on(self, wallet: Wallet) -> Changes:
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         if wallet.user_id != self.user_id:
             if not self.is_admin:
                 raise NotFound(f"There is no wallet {self.wallet_id}")
@@ -90,6 +128,7 @@ class CloseWallet(OnWallet):
             raise Unchanged
         if wallet.status is WalletStatus.FROZEN and not self.is_admin:
             raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
+        require_nothing_owed(wallet)
         _require_over(wallet)
         return self.turned(wallet, WalletStatus.CLOSED, None, AuditAction.WALLET_CLOSED)
 
@@ -107,7 +146,7 @@ class ReopenWallet(OnWallet):
             require_offered(wallet.currency, state.policy)
         return OnWallet.decide(self, state)
 
-    def decide_on(self, wallet: Wallet) -> Changes:
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         if wallet.status is WalletStatus.FROZEN:
             raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
         if wallet.status is WalletStatus.ACTIVE:

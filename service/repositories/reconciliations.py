@@ -53,7 +53,7 @@ async def find_returns(operation_ids: Sequence[str]) -> dict[str, OurReturn]:
     rows = home.document.get_pymongo_collection().find({"_id": {"$in": ids}}, batch_size=_ONE_BATCH)
     return {
         row["operation_id"]: OurReturn(
-            row["_id"], row["operation_id"], int(row["amount"]), row["currency"], row["status"] == "success"
+            row["_id"], row["operation_id"], int(row["amount"]), row["currency"], row["status"] != "requires_review"
         )
         for row in await rows.to_list()
     }

@@ -34,13 +34,13 @@ from service.documents import (
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
-from service.domain.holds import Hold
+from service.domain.holds import Hold, HoldStatus
 from service.domain.identifiers import Prefix
 from service.domain.incidents import Incident
 from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Marked, Record, RecordUpdate
-from service.domain.returns import Return
+from service.domain.returns import Return, ReturnStatus
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
@@ -258,6 +258,32 @@ async def find_newest(
         condition["_id"] = {"$lt": before_id}
     found = _collection(prefix).find(condition, sort=[("_id", -1)], limit=limit)
     return [from_row(kind, row) for row in await found.to_list()]
+
+
+# Of one wallet there are few at a time, and each is collected or goes on waiting by its own id.
+_RETURNS_LOOKED_AT = 100
+
+
+async def find_returns_in_review(wallet_id: str) -> list[str]:
+    """The ids of a wallet's returns that wait for a person, oldest first. Read by status: few wait at all."""
+    rows = _collection(Prefix.RETURN).find(
+        {"status": ReturnStatus.REQUIRES_REVIEW, "wallet_id": wallet_id},
+        {"_id": 1},
+        sort=[("_id", 1)],
+        limit=_RETURNS_LOOKED_AT,
+    )
+    return [row["_id"] for row in await rows.to_list()]
+
+
+async def find_open_holds(user_id: str, wallet_id: str, *, limit: int) -> list[str]:
+    """The ids of the holds that a wallet pays and that have not ended, newest first."""
+    rows = _collection(Prefix.HOLD).find(
+        {"user_id": user_id, "wallet_id": wallet_id, "status": HoldStatus.HELD},
+        {"_id": 1},
+        sort=[("_id", -1)],
+        limit=limit,
+    )
+    return [row["_id"] for row in await rows.to_list()]
 
 
 async def find_of_user(

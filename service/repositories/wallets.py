@@ -86,6 +86,11 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
     if (after.status, after.freeze, after.limits) != (before.status, before.freeze, before.limits):
         limits = None if after.limits is None else to_row(after.limits)
         changed |= {"status": after.status, "freeze": after.freeze, "limits": limits}
+    pinned: dict[str, Any] = {}
+    if before.owed or after.owed:
+        changed |= {"owed": Int64(after.owed), "debts": list(after.debts)}
+        # Wallets of earlier releases lack the field.
+        pinned["owed"] = before.owed or {"$in": [0, None]}
     return UpdateOne(
         {
             "_id": before.id,
@@ -93,6 +98,7 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
             "status": before.status,
             "available": {"$gte": max(0, -available_delta)},
             "held": {"$gte": max(0, -held_delta)},
+            **pinned,
         },
         {
             "$inc": {

@@ -13,7 +13,7 @@ from service.domain.identifiers import Prefix
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
-from service.services import webhook_endpoints
+from service.services import returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.holds import expire_hold
 from service.services.password_changes import send_notice, send_reset_token
@@ -62,6 +62,9 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.WEBHOOK_NOTICE:
             async with _mailing(desk.settings):
                 await webhook_endpoints.send_notice(row, desk.mailbox)
+        case OutboxTopic.OWED_NOTICE:
+            async with _mailing(desk.settings):
+                await returns.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 

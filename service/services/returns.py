@@ -5,21 +5,30 @@ from typing import Any
 import structlog
 
 from service.crash_points import CrashPoint, reach
+from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import IncidentKind, Said, incident_id, was_never_submitted
+from service.domain.money import format_minor
 from service.domain.operations import FINAL_STATUSES, Operation
-from service.domain.returns import Return, ReturnStatus
+from service.domain.outbox import OutboxRow
+from service.domain.returns import Return, ReturnStatus, ReturnType
 from service.errors import IllegalTransition
+from service.gateways.mailbox import Mail, Mailbox
 from service.ledger.committer import Ledger
-from service.ledger.returns import CollectReturn, TakeReturn
+from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
+from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.repositories import users as user_repository
 from service.services.bank_reports import Applied, about, contradicts
 from service.services.orders import Requester
 from service.services.records import get_record
 
 log = structlog.get_logger()
+
+# Each is a document in one transaction. What is in further ones is owed, and pays when it is released.
+_HOLDS_NAMED = 100
 
 
 def comes_early(operation: Operation) -> bool:
@@ -28,14 +37,19 @@ def comes_early(operation: Operation) -> bool:
 
 
 async def apply_return(operation: Operation, said: Said, ledger: Ledger) -> Applied:
-    """Books the return, or leaves it to a person. For one that does not come early."""
+    """Books the return, or leaves it to a person. For one that does not come early.
+
+    A deposit's takes from the holds that are open at this moment, as far as it needs them.
+    """
     command = TakeReturn(
         **about(operation),
+        user_id=operation.user_id,
         said=said,
         entry_id=new_id(Prefix.ENTRY),
         incident_id=incident_id(operation.id, said, IncidentKind.RETURN_NOT_BOOKED),
         incident_event_id=new_id(Prefix.AUDIT_EVENT),
         freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+        holds=await _open_holds(ReturnType(operation.type.value), operation.user_id, operation.wallet_id),
     )
     reach(CrashPoint.RETURN_REPORTED)
     try:
@@ -46,8 +60,29 @@ async def apply_return(operation: Operation, said: Said, ledger: Ledger) -> Appl
     if returned.status is ReturnStatus.SUCCESS:
         log.info("operation.returned", operation_id=operation.id, return_id=returned.id)
         return Applied("returned")
-    log.error("operation.return_not_booked", operation_id=operation.id, trouble=returned.trouble)
-    return Applied("return_requires_review", command.incident_id)
+    log.error("operation.return_not_booked", operation_id=operation.id, trouble=returned.trouble, owed=returned.owed)
+    return Applied(f"return_{returned.status}", command.incident_id)
+
+
+async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
+    """Tells the owner that something is owed. At least once, under the same id."""
+    returned = await record_repository.find(row.subject_id, Return)
+    owner = None if returned is None else await user_repository.find(returned.user_id)
+    if returned is not None and owner is not None and owner.is_active:
+        await mailbox.send(_notice_mail(row, returned, owner))
+    await outbox_repository.delete(row)
+
+
+def _notice_mail(row: OutboxRow, returned: Return, owner: User) -> Mail:
+    amount, owed = (format_minor(minor, returned.currency) for minor in (returned.amount, returned.owed))
+    text = (
+        f"Your deposit {returned.operation_id} of {amount} was taken back by the bank that it came from, "
+        f"at {row.created_at:%Y-%m-%d %H:%M} UTC.\n"
+        "\n"
+        f"Your wallet did not cover it: {owed} is still owed. Whatever comes into the wallet pays this "
+        "first. Until then nothing can be paid out of it, transferred, converted or set aside.\n"
+    )
+    return Mail(id=row.id, to=owner.email, subject="A deposit was taken back, and something is owed", text=text)
 
 
 async def collect_return(
@@ -67,11 +102,20 @@ async def collect_return(
             return_id=returned.id,
             wallet_id=returned.wallet_id,
             entry_id=new_id(Prefix.ENTRY),
+            holds=await _open_holds(returned.type, returned.user_id, returned.wallet_id),
             **fields,
         )
     )
     log.info("return.answered", return_id=returned.id, by=user.user_id, status=answer.status_code)
     return answer
+
+
+async def _open_holds(kind: ReturnType, user_id: str, wallet_id: str) -> tuple[NamedHold, ...]:
+    """Newest first: what was promised last is broken first. Withdrawals and points take from none."""
+    if kind is not ReturnType.DEPOSIT:
+        return ()
+    found = await record_repository.find_open_holds(user_id, wallet_id, limit=_HOLDS_NAMED)
+    return tuple(NamedHold(hold_id, new_id(Prefix.ENTRY)) for hold_id in found)
 
 
 async def list_returns(status: ReturnStatus | None, *, before_id: str | None, limit: int) -> list[Return]:

@@ -11,6 +11,7 @@ from service.errors import NotFound
 from service.ledger.audit_events import Unchanged
 from service.ledger.committer import Ledger
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, ReopenWallet, UnfreezeWallet
+from service.repositories import records as record_repository
 from service.repositories import wallets as wallet_repository
 from service.services.breaks import require_books_agree
 from service.services.orders import Requester
@@ -22,29 +23,33 @@ async def freeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, freeze: Freeze, reason: str, request_id: str | None
 ) -> Wallet:
     """For an admin. Raises NotFound, WalletClosed, SecondAdminRequired where it would open one's own one way,
-    WalletBooksDisagree where it would open a wallet that is shut for a break, and what Ledger.execute raises.
+    WalletBooksDisagree where it would open a wallet that is shut for a break, WalletOwes where it would let money out
+    that is owed, and what Ledger.execute raises.
     """
     if freeze is not Freeze.BOTH:
         await require_books_agree(wallet_id)
-    return await _turn(ledger, FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze))
+    returns = await _open_returns(wallet_id)
+    command = FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze, return_ids=returns)
+    return await _turn(ledger, command)
 
 
 async def unfreeze_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None
 ) -> Wallet:
     """For an admin, of anybody's but their own. Raises NotFound, WalletClosed, SecondAdminRequired,
-    WalletBooksDisagree while a break of its books is open, and what Ledger.execute raises.
+    WalletBooksDisagree while a break of its books is open, WalletOwes, and what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
-    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))
+    returns = await _open_returns(wallet_id)
+    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id), return_ids=returns))
 
 
 async def close_wallet(
     ledger: Ledger, user: Requester, wallet_id: str, reason: str | None, request_id: str | None, *, is_admin: bool
 ) -> Wallet:
-    """Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty,
-    WalletHasOpenOperations, WalletFrozen, InvalidFields, WalletBooksDisagree while a break of its books is open, and
-    what Ledger.execute raises.
+    """Raises NotFound where it is somebody else's and no admin asks, WalletNotEmpty, WalletHasOpenOperations,
+    WalletOwes, WalletFrozen, InvalidFields, WalletBooksDisagree while a break of its books is open, and what
+    Ledger.execute raises.
     """
     if is_admin or await wallet_repository.find_owned(wallet_id, user.user_id) is not None:
         await require_books_agree(wallet_id)
@@ -58,6 +63,11 @@ async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason:
     """
     await require_books_agree(wallet_id)
     return await _turn(ledger, ReopenWallet(**_by(user, wallet_id, reason, request_id)))
+
+
+async def _open_returns(wallet_id: str) -> tuple[str, ...]:
+    """Deposits that were taken back and that a person still has to collect."""
+    return tuple(await record_repository.find_returns_in_review(wallet_id))
 
 
 def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:

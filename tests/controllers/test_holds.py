@@ -90,6 +90,7 @@ class TestHolding:
             "available": 9_000,
             "held": 1_000,
             "balance": 10_000,
+            "owed": 0,
         }
         assert "to_wallet" not in hold
         assert (hold["status"], hold["category"], hold["metadata"]) == ("held", "hotel", {"room": "12"})

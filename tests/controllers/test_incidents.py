@@ -42,7 +42,7 @@ async def _contradicted(resources: Resources, amount: int = 1_000) -> tuple[Oper
 
 
 async def _charged_back(resources: Resources) -> tuple[Wallet, str]:
-    """A deposit of 1000 that was spent before the bank took it back: the wallet, and the return."""
+    """A deposit of 1000 of which 600 were spent before the bank took it back: the wallet, and the return."""
     account = await make_account(resources.databases)
     deposit = await fund_wallet(resources.databases, account.wallet, 1_000)
     asked = await change(resources.databases, withdrawal_of(account.wallet, 600))
@@ -52,6 +52,17 @@ async def _charged_back(resources: Resources) -> tuple[Wallet, str]:
     row: dict[str, Any] = {"_id": f"msg_{uuid4().hex}", "payload": payload, "request_id": None, "attempts": 1}
     await apply_callback(row, resources.ledger)
     return account.wallet, deposit.id.replace("dep_", "rtn_")
+
+
+async def _left_to_a_person(resources: Resources) -> tuple[Wallet, str]:
+    """The same as earlier releases left it: nothing has moved, and an admin has to collect it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.ledger.returns.MAX_DEBTS", 0)
+        wallet, return_id = await _charged_back(resources)
+    row = {"$set": {"trouble": "insufficient_funds"}, "$unset": {"owed": ""}}
+    await resources.databases.wallet["returns"].update_one({"_id": return_id}, row)
+    await resources.databases.wallet["wallets"].update_one({"_id": wallet.id}, {"$unset": {"owed": "", "debts": ""}})
+    return wallet, return_id
 
 
 class TestIncidents:
@@ -128,37 +139,48 @@ class TestIncidents:
 
 
 class TestReturns:
-    async def test_that_wait_are_collected_once_the_wallet_can_follow(
-        self, boss: Staff, resources: Resources, databases: Databases
-    ) -> None:
+    async def test_show_what_is_still_owed(self, boss: Staff, resources: Resources, databases: Databases) -> None:
         wallet, return_id = await _charged_back(resources)
         shown = (await boss.get(f"/admin/returns/{return_id}")).json()
         ReturnView.model_validate(shown)
-        assert (shown["status"], shown["trouble"], shown["type"]) == (
-            "requires_review",
-            "insufficient_funds",
-            "deposit",
-        )
+        assert (shown["status"], shown["trouble"], shown["type"]) == ("owed", "insufficient_funds", "deposit")
+        assert (shown["amount"], shown["collected"], shown["owed"]) == (1_000, 400, 600)
+        owed = (await boss.get("/admin/returns", status="owed", limit="100")).json()["data"]
+        assert return_id in [one["id"] for one in owed]
+        # Nobody has to collect it: whatever comes in pays it.
+        assert refusal(await boss.post(f"/admin/returns/{return_id}/collect", **_REASON)) == (409, "illegal_transition")
+        assert refusal(await boss.post(f"/wallets/{wallet.id}/unfreeze", **_REASON)) == (422, "wallet_owes")
+        await fund_wallet(databases, wallet, 700)
+        shown = (await boss.get(f"/admin/returns/{return_id}")).json()
+        assert (shown["status"], shown["trouble"], shown["collected"], shown["owed"]) == ("success", None, 1_000, 0)
+        assert (await boss.post(f"/wallets/{wallet.id}/unfreeze", **_REASON)).json()["status"] == "active"
+
+    async def test_that_an_earlier_release_left_are_collected_by_an_admin_and_then_owed(
+        self, boss: Staff, resources: Resources, databases: Databases
+    ) -> None:
+        wallet, return_id = await _left_to_a_person(resources)
+        shown = (await boss.get(f"/admin/returns/{return_id}")).json()
+        ReturnView.model_validate(shown)
+        assert (shown["status"], shown["collected"], shown["owed"]) == ("requires_review", 0, 0)
         waiting = (await boss.get("/admin/returns", status="requires_review", limit="100")).json()["data"]
         assert return_id in [one["id"] for one in waiting]
-        refused = await boss.post(f"/admin/returns/{return_id}/collect", **_REASON)
-        assert refusal(refused) == (422, "insufficient_funds")
-        assert (await current(wallet)).available == 400
-        await fund_wallet(databases, wallet, 700)
+        assert refusal(await boss.post(f"/wallets/{wallet.id}/unfreeze", **_REASON)) == (422, "wallet_owes")
         collected = await boss.post(f"/admin/returns/{return_id}/collect", "once", **_REASON)
         assert collected.status_code == 200, collected.text
-        assert (collected.json()["status"], collected.json()["trouble"]) == ("success", None)
-        assert collected.json()["decided_by"] == boss.user.id
+        answer = collected.json()
+        assert (answer["status"], answer["trouble"], answer["owed"]) == ("owed", "insufficient_funds", 600)
+        assert answer["decided_by"] == boss.user.id
         again = await boss.post(f"/admin/returns/{return_id}/collect", "once", **_REASON)
         assert again.content == collected.content
         assert refusal(await boss.post(f"/admin/returns/{return_id}/collect", **_REASON)) == (409, "illegal_transition")
+        await fund_wallet(databases, wallet, 700)
         after = await current(wallet)
         assert (after.available, after.open_operations, after.status) == (100, 0, "frozen")
 
     async def test_of_ones_own_are_collected_by_another_admin(
         self, api: httpx.AsyncClient, boss: Staff, resources: Resources, databases: Databases, settings: Settings
     ) -> None:
-        wallet, return_id = await _charged_back(resources)
+        wallet, return_id = await _left_to_a_person(resources)
         await fund_wallet(databases, wallet, 700)
         await databases.wallet["users"].update_one({"_id": wallet.user_id}, {"$set": {"roles": ["user", "admin"]}})
         owner = await User.get(wallet.user_id)

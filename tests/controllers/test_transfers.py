@@ -48,6 +48,7 @@ class TestATransfer:
             "available": 9_000,
             "held": 0,
             "balance": 9_000,
+            "owed": 0,
         }
         assert "to_wallet" not in body
         assert (await current(recipient.wallet)).available == 1_000

@@ -60,8 +60,15 @@ class TestBalance:
         assert answer.json() == {
             "user_id": user.id,
             "balances": [
-                {"wallet_id": dollars.id, "currency": "USD", "available": 0, "held": 0, "balance": 0},
-                {"wallet_id": rupees.id, "currency": "INR", "available": 9_000, "held": 1_000, "balance": 10_000},
+                {"wallet_id": dollars.id, "currency": "USD", "available": 0, "held": 0, "balance": 0, "owed": 0},
+                {
+                    "wallet_id": rupees.id,
+                    "currency": "INR",
+                    "available": 9_000,
+                    "held": 1_000,
+                    "balance": 10_000,
+                    "owed": 0,
+                },
             ],
         }
         assert BalancesView(**answer.json()).model_dump() == answer.json()

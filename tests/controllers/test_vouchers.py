@@ -209,6 +209,7 @@ class TestRedeeming:
             "available": 150,
             "held": 0,
             "balance": 150,
+            "owed": 0,
         }
         assert len(receipt["code"].replace("-", "")) == 26
         assert answer.headers["Cache-Control"] == "no-store"

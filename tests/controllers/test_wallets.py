@@ -72,6 +72,7 @@ class TestOpening:
             "available": 0,
             "held": 0,
             "balance": 0,
+            "owed": 0,
             "status": "active",
             "frozen": None,
             "seq": 0,

@@ -30,7 +30,7 @@ _REFUSALS = {
     "no_wallet_in_currency", "not_found", "quote_expired",
     "quote_used", "recipient_already_named", "recipient_not_found", "recipient_wallet_frozen", "same_wallet",
     "second_admin_required", "transfer_batch_refused", "unauthenticated", "voucher_not_valid", "voucher_sold_out",
-    "voucher_stock_too_low", "wallet_closed", "wallet_frozen", "wallet_not_empty",
+    "voucher_stock_too_low", "wallet_closed", "wallet_frozen", "wallet_not_empty", "wallet_owes",
 }  # fmt: skip
 
 

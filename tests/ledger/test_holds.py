@@ -177,6 +177,7 @@ class TestHolding:
             "available": 900,
             "held": 100,
             "balance": 1_000,
+            "owed": 0,
         }
         assert "to_wallet" not in body
         assert books.moved() == [(_FROM, "HOLD", 100, _TO)]

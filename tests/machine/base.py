@@ -18,6 +18,7 @@ from service.domain.limits import Limits
 from service.domain.money import POINTS
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
+from service.ledger import returns
 from service.ledger.commands import Command
 from tests.machine.books import Accounts, Books
 from tests.machine.evidence import Evidence, Heard, compare_accounts
@@ -171,9 +172,12 @@ class LedgerMachine(RuleBasedStateMachine):
         self.evidence: Evidence
 
     @initialize(
-        limited=st.booleans(), code_above=st.sampled_from((None, 400)), yen=st.sampled_from((True, True, False))
+        limited=st.booleans(),
+        code_above=st.sampled_from((None, 400)),
+        yen=st.sampled_from((True, True, False)),
+        debts=st.sampled_from((0, 1, 3)),
     )
-    def open_books(self, *, limited: bool, code_above: int | None, yen: bool) -> None:
+    def open_books(self, *, limited: bool, code_above: int | None, yen: bool, debts: int) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
         wallets = {new_id(Prefix.WALLET): (self.users[index], currency) for index, currency in _PURSES}
@@ -184,6 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
         paper.earnings = list(_EARNINGS)
         # Nobody has any, and wallets in it are there to be closed.
         paper.not_dealt_in = set() if yen else {"JPY"}
+        self.allow_debts(debts)
         self.wallets = list(wallets)
         self.evidence = Evidence(self.table.books, self.policy())
         if not self.table.accounts:
@@ -191,6 +196,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.table.wait_for(self.evidence.open(self.users, wallets, START))
         self.is_sound = True
         self.fund()
+
+    def allow_debts(self, most: int) -> None:
+        """Fewer than the service allows, or they would hardly ever be used up. `play` puts it back."""
+        self.paper.debts_at_most = most
+        vars(returns)["MAX_DEBTS"] = most
 
     def policy(self) -> Policy:
         paper = self.paper

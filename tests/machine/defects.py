@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from service.domain.idempotency import IdempotencyClaim
-from service.domain.operations import OperationStatus
+from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
@@ -25,6 +25,7 @@ from service.ledger import (
     rewards,
     rules,
     transfers,
+    wallet_life,
 )
 from service.ledger.commands import Changes, State
 from service.ledger.reversals import ReverseOriginal
@@ -69,7 +70,13 @@ def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_rest_of_a_hold_stays_held(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(holds, "release_rest", lambda _, step, *__, **___: step)
+    release_part = reservations.release_part
+
+    def only_one(*args: Any, **named: Any) -> Any:
+        step = release_part(*args, **named)
+        return step._replace(movement=step.movement._replace(amount=1))
+
+    patch.setattr(holds, "release_part", only_one)
 
 
 def freezes_let_everything_out(patch: pytest.MonkeyPatch) -> None:
@@ -91,8 +98,51 @@ def a_transfer_is_reversed_twice(patch: pytest.MonkeyPatch) -> None:
     _forgetting(patch, ReverseOriginal, shown)
 
 
-def a_return_is_booked_whether_covered_or_not(patch: pytest.MonkeyPatch) -> None:
+def a_return_is_booked_whether_it_can_be_or_not(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(returns, "_trouble_of", lambda *_: None)
+
+
+def what_comes_in_pays_no_debt(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch.Draft, "_pay_debts", lambda *_: None)
+
+
+def who_owes_may_pay_others(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "require_nothing_owed", lambda *_: None)
+
+
+def a_hold_is_captured_from_who_owes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(holds, "require_nothing_owed", lambda *_: None)
+
+
+def a_return_takes_one_unit_of_a_hold(patch: pytest.MonkeyPatch) -> None:
+    take_from_hold = holds.take_from_hold
+    patch.setattr(returns, "take_from_hold", lambda hold, wallet, _most, *rest: take_from_hold(hold, wallet, 1, *rest))
+
+
+def points_stay_when_their_deposit_goes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(returns.TakeReturn, "_with_points", lambda _, changes, *__: changes)
+
+
+def points_are_credited_for_what_was_returned(patch: pytest.MonkeyPatch) -> None:
+    def shown(record: Any) -> Any:
+        return record._replace(return_id=None) if isinstance(record, Operation) else record
+
+    _forgetting(patch, rewards.EarnPoints, shown)
+
+
+def who_owes_is_let_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(wallet_life.OpeningWallet, "require_nothing_returned", lambda *_: None)
+
+
+def a_debt_is_forgiven_by_a_rule(patch: pytest.MonkeyPatch) -> None:
+    """As one that returns the wallet as it was before."""
+    with_one_more_open = rules.with_one_more_open
+
+    def forgiven(wallet: Any, at: Any) -> Any:
+        return with_one_more_open(wallet, at)._replace(owed=0, debts=())
+
+    for module in (orders, returns):
+        patch.setattr(module, "with_one_more_open", forgiven)
 
 
 def a_quote_is_used_twice(patch: pytest.MonkeyPatch) -> None:
@@ -165,18 +215,26 @@ DEFECTS: dict[Defect, int] = {
     no_check_of_limits: 1,
     nothing_comes_back_when_the_bank_declines: 1,
     limits_are_not_given_back: 1,
-    the_rest_of_a_hold_stays_held: 2,
+    the_rest_of_a_hold_stays_held: 1,
     freezes_let_everything_out: 1,
     a_voucher_never_runs_out: 1,
-    points_are_earned_twice: 4,
+    points_are_earned_twice: 7,
     a_transfer_is_reversed_twice: 2,
-    a_quote_is_used_twice: 2,
+    a_quote_is_used_twice: 4,
     what_was_paid_is_canceled: 1,
     what_was_answered_is_still_awaited: 1,
-    the_same_admin_approves: 25,
-    an_admin_takes_back_what_they_had_sent: 1,
+    the_same_admin_approves: 3,
+    an_admin_takes_back_what_they_had_sent: 3,
     keys_are_forgotten_within_a_batch: 1,
-    a_return_is_booked_whether_covered_or_not: 1,
+    a_return_is_booked_whether_it_can_be_or_not: 1,
+    what_comes_in_pays_no_debt: 1,
+    who_owes_may_pay_others: 1,
+    a_hold_is_captured_from_who_owes: 25,
+    a_return_takes_one_unit_of_a_hold: 3,
+    points_stay_when_their_deposit_goes: 1,
+    points_are_credited_for_what_was_returned: 3,
+    who_owes_is_let_out: 1,
+    a_debt_is_forgiven_by_a_rule: 1,
     a_rule_makes_money_without_a_movement: 1,
     an_entry_is_lost_within_a_batch: 1,
     keys_leave_no_tombstones: 1,
@@ -184,5 +242,6 @@ DEFECTS: dict[Defect, int] = {
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
     a_rule_makes_money_without_a_movement: "by movements alone",
+    a_debt_is_forgiven_by_a_rule: "no longer owes",
     an_entry_is_lost_within_a_batch: "its entries",
 }

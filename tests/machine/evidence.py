@@ -24,7 +24,7 @@ _SIGNS: Mapping[str, tuple[int, int]] = {
     "DEPOSIT": (1, 0), "TRANSFER_IN": (1, 0), "CREDIT": (1, 0), "REVERSAL_IN": (1, 0), "CONVERSION_IN": (1, 0),
     "POINTS_EARNED": (1, 0), "TRANSFER_OUT": (-1, 0), "DEBIT": (-1, 0), "REVERSAL_OUT": (-1, 0),
     "CONVERSION_OUT": (-1, 0), "VOUCHER": (-1, 0), "WITHDRAWAL": (-1, 1), "HOLD": (-1, 1),
-    "WITHDRAWAL_RETURN": (1, 0), "DEPOSIT_RETURN": (-1, 0),
+    "WITHDRAWAL_RETURN": (1, 0), "DEPOSIT_RETURN": (-1, 0), "POINTS_RETURN": (-1, 0),
     "WITHDRAWAL_SETTLEMENT": (0, -1), "HOLD_CAPTURE": (0, -1), "WITHDRAWAL_REFUND": (1, -1), "HOLD_RELEASE": (1, -1),
 }  # fmt: skip
 _SHUT = {None: ("active", None), "closed": ("closed", None)}
@@ -82,9 +82,13 @@ class Evidence:
         for name, purse in paper.purses.items():
             row = rows[name]
             status, freeze = _SHUT.get(purse.shut, ("frozen", purse.shut))
-            expected = (purse.free, purse.aside, len(purse.open), status, freeze, purse.used(paper.now))
+            owes = sum(purse.owes.values()), list(purse.owes)
+            expected = (purse.free, purse.aside, *owes, len(purse.open), status, freeze, purse.used(paper.now))
             is_now = _used(row["usage"], paper.now)
-            found = (row["available"], row["held"], row["open_operations"], row["status"], row["freeze"], is_now)
+            found = (
+                *(row["available"], row["held"], row["owed"], list(row["debts"])),
+                *(row["open_operations"], row["status"], row["freeze"], is_now),
+            )
             assert found == expected, f"{name} of {purse.owner} in {purse.currency}: {found}, on paper {expected}"
             own = {limit: value for limit, value in (row["limits"] or {}).items() if value is not None}
             assert own == (purse.own_limits or {})

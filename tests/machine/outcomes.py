@@ -1,21 +1,27 @@
 """Rules of the machine: returns, and operations that people decide about."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import Said, SaidEvent
+from service.domain.money import POINTS
 from service.domain.operations import Verdict
-from service.domain.returns import return_id_of
-from service.ledger.returns import CollectReturn, TakeReturn
+from service.domain.returns import points_return_id_of, return_id_of
+from service.domain.rewards import reward_id
+from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.reviews import AskAgain, DecideReview
 from tests.machine.base import ENDS, TOKENS, USERS, WHICH, move
 from tests.machine.rewards import RewardRules
 from tests.model.books import Thing
+from tests.model.holds import Hold
 from tests.model.orders import Order
 from tests.model.outcomes import Returned
 
+# How many of the holds there are a return does not name: they were made while it was looked up.
+_UNNAMED = st.sampled_from((0, 9, 1, 9, 0))
 _OFF_BY = st.sampled_from((0, 0, 0, 0, 0, 1, 0, 0, 0))
 
 
@@ -31,46 +37,89 @@ def _waits(thing: Thing) -> bool:
     return isinstance(thing, Returned) and thing.status == "requires_review"
 
 
+def _named(holds: Sequence[str]) -> tuple[NamedHold, ...]:
+    return tuple(NamedHold(hold, new_id(Prefix.ENTRY)) for hold in holds)
+
+
 class OutcomeRules(RewardRules):
+    def _open_holds(self, purse: str, unnamed: int) -> list[str]:
+        """As the service looks them up, newest first, without the `unnamed` newest."""
+        things = self.paper.things
+        found = [name for name in self.paper.of(Hold) if (things[name].purse, things[name].status) == (purse, "held")]
+        return found[::-1][unnamed:]
+
     @move(
-        when=lambda self: any(map(_can_be_returned, self.paper.things.values())), which=WHICH, off_by=_OFF_BY, ends=ENDS
+        often=4,
+        when=lambda self: any(map(_can_be_returned, self.paper.things.values())),
+        which=WHICH,
+        off_by=_OFF_BY,
+        unnamed=_UNNAMED,
+        ends=ENDS,
     )
-    def take_return(self, which: int, off_by: int, *, ends: bool) -> None:
+    def take_return(self, which: int, off_by: int, unnamed: int, *, ends: bool) -> None:
         order_name = self.newest(which, Order, best=_can_be_returned)
         name, order = return_id_of(order_name), self.paper.things[order_name]
         amount = order.amount + off_by
         said = Said(SaidEvent.RETURNED, None, amount, self.paper.purses[order.purse].currency, "ret_test")
         incident_id = new_id(Prefix.INCIDENT)
+        holds = self._open_holds(order.purse, unnamed)
         self.say(
             lambda common: TakeReturn(
                 operation_id=order_name,
                 wallet_id=order.purse,
+                user_id=order.owner,
                 said=said,
                 entry_id=new_id(Prefix.ENTRY),
                 incident_id=incident_id,
                 incident_event_id=new_id(Prefix.AUDIT_EVENT),
                 freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+                holds=_named(holds),
                 **common,
             ),
-            lambda: self.paper.take_return(name, order_name, amount),
+            lambda: self.paper.take_return(
+                name, order_name, amount, holds, reward_id(order_name), points_return_id_of(order_name)
+            ),
             name,
+            points_return_id_of(order_name),
             order_name,
+            *holds,
             ends=ends,
         )
 
+    @move(most=st.sampled_from((3, 0, 1, 3)))
+    def change_debts_allowed(self, most: int) -> None:
+        """Between two batches: returns that found no place may find one now."""
+        self.commit()
+        self.allow_debts(most)
+
     @move(
-        when=lambda self: any(map(_waits, self.paper.things.values())), which=WHICH, user=USERS, token=TOKENS, ends=ENDS
+        often=4,
+        when=lambda self: any(map(_waits, self.paper.things.values())),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        ends=ENDS,
     )
     def collect_return(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
+        """With all holds that are open."""
         name = self.newest(which, Returned, best=_waits)
         asker, by = self._by(user, token)
-        about: dict[str, Any] = {"return_id": name, "wallet_id": self.paper.things[name].purse}
+        purse = self.paper.things[name].purse
+        # Points are taken from no holds.
+        holds = [] if self.paper.purses[purse].currency == POINTS else self._open_holds(purse, 0)
+        about: dict[str, Any] = {"return_id": name, "wallet_id": purse}
         self.say(
             lambda common: CollectReturn(
-                audit_event_id=new_id(Prefix.AUDIT_EVENT), entry_id=new_id(Prefix.ENTRY), **by, **about, **common
+                audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                entry_id=new_id(Prefix.ENTRY),
+                holds=_named(holds),
+                **by,
+                **about,
+                **common,
             ),
-            lambda: self.paper.collect_return(name, asker, token),
+            lambda: self.paper.collect_return(name, asker, token, holds),
             name,
+            *holds,
             by=asker,
             ends=ends,
         )

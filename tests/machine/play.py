@@ -3,10 +3,12 @@
 import asyncio
 from collections import Counter
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from service.ledger import returns
 from tests.machine.base import Table
 from tests.machine.books import Books
 from tests.machine.outcomes import OutcomeRules
@@ -26,7 +28,9 @@ async def play(books: Books, first_seed: int, *, rounds: int, **overrides: Any) 
             max_examples=_SEQUENCES_EACH, stateful_step_count=_STEPS, deadline=None, database=None, **overrides
         )
         try:
-            await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
+            # Each sequence has its own (`open_books`).
+            with patch.dict(vars(returns)):
+                await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
         except BaseException as failure:
             failure.add_note(f"To play this round alone: TEST_SEED={round_seed}")
             raise

@@ -57,6 +57,8 @@ class Purse:
     shut: str | None = None
     open: set[str] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=dict)
+    # Deposits that were taken back, the oldest first, with what each still lacks.
+    owes: dict[str, int] = field(default_factory=dict)
     own_limits: "dict[str, int] | None" = None
 
     def used(self, at: datetime) -> tuple[int, int, int]:
@@ -125,15 +127,21 @@ class Paper:
             return self._hear_of_made(key, fingerprint, act)
         known_things = set(self.things)
         try:
-            said = Said(None, False, act())
+            shows = act()
         except Refused as refusal:
             said = Said(refusal.code, False, {})
+        else:
+            said = Said(None, False, shows)
+        self.pay_debts()
         if key is not None and said.code not in _FORGOTTEN:
             self.answers[key] = fingerprint, said
         made = [name for name in self.things if name not in known_things and name.startswith(_MADE_ONCE)]
         if key is not None and made:
             self.made[key] = fingerprint, said.shows if "accepted" in said.shows else {"id": made[0]}
         return said
+
+    def pay_debts(self) -> None:
+        """What is there in a purse that owes goes to whom it owes, at the end of each command."""
 
     def _hear_of_made(self, key: str, fingerprint: str, act: Callable[[], Mapping[str, object]]) -> Said:
         """The key's answer is forgotten, what it made is not: shown to whoever may still ask, and not made again."""
@@ -192,8 +200,13 @@ class Paper:
         shut = self.purses[name].shut
         if shut == "closed":
             raise Refused("wallet_closed")
+        self.require_nothing_owed(name)
         if shut in ("out", "both"):
             raise Refused("wallet_frozen")
+
+    def require_nothing_owed(self, name: str) -> None:
+        if self.purses[name].owes:
+            raise Refused("wallet_owes")
 
     def require_way_in(self, name: str) -> None:
         shut = self.purses[name].shut

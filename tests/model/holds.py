@@ -1,7 +1,7 @@
 """On paper: money set aside for somebody, or for the house, until it is captured, given back or over."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tests.model.books import Refused, Thing
@@ -17,9 +17,16 @@ class Hold(Thing):
     to: str | None
     until: datetime
     captured: int = 0
+    # What returns of the payer's deposits took of it: which return, how much.
+    taken: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        return self.amount - sum(amount for _, amount in self.taken)
 
     def shown(self) -> Mapping[str, object]:
-        return {"status": self.status, "captured_amount": self.captured, "to_wallet_id": self.to}
+        taken = [{"return_id": name, "amount": amount} for name, amount in self.taken]
+        return {"status": self.status, "captured_amount": self.captured, "to_wallet_id": self.to, "takings": taken}
 
 
 class HoldPaper(TransferPaper):
@@ -50,8 +57,8 @@ class HoldPaper(TransferPaper):
         self, name: str, user: str, token: int | None, amount: int | None, to: str | None, *, for_house: bool
     ) -> dict[str, object]:
         hold = self._open_hold(name, user, token, for_house=for_house)
-        amount = hold.amount if amount is None else amount
-        if amount > hold.amount:
+        amount = hold.left if amount is None else amount
+        if amount > hold.left:
             raise Refused("capture_exceeds_hold")
         if to is not None and hold.to is not None:
             raise Refused("recipient_already_named")
@@ -59,6 +66,7 @@ class HoldPaper(TransferPaper):
             raise Refused("same_wallet")
         # What is promised is paid also where the payer is kept from paying anything new; to whom it was promised only
         # now is new.
+        self.require_nothing_owed(hold.purse)
         if to is not None:
             self.require_way_out(hold.purse)
         if self.purses[hold.purse].shut == "both":
@@ -66,7 +74,7 @@ class HoldPaper(TransferPaper):
         payee = hold.to or to
         if payee is not None:
             self.require_payee(payee, amount, self.purses[hold.purse].currency)
-        purse, rest = self.purses[hold.purse], hold.amount - amount
+        purse, rest = self.purses[hold.purse], hold.left - amount
         self.let_go(hold.purse, name, amount, account=REVENUE if payee is None else None)
         purse.aside -= rest
         purse.free += rest
@@ -76,6 +84,22 @@ class HoldPaper(TransferPaper):
         hold.status, hold.captured, hold.to = "captured", amount, payee
         self.nothing_awaited(name)
         return {"status": "captured", "captured_amount": amount}
+
+    def take_from(self, name: str, most: int, return_name: str) -> None:
+        """For a return of a deposit of the payer's."""
+        hold = self.thing(name, Hold)
+        if hold.status != "held" or most <= 0:
+            return
+        amount, purse = min(most, hold.left), self.purses[hold.purse]
+        hold.taken.append((return_name, amount))
+        if not hold.left:
+            self.put_back(hold.purse, name, amount)
+            hold.status = "taken"
+            self.nothing_awaited(name)
+            return
+        purse.aside -= amount
+        purse.free += amount
+        purse.spent[name].amount -= amount
 
     def release(self, name: str, user: str, token: int | None, *, for_house: bool) -> dict[str, object]:
         """By whom it is for; by its payer only where nobody was promised anything."""
@@ -108,6 +132,6 @@ class HoldPaper(TransferPaper):
         return hold
 
     def _undo(self, name: str, hold: Hold, status: str) -> None:
-        self.put_back(hold.purse, name, hold.amount)
+        self.put_back(hold.purse, name, hold.left)
         hold.status = status
         self.nothing_awaited(name)

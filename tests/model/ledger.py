@@ -10,5 +10,6 @@ class LedgerPaper(OutcomePaper):
     def open(self, users: Sequence[str], purses: Mapping[str, tuple[str, str]]) -> None:
         """Empty purses by name, with owner and currency."""
         self.earnings = []
+        self.debts_at_most = 1
         self.people = dict.fromkeys(users, 0)
         self.purses = {name: Purse(owner, currency) for name, (owner, currency) in purses.items()}

@@ -1,49 +1,120 @@
 """On paper: what the bank sends back, and what people decide where it has said nothing or what cannot be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.model.books import MOST, Refused, Thing
 from tests.model.orders import BANK, Order
-from tests.model.rewards import RewardPaper
+from tests.model.rewards import HOUSE, RewardPaper
 
 
 @dataclass
 class Returned(Thing):
-    """`order` is what was sent back."""
+    """`order` is what was sent back, or the reward of which the points were; `missing` is what the purse still owes.
+
+    `account` is where it comes from or goes to.
+    """
 
     order: str
+    is_in: bool
+    account: str = BANK
     trouble: str | None = None
+    missing: int = 0
 
     def shown(self) -> Mapping[str, object]:
-        return {"status": self.status, "amount": self.amount, "operation_id": self.order, "trouble": self.trouble}
+        return {
+            "status": self.status,
+            "amount": self.amount,
+            "operation_id": self.order,
+            "trouble": self.trouble,
+            "owed": self.missing,
+        }
 
 
 class OutcomePaper(RewardPaper):
-    def take_return(self, name: str, order_name: str, amount: int) -> dict[str, object]:
-        """The bank says that it has sent so much back."""
+    # Deposits taken back that a purse may owe for at a time.
+    debts_at_most: int
+
+    def take_return(
+        self, name: str, order_name: str, amount: int, holds: Sequence[str], reward_name: str, points_name: str
+    ) -> dict[str, object]:
+        """The bank says that it has sent so much back. `holds` are those that may be taken from, in this order."""
         order = self.thing(order_name, Order)
         if order.status != "success" or amount != order.amount:
             raise Refused("illegal_transition")
         if order.returned is not None:
             return {}
         order.returned = name
-        returned = Returned(order.owner, order.purse, order.amount, "success", order_name)
+        returned = Returned(order.owner, order.purse, order.amount, "success", order_name, order.is_out)
         self.things[name] = returned
         if order.is_out:
             self.unspend(order.purse, order_name)
         returned.trouble = self._trouble(returned)
-        if returned.trouble is None:
-            self._book(returned)
+        if returned.trouble is None and order.is_out:
+            self.give(returned.purse, returned.amount, account=BANK)
             return {}
-        returned.status = "requires_review"
         purse = self.purses[order.purse]
         purse.open.add(name)
-        if not order.is_out and purse.shut != "closed":
+        if returned.trouble is None:
+            is_short = self._owe(name, returned, holds)
+        else:
+            is_short, returned.status = True, "requires_review"
+        if is_short and not order.is_out and purse.shut != "closed":
             purse.shut = {None: "out", "in": "both"}.get(purse.shut, purse.shut)
+        if not order.is_out:
+            self.nothing_awaited(order_name, "reward")
+            self._take_points(reward_name, points_name)
         return {}
 
-    def collect_return(self, name: str, user: str, token: int | None) -> dict[str, object]:
+    def _take_points(self, reward_name: str, name: str) -> None:
+        """What the deposit had earned. Nobody is told by mail, and nothing is frozen."""
+        reward = self.things.get(reward_name)
+        if reward is None or reward.status != "success":
+            return
+        points = Returned(reward.owner, reward.purse, reward.amount, "owed", reward_name, False, HOUSE)
+        self.things[name] = points
+        self.purses[points.purse].open.add(name)
+        points.trouble = self._trouble(points)
+        if points.trouble is None:
+            self._owe(name, points, ())
+        else:
+            points.status = "requires_review"
+
+    def _owe(self, name: str, returned: Returned, holds: Sequence[str]) -> bool:
+        """All of it, before what is there is taken, also from holds. Whether that is too little."""
+        purse = self.purses[returned.purse]
+        returned.status, returned.missing = "owed", returned.amount
+        purse.owes[name] = returned.amount
+        for hold in holds:
+            self.take_from(hold, sum(purse.owes.values()) - purse.free, name)
+        is_short = sum(purse.owes.values()) > purse.free
+        returned.trouble = "insufficient_funds" if is_short else None
+        if is_short and returned.account == BANK:
+            self.awaited[f"owed_notice:{name}"] = self.now
+        return is_short
+
+    def pay_debts(self) -> None:
+        for name, purse in self.purses.items():
+            while purse.owes and purse.free:
+                debt = next(iter(purse.owes))
+                returned = self.thing(debt, Returned)
+                paid = min(purse.free, returned.missing)
+                self.take(name, paid, account=returned.account)
+                returned.missing -= paid
+                purse.owes[debt] -= paid
+                if not returned.missing:
+                    returned.status, returned.trouble = "success", None
+                    del purse.owes[debt]
+                    purse.open.remove(debt)
+
+    def require_nothing_returned(self, purse: str, returns: Sequence[str]) -> None:
+        super().require_nothing_returned(purse, returns)
+        for name in returns:
+            returned = self.thing(name, Returned)
+            if returned.status == "requires_review" and not returned.is_in:
+                raise Refused("wallet_owes")
+
+    def collect_return(self, name: str, user: str, token: int | None, holds: Sequence[str]) -> dict[str, object]:
         self.require_asker(user, token)
         returned = self.thing(name, Returned)
         if returned.status != "requires_review":
@@ -53,23 +124,25 @@ class OutcomePaper(RewardPaper):
         trouble = self._trouble(returned)
         if trouble is not None:
             raise Refused(trouble)
-        self._book(returned)
-        returned.status, returned.trouble = "success", None
-        self.purses[returned.purse].open.remove(name)
+        if returned.is_in:
+            self.give(returned.purse, returned.amount, account=BANK)
+            returned.status, returned.trouble = "success", None
+            self.purses[returned.purse].open.remove(name)
+        else:
+            self._owe(name, returned, holds)
         self.audited.append((user, "return.collected", name))
-        return {"status": "success"}
+        # Before the answer is given.
+        self.pay_debts()
+        return {"status": returned.status}
 
     def _trouble(self, returned: Returned) -> str | None:
         purse = self.purses[returned.purse]
         if purse.shut == "closed":
             return "wallet_closed"
-        if self.thing(returned.order, Order).is_out:
+        if returned.is_in:
             return "balance_overflow" if purse.free + purse.aside + returned.amount > MOST else None
-        return "insufficient_funds" if purse.free < returned.amount else None
-
-    def _book(self, returned: Returned) -> None:
-        is_in = self.thing(returned.order, Order).is_out
-        self.give(returned.purse, returned.amount if is_in else -returned.amount, account=BANK)
+        is_full = len(purse.owes) >= self.debts_at_most or sum(purse.owes.values()) + returned.amount > MOST
+        return "wallet_owes" if is_full else None
 
     # --- decided by people
 

@@ -76,9 +76,11 @@ class Desk:
         )
         command = TakeReturn(
             now=utc_now(),
-            transaction_id=new_id(Prefix.TRANSACTION),
+            # What a wallet pays of a return is dated by it.
+            transaction_id=first_id_at(Prefix.TRANSACTION, at or self.at()) + uuid4().hex[12:],
             operation_id=operation.id,
             wallet_id=operation.wallet_id,
+            user_id=operation.user_id,
             said=said,
             entry_id=first_id_at(Prefix.ENTRY, at or self.at()) + uuid4().hex[12:],
             incident_id=new_id(Prefix.INCIDENT),

@@ -419,18 +419,20 @@ class TestAReturnedDeposit:
         assert await scene.entries(returned.id) == ["DEPOSIT_RETURN"]
         assert (await now(operation)).status is OperationStatus.SUCCESS
 
-    async def test_that_was_spent_freezes_the_wallet_and_waits_for_a_person(self, scene: Scene) -> None:
+    async def test_that_was_spent_takes_what_is_there_freezes_the_wallet_and_is_told_to_people(
+        self, scene: Scene
+    ) -> None:
         operation = await scene.deposit()
         await scene.withdrawal("success", 5_500)
         for _ in range(2):
             applied = await scene.give_back(operation)
-            assert applied["result"] == "return_requires_review"
+            assert applied["result"] == "return_owed"
         wallet = await current(scene.wallet)
-        assert (wallet.available, wallet.held) == (500, 0)
+        assert (wallet.available, wallet.held, wallet.owed) == (0, 0, 500)
         assert (wallet.status, wallet.freeze, wallet.open_operations) == (WalletStatus.FROZEN, Freeze.OUT, 1)
         returned = await returned_of(operation)
         assert returned is not None
-        assert (returned.status, returned.trouble) == ("requires_review", "insufficient_funds")
+        assert (returned.status, returned.trouble, returned.owed) == ("owed", "insufficient_funds", 500)
         (incident,) = await scene.incidents(operation.id)
         assert incident["kind"] == "return_not_booked"
         frozen = scene.databases.wallet["audit_events"].find({"subject_id": wallet.id, "action": "wallet.frozen"})
@@ -447,7 +449,7 @@ class TestAReturnedDeposit:
         booked = await scene.take_up(waiting)
         incidents = {row["kind"]: row["_id"] for row in await scene.incidents(operation.id)}
         assert set(incidents) == {"return_of_unsettled", "return_not_booked"}
-        assert (booked["result"], booked["incident_id"]) == ("return_requires_review", incidents["return_not_booked"])
+        assert (booked["result"], booked["incident_id"]) == ("return_owed", incidents["return_not_booked"])
 
     async def test_keeps_a_wallet_shut_that_was_shut_the_other_way(self, scene: Scene) -> None:
         operation = await scene.deposit()
