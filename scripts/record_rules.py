@@ -228,6 +228,11 @@ def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
     return ((_own(row, "CONVERSION_OUT"), arrived),)
 
 
+def _conversion_share(row: Row) -> Share:
+    """Those of before they counted say so by saying nothing."""
+    return Share(counted=row["amount"], operations=1) if row.get("is_counted") is True else Share()
+
+
 def _return_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
     """What waits for a person has moved nothing yet; of what is owed, the rest of the amount has moved, if any."""
     moved = {"success": row["amount"], _OWED: row["amount"] - _owed(row)}.get(row["status"], 0)
@@ -320,8 +325,8 @@ KINDS: Final = (
         frozenset({"success"}),
         {},
         _conversion_entries,
-        _no_share,
-        fields=("to_wallet_id", "to_amount", "to_currency"),
+        _conversion_share,
+        fields=("to_wallet_id", "to_amount", "to_currency", "is_counted"),
     ),
     Kind(
         "returns",

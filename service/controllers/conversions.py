@@ -22,6 +22,7 @@ from service.errors import (
     IdempotencyKeyInFlight,
     InsufficientFunds,
     LedgerBusy,
+    LimitExceeded,
     NotFound,
     NoWalletInCurrency,
     QuoteExpired,
@@ -96,11 +97,12 @@ class ConversionReceipt(ConversionView):
         WalletFrozen,
         WalletOwes,
         InsufficientFunds,
+        LimitExceeded,
         BalanceOverflow,
         LedgerBusy,
     ),
     summary="Take a quote: convert between two of one's own wallets",
-    description="A quote is good for one conversion. What one keeps counts for no limit of the wallet.",
+    description="A quote is good for one conversion. It counts for the limits of the wallet that gives.",
 )
 async def convert(
     body: ConversionRequest,

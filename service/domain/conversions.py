@@ -33,6 +33,8 @@ class Conversion(NamedTuple):
     request_id: str | None
     created_at: datetime
     updated_at: datetime
+    # Whether it counts for the limits of the wallet that gave: those of before they did count for none.
+    is_counted: bool = False
 
 
 def conversion_view(conversion: Conversion) -> dict[str, Any]:

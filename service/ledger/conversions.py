@@ -13,7 +13,15 @@ from service.domain.quotes import Quote, QuoteStatus
 from service.domain.wallets import Freeze, Wallet
 from service.errors import BalanceOverflow, NotFound, NoWalletInCurrency, QuoteExpired, QuoteUsed
 from service.ledger.commands import Changes, Needs, PersonalCommand, State
-from service.ledger.rules import fits, movement_of, require_funds, require_open, require_requester, time_of
+from service.ledger.rules import (
+    charged,
+    fits,
+    movement_of,
+    require_open,
+    require_payable,
+    require_requester,
+    time_of,
+)
 
 _CREATED = 201
 
@@ -22,7 +30,7 @@ _CREATED = 201
 class ConvertMoney(PersonalCommand):
     """What the quote says, once. `currencies` are the quote's, which never change; none where there is no quote.
 
-    It counts for no limit: what somebody keeps leaves nobody's hands.
+    It counts for the limits of the wallet that gives: its money can leave by the other one, whose limits are others.
     """
 
     conversion_id: str
@@ -47,12 +55,11 @@ class ConvertMoney(PersonalCommand):
         quote = self._find_open_quote(state)
         source = self._find_wallet(quote.from_currency, state)
         target = self._find_wallet(quote.to_currency, state)
-        require_open(source, Freeze.OUT)
+        at = time_of(self.now, source, target)
+        require_payable(source, quote.amount, at, state)
         require_open(target, Freeze.IN)
-        require_funds(source, quote.amount)
         if not fits(target, quote.to_amount):
             raise BalanceOverflow
-        at = time_of(self.now, source, target)
         conversion = self._new_conversion(quote, source, target, at)
         # The quote's new version is part of the commit: of two conversions of one quote, one finds it used.
         used = quote._replace(status=QuoteStatus.USED, conversion_id=conversion.id, updated_at=at)
@@ -79,6 +86,7 @@ class ConvertMoney(PersonalCommand):
                     entry_id=self.in_entry_id,
                 ),
             ),
+            wallets=(charged(source, quote.amount, at),),
             also=(used,),
             answer=lambda after: _receipt(conversion, after),
             status_code=_CREATED,
@@ -121,6 +129,7 @@ class ConvertMoney(PersonalCommand):
             request_id=self.request_id,
             created_at=at,
             updated_at=at,
+            is_counted=True,
         )
 
 

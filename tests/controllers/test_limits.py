@@ -46,6 +46,13 @@ async def withdraw(owner: Staff, amount: int) -> httpx.Response:
     return await owner.post("/withdrawals", amount=amount, currency="INR", destination="savings-success")
 
 
+async def exchange(owner: Staff, amount: int) -> httpx.Response:
+    wish = {"from_currency": "INR", "to_currency": "USD", "amount": amount}
+    quote = await owner.api.post("/api/v1/quotes", json=wish, headers=owner.headers)
+    assert quote.status_code == 201, quote.text
+    return await owner.post("/conversions", quote_id=quote.json()["id"])
+
+
 class TestARefusal:
     @pytest.mark.parametrize(
         ("name", "ceiling", "amounts", "left"),
@@ -100,6 +107,32 @@ class TestARefusal:
         monkeypatch.setattr(resources.ledger, "policy", Policy(limits={"INR": Limits(per_day=100)}))
         assert (await withdraw(owner, 100)).status_code == 202
         assert refusal(await withdraw(owner, 1)) == (422, "limit_exceeded")
+
+
+class TestExchanging:
+    async def test_is_no_way_around_a_limit(
+        self, boss: Staff, owner: Staff, account: Account, databases: Databases
+    ) -> None:
+        """10,000.00 INR were refused, and became USD that nothing kept from leaving."""
+        await make_wallet(databases, account.user, currency="USD")
+        await limit(boss, account, per_day=999_999)
+        assert refusal(await withdraw(owner, 1_000_000)) == (422, "limit_exceeded")
+        refused = await exchange(owner, 1_000_000)
+        assert refusal(refused) == (422, "limit_exceeded")
+        assert (refused.json()["limit"], refused.json()["left"]) == ("per_day", 999_999)
+        assert (await exchange(owner, 600_000)).status_code == 201
+        refused = await withdraw(owner, 400_000)
+        assert (refusal(refused), refused.json()["left"]) == ((422, "limit_exceeded"), 399_999)
+
+    async def test_counts_as_one_operation_of_the_wallet_that_gives(
+        self, boss: Staff, owner: Staff, account: Account, databases: Databases
+    ) -> None:
+        dollars = await make_wallet(databases, account.user, currency="USD")
+        await limit(boss, account, count_per_hour=1)
+        assert (await exchange(owner, 10_000)).status_code == 201
+        assert refusal(await exchange(owner, 10_000)) == (422, "limit_exceeded")
+        assert (await current(account.wallet)).usage.day_total == 10_000
+        assert (await current(dollars)).usage == Usage()
 
 
 class TestMoreThan64BitsHold:

@@ -121,11 +121,19 @@ class TestAConversion:
             sums[row["to_currency"]] -= row["to_amount"]
         assert sums == {"INR": 0, "USD": 0}
 
-    async def test_counts_for_no_limit(self, databases: Databases, exchange: Exchange) -> None:
-        limits = {"INR": Limits(per_transaction=1, per_day=1, per_month=1, count_per_hour=1)}
-        status_code, _ = await _answer(databases, conversion_of(exchange.quote), limits=limits)
-        assert status_code == 201
-        assert (await current(exchange.account.wallet)).usage == Usage()
+    @pytest.mark.parametrize(
+        "limits", [Limits(per_transaction=9_999), Limits(per_day=9_999), Limits(per_month=9_999)], ids=str
+    )
+    async def test_is_within_the_limits_of_the_wallet_that_gives(
+        self, databases: Databases, exchange: Exchange, limits: Limits
+    ) -> None:
+        status_code, body = await _answer(databases, conversion_of(exchange.quote), limits={"INR": limits})
+        assert (status_code, body["error"]) == (422, "limit_exceeded")
+        dollars = {"USD": Limits(per_transaction=1, per_day=1, per_month=1)}
+        assert (await _answer(databases, conversion_of(exchange.quote), limits=dollars))[0] == 201
+        usage = (await current(exchange.account.wallet)).usage
+        assert (usage.hour_count, usage.day_total, usage.month_total) == (1, 10_000, 10_000)
+        assert (await current(exchange.target)).usage == Usage()
 
     async def test_may_pass_wallets_that_are_frozen_the_other_way(self, databases: Databases) -> None:
         user = await make_user(databases)

@@ -53,7 +53,7 @@ def _forgetting(patch: pytest.MonkeyPatch, command: type[Any], shown: Callable[[
 
 
 def no_check_of_funds(patch: pytest.MonkeyPatch) -> None:
-    for module in (rules, adjustments, conversions):
+    for module in (rules, adjustments):
         patch.setattr(module, "require_funds", lambda *_: None)
 
 
@@ -63,6 +63,10 @@ def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
 
 def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orders, "undone", lambda failed, *_: Changes(failed, done_outbox_ids=(bank_order_id(failed.id),)))
+
+
+def exchanging_counts_for_no_limit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(conversions, "charged", lambda wallet, *_: wallet)
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
@@ -214,6 +218,7 @@ DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
     no_check_of_limits: 1,
     nothing_comes_back_when_the_bank_declines: 1,
+    exchanging_counts_for_no_limit: 1,
     limits_are_not_given_back: 1,
     the_rest_of_a_hold_stays_held: 1,
     freezes_let_everything_out: 1,

@@ -34,7 +34,7 @@ class Conversion(Thing):
 
 class ConversionPaper(HoldPaper):
     def convert(self, name: str, user: str, token: int | None, quote_name: str) -> dict[str, object]:
-        """It counts for no limit: the money stays its owner's."""
+        """It counts for the limits of the purse that gives: who keeps it in another one could let it out there."""
         self.require_asker(user, token)
         quote = self.thing(quote_name, Quote)
         if quote.owner != user:
@@ -46,11 +46,11 @@ class ConversionPaper(HoldPaper):
         source, target = self.purse_of(user, quote.currency), self.purse_of(user, quote.to_currency)
         if source is None or target is None:
             raise Refused("no_wallet_in_currency")
-        self.require_way_out(source)
+        self.require_may_spend(source, quote.amount)
         self.require_way_in(target)
-        self.require_money(source, quote.amount)
         self.require_room(target, quote.brings)
         self.take(source, quote.amount, account=EXCHANGE)
+        self.spend(source, name, quote.amount)
         self.give(target, quote.brings, account=EXCHANGE)
         quote.status, quote.conversion = "used", name
         self.things[name] = Conversion(user, source, quote.amount, "success", quote.brings)
