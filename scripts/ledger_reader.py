@@ -141,7 +141,9 @@ class Reader:
                 if tally is not None:
                     yield {"_id": tally.wallet_id, "tally": tally}
                 tally = Tally(row["wallet_id"])
-            tally.add(kind.share(row), row, is_counted=kind.collection in COUNTED_KINDS)
+            # Of conversions those of before they counted are not.
+            is_counted = kind.collection in COUNTED_KINDS or row.get("is_counted") is True
+            tally.add(kind.share(row), row, is_counted=is_counted)
         if tally is not None:
             yield {"_id": tally.wallet_id, "tally": tally}
 

@@ -3,10 +3,11 @@
 Like `ledger_rules`, written out a second time on purpose, over documents as the driver gives them.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 Row = dict[str, Any]
@@ -64,8 +65,9 @@ class Tally:
     owed: int = 0
     debts: set[str] = field(default_factory=set)
     count_by_hour: Counter[str] = field(default_factory=Counter)
-    amount_by_day: Counter[str] = field(default_factory=Counter)
-    amount_by_month: Counter[str] = field(default_factory=Counter)
+    # What counts for the limits, and when it was made in milliseconds: 16 bytes each, of a wallet with millions too.
+    counted: "array[int]" = field(default_factory=lambda: array("q"))
+    counted_ms: "array[int]" = field(default_factory=lambda: array("q"))
     # Of the last record that was counted when it was made, whatever became of it since.
     counted_in: str = ""
 
@@ -79,8 +81,9 @@ class Tally:
         if share.owed:
             self.debts.add(str(row["_id"]))
         self.count_by_hour[moment[:13]] += share.operations
-        self.amount_by_day[moment[:10]] += share.counted
-        self.amount_by_month[moment[:7]] += share.counted
+        if share.counted:
+            self.counted.append(share.counted)
+            self.counted_ms.append(_ms(row["created_at"]))
 
     def take(self, other: "Tally") -> None:
         self.held += other.held
@@ -88,8 +91,8 @@ class Tally:
         self.owed += other.owed
         self.debts |= other.debts
         self.count_by_hour.update(other.count_by_hour)
-        self.amount_by_day.update(other.amount_by_day)
-        self.amount_by_month.update(other.amount_by_month)
+        self.counted.extend(other.counted)
+        self.counted_ms.extend(other.counted_ms)
         self.counted_in = max(self.counted_in, other.counted_in)
 
     def usage_differs(self, usage: Row) -> str | None:
@@ -97,21 +100,37 @@ class Tally:
 
         Counters move on with whatever is counted, so that they can not stand in an hour before the last record's.
         """
-        if str(usage.get("hour") or "") < self.counted_in:
-            return f"the counters stand in {usage.get('hour') or 'no hour'}, the last operation is of {self.counted_in}"
-        for window, value, carry, due in (
-            ("hour", "hour_count", None, self.count_by_hour),
-            ("day", "day_amount", "day_carry", self.amount_by_day),
-            ("month", "month_amount", "month_carry", self.amount_by_month),
-        ):
-            named, found = usage.get(window), usage.get(value)
+        hour, count = str(usage.get("hour") or ""), usage.get("hour_count")
+        if hour < self.counted_in:
+            return f"the counters stand in {hour or 'no hour'}, the last operation is of {self.counted_in}"
+        if count != self.count_by_hour[hour]:
+            return f"hour_count of {hour or 'no window'} is {count}, the operations make {self.count_by_hour[hour]}"
+        for window, first_day in (("day", ""), ("month", "-01")):
+            named, found = usage.get(window), usage.get(f"{window}_amount")
             # A sum may pass 64 bits; its carry says how often it has passed 2^53. Older wallets have none.
-            carried = 0 if carry is None else usage.get(carry, 0)
+            carried = usage.get(f"{window}_carry", 0)
             if isinstance(found, int) and isinstance(carried, int):
                 found += carried * 2**53
-            if found != due[str(named)]:
-                return f"{value} of {named or 'no window'} is {found}, the operations make {due[str(named)]}"
+            due = self._counted_since(usage.get(f"{window}_since"), f"{named}{first_day}" if named else None)
+            if found != due:
+                return f"{window}_amount of {named or 'no window'} is {found}, the operations make {due}"
         return None
+
+    def _counted_since(self, since: object, first_day: str | None) -> int:
+        """By when the counter began. Counters of before there were zones do not say it: with that day in UTC."""
+        if first_day is None:
+            return 0
+        if not isinstance(since, datetime):
+            since = datetime.fromisoformat(first_day).replace(tzinfo=UTC)
+        since_ms = _ms(since)
+        return sum(amount for amount, made in zip(self.counted, self.counted_ms, strict=True) if made >= since_ms)
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 _PURSUED: Final = ("pending", "processing")

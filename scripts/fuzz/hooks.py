@@ -60,6 +60,7 @@ _BEYOND_SCHEMAS: Final = {
 _NOT_WRITTEN_AS_INTEGER: Final = {"invalid_amount", "int_type"}
 
 schemathesis.openapi.format("iso-4217", strategies.sampled_from(sorted(ORDINARY_CURRENCIES)))
+schemathesis.openapi.format("iana-time-zone", strategies.sampled_from(["UTC", "Asia/Kolkata", "America/New_York"]))
 schemathesis.openapi.format("iso-4217-or-pts", strategies.sampled_from([*sorted(ORDINARY_CURRENCIES), POINTS]))
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
 from fastapi import Path, Query, Response
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
@@ -12,11 +13,12 @@ from service.controllers.fields import AnyCurrency, Reason
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
-from service.controllers.schemas import PositiveSum, View, problem_responses
+from service.controllers.schemas import InSchema, PositiveSum, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
+from service.domain.time_zones import is_zone_name
 from service.errors import AccountDeactivated, LedgerBusy, SecondAdminRequired, WalletClosed
 from service.services import limits, users
 from service.services.callers import Caller
@@ -32,17 +34,25 @@ _Ceiling = Annotated[
     Field(ge=0, le=MAX_AMOUNT_MINOR, description="null: the usual one; 0: none", examples=[500000]),
 ]
 
+
+def _known_zone(name: str | None) -> str | None:
+    if name is not None and not is_zone_name(name):
+        raise PydanticCustomError("unknown_time_zone", "Send a name of the IANA time zone database, e.g. Asia/Kolkata")
+    return name
+
+
 _EXAMPLE: dict[str, Any] = {
     "wallet_id": "wal_0198c0ffee0070008000000000000001",
     "user_id": "usr_0198c0ffee0070008000000000000001",
     "currency": "INR",
+    "time_zone": "Asia/Kolkata",
     "is_overridden": True,
     "override": {"per_transaction": None, "per_day": 500000, "per_month": None, "count_per_hour": 0},
     "limits": {
         "per_transaction": {"ceiling": 200000, "used": 0, "left": 200000, "resets_at": None},
         "count_per_hour": {"ceiling": None, "used": 3, "left": None, "resets_at": "2026-02-24T13:00:00.000Z"},
-        "per_day": {"ceiling": 500000, "used": 120000, "left": 380000, "resets_at": "2026-02-25T00:00:00.000Z"},
-        "per_month": {"ceiling": 5000000, "used": 990000, "left": 4010000, "resets_at": "2026-03-01T00:00:00.000Z"},
+        "per_day": {"ceiling": 500000, "used": 120000, "left": 380000, "resets_at": "2026-02-24T18:30:00.000Z"},
+        "per_month": {"ceiling": 5000000, "used": 990000, "left": 4010000, "resets_at": "2026-02-28T18:30:00.000Z"},
     },
 }
 
@@ -54,11 +64,23 @@ class LimitsRequest(StrictModel):
     per_day: _Ceiling = None
     per_month: _Ceiling = None
     count_per_hour: _Ceiling = None
+    time_zone: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=64,
+            description="In which its days and months begin, by its name at IANA; null: that of the currency. "
+            "Each date has its limit once: a change gives nobody a day twice",
+            examples=["Asia/Kolkata"],
+        ),
+        AfterValidator(_known_zone),
+        InSchema(format="iana-time-zone"),
+    ] = None
     reason: Annotated[Reason, Field(examples=["Buys a car this week"])]
 
     @property
     def limits(self) -> Limits:
-        return Limits(**self.model_dump(exclude={"reason"}))
+        return Limits(**self.model_dump(exclude={"reason", "time_zone"}))
 
 
 class ResetQuery(StrictQuery):
@@ -68,7 +90,7 @@ class ResetQuery(StrictQuery):
 
 
 class LimitView(View):
-    """Windows are those of the calendar in UTC."""
+    """Days and months are those of the calendar in `time_zone`, hours those in UTC."""
 
     ceiling: int | None = Field(description="null where there is no limit")
     used: PositiveSum
@@ -98,6 +120,7 @@ class LimitsView(View):
     wallet_id: str
     user_id: str
     currency: str
+    time_zone: str = Field(description="In which its days and months begin")
     is_overridden: bool
     override: OverrideView | None = Field(description="What an admin has set: null is the usual limit, 0 is none")
     limits: AllLimitsView
@@ -108,8 +131,8 @@ class LimitsView(View):
     operation_id="get_wallet_limits",
     response_model=LimitsView,
     summary="What may still leave a wallet; one's own, or as an admin anybody's",
-    description="Each limit with what of it is used, left, and when it starts anew. Windows are those of the "
-    "calendar in UTC.",
+    description="Each limit with what of it is used, left, and when it starts anew. Days and months "
+    "are those of the calendar in `time_zone`, hours those in UTC.",
 )
 async def get_limits(
     wallet_id: _WalletId, user: Annotated[Caller, require(Permission.WALLETS_READ)], resources: OpenResources
@@ -136,7 +159,14 @@ async def override_limits(
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(
-        resources.ledger, user.requester, user_id, currency, body.limits, body.reason, correlation_id.get()
+        resources.ledger,
+        user.requester,
+        user_id,
+        currency,
+        body.limits,
+        body.time_zone,
+        body.reason,
+        correlation_id.get(),
     )
     return _shape(changed)
 
@@ -156,7 +186,7 @@ async def reset_limits(
     resources: OpenResources,
 ) -> Response:
     changed = await limits.override_limits(
-        resources.ledger, user.requester, user_id, currency, Limits(), query.reason, correlation_id.get()
+        resources.ledger, user.requester, user_id, currency, Limits(), None, query.reason, correlation_id.get()
     )
     return _shape(changed)
 
@@ -166,6 +196,7 @@ def _shape(found: WalletLimits) -> Response:
         "wallet_id": found.wallet.id,
         "user_id": found.wallet.user_id,
         "currency": found.wallet.currency,
+        "time_zone": found.wallet.zone_name,
         "is_overridden": found.override is not None,
         "override": None if found.override is None else found.override._asdict(),
         "limits": {state.limit.value: _limit_view(state) for state in found.states},

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.validation import AMOUNT, HASH, TEXT, TIME, validator_part
+from service.documents.validation import AMOUNT, HASH, OPTIONAL_TEXT, TEXT, TIME, validator_part
 from service.domain.limits import Limits, Usage
 from service.domain.wallets import MAX_DEBTS, Freeze, WalletStatus
 
@@ -31,6 +31,7 @@ class WalletDocument(Document):
     event_sequence: int = 0
     owed: int = 0
     debts: list[str] = []  # noqa: RUF012 pydantic copies defaults
+    time_zone: str | None = None
 
     class Settings:
         name = "wallets"
@@ -63,5 +64,6 @@ class WalletDocument(Document):
                 "debts": {"bsonType": "array", "maxItems": MAX_DEBTS, "items": TEXT},
                 # Of transactions that had to lock it first (repositories/wallets.py); shown nowhere.
                 "turns": AMOUNT,
+                "time_zone": OPTIONAL_TEXT,
             },
         }  # fmt: skip

@@ -1,10 +1,11 @@
 """Limits on what leaves a wallet, and the counters that they are held against.
 
-Windows are those of the calendar in UTC: an hour, a day, a month. What is counted is the operation, in the windows in
-which it was asked for; an operation that comes to nothing gives its share back to those of them that still run.
+Windows are those of the calendar: a day and a month in the zone of the wallet, an hour in UTC. What is counted is the
+operation, in the windows in which it was asked for; an operation that comes to nothing gives its share back to those of
+them in which it was counted, where these were not followed by others.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -30,7 +31,12 @@ _CARRY = 2**53
 
 
 class Usage(NamedTuple):
-    """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11'.
+    """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11', and since when.
+
+    A day and a month run until one of a later date has begun in the zone that holds then. So each date has its limit
+    once: after a change of the zone a window may end early or go on for longer, and going there and back gains nothing.
+    `day_since` and `month_since` are when the counter began, whatever the zone was: what was counted before is in
+    none of it. Counters of before there were zones lack them; theirs began with the date in UTC.
 
     A sum of payments has no bound, and 64 bits do: the day's is `day_carry` * 2^53 + `day_amount`, and likewise the
     month's. So no payment can overflow a counter, and whatever is given back leaves it exact. It would not be, if the
@@ -45,6 +51,8 @@ class Usage(NamedTuple):
     month_amount: int = 0
     day_carry: int = 0
     month_carry: int = 0
+    day_since: datetime | None = None
+    month_since: datetime | None = None
 
     @property
     def day_total(self) -> int:
@@ -79,47 +87,63 @@ def effective_limits(usual: Limits, override: Limits | None) -> Limits:
     return Limits(*(own if own is not None else default for own, default in zip(override, usual, strict=True)))
 
 
-def usage_at(usage: Usage, at: datetime) -> Usage:
+def usage_at(usage: Usage, at: datetime, zone: tzinfo = UTC) -> Usage:
     """The counters at that time: a window that has ended counts for nothing."""
-    hour, day, month = _windows(at)
-    return _usage(
-        (hour, usage.hour_count if usage.hour == hour else 0),
-        (day, usage.day_total if usage.day == day else 0),
-        (month, usage.month_total if usage.month == month else 0),
+    return _counted(usage, 0, 0, at, zone)
+
+
+def charge(usage: Usage, amount: int, at: datetime, zone: tzinfo = UTC) -> Usage:
+    """One more operation. `at` is no earlier than that of any before it."""
+    return _counted(usage, 1, amount, at, zone)
+
+
+def _counted(usage: Usage, count: int, amount: int, at: datetime, zone: tzinfo) -> Usage:
+    hour = _hour(at)
+    today = at.astimezone(zone).isoformat()
+    day, day_total, day_since = today[:10], amount, at
+    month, month_total, month_since = today[:7], amount, at
+    # A date that is still to come is that of a window from before the zone was changed.
+    if usage.day >= day:
+        day, day_total, day_since = usage.day, usage.day_total + amount, _began(usage.day_since, usage.day)
+    if usage.month >= month:
+        month, month_total = usage.month, usage.month_total + amount
+        month_since = _began(usage.month_since, f"{usage.month}-01")
+    day_carry, day_amount = divmod(day_total, _CARRY)
+    month_carry, month_amount = divmod(month_total, _CARRY)
+    hour_count = count + usage.hour_count if usage.hour == hour else count
+    return Usage(hour, hour_count, day, day_amount, month, month_amount, day_carry, month_carry, day_since, month_since)
+
+
+def give_back(usage: Usage, amount: int, *, count: int, charged_at: datetime) -> Usage:
+    """Takes out what an operation of `charged_at` had counted for, where it was counted in these windows."""
+    is_in_day = usage.day != "" and charged_at >= _began(usage.day_since, usage.day)
+    is_in_month = usage.month != "" and charged_at >= _began(usage.month_since, f"{usage.month}-01")
+    day_carry, day_amount = divmod(usage.day_total - amount * is_in_day, _CARRY)
+    month_carry, month_amount = divmod(usage.month_total - amount * is_in_month, _CARRY)
+    return usage._replace(
+        hour_count=usage.hour_count - (count if usage.hour == _hour(charged_at) else 0),
+        day_amount=day_amount,
+        day_carry=day_carry,
+        month_amount=month_amount,
+        month_carry=month_carry,
     )
 
 
-def charge(usage: Usage, amount: int, at: datetime) -> Usage:
-    hour, day, month = _windows(at)
-    return _usage(
-        (hour, 1 + (usage.hour_count if usage.hour == hour else 0)),
-        (day, amount + (usage.day_total if usage.day == day else 0)),
-        (month, amount + (usage.month_total if usage.month == month else 0)),
-    )
+def _hour(at: datetime) -> str:
+    return at.isoformat()[:13]
 
 
-def give_back(usage: Usage, amount: int, *, count: int, charged_at: datetime, at: datetime) -> Usage:
-    """Takes out what an operation of `charged_at` had counted for, where the window of that time still runs."""
-    now = usage_at(usage, at)
-    hour, day, month = _windows(charged_at)
-    return _usage(
-        (now.hour, now.hour_count - (count if now.hour == hour else 0)),
-        (now.day, now.day_total - (amount if now.day == day else 0)),
-        (now.month, now.month_total - (amount if now.month == month else 0)),
-    )
+def _began(since: datetime | None, first_day: str) -> datetime:
+    return since or datetime.fromisoformat(first_day).replace(tzinfo=UTC)
 
 
-def _usage(hour: tuple[str, int], day: tuple[str, int], month: tuple[str, int]) -> Usage:
-    """From each window's name and total."""
-    day_carry, day_amount = divmod(day[1], _CARRY)
-    month_carry, month_amount = divmod(month[1], _CARRY)
-    return Usage(*hour, day[0], day_amount, month[0], month_amount, day_carry, month_carry)
-
-
-def limit_states(limits: Limits, usage: Usage, at: datetime) -> tuple[LimitState, ...]:
+def limit_states(limits: Limits, usage: Usage, at: datetime, zone: tzinfo = UTC) -> tuple[LimitState, ...]:
     """All four, from the shortest reach to the longest."""
-    now = usage_at(usage, at)
-    next_hour, next_day, next_month = _window_ends(at)
+    now = usage_at(usage, at, zone)
+    next_hour = at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    next_day = _start_of(date.fromisoformat(now.day) + timedelta(days=1), zone)
+    # The 28th exists in every month, and four days later it is the next one everywhere.
+    next_month = _start_of((date.fromisoformat(f"{now.month}-28") + timedelta(days=4)).replace(day=1), zone)
     return (
         LimitState(LimitName.PER_TRANSACTION, limits.per_transaction or None, 0, None),
         LimitState(LimitName.COUNT_PER_HOUR, limits.count_per_hour or None, now.hour_count, next_hour),
@@ -128,11 +152,11 @@ def limit_states(limits: Limits, usage: Usage, at: datetime) -> tuple[LimitState
     )
 
 
-def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime) -> Exceeded | None:
+def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime, zone: tzinfo = UTC) -> Exceeded | None:
     """The first limit that another operation of this amount would go beyond."""
     if not any(limits):
         return None
-    for state in limit_states(limits, usage, at):
+    for state in limit_states(limits, usage, at, zone):
         if state.ceiling is None:
             continue
         step = 1 if state.limit is LimitName.COUNT_PER_HOUR else amount
@@ -142,14 +166,6 @@ def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime) -> Ex
     return None
 
 
-def _windows(at: datetime) -> tuple[str, str, str]:
-    text = at.isoformat()
-    return text[:13], text[:10], text[:7]
-
-
-def _window_ends(at: datetime) -> tuple[datetime, datetime, datetime]:
-    hour = at.replace(minute=0, second=0, microsecond=0)
-    day = hour.replace(hour=0)
-    # The 28th exists in every month, and four days later it is the next one everywhere.
-    next_month = (day.replace(day=28) + timedelta(days=4)).replace(day=1)
-    return hour + timedelta(hours=1), day + timedelta(days=1), next_month
+def _start_of(day: date, zone: tzinfo) -> datetime:
+    """The first moment of that day. Where clocks leave midnight out, that is when it would have been."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)

@@ -1,6 +1,6 @@
 """A wallet's state, and the one function that moves it from one state to the next."""
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import EFFECTS, GENESIS_HASH, Entry, EntryType, entry_hash
 from service.domain.limits import Limits, Usage
 from service.domain.money import MAX_AMOUNT_MINOR
+from service.domain.time_zones import home_zone_name, zone_of
 
 # Returns that one wallet may owe for at a time: they stand in its document and are read with it. Whoever had more
 # deposits taken back, or owes more than a JSON number holds, is a case for a person.
@@ -52,6 +53,17 @@ class Wallet(NamedTuple):
     event_sequence: int = 0
     owed: int = 0
     debts: tuple[str, ...] = ()
+    # Its own, in place of that of its currency.
+    time_zone: str | None = None
+
+    @property
+    def zone_name(self) -> str:
+        """Of the zone in which its days and months begin."""
+        return self.time_zone or home_zone_name(self.currency)
+
+    @property
+    def zone(self) -> tzinfo:
+        return zone_of(self.currency, self.time_zone)
 
     def lets(self, flow: Freeze) -> bool:
         """Whether money may go in, or out, as far as freezing is concerned."""

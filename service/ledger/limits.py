@@ -1,6 +1,7 @@
 """Limits of one wallet, set by an admin in place of the usual ones."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from service.domain.audit_events import AuditAction
 from service.domain.limits import Limits
@@ -10,14 +11,21 @@ from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import require_anothers, require_requester, time_of
 
+_MOMENT = timedelta(milliseconds=1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideLimits(AuditedCommand):
-    """Those that are None stay the usual ones; with no `limits` all of them do. What was used stays used."""
+    """Those that are None stay the usual ones; with no `limits` all of them do. What was used stays used.
+
+    Another `time_zone` holds from the next payment on.
+    """
 
     owner_id: str
     currency: str
     limits: Limits | None
+    # None: that of the currency.
+    time_zone: str | None = None
 
     @property
     def needs(self) -> Needs:
@@ -30,19 +38,24 @@ class OverrideLimits(AuditedCommand):
             raise NotFound(f"{self.owner_id} has no wallet in {self.currency}")
         if wallet.status is WalletStatus.CLOSED:
             raise WalletClosed(wallet_id=wallet.id)
-        if wallet.limits == self.limits:
+        if (wallet.limits, wallet.time_zone) == (self.limits, self.time_zone):
             raise Unchanged
         require_anothers(self.user_id, wallet.user_id)
         at = time_of(self.now, wallet)
+        if self.time_zone != wallet.time_zone:
+            # Later than whatever was counted in the zone before: by their times it is told what is in which counter.
+            at = max(at, wallet.updated_at + _MOMENT)
         before = wallet.limits or Limits()
         details = {} if self.limits is None else self.limits._asdict()
         event = self.event(
-            AuditAction.LIMITS_RESET if self.limits is None else AuditAction.LIMITS_SET,
+            AuditAction.LIMITS_RESET if self.limits is None and self.time_zone is None else AuditAction.LIMITS_SET,
             wallet.id,
             at,
             user_id=self.owner_id,
             currency=self.currency,
+            time_zone=self.time_zone,
+            was_time_zone=wallet.time_zone,
             **details,
             **{f"was_{name}": value for name, value in before._asdict().items()},
         )
-        return Changes(event, wallets=(wallet._replace(limits=self.limits, updated_at=at),))
+        return Changes(event, wallets=(wallet._replace(limits=self.limits, time_zone=self.time_zone, updated_at=at),))

@@ -106,7 +106,7 @@ def require_funds(wallet: Wallet, amount: int) -> None:
 
 def _require_within_limits(wallet: Wallet, amount: int, at: datetime, state: State) -> None:
     limits = effective_limits(state.policy.limits_in(wallet.currency), wallet.limits)
-    exceeded = find_exceeded(limits, wallet.usage, amount, at)
+    exceeded = find_exceeded(limits, wallet.usage, amount, at, wallet.zone)
     if exceeded is not None:
         raise LimitExceeded(
             f"The limit {exceeded.limit} is {exceeded.ceiling}, of which {exceeded.left} is left",
@@ -114,6 +114,7 @@ def _require_within_limits(wallet: Wallet, amount: int, at: datetime, state: Sta
             ceiling=exceeded.ceiling,
             left=exceeded.left,
             resets_at=None if exceeded.resets_at is None else to_rfc3339(exceeded.resets_at),
+            time_zone=wallet.zone_name,
         )
 
 
@@ -134,12 +135,13 @@ def time_of(command_now: datetime, wallet: Wallet, *others: Wallet) -> datetime:
 
 def charged(wallet: Wallet, amount: int, at: datetime) -> Wallet:
     """Counted for the limits."""
-    return wallet._replace(usage=charge(wallet.usage, amount, at), updated_at=max(at, wallet.updated_at))
+    usage = charge(wallet.usage, amount, at, wallet.zone)
+    return wallet._replace(usage=usage, updated_at=max(at, wallet.updated_at))
 
 
 def uncharged(wallet: Wallet, amount: int, charged_at: datetime, at: datetime, *, is_whole: bool = True) -> Wallet:
     """What came to nothing gives its share of the limits back; a part of it gives no count back."""
-    usage = give_back(wallet.usage, amount, count=int(is_whole), charged_at=charged_at, at=at)
+    usage = give_back(wallet.usage, amount, count=int(is_whole), charged_at=charged_at)
     return wallet._replace(usage=usage, updated_at=max(at, wallet.updated_at))
 
 

@@ -44,6 +44,7 @@ async def override_limits(
     owner_id: str,
     currency: str,
     limits: Limits,
+    time_zone: str | None,
     reason: str | None,
     request_id: str | None,
 ) -> WalletLimits:
@@ -63,6 +64,7 @@ async def override_limits(
         owner_id=owner_id,
         currency=currency,
         limits=None if limits == Limits() else limits,
+        time_zone=time_zone,
     )
     try:
         await ledger.execute(command)
@@ -79,4 +81,6 @@ async def override_limits(
 def _limits_of(wallet: Wallet, policy: Policy, now: datetime) -> WalletLimits:
     limits = effective_limits(policy.limits_in(wallet.currency), wallet.limits)
     # As the next payment will count: never before what has happened in the wallet.
-    return WalletLimits(wallet, wallet.limits, limit_states(limits, wallet.usage, max(now, wallet.updated_at)))
+    return WalletLimits(
+        wallet, wallet.limits, limit_states(limits, wallet.usage, max(now, wallet.updated_at), wallet.zone)
+    )

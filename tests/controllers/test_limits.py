@@ -1,8 +1,10 @@
 """Limits over HTTP: each limit's refusal with its facts, what is given back, overrides, and who sees them."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -20,6 +22,8 @@ from service.startup import Resources
 from tests.factories import Account, change, current, failure_of, fund_wallet, make_account, make_user, make_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
+
+_FACTS = ("wallet_id", "user_id", "currency", "time_zone", "is_overridden", "override")
 
 
 @pytest.fixture
@@ -181,6 +185,60 @@ class TestGivingBack:
         assert (await withdraw(owner, 500)).status_code == 202
 
 
+class TestZones:
+    """Times are those of a wallet in which nothing has happened yet: the clock is never asked."""
+
+    async def test_a_wallet_has_that_of_its_currency_and_says_so(self, owner: Staff, account: Account) -> None:
+        shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()
+        assert shown["time_zone"] == "Asia/Kolkata"
+        ends = [datetime.fromisoformat(shown["limits"][name]["resets_at"]) for name in ("per_day", "per_month")]
+        assert [f"{end.astimezone(ZoneInfo('Asia/Kolkata')):%H:%M:%S}" for end in ends] == ["00:00:00"] * 2
+        assert ends[1].astimezone(ZoneInfo("Asia/Kolkata")).day == 1
+
+    async def test_an_admin_sets_another_one_and_takes_it_back(
+        self, boss: Staff, owner: Staff, account: Account
+    ) -> None:
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        answer = await boss.put(path, time_zone="America/New_York", per_day=500, reason="Moved to the Bronx")
+        assert (answer.status_code, answer.json()["time_zone"]) == (200, "America/New_York")
+        again = await boss.put(path, time_zone="America/New_York", per_day=500, reason="Twice")
+        assert again.status_code == 200
+        refused = await withdraw(owner, 501)
+        body = refused.json()
+        assert (refusal(refused), body["time_zone"]) == ((422, "limit_exceeded"), "America/New_York")
+        ends = datetime.fromisoformat(body["resets_at"]).astimezone(ZoneInfo("America/New_York"))
+        assert f"{ends:%H:%M:%S}" == "00:00:00"
+        answer = await boss.delete(path, reason="Came back")
+        assert (answer.json()["time_zone"], answer.json()["is_overridden"]) == ("Asia/Kolkata", False)
+        events = await boss.events(subject_id=account.wallet.id)
+        zones = [
+            (event["action"], event["details"]["was_time_zone"], event["details"]["time_zone"]) for event in events
+        ]
+        assert zones == [
+            ("limits.reset", "America/New_York", None),
+            ("limits.set", None, "America/New_York"),
+        ]
+
+    async def test_what_was_used_stays_used_there_and_back(self, boss: Staff, owner: Staff, account: Account) -> None:
+        """Kiritimati is 14 hours ahead of UTC and Pago Pago 11 behind: one date has always begun that is new."""
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        passed = 0
+        for zone in ("Pacific/Pago_Pago", "Pacific/Kiritimati") * 4:
+            assert (await boss.put(path, time_zone=zone, per_day=500, reason="On the way")).status_code == 200
+            passed += (await withdraw(owner, 500)).status_code == 202
+        # The date in Pago Pago and that in Kiritimati, which may be two days later; at midnight there comes one more.
+        assert 2 <= passed <= 3
+        used = (await current(account.wallet)).usage
+        assert used.month_total in (500, 500 * passed)
+
+    @pytest.mark.parametrize("wrong", ["Mars/Olympus", "../etc/passwd", "", "Asia", 5])
+    async def test_what_is_none_is_refused(self, boss: Staff, account: Account, wrong: Any) -> None:
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        answer = await boss.put(path, time_zone=wrong, reason="A test")
+        assert refusal(answer) == (422, "invalid_fields")
+        assert answer.json()["errors"][0]["pointer"] == "/time_zone"
+
+
 class TestReading:
     async def test_shows_all_four_with_what_was_used(
         self, owner: Staff, account: Account, resources: Resources, monkeypatch: pytest.MonkeyPatch
@@ -192,10 +250,11 @@ class TestReading:
         assert answer.status_code == 200, answer.text
         body = answer.json()
         assert LimitsView(**body).model_dump() == body
-        assert {name: body[name] for name in ("wallet_id", "user_id", "currency", "is_overridden", "override")} == {
+        assert {name: body[name] for name in _FACTS} == {
             "wallet_id": account.wallet.id,
             "user_id": account.user.id,
             "currency": "INR",
+            "time_zone": "Asia/Kolkata",
             "is_overridden": False,
             "override": None,
         }

@@ -1,6 +1,7 @@
 """Limits: windows of the calendar, what they count, what they give back, and when they start anew."""
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,11 @@ from service.domain.limits import (
 
 _NOON = datetime(2026, 11, 21, 12, 34, 56, 789000, tzinfo=UTC)
 _NOTHING = Usage()
+_DAY = timedelta(days=1)
+_ZONES = st.sampled_from(
+    ("UTC", "Asia/Kolkata", "America/New_York", "Europe/Berlin", "Pacific/Kiritimati", "Pacific/Pago_Pago",
+     "America/Santiago", "Australia/Lord_Howe", "Asia/Kathmandu")
+).map(ZoneInfo)  # fmt: skip
 
 
 def at(text: str) -> datetime:
@@ -29,7 +35,8 @@ def at(text: str) -> datetime:
 
 class TestWindows:
     def test_name_the_hour_the_day_and_the_month(self) -> None:
-        assert charge(_NOTHING, 5, _NOON) == Usage("2026-11-21T12", 1, "2026-11-21", 5, "2026-11", 5)
+        used = charge(_NOTHING, 5, _NOON)
+        assert used == Usage("2026-11-21T12", 1, "2026-11-21", 5, "2026-11", 5, day_since=_NOON, month_since=_NOON)
 
     def test_add_up_what_falls_into_them(self) -> None:
         used = charge(charge(_NOTHING, 5, _NOON), 7, _NOON + timedelta(minutes=25))
@@ -84,13 +91,92 @@ class TestWindows:
                 assert (before, after) == (1, 0)
 
 
+def zoned(name: str, moment: str) -> dict[LimitName, datetime | None]:
+    return {one.limit: one.resets_at for one in limit_states(Limits(), _NOTHING, at(moment), ZoneInfo(name))}
+
+
+class TestZones:
+    @pytest.mark.parametrize(
+        ("zone", "moment", "day_ends", "month_ends"),
+        [
+            ("Asia/Kolkata", "2026-11-30T18:29:59.999", "2026-11-30T18:30:00", "2026-11-30T18:30:00"),
+            ("Asia/Kolkata", "2026-11-30T18:30:00", "2026-12-01T18:30:00", "2026-12-31T18:30:00"),
+            # The clocks go on: a day of 23 hours, and a month that ends in summer time.
+            ("Europe/Berlin", "2026-03-28T23:00:00", "2026-03-29T22:00:00", "2026-03-31T22:00:00"),
+            # And back: 25 hours.
+            ("Europe/Berlin", "2026-10-24T22:00:00", "2026-10-25T23:00:00", "2026-10-31T23:00:00"),
+            ("America/New_York", "2026-11-01T04:00:00", "2026-11-02T05:00:00", "2026-12-01T05:00:00"),
+            # Midnight is left out: the day begins at one o'clock.
+            ("America/Santiago", "2026-09-05T12:00:00", "2026-09-06T04:00:00", "2026-10-01T03:00:00"),
+        ],
+    )
+    def test_start_anew_at_their_own_midnight(self, zone: str, moment: str, day_ends: str, month_ends: str) -> None:
+        ends = zoned(zone, moment)
+        assert (ends[LimitName.PER_DAY], ends[LimitName.PER_MONTH]) == (at(day_ends), at(month_ends))
+        assert ends[LimitName.COUNT_PER_HOUR] == at(moment[:13] + ":00:00") + timedelta(hours=1)
+
+    @given(
+        st.datetimes(datetime(2000, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 given one by the strategy
+        _ZONES,
+    )
+    def test_a_window_ends_at_the_first_moment_of_a_later_date(self, moment: datetime, zone: ZoneInfo) -> None:
+        used = charge(_NOTHING, 1, moment, zone)
+        for state in limit_states(Limits(), used, moment, zone):
+            if state.resets_at is not None:
+                before, after = (
+                    {one.limit: one.used for one in limit_states(Limits(), used, then, zone)}[state.limit]
+                    for then in (state.resets_at - timedelta(milliseconds=1), state.resets_at)
+                )
+                assert (before, after) == (1, 0)
+
+    @given(st.lists(st.tuples(st.integers(0, 40), _ZONES, st.booleans()), min_size=1, max_size=30))
+    def test_however_they_change_each_date_has_its_limit_once_and_what_comes_back_was_counted(
+        self, steps: list[tuple[int, ZoneInfo, bool]]
+    ) -> None:
+        """One after the other, as OverrideLimits lets them: what is counted in another zone is so at another time."""
+        used, now, open_ones, passed = _NOTHING, at("2026-10-20T12:00:00"), [], 0
+        first = now
+        for hours, zone, comes_back in steps:
+            now += timedelta(hours=hours, milliseconds=1)
+            if find_exceeded(Limits(per_day=10), used, 10, now, zone) is None:
+                passed += 1
+                used = charge(used, 10, now, zone)
+                open_ones.append(now)
+            if comes_back and open_ones:
+                used = give_back(used, 10, count=1, charged_at=open_ones.pop(0))
+            assert (used.hour_count, used.day_total, used.month_total) >= (0, 0, 0)
+            assert min(used.day_total, used.month_total) >= 0
+            counted = [made for made in open_ones if used.day_since is not None and made >= used.day_since]
+            assert used.day_total == 10 * len(counted)
+        if not any(comes_back for *_, comes_back in steps):
+            # From the first date of the westernmost zone to the last one of the easternmost.
+            assert passed <= (now - first) // _DAY + 3
+
+    def test_a_change_gives_a_fresh_day_once_and_going_back_takes_it_away(self) -> None:
+        india, new_york = ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York")
+        used = charge(_NOTHING, 10, at("2026-11-21T19:00:00"), new_york)
+        used = charge(used, 7, at("2026-11-21T19:00:01"), india)
+        assert (used.day, used.day_total, used.month_total) == ("2026-11-22", 7, 17)
+        for moment, zone in (("2026-11-21T19:00:02", new_york), ("2026-11-22T18:00:00", india)):
+            assert usage_at(used, at(moment), zone).day_total == 7
+        # It was counted in the day before.
+        assert give_back(used, 10, count=1, charged_at=at("2026-11-21T19:00:00")).day_total == 7
+        assert usage_at(used, at("2026-11-22T18:30:00"), india).day_total == 0
+
+    def test_counters_of_before_there_were_zones_are_read_on(self) -> None:
+        old = Usage("2026-11-21T12", 1, "2026-11-21", 5, "2026-11", 9)
+        assert charge(old, 1, _NOON, ZoneInfo("Asia/Kolkata")).day_total == 6
+        assert give_back(old, 5, count=1, charged_at=_NOON)[:6] == ("2026-11-21T12", 0, "2026-11-21", 0, "2026-11", 4)
+        assert give_back(old, 3, count=1, charged_at=_NOON - _DAY).month_total == 6
+
+
 class TestGivingBack:
     def test_undoes_what_was_charged(self) -> None:
         used = charge(charge(_NOTHING, 5, _NOON), 7, _NOON)
-        assert give_back(used, 7, count=1, charged_at=_NOON, at=_NOON) == charge(_NOTHING, 5, _NOON)
+        assert give_back(used, 7, count=1, charged_at=_NOON) == charge(_NOTHING, 5, _NOON)
 
     def test_of_a_part_gives_no_count_back(self) -> None:
-        used = give_back(charge(_NOTHING, 5, _NOON), 2, count=0, charged_at=_NOON, at=_NOON)
+        used = give_back(charge(_NOTHING, 5, _NOON), 2, count=0, charged_at=_NOON)
         assert (used.hour_count, used.day_amount, used.month_amount) == (1, 3, 3)
 
     @pytest.mark.parametrize(
@@ -105,7 +191,7 @@ class TestGivingBack:
     def test_leaves_a_window_alone_that_has_begun_since(self, later: str, counts: tuple[int, int, int]) -> None:
         moment = at(later)
         used = charge(charge(_NOTHING, 5, _NOON), 9, moment)
-        after = give_back(used, 5, count=1, charged_at=_NOON, at=moment)
+        after = give_back(used, 5, count=1, charged_at=_NOON)
         assert (after.hour_count, after.day_amount, after.month_amount) == counts
 
     @given(
@@ -123,10 +209,10 @@ class TestGivingBack:
             if data.draw(st.booleans()):
                 amount_back, charged_at = open_ones.pop(data.draw(st.integers(0, len(open_ones) - 1)))
                 now += timedelta(seconds=data.draw(st.integers(0, 3600)))
-                used = give_back(used, amount_back, count=1, charged_at=charged_at, at=now)
+                used = give_back(used, amount_back, count=1, charged_at=charged_at)
             assert min(used.hour_count, used.day_amount, used.month_amount) >= 0
         for amount, charged_at in open_ones:
-            used = give_back(used, amount, count=1, charged_at=charged_at, at=now)
+            used = give_back(used, amount, count=1, charged_at=charged_at)
         assert (used.hour_count, used.day_amount, used.month_amount) == (0, 0, 0)
 
 
@@ -164,7 +250,7 @@ class TestASumBeyond64Bits:
             open_ones.append(amount)
             if comes_back:
                 back = open_ones.pop(0)
-                used, counted = give_back(used, back, count=1, charged_at=_NOON, at=_NOON), counted - back
+                used, counted = give_back(used, back, count=1, charged_at=_NOON), counted - back
             assert (used.day_total, used.month_total) == (counted, counted)
             assert all(0 <= value < 2**53 for value in used if isinstance(value, int))
         exceeded = find_exceeded(Limits(per_month=ceiling), used, wanted, _NOON)

@@ -59,6 +59,14 @@ def make_books(policy: Policy | None = None, opening: int = _OPENING) -> Books:
     return books
 
 
+_INDIA = timedelta(hours=5, minutes=30)
+
+
+def _named(moment: datetime, window: str) -> str:
+    """Hours are those of UTC, days and months those of India."""
+    return f"{moment if window.endswith('%H') else moment + _INDIA:{window}}"
+
+
 @dataclass
 class ModelPayment:
     kind: str
@@ -326,7 +334,7 @@ class Play:
             if usage.hour:
                 # What the counters show is of the windows that they name; those that have ended count for nothing.
                 windows = {"%Y-%m-%dT%H": usage.hour, "%Y-%m-%d": usage.day, "%Y-%m": usage.month}
-                assert all(text <= f"{at:{window}}" for window, text in windows.items())
+                assert all(text <= _named(at, window) for window, text in windows.items())
                 counters = (usage.hour_count, usage.day_amount, usage.month_amount)
                 assert counters == tuple(self._counted(name, window, text) for window, text in windows.items())
         total = sum(wallet.available + wallet.held for wallet in self.books.wallets.values())
@@ -341,7 +349,7 @@ class Play:
         assert_chain(self.books)
 
     def _counted(self, name: str, window: str, text: str) -> int:
-        own = [amount for who, when, amount in self.model.counted if who == name and f"{when:{window}}" == text]
+        own = [amount for who, when, amount in self.model.counted if who == name and _named(when, window) == text]
         return len(own) if window.endswith("%H") else sum(own)
 
 

@@ -481,7 +481,9 @@ class TestLimits:
         books.hold(at=tomorrow, amount=7)
         books.accept(end(hold, at=tomorrow))
         in_month = 7 + books.now(hold.id).captured_amount
-        assert books.wallets[_FROM].usage == Usage("2026-02-25T12", 1, "2026-02-25", 7, "2026-02", in_month)
+        assert books.wallets[_FROM].usage == Usage(
+            "2026-02-25T12", 1, "2026-02-25", 7, "2026-02", in_month, day_since=tomorrow, month_since=_NOW
+        )
 
 
 _STEPS = st.lists(

@@ -17,7 +17,7 @@ from service.ledger.audit_events import Unchanged
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from tests.machine.books import Accounts, Books, Row, collection_of
-from tests.model.books import Paper
+from tests.model.books import Paper, local
 
 _GENESIS = "0" * 64
 _SIGNS: Mapping[str, tuple[int, int]] = {
@@ -84,7 +84,7 @@ class Evidence:
             status, freeze = _SHUT.get(purse.shut, ("frozen", purse.shut))
             owes = sum(purse.owes.values()), list(purse.owes)
             expected = (purse.free, purse.aside, *owes, len(purse.open), status, freeze, purse.used(paper.now))
-            is_now = _used(row["usage"], paper.now)
+            is_now = _used(row["usage"], paper.now, purse.currency)
             found = (
                 *(row["available"], row["held"], row["owed"], list(row["debts"])),
                 *(row["open_operations"], row["status"], row["freeze"], is_now),
@@ -179,11 +179,12 @@ def compare_accounts(before: Accounts, after: Accounts, paper: Paper) -> None:
         assert balance - before.accounts.get(account, 0) == paper.outside[account], f"{account} has {balance}"
 
 
-def _used(usage: Row, now: datetime) -> tuple[int, int, int]:
+def _used(usage: Row, now: datetime, currency: str) -> tuple[int, int, int]:
     """Of the windows that still run."""
+    here = local(now, currency)
     hour = usage["hour_count"] if usage["hour"] == f"{now:%Y-%m-%dT%H}" else 0
-    day = usage["day_amount"] + usage["day_carry"] * 2**53 if usage["day"] == f"{now:%Y-%m-%d}" else 0
-    month = usage["month_amount"] + usage["month_carry"] * 2**53 if usage["month"] == f"{now:%Y-%m}" else 0
+    day = usage["day_amount"] + usage["day_carry"] * 2**53 if usage["day"] == f"{here:%Y-%m-%d}" else 0
+    month = usage["month_amount"] + usage["month_carry"] * 2**53 if usage["month"] == f"{here:%Y-%m}" else 0
     return hour, day, month
 
 

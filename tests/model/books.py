@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypeVar
 
 # What a JSON number carries exactly.
 MOST = 2**53 - 1
+
+_WINTER_BEGINS = datetime(2099, 11, 1, 6, tzinfo=UTC)
 
 # Refusals that are about who asks and when: the same request may fare better another time, so no key keeps them.
 _FORGOTTEN = {
@@ -27,6 +29,12 @@ _FORGOTTEN = {
 
 # Deposits, withdrawals, transfers, holds, adjustments and redemptions: whoever asks twice would get two.
 _MADE_ONCE = ("dep_", "wdr_", "trf_", "hld_", "adj_", "rdm_")
+
+
+def local(at: datetime, currency: str) -> datetime:
+    """What the clocks show where the currency is at home: in India, in New York, in Japan."""
+    ahead_h = {"INR": 5.5, "USD": -4 if at < _WINTER_BEGINS else -5, "JPY": 9}
+    return at + timedelta(hours=ahead_h.get(currency, 0))
 
 
 class Refused(Exception):
@@ -62,10 +70,12 @@ class Purse:
     own_limits: "dict[str, int] | None" = None
 
     def used(self, at: datetime) -> tuple[int, int, int]:
-        """Operations in this hour, and amounts of this day and this month."""
+        """Operations in this hour, and amounts of this day and this month where the currency is at home."""
+        here = local(at, self.currency)
+        made = [(local(one.at, self.currency), one.amount) for one in self.spent.values()]
         hour = [one.number for one in self.spent.values() if f"{one.at:%Y%m%d%H}" == f"{at:%Y%m%d%H}"]
-        day = [one.amount for one in self.spent.values() if f"{one.at:%Y%m%d}" == f"{at:%Y%m%d}"]
-        month = [one.amount for one in self.spent.values() if f"{one.at:%Y%m}" == f"{at:%Y%m}"]
+        day = [amount for then, amount in made if f"{then:%Y%m%d}" == f"{here:%Y%m%d}"]
+        month = [amount for then, amount in made if f"{then:%Y%m}" == f"{here:%Y%m}"]
         return sum(hour), sum(day), sum(month)
 
 

@@ -674,6 +674,19 @@ async def set_the_carry_of_usage(books: Books) -> str:
     return str(wallet["_id"])
 
 
+async def move_the_beginning_of_usage(books: Books) -> str:
+    wallet = await books.one("wallets", **{"usage.day_amount": {"$gt": 0}})
+    usage = wallet["usage"]
+    await books.put("wallets", {**wallet, "usage": {**usage, "day_since": usage["day_since"] + timedelta(days=2)}})
+    return str(wallet["_id"])
+
+
+async def let_a_conversion_count_for_nothing(books: Books) -> str:
+    conversion = await books.one("conversions")
+    await books.put("conversions", {**conversion, "is_counted": False})
+    return str(conversion["wallet_id"])
+
+
 async def raise_balance(books: Books) -> str:
     wallet = await books.one("wallets", seq=1)
     await books.put("wallets", {**wallet, "available": Int64(wallet["available"] + 1)})
@@ -1364,6 +1377,8 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         set(),
     ),
     "a limit's counter set back": (set_usage_back, "wallet_usage", set()),
+    "a limit's counter that began later": (move_the_beginning_of_usage, "wallet_usage", set()),
+    "a conversion that counts for no limit": (let_a_conversion_count_for_nothing, "wallet_usage", set()),
     "a limit's counter with another carry": (set_the_carry_of_usage, "wallet_usage", set()),
     "a transfer that never arrived": (
         forget_an_arrival,
