@@ -37,12 +37,7 @@ Admin = pymongo.MongoClient[dict[str, Any]]
 
 
 class Member(MongoServer):
-    """One mongod of the set. Ready when it answers: who is primary is for all of them to say.
-
-    `prefix` is what its command line begins with.
-    """
-
-    prefix: Sequence[str] = ()
+    """One mongod of the set. Ready when it answers: who is primary is for all of them to say."""
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -66,9 +61,6 @@ class Member(MongoServer):
             except PyMongoError:
                 return None
             return answer
-
-    def _command(self) -> list[str]:
-        return [*self.prefix, *super()._command()]
 
     def _wait_until_ready(self) -> None:
         self._wait_for("reachable", lambda: self.hello() is not None)

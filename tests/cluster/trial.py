@@ -99,10 +99,12 @@ async def opened_trial(folder: Path, cluster: Cluster) -> AsyncIterator[Trial]:
     try:
         await cluster.start()
         client = OutsideClient(cluster.base_urls, Journal(folder / "journal.jsonl"))
-        await client.open()
-        async with databases_of(cluster.stack) as databases:
-            yield Trial(cluster, client, databases)
-        await client.close()
+        try:
+            await client.open()
+            async with databases_of(cluster.stack) as databases:
+                yield Trial(cluster, client, databases)
+        finally:
+            await client.close()
     finally:
         cluster.stop()
 
