@@ -8,6 +8,7 @@ from service.domain.adjustments import Adjustment
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.holds import Hold
 from service.domain.idempotency import Answer
+from service.domain.identifiers import IdWindow
 from service.domain.incidents import Incident
 from service.domain.operations import Operation
 from service.domain.outbox import OutboxRow
@@ -28,7 +29,10 @@ Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherU
 
 @dataclass
 class Books:
-    """`users` are those who may act, with the version of their tokens."""
+    """`users` are those who may act, with the version of their tokens.
+
+    `entry_ids` is when entries' ids may have been made; None where ids are made up.
+    """
 
     users: dict[str, int]
     wallets: dict[str, Wallet]
@@ -37,6 +41,7 @@ class Books:
     answers: dict[str, KnownAnswer] = field(default_factory=dict)
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     outbox: dict[str, OutboxRow] = field(default_factory=dict)
+    entry_ids: IdWindow | None = None
 
     @property
     def operations(self) -> dict[str, Operation]:
@@ -76,6 +81,7 @@ class Books:
             wallets,
             {key: record for key, record in self.records.items() if key in named},
             {key: answer for key, answer in self.answers.items() if key in claims},
+            entry_ids=self.entry_ids,
             made=self._find_made(commands),
         )
 

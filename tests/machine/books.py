@@ -10,6 +10,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from service.database import Databases, session_in_transaction
+from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
+from service.domain.clock import utc_now
+from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet, new_wallet
@@ -154,6 +157,7 @@ class MemoryBooks:
 
     async def run(self, commands: Sequence[Command], policy: Policy) -> list[Decided]:
         self._books.policy = policy
+        self._books.entry_ids = IdWindow.around(Prefix.ENTRY, utc_now(), before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)
         return self._books.run(commands, is_bank_asked=False)
 
     async def find(self, collection: str, ids: Iterable[str]) -> dict[str, Row]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.domain.idempotency import IdempotencyClaim
+from service.domain.identifiers import IdWindow
 from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
@@ -213,6 +214,10 @@ def keys_leave_no_tombstones(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(IdempotencyClaim, "tombstone", None)
 
 
+def late_entries_keep_their_ids(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(IdWindow, "admit", lambda _, entry_id: entry_id)
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -243,6 +248,7 @@ DEFECTS: dict[Defect, int] = {
     a_rule_makes_money_without_a_movement: 1,
     an_entry_is_lost_within_a_batch: 1,
     keys_leave_no_tombstones: 1,
+    late_entries_keep_their_ids: 1,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
