@@ -310,3 +310,10 @@ class TestAKeyWhoseAnswerIsForgotten:
         again = (await payer.send(_WITHDRAWALS, _ORDER)).json()
         assert again["id"] != made["id"]
         assert (await payer.api.get(f"{_WITHDRAWALS}/{made['id']}", headers=payer.headers)).status_code == 200
+
+    def test_is_looked_for_by_an_index(self, admin: Admin, databases: Databases) -> None:
+        """Each refusal looks for it; a collection has no end."""
+        wanted = {"tombstone.key_hashes": {"$in": ["0" * 32, "1" * 32]}}
+        for name in ("deposits", "withdrawals", "transfers", "holds", "adjustments", "redemptions"):
+            plan = admin[databases.wallet.name].command("explain", {"find": name, "filter": wanted})
+            assert "'indexName': 'made_once'" in str(plan["queryPlanner"]["winningPlan"]), name
