@@ -17,7 +17,8 @@ RECORD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "transfers": ("reversal_id",),
     "reversals": ("original_id", "requested_by", "reason", "is_forced"),
     "returns": ("decided_by",),
-    **dict.fromkeys(("deposits", "withdrawals"), ("failure_code",)),
+    "deposits": ("failure_code",),
+    "withdrawals": ("failure_code", "release"),
 }
 WALLET_FIELDS: Final = ("_id", "status", "freeze", "limits")
 REVERSAL_FIELDS: Final = (
@@ -34,6 +35,7 @@ REVERSAL_FIELDS: Final = (
 SUBJECTS: Final = "^(adj|dep|rtn|trf|wdr)_"
 
 _FAILED_IN_REVIEW: Final = "failed_in_review"
+_CANCELED_BY_ADMIN: Final = "canceled_by_admin"
 _LIMITS: Final = ("per_transaction", "per_day", "per_month", "count_per_hour")
 # How a wallet is after an action: its status, and which way it is shut where the event says so.
 _STATUS_AFTER: Final[Mapping[str, str]] = {
@@ -106,6 +108,19 @@ def _check_review(record: Row, events: Sequence[Row]) -> Iterator[Found]:
     settled = [event for event in events if event.get("action") == "review.settled"]
     if settled and record.get("status") != "success":
         yield AuditRule.SURPLUS, f"{_named(settled)}, in {record.get('status')}"
+    is_canceled = record.get("failure_code") == _CANCELED_BY_ADMIN
+    yield from _check_one("withdrawal.canceled", is_canceled, events, amounts)
+    yield from _check_release(record.get("release"), events)
+
+
+def _check_release(release: Any, events: Sequence[Row]) -> Iterator[Found]:  # noqa: ANN401 a corrupt one may be anything
+    """A withdrawal may be blocked and released more than once, and shows the last time."""
+    released = [event for event in events if event.get("action") == "withdrawal.released"]
+    by = release.get("by") if isinstance(release, dict) else None
+    if by is not None and by not in {event.get("actor_id") for event in released}:
+        yield AuditRule.MISSING, f"released by {by} without withdrawal.released"
+    if by is None and released:
+        yield AuditRule.SURPLUS, f"{_named(released)}, and nobody has released it"
 
 
 def _check_one(action: str, is_due: bool, events: Sequence[Row], wanted: Mapping[str, Any]) -> Iterator[Found]:

@@ -22,6 +22,9 @@ _IN_REVIEW: Final = "requires_review"
 _PURSUED: Final = frozenset({"pending", "processing"})
 # Its owner has this one; the bank has not heard of it.
 _UNAPPROVED: Final = "requires_approval"
+# An admin has this one: the bank does not have it.
+_BLOCKED: Final = "blocked"
+_BLOCKED_FOR: Final = frozenset({"wallet_frozen", "user_deactivated"})
 _UNDONE: Final = frozenset({"failed", "canceled"})
 # Back-off ends at 10 min: a row that sleeps for longer was put to sleep by no worker, and its money stays where it is.
 _DUE_AHEAD_LIMIT: Final = timedelta(hours=1)
@@ -518,6 +521,8 @@ def _check_state(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
         yield Breach(Rule.OPERATION_STATE, case.id, f"type {operation.get('type')} in {kind.collection}")
     if operation["status"] not in kind.statuses:
         yield Breach(Rule.OPERATION_STATE, case.id, f"status {operation['status']} in {kind.collection}")
+    if operation["status"] == _BLOCKED and operation.get("failure_code") not in _BLOCKED_FOR:
+        yield Breach(Rule.OPERATION_STATE, case.id, f"blocked for {operation.get('failure_code')}")
     if operation["amount"] <= 0:
         yield Breach(Rule.OPERATION_STATE, case.id, f"amount {operation['amount']}")
 
@@ -608,7 +613,7 @@ def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
     status, paid = operation["status"], len(case.payments)
     if status == "success" and paid == 0:
         yield Breach(Rule.PAYMENT_MISSING, case.id, "success, but the bank's journal shows no payment")
-    if status in (*_UNDONE, _UNAPPROVED) and paid > 0:
+    if (status in (*_UNDONE, _UNAPPROVED) or _is_unsubmitted(operation)) and paid > 0:
         yield Breach(Rule.PAYMENT_SURPLUS, case.id, f"{status}, but the bank paid")
     if operation.get("return_id") is not None and not case.returns:
         yield Breach(Rule.RETURN_SURPLUS, case.id, "returned here, but not by the bank's journal")
@@ -628,12 +633,20 @@ def _check_order(operation_id: str, order: Row, operation: Row) -> Iterator[Brea
         if payment.get("amount") != operation["amount"]:
             detail = f"the bank moved {payment.get('amount')}, the operation says {operation['amount']}"
             yield Breach(Rule.ORDER_MISMATCH, operation_id, detail)
-    if operation["status"] in (*_FINAL, _UNAPPROVED) and order["state"] != operation["status"]:
+    # One that was blocked after an order may be canceled, and the bank refuse that order later: both come to nothing.
+    is_ended = operation["status"] in (*_FINAL, _UNAPPROVED) or _is_unsubmitted(operation)
+    is_alike = order["state"] == operation["status"] or (operation["status"], order["state"]) == ("canceled", "failed")
+    if is_ended and not is_alike:
         detail = f"{operation['status']} here, {order['state']} at the bank"
         yield Breach(Rule.ORDER_STATE, operation_id, detail)
     if (order["state"] == "success") != bool(order["payments"]):
         detail = f"{order['state']} at the bank with {len(order['payments'])} payments"
         yield Breach(Rule.ORDER_STATE, operation_id, detail)
+
+
+def _is_unsubmitted(operation: Row) -> bool:
+    """Blocked before the bank ever heard of it."""
+    return operation["status"] == _BLOCKED and not operation.get("attempts")
 
 
 def waiting_since(case: Case) -> datetime | None:
@@ -654,7 +667,9 @@ def waiting_since(case: Case) -> datetime | None:
 
 
 def is_with_a_person(case: Case) -> bool:
-    return case.operation is not None and (case.operation["status"] == _IN_REVIEW or bool(case.letters("dead")))
+    return case.operation is not None and (
+        case.operation["status"] in (_IN_REVIEW, _BLOCKED) or bool(case.letters("dead"))
+    )
 
 
 def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: timedelta | None) -> Iterator[Breach]:

@@ -137,6 +137,7 @@ _PURSUED: Final = ("pending", "processing")
 _IN_REVIEW: Final = "requires_review"
 _UNAPPROVED: Final = "requires_approval"
 _OWED: Final = "owed"
+_BLOCKED: Final = "blocked"
 _UNDONE: Final = ("failed", "canceled")
 
 
@@ -294,11 +295,11 @@ KINDS: Final = (
     Kind(
         "withdrawals",
         "wdr",
-        frozenset({*_PURSUED, "success", *_UNDONE, _IN_REVIEW, _UNAPPROVED}),
+        frozenset({*_PURSUED, "success", *_UNDONE, _IN_REVIEW, _UNAPPROVED, _BLOCKED}),
         {**dict.fromkeys(_PURSUED, "bank_order"), _UNAPPROVED: "expiry"},
         _withdrawal_entries,
         _withdrawal_share,
-        fields=("return_id",),
+        fields=("return_id", "failure_code", "attempts"),
     ),
     Kind(
         "transfers",

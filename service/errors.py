@@ -26,6 +26,7 @@ WalletServiceError
 │   ├── WalletExists               409 wallet_exists
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
+│   ├── StillBlocked               409 still_blocked
 │   ├── ApprovalLapsed             409 approval_lapsed
 │   ├── TooManyTries               409 too_many_tries
 │   ├── TotpAlreadyActive          409 totp_already_active
@@ -251,6 +252,12 @@ class IdempotencyKeyInFlight(Conflict):
 
 class IllegalTransition(Conflict):
     code, title = "illegal_transition", "The operation cannot go from its status to this one"
+
+
+class StillBlocked(Conflict):
+    """Its wallet is still frozen, or its user deactivated: an admin has to say that it shall go out all the same."""
+
+    code, title = "still_blocked", "What the withdrawal was blocked for still stands"
 
 
 class ApprovalLapsed(Conflict):

@@ -167,6 +167,9 @@ BANK_ORDERS_OVERDUE: Final = Figure(
 BANK_ORDER_OVERDUE_AGE: Final = Figure(
     "wallet_bank_order_overdue_age_seconds", "How long ago the oldest of them was expected, 0 where there is none"
 )
+BLOCKED_WITHDRAWALS: Final = Figure(
+    "wallet_withdrawals_blocked", "Withdrawals that an admin has to release or cancel before the bank gets them"
+)
 BREAKER_STATE: Final = Figure(
     "wallet_bank_breaker_state", "1 for the state that the breaker before the bank is in, else 0", ("state",)
 )
@@ -182,6 +185,7 @@ FIGURES: Final = (
     INCIDENTS_OPEN,
     BANK_ORDERS_OVERDUE,
     BANK_ORDER_OVERDUE_AGE,
+    BLOCKED_WITHDRAWALS,
     BREAKER_STATE,
 )
 # By the values of the figure's labels, in their order.

@@ -56,7 +56,8 @@ class Books:
         the bank is not asked.
         """
         commands = list(commands)
-        batch = Batch(self._load(commands), self.policy)
+        asking = [asking_before(one) for one in commands if isinstance(one, Settle | Fail | FlagForReview)]
+        batch = Batch(self._load([*commands, *asking]), self.policy)
         decided = []
         for command in commands:
             if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
@@ -76,8 +77,9 @@ class Books:
         }
         # Whatever comes into a wallet that owes pays those returns.
         named = {*needs.records, *(return_id for wallet in wallets.values() for return_id in wallet.debts)}
+        users = {*needs.users, *(self.wallets[one].user_id for one in needs.owners_of if one in self.wallets)}
         return Loaded(
-            {name: version for name, version in self.users.items() if name in needs.users},
+            {name: version for name, version in self.users.items() if name in users},
             wallets,
             {key: record for key, record in self.records.items() if key in named},
             {key: answer for key, answer in self.answers.items() if key in claims},

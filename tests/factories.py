@@ -31,11 +31,12 @@ from service.domain.sealed import SealedField
 from service.domain.step_up import CODE_TRIES, Challenge
 from service.domain.transfers import Transfer
 from service.domain.vouchers import Voucher
-from service.domain.wallets import Movement, Wallet, apply_movement, new_wallet
+from service.domain.wallets import Freeze, Movement, Wallet, apply_movement, new_wallet
 from service.ledger import transaction
 from service.ledger.adjustments import RequestAdjustment
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment, Payment
 from service.ledger.batch import Decided
+from service.ledger.blocked_withdrawals import CancelWithdrawal, ReleaseWithdrawal
 from service.ledger.commands import Command
 from service.ledger.committer import is_duplicate
 from service.ledger.conversions import ConvertMoney
@@ -52,6 +53,7 @@ from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import Attempt, GuardMissed, prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
+from service.ledger.wallet_life import FreezeWallet
 from service.repositories import breaks as break_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import outbox as outbox_repository
@@ -365,6 +367,30 @@ def _about(operation: Operation) -> dict[str, Any]:
         "operation_id": operation.id,
         "wallet_id": operation.wallet_id,
     }
+
+
+def release_of(operation: Operation, admin: User, *, is_forced: bool = False, **overrides: Any) -> ReleaseWithdrawal:
+    """By an admin; without a key."""
+    return ReleaseWithdrawal(**(_decided_by(operation, admin) | {"is_forced": is_forced} | overrides))
+
+
+def blocked_cancellation_of(operation: Operation, admin: User, **overrides: Any) -> CancelWithdrawal:
+    return CancelWithdrawal(**(_decided_by(operation, admin) | {"entry_id": new_id(Prefix.ENTRY)} | overrides))
+
+
+def _decided_by(operation: Operation, admin: User) -> dict[str, Any]:
+    about = _about(operation)
+    del about["entry_id"]
+    by = {"user_id": admin.id, "token_version": None, "audit_event_id": new_id(Prefix.AUDIT_EVENT)}
+    return about | by | {"reason": "Looked into"}
+
+
+async def freeze(databases: Databases, wallet: Wallet, admin: User, direction: Freeze = Freeze.OUT) -> None:
+    """By an admin."""
+    fields: dict[str, Any] = {"now": utc_now(), "transaction_id": new_id(Prefix.TRANSACTION), "wallet_id": wallet.id}
+    fields |= {"user_id": admin.id, "token_version": None, "audit_event_id": new_id(Prefix.AUDIT_EVENT)}
+    (decided,) = await run(databases, FreezeWallet(**fields, reason="Fraud?", freeze=direction))
+    assert decided.error is None, decided
 
 
 async def book(

@@ -113,7 +113,11 @@ def needs(look: Look) -> list[Text]:
         found += [(BAD, f"{count(dead)} dead letters")] if dead else []
         late = [queue for queue, state in look.backlog.queues.items() if state.oldest_age_s(look.at) > _LATE_S]
         found += [(BAD, f"{queue.value} waits for {_age(look, look.backlog.queues[queue])}") for queue in late]
-    for name, what in (("wallet_incidents_open", "incidents"), ("wallet_reconciliation_breaks", "breaks")):
+    for name, what in (
+        ("wallet_incidents_open", "incidents"),
+        ("wallet_reconciliation_breaks", "breaks"),
+        ("wallet_withdrawals_blocked", "blocked withdrawals"),
+    ):
         number = _once(look, name)
         found += [(BAD, f"{count(number)} {what}")] if number else []
     breaker = breaker_of(look)

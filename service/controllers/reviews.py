@@ -15,7 +15,7 @@ from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, View, problem_responses
 from service.domain.clock import to_rfc3339
-from service.domain.operations import BankCall, Verdict, attempt_view, operation_view, proposal_view
+from service.domain.operations import BankCall, Verdict, attempt_view, operation_view, proposal_view, release_view
 from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
@@ -66,6 +66,7 @@ _OPERATION: dict[str, Any] = {
 }
 _EXAMPLE: dict[str, Any] = _OPERATION | {
     "attempts": 1,
+    "release": None,
     "attempt_log": [
         {
             "at": "2026-02-24T12:34:56.900Z",
@@ -127,6 +128,16 @@ class LastWordView(View):
     result: str | None = Field(description="What became of it; null while it waits to be applied")
 
 
+class ReleaseView(View):
+    """Who let it go to the bank after it had been blocked, and what still stood against it then."""
+
+    by: str
+    reason: str
+    at: str = Field(json_schema_extra={"format": "date-time"})
+    despite_freeze: bool
+    despite_deactivation: bool
+
+
 class AdministeredOperationView(DecidedView):
     """An operation with its calls to the bank, and what the bank said of it last."""
 
@@ -135,6 +146,7 @@ class AdministeredOperationView(DecidedView):
     attempts: int = Field(ge=0, description="How often it was submitted")
     attempt_log: list[AttemptView] = Field(description="The last 20 calls of either kind, oldest first")
     last_word: LastWordView | None
+    release: ReleaseView | None = Field(description="Of a withdrawal that had been blocked")
 
 
 class ReviewsQuery(PageQuery):
@@ -175,7 +187,7 @@ _ONE_WINNER = (
 async def list_reviews(query: Annotated[ReviewsQuery, Query()], user: _Reader, resources: OpenResources) -> Response:
     page = open_page(query, resources.settings, "reviews", user.user_id, str)
     found = await reviews.list_reviews(after=page.position, limit=page.limit_and_one)
-    return page_of(found, page, lambda one: reviews.position_of(one.operation), _view)
+    return page_of(found, page, lambda one: reviews.position_of(one.operation), administered_view)
 
 
 @router.get(
@@ -185,7 +197,7 @@ async def list_reviews(query: Annotated[ReviewsQuery, Query()], user: _Reader, r
     description="In whatever state, with each call to the bank, and what it said last.",
 )
 async def get_administered_operation(operation_id: _OperationId, _user: _Reader) -> Response:
-    return json_response(_view(await reviews.get_operation(operation_id)))
+    return json_response(administered_view(await reviews.get_operation(operation_id)))
 
 
 @router.post(
@@ -243,12 +255,14 @@ async def _decide(
     return respond(answer)
 
 
-def _view(reviewed: Reviewed) -> dict[str, Any]:
+def administered_view(reviewed: Reviewed) -> dict[str, Any]:
+    """The operation as AdministeredOperationView has it."""
     operation, word = reviewed
     return operation_view(operation) | {
         "user_id": operation.user_id,
         "proposal": proposal_view(operation.proposal),
         "attempts": operation.attempts,
+        "release": release_view(operation.release),
         "attempt_log": [attempt_view(attempt) for attempt in operation.attempt_log],
         "last_word": None
         if word is None

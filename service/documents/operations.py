@@ -30,6 +30,12 @@ _IN_REVIEW = IndexModel(
     partialFilterExpression={"status": OperationStatus.REQUIRES_REVIEW.value},
 )
 
+_BLOCKED = IndexModel(
+    [("status", 1), ("_id", 1)],
+    name="blocked",
+    partialFilterExpression={"status": OperationStatus.BLOCKED.value},
+)
+
 
 class Deposit(Document):
     class Settings:
@@ -41,7 +47,7 @@ class Deposit(Document):
 class Withdrawal(Document):
     class Settings:
         name = "withdrawals"
-        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, _IN_REVIEW]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, _IN_REVIEW, _BLOCKED]
         validator: ClassVar = _OPERATION
 
 

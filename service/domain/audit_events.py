@@ -25,6 +25,8 @@ class AuditAction(StrEnum):
     REVIEW_SETTLED = "review.settled"
     REVIEW_FAILED = "review.failed"
     REVIEW_ASKED_AGAIN = "review.asked_again"
+    WITHDRAWAL_RELEASED = "withdrawal.released"
+    WITHDRAWAL_CANCELED = "withdrawal.canceled"
     RETURN_COLLECTED = "return.collected"
     LIMITS_SET = "limits.set"
     LIMITS_RESET = "limits.reset"

@@ -41,6 +41,7 @@ class EventType(StrEnum):
     WITHDRAWAL_FAILED = "withdrawal.failed"
     WITHDRAWAL_CANCELED = "withdrawal.canceled"
     WITHDRAWAL_REQUIRES_REVIEW = "withdrawal.requires_review"
+    WITHDRAWAL_BLOCKED = "withdrawal.blocked"
     TRANSFER_REQUIRES_APPROVAL = "transfer.requires_approval"
     TRANSFER_SUCCEEDED = "transfer.succeeded"
     TRANSFER_CANCELED = "transfer.canceled"

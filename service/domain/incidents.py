@@ -142,7 +142,7 @@ def _kind_of_end(said: Said, operation: Operation) -> IncidentKind:
     is_ours = (said.amount, said.currency) == (operation.amount, operation.currency)
     if operation.status is OperationStatus.SUCCESS and said.status != OperationStatus.SUCCESS:
         return IncidentKind.FAILURE_AFTER_SUCCESS
-    if operation.status is OperationStatus.FAILED and said.status != OperationStatus.FAILED:
+    if operation.status in (OperationStatus.FAILED, OperationStatus.CANCELED) and said.status != OperationStatus.FAILED:
         return IncidentKind.SUCCESS_AFTER_FAILURE
     return IncidentKind.OTHER_BANK_REFERENCE if is_ours or said.amount is None else IncidentKind.OTHER_AMOUNT
 

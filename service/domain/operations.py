@@ -24,6 +24,8 @@ class OperationStatus(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     REQUIRES_REVIEW = "requires_review"
+    # A withdrawal that the bank does not have, of a wallet or a user that may not pay out any more.
+    BLOCKED = "blocked"
 
 
 TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
@@ -36,10 +38,21 @@ TRANSITIONS: dict[OperationStatus, frozenset[OperationStatus]] = {
             OperationStatus.FAILED,
             OperationStatus.CANCELED,
             OperationStatus.REQUIRES_REVIEW,
+            OperationStatus.BLOCKED,
         }
     ),
     OperationStatus.PROCESSING: frozenset(
-        {OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.REQUIRES_REVIEW}
+        {OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.REQUIRES_REVIEW, OperationStatus.BLOCKED}
+    ),
+    # An admin releases or cancels it. The bank's late word still ends one that had been submitted before.
+    OperationStatus.BLOCKED: frozenset(
+        {
+            OperationStatus.PENDING,
+            OperationStatus.CANCELED,
+            OperationStatus.SUCCESS,
+            OperationStatus.FAILED,
+            OperationStatus.REQUIRES_REVIEW,
+        }
     ),
     # A late answer of the bank still ends it, and so does a person, who may also have the bank asked again.
     OperationStatus.REQUIRES_REVIEW: frozenset(
@@ -82,6 +95,32 @@ class Proposal(NamedTuple):
     at: datetime
 
 
+class BlockReason(StrEnum):
+    """Why a withdrawal is not submitted; its `failure_code` while it is blocked."""
+
+    WALLET_FROZEN = "wallet_frozen"
+    USER_DEACTIVATED = "user_deactivated"
+
+
+BLOCK_MESSAGES = {
+    BlockReason.WALLET_FROZEN: "The wallet was frozen before the bank got the order",
+    BlockReason.USER_DEACTIVATED: "The user was deactivated before the bank got the order",
+}
+
+
+class Release(NamedTuple):
+    """An admin lets a blocked withdrawal go to the bank, also despite what still stood against it then."""
+
+    by: str
+    reason: str
+    at: datetime
+    despite_freeze: bool
+    despite_deactivation: bool
+
+    def covers(self, reason: BlockReason) -> bool:
+        return self.despite_freeze if reason is BlockReason.WALLET_FROZEN else self.despite_deactivation
+
+
 class Operation(NamedTuple):
     """A deposit or a withdrawal. `account` is the other side at the bank: its source or its destination.
 
@@ -120,6 +159,8 @@ class Operation(NamedTuple):
     # When it was first known that the bank has the order, and has not carried it out yet.
     accepted_at: datetime | None = None
     tombstone: Tombstone | None = None
+    # Of a withdrawal that had been blocked: the last time that an admin released it.
+    release: Release | None = None
 
 
 # With back-off to 10 min the last three hours: who looks into it wants those, and the document stays small.
@@ -228,6 +269,10 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
         "outcome": attempt.outcome,
         "ended_at": None if attempt.ended_at is None else to_rfc3339(attempt.ended_at),
     }
+
+
+def release_view(release: Release | None) -> dict[str, Any] | None:
+    return None if release is None else release._asdict() | {"at": to_rfc3339(release.at)}
 
 
 def proposal_view(proposal: Proposal | None) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from service.domain.bank_lines import (
 )
 from service.domain.breaks import BreakKind, Facts, Finding
 from service.domain.exact_json import exact
+from service.domain.incidents import was_never_submitted
 from service.domain.operations import Operation, OperationStatus
 
 _DAY = timedelta(days=1)
@@ -136,7 +137,7 @@ def judge_lines(
             OperationStatus.CANCELED,
             # The bank never heard of it from us.
             OperationStatus.REQUIRES_APPROVAL,
-        )
+        ) or (operation.status is OperationStatus.BLOCKED and was_never_submitted(operation))
         told = {"status": operation.status.value}, {"status": "paid", **_told(payments)}
         if is_ended:
             findings.append(finding(BreakKind.STATE_DIFFERS, *told))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from service.domain.accounts import SystemAccount
+from service.domain.incidents import was_never_submitted
 from service.domain.operations import Operation, OperationStatus, operation_view
 from service.domain.outbox import OutboxRow, OutboxTopic, bank_order_id, outbox_id, outbox_row, submission_of
 from service.domain.step_up import Challenge, CodeOutcome, check_code
@@ -122,8 +123,9 @@ class CancelPayment(OnOwnPayment):
 
     def decide_on(self, payment: Payment, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         waiting = {OperationStatus.REQUIRES_APPROVAL}
-        if payment.id.startswith("wdr_"):
-            waiting.add(OperationStatus.PENDING)
+        # A released one is pending too, and may have been submitted before it was blocked.
+        if payment.id.startswith("wdr_") and isinstance(payment, Operation) and was_never_submitted(payment):
+            waiting |= {OperationStatus.PENDING, OperationStatus.BLOCKED}
         if payment.status not in waiting:
             raise _illegal(payment, "canceled")
         return _give_back(payment, wallet, self, None, None)

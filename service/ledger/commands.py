@@ -30,6 +30,7 @@ class Needs(NamedTuple):
     wallets: tuple[str, ...] = ()
     owned_wallets: tuple[tuple[str, str], ...] = ()  # (user id, currency)
     records: tuple[str, ...] = ()
+    owners_of: tuple[str, ...] = ()  # wallets, of which the users are wanted too
 
 
 class State(Protocol):
@@ -147,4 +148,5 @@ def merged_needs(all_needs: Sequence[Needs]) -> Needs:
         wallets=tuple({name for needs in all_needs for name in needs.wallets}),
         owned_wallets=tuple({name for needs in all_needs for name in needs.owned_wallets}),
         records=tuple({name for needs in all_needs for name in needs.records}),
+        owners_of=tuple({name for needs in all_needs for name in needs.owners_of}),
     )

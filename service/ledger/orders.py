@@ -9,9 +9,11 @@ from service.domain.entries import EntryType
 from service.domain.incidents import Said, was_never_submitted
 from service.domain.operations import (
     ACCEPTED,
+    BLOCK_MESSAGES,
     NOT_HEARD_OF,
     TRANSITIONS,
     BankCall,
+    BlockReason,
     Operation,
     OperationStatus,
     OperationType,
@@ -163,11 +165,26 @@ class NoteAttempt(OnOperation):
     last_outcome: str | None = None
     answered_at: datetime | None = None
     expected_by: datetime | None = None
+    # For how long an order that was sent before may still reach the bank. Whoever does not say may not block it.
+    in_flight: timedelta = timedelta.max
 
-    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
-        """Notes the attempt before the call, so that a crash in between leaves a trace."""
+    @property
+    def needs(self) -> Needs:
+        owners_of = (self.wallet_id,) if self.call is BankCall.SUBMIT else ()
+        return Needs(wallets=(self.wallet_id,), records=(self.operation_id,), owners_of=owners_of)
+
+    def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
+        """Notes the attempt before the call, so that a crash in between leaves a trace.
+
+        A withdrawal that may not be submitted any more is blocked instead. Raises MayBeUnderWay where an order of
+        ours may still reach the bank, so that nobody can say yet that the bank does not have it.
+        """
         if operation.status not in (OperationStatus.PENDING, OperationStatus.PROCESSING):
             raise illegal(operation, OperationStatus.PROCESSING)
+        if self.call is BankCall.SUBMIT and operation.type is OperationType.WITHDRAWAL:
+            reasons = uncovered_blocks(operation, wallet, state)
+            if reasons:
+                return self._block(operation, reasons[0])
         return Changes(
             operation._replace(
                 status=OperationStatus.PROCESSING,
@@ -180,6 +197,41 @@ class NoteAttempt(OnOperation):
                 updated_at=self.now,
             )
         )
+
+    def _block(self, operation: Operation, reason: BlockReason) -> Changes:
+        """Moves no money: it stays held until an admin releases or cancels the withdrawal."""
+        # One that the bank has accepted before it says that it does not have it is for the bank to explain.
+        if operation.accepted_at is not None or may_be_under_way(operation, self.now, self.in_flight):
+            raise MayBeUnderWay
+        blocked = operation._replace(
+            status=OperationStatus.BLOCKED,
+            failure_code=reason.value,
+            failure_message=BLOCK_MESSAGES[reason],
+            attempt_log=end_attempt(operation, self.now, self.last_outcome or NOT_HEARD_OF),
+            updated_at=self.now,
+        )
+        return Changes(blocked, done_outbox_ids=(bank_order_id(operation.id),))
+
+
+class MayBeUnderWay(WalletServiceError):
+    """An earlier order may still reach the bank: ask it again later. Services take it for that; no client sees it."""
+
+    code = "may_be_under_way"
+
+
+def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
+    """Why nothing of the wallet may be submitted now. The wallet's owner has to be among the documents needed."""
+    is_standing = {
+        BlockReason.USER_DEACTIVATED: state.token_version(wallet.user_id) is None,
+        BlockReason.WALLET_FROZEN: not wallet.lets(Freeze.OUT),
+    }
+    return [reason for reason, stands in is_standing.items() if stands]
+
+
+def uncovered_blocks(operation: Operation, wallet: Wallet, state: State) -> list[BlockReason]:
+    """Those that no admin has released it despite of."""
+    release = operation.release
+    return [one for one in standing_blocks(wallet, state) if release is None or not release.covers(one)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +286,10 @@ class Fail(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
-        if operation.status is OperationStatus.FAILED and is_ours and may_mean_the_same(operation, self):
+        # A blocked one that had been submitted before and was then canceled came to nothing too.
+        is_canceled = operation.status is OperationStatus.CANCELED and not was_never_submitted(operation)
+        is_undone = operation.status is OperationStatus.FAILED or is_canceled
+        if is_undone and is_ours and may_mean_the_same(operation, self):
             return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
         if OperationStatus.FAILED not in TRANSITIONS[operation.status] or was_never_submitted(operation):
             raise illegal(operation, OperationStatus.FAILED)
@@ -259,7 +314,9 @@ class FlagForReview(OnOperation):
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         if operation.status is OperationStatus.REQUIRES_REVIEW:
             return Changes(operation, done_outbox_ids=(bank_order_id(operation.id),))
-        if OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
+        # A blocked one is with a person already: a visit that began before it was blocked has nothing to add.
+        is_blocked = operation.status is OperationStatus.BLOCKED
+        if is_blocked or OperationStatus.REQUIRES_REVIEW not in TRANSITIONS[operation.status]:
             raise illegal(operation, OperationStatus.REQUIRES_REVIEW)
         known = operation
         if self.last_outcome is not None:

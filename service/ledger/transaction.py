@@ -130,9 +130,6 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     if claims:
         for row in await idempotency_repository.find_named(claims, session=session):
             answers[row["_id"]] = KnownAnswer(row["fingerprint"], Answer(row["status_code"], bytes(row["body"])))
-    active_users: dict[str, int] = {}
-    if needs.users:
-        active_users = await user_repository.find_active(needs.users, session=session)
     records: dict[str, Record] = {}
     if needs.records:
         records = await record_repository.find_named(needs.records, session=session)
@@ -143,6 +140,10 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     debts = {return_id for wallet in wallets.values() for return_id in wallet.debts} - records.keys()
     if debts:
         records = records | await record_repository.find_named(debts, session=session)
+    active_users: dict[str, int] = {}
+    owners = {wallets[wallet_id].user_id for wallet_id in needs.owners_of if wallet_id in wallets}
+    if needs.users or owners:
+        active_users = await user_repository.find_active((*needs.users, *owners), session=session)
     # Only now: the transaction has read, so it has begun, and the server counts its lifetime from here or earlier.
     began = logical_time(session)
     entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)

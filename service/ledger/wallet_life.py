@@ -83,7 +83,7 @@ class OpeningWallet(OnWallet):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezeWallet(OpeningWallet):
-    """Nothing new goes in, out, or either way. What is under way ends as it would have ended."""
+    """Nothing new goes in, out, or either way. What the bank has ends as it would have ended."""
 
     freeze: Freeze
 

@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from service.documents import BreakDocument, IncidentDocument, OutboxDocument
+from service.documents import BreakDocument, IncidentDocument, OutboxDocument, Withdrawal
 from service.domain.breaks import BreakKind, BreakState
 from service.domain.incidents import IncidentStatus
+from service.domain.operations import OperationStatus
 
 # Some ten thousand rows are counted in a hundredth of a second. Beyond this, more is more.
 _COUNTED: Final = 100_000
@@ -40,3 +41,8 @@ async def find_overdue_orders(now: datetime) -> OverdueOrders:
 async def count_open_incidents() -> int:
     incidents = IncidentDocument.get_pymongo_collection()
     return await incidents.count_documents({"status": IncidentStatus.OPEN}, limit=_COUNTED)
+
+
+async def count_blocked_withdrawals() -> int:
+    withdrawals = Withdrawal.get_pymongo_collection()
+    return await withdrawals.count_documents({"status": OperationStatus.BLOCKED}, limit=_COUNTED)

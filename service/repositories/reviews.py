@@ -1,4 +1,4 @@
-"""Queries on operations that wait for a person, deposits and withdrawals together."""
+"""Queries on operations that wait for a person."""
 
 from typing import Any
 
@@ -17,11 +17,18 @@ def position_of(operation: Operation) -> str:
 
 async def find_in_review(*, after: str | None, limit: int) -> list[Operation]:
     """The oldest requests first; `after` is the position of the last one of the page before."""
-    found: list[Operation] = []
-    for prefix, document in _HOMES.items():
-        condition: dict[str, Any] = {"status": OperationStatus.REQUIRES_REVIEW}
-        if after is not None:
-            condition["_id"] = {"$gt": f"{prefix}_{after}"}
-        rows = document.get_pymongo_collection().find(condition, sort=[("_id", 1)], limit=limit)
-        found += [from_row(Operation, row) for row in await rows.to_list()]
+    found = [one for prefix in _HOMES for one in await _find(prefix, OperationStatus.REQUIRES_REVIEW, after, limit)]
     return sorted(found, key=position_of)[:limit]
+
+
+async def find_blocked(*, after: str | None, limit: int) -> list[Operation]:
+    """Withdrawals, in the same order."""
+    return await _find(Prefix.WITHDRAWAL, OperationStatus.BLOCKED, after, limit)
+
+
+async def _find(prefix: Prefix, status: OperationStatus, after: str | None, limit: int) -> list[Operation]:
+    condition: dict[str, Any] = {"status": status}
+    if after is not None:
+        condition["_id"] = {"$gt": f"{prefix}_{after}"}
+    rows = _HOMES[prefix].get_pymongo_collection().find(condition, sort=[("_id", 1)], limit=limit)
+    return [from_row(Operation, row) for row in await rows.to_list()]

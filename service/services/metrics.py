@@ -56,6 +56,7 @@ class Scrapes:
             _read_breaks,
             _read_incidents,
             _read_overdue_orders,
+            _read_blocked,
             _read_integrity,
             partial(_read_days, settings),
         ]
@@ -144,6 +145,10 @@ async def _read_overdue_orders() -> Mapping[Figure, Values]:
     overdue = await figure_repository.find_overdue_orders(now)
     age_s = 0.0 if overdue.oldest is None else (now - overdue.oldest).total_seconds()
     return {metrics.BANK_ORDERS_OVERDUE: {(): overdue.number}, metrics.BANK_ORDER_OVERDUE_AGE: {(): age_s}}
+
+
+async def _read_blocked() -> Mapping[Figure, Values]:
+    return {metrics.BLOCKED_WITHDRAWALS: {(): await figure_repository.count_blocked_withdrawals()}}
 
 
 async def _read_integrity() -> Mapping[Figure, Values]:

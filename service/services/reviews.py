@@ -31,13 +31,13 @@ class Reviewed(NamedTuple):
 
 async def list_reviews(*, after: str | None, limit: int) -> list[Reviewed]:
     """What waits for a person, oldest first."""
-    return await _with_last_words(await review_repository.find_in_review(after=after, limit=limit))
+    return await with_last_words(await review_repository.find_in_review(after=after, limit=limit))
 
 
 async def get_operation(operation_id: str) -> Reviewed:
     """Whoever's it is, in whatever state. Raises NotFound."""
     operation = await get_record(operation_id, Operation)
-    return (await _with_last_words([operation]))[0]
+    return (await with_last_words([operation]))[0]
 
 
 async def decide_review(
@@ -72,7 +72,8 @@ async def ask_again(
     return answer
 
 
-async def _with_last_words(operations: Sequence[Operation]) -> list[Reviewed]:
+async def with_last_words(operations: Sequence[Operation]) -> list[Reviewed]:
+    """Each with the callback that was received last about it."""
     words = await inbox.find_last_words([operation.id for operation in operations]) if operations else {}
     return [Reviewed(operation, words.get(operation.id)) for operation in operations]
 

@@ -35,7 +35,7 @@ from service.gateways.bank import (
 from service.gateways.bank_breaker import retry_after_s, visiting
 from service.gateways.mailbox import Mailbox
 from service.ledger.committer import Ledger
-from service.ledger.orders import FlagForReview, NoteAttempt
+from service.ledger.orders import FlagForReview, MayBeUnderWay, NoteAttempt
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_answers import ORDER_KINDS, require_answer_about
@@ -57,6 +57,8 @@ _OUTCOME_LIMIT = 128
 
 # Whether this task's visit was cut short while the bank had the word.
 _was_at_bank: ContextVar[bool] = ContextVar("_was_at_bank", default=False)
+
+_WITH_A_PERSON = (OperationStatus.REQUIRES_REVIEW, OperationStatus.BLOCKED)
 
 
 class Desk(NamedTuple):
@@ -83,7 +85,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row, utc_now() + timedelta(seconds=RETRY_MAX_S))
         return
-    if operation.status in FINAL_STATUSES or operation.status is OperationStatus.REQUIRES_REVIEW:
+    if operation.status in FINAL_STATUSES or operation.status in _WITH_A_PERSON:
         await outbox_repository.delete(row)
         return
     is_probe = False
@@ -179,19 +181,29 @@ async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport | None:
     """Asks by reference where the bank may know it already; submits under the same reference where it does not.
 
-    None where the bank refused it, which is dealt with then.
+    None where the bank refused it, which is dealt with then, or where the withdrawal is blocked instead.
     """
     last_outcome = row.last_outcome
-    if operation.status is not OperationStatus.PENDING:
+    # One that was blocked and released is pending, and may have been submitted before.
+    if operation.status is not OperationStatus.PENDING or operation.attempts:
         known, operation = await _find(operation, last_outcome, desk)
         if known is not None:
             return known
         last_outcome = _NOT_FOUND
     account = _open_account(operation, desk.settings)
-    note = NoteAttempt(
-        **about(operation), last_outcome=last_outcome, expected_by=expected_by_of(operation, desk.settings, utc_now())
+    begin = NoteAttempt(
+        **about(operation),
+        last_outcome=last_outcome,
+        expected_by=expected_by_of(operation, desk.settings, utc_now()),
+        in_flight=timedelta(seconds=desk.settings.bank_in_flight_s),
     )
-    begun = await desk.ledger.change(note, Operation)
+    try:
+        begun = await desk.ledger.change(begin, Operation)
+    except MayBeUnderWay as waiting:
+        raise BankOutcomeUnknown("not found, while an order may still be on its way") from waiting
+    if begun.status is OperationStatus.BLOCKED:
+        log.warning("operation.blocked", operation_id=operation.id, reason=begun.failure_code)
+        return None
     reach(CrashPoint.SUBMIT_BEGUN)
     log.info("bank.order_submitted", operation_id=operation.id, attempt=row.attempts)
     order = BankOrder(

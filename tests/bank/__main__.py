@@ -17,7 +17,7 @@ from scripts.check_ledger import check_ledger
 from service.database import set_up
 from service.settings import get_settings
 from service.startup import open_resources
-from tests.bank.scenarios import CONDUCTS, LONGEST, scenarios_of
+from tests.bank.scenarios import CONDUCTS, LONGEST, Block, blocked_scenarios_of, scenarios_of
 from tests.bank.stage import Stage
 
 
@@ -29,10 +29,13 @@ async def play(names: Sequence[str]) -> dict[str, Any]:
         stage = Stage(resources)
         for conduct in CONDUCTS:
             if conduct in names:
-                played = await stage.play(conduct, list(scenarios_of(conduct, LONGEST)))
-                number += len(played)
-                troubles += [one.trouble for one in played if one.trouble is not None]
-                expected |= {(rule, one.reference) for one in played for rule in one.ending.breaches}
+                plays = [list(scenarios_of(conduct, LONGEST))]
+                plays += [list(blocked_scenarios_of(conduct, block)) for block in Block if block is not Block.NONE]
+                for scenarios in plays:
+                    played = await stage.play(conduct, scenarios)
+                    number += len(played)
+                    troubles += [one.trouble for one in played if one.trouble is not None]
+                    expected |= {(rule, one.reference) for one in played for rule in one.ending.breaches}
         found = {(str(breach.rule), breach.subject) for breach in await check_ledger(resources.databases)}
     return {
         "number": number,

@@ -54,6 +54,10 @@ def a_settlement_after_the_return_is_taken_for_a_repetition(patch: pytest.Monkey
     patch.setattr(orders.Settle, "_is_said_after_the_return", lambda *_: False)
 
 
+def what_is_blocked_is_brought_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orders, "standing_blocks", lambda *_: [])
+
+
 # With a bank of which some scenario shows it.
 DEFECTS: dict[Defect, Conduct] = {
     an_unknown_outcome_gives_the_money_back: Behaviour.TIMEOUT,
@@ -62,4 +66,5 @@ DEFECTS: dict[Defect, Conduct] = {
     another_amount_is_as_good: Behaviour.SUCCESS,
     what_was_said_before_is_believed: Behaviour.SUCCESS,
     a_settlement_after_the_return_is_taken_for_a_repetition: Behaviour.RETURNED,
+    what_is_blocked_is_brought_there: Behaviour.TIMEOUT,
 }

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from service.domain.operations import OperationType
 from service.gateways.bank_behaviours import Behaviour
-from tests.bank.scenarios import Callback, Conduct, Moment, Outage, Scenario
+from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Scenario
 
 
 class Truth(StrEnum):
@@ -79,7 +79,9 @@ _ENTRIES = {
     OperationType.WITHDRAWAL: {
         "success": ("WITHDRAWAL", "WITHDRAWAL_SETTLEMENT"),
         "failed": ("WITHDRAWAL", "WITHDRAWAL_REFUND"),
+        "canceled": ("WITHDRAWAL", "WITHDRAWAL_REFUND"),
         "requires_review": ("WITHDRAWAL",),
+        "blocked": ("WITHDRAWAL",),
         "returned": ("WITHDRAWAL_RETURN",),
     },
     OperationType.DEPOSIT: {
@@ -170,8 +172,15 @@ def ending_of(scenario: Scenario) -> Ending:
     is_taken = manner.truth is not Truth.NEVER_HAD
     truth = "success" if manner.truth is Truth.PAID else "failed"
     _arrive(scenario, Moment.BEFORE_THE_ORDER, truth, order)
-    _bring(scenario, manner, order)
+    if scenario.block is Block.CANCELED:
+        # It is never brought there, so that there is no answer that anything could come before.
+        order.status, is_taken = "canceled", False
+    else:
+        _bring(scenario, manner, order)
     _arrive(scenario, Moment.AFTER_THE_ANSWER, truth, order)
+    is_at_the_bank = is_taken and not isinstance(scenario.conduct, Outage)
+    if scenario.block is Block.AFTER_AN_ORDER and order.status in _OPEN and not is_at_the_bank:
+        order.status, is_taken = "blocked", False
     if isinstance(scenario.conduct, Outage) and order.status not in _OPEN:
         # Ended by a callback before the bank was up again: it is never brought there.
         is_taken = False
@@ -203,7 +212,7 @@ def ending_of(scenario: Scenario) -> Ending:
         order.is_returned,
         at_the_bank=truth if is_taken else None,
         paid=int(is_taken and manner.truth is Truth.PAID),
-        came_back=int(manner.comes_back),
+        came_back=int(is_taken and manner.comes_back),
     )
 
 

@@ -42,6 +42,17 @@ class Outage(StrEnum):
     HANGING = "down without a word"
 
 
+class Block(StrEnum):
+    """What became of a withdrawal that must not go to the bank any more."""
+
+    NONE = "not blocked"
+    # Blocked before it is first brought there; an admin decides then.
+    RELEASED = "released"
+    CANCELED = "canceled"
+    # After it was brought there once. Where the bank does not have it, it stays blocked.
+    AFTER_AN_ORDER = "blocked after an order"
+
+
 Conduct = Behaviour | Outage
 
 # Of the sequences up to this length each comes at every moment; longer ones take turns.
@@ -60,10 +71,11 @@ class Scenario(NamedTuple):
     kind: OperationType
     conduct: Conduct
     arrivals: tuple[Arrival, ...]
+    block: Block = Block.NONE
 
     def __str__(self) -> str:
         told = ", ".join(f"{arrival.callback} {arrival.moment.name.lower()}" for arrival in self.arrivals)
-        return f"{self.kind}, {self.conduct}, then {told or 'nothing'}"
+        return f"{self.kind}, {self.conduct}, {self.block}, then {told or 'nothing'}"
 
 
 def scenarios_of(conduct: Conduct, longest: int = LONGEST) -> Iterator[Scenario]:
@@ -77,6 +89,13 @@ def scenarios_of(conduct: Conduct, longest: int = LONGEST) -> Iterator[Scenario]
                 chosen = moments if length <= _AT_ALL_MOMENTS else [moments[next(turn) * 5 % len(moments)]]
                 # Some come to the same: what is late has one time only, and nothing has none.
                 yield from dict.fromkeys(Scenario(kind, conduct, _arrivals(order, times)) for times in chosen)
+
+
+def blocked_scenarios_of(conduct: Conduct, block: Block) -> Iterator[Scenario]:
+    """Withdrawals, each with one callback at most: what the bank may say, at every moment."""
+    for scenario in scenarios_of(conduct, longest=1):
+        if scenario.kind is OperationType.WITHDRAWAL:
+            yield scenario._replace(block=block)
 
 
 def _arrivals(order: tuple[Callback, ...], times: tuple[Moment, ...]) -> tuple[Arrival, ...]:

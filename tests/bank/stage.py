@@ -13,7 +13,7 @@ import orjson
 
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.operations import FINAL_STATUSES, Operation, OperationType
+from service.domain.operations import FINAL_STATUSES, Operation, OperationStatus, OperationType
 from service.domain.outbox import OutboxTopic
 from service.domain.wallets import Wallet
 from service.gateways.bank import BankOrder, BankReport, OrderKind
@@ -37,8 +37,8 @@ from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
 from tests.bank.paper import MANNERS, Ending, Truth, ending_of
-from tests.bank.scenarios import Callback, Conduct, Moment, Outage, Scenario
-from tests.factories import fund_wallet, make_account
+from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Scenario
+from tests.factories import blocked_cancellation_of, freeze, fund_wallet, make_account, make_user, release_of
 from workers.bank_simulation import BankWork
 
 AMOUNT = 100
@@ -111,8 +111,14 @@ class Stage:
         self._in_hand: set[str] = set()
 
     async def play(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> list[Played]:
+        """All of them blocked alike."""
+        block = scenarios[0].block
         await self._request(conduct, scenarios)
         await self._arrive(Moment.BEFORE_THE_ORDER)
+        if block in (Block.RELEASED, Block.CANCELED):
+            await self._block(is_frozen=block is Block.RELEASED)
+            await self._visit()
+            await self._decide(block)
         self._in_hand = set(self._scenarios)
         if isinstance(conduct, Outage):
             await bank_conditions.go_down(utc_now() + _DAYS, hangs=conduct is Outage.HANGING)
@@ -121,7 +127,9 @@ class Stage:
         await bank_conditions.come_up()
         self._look_again()
         await self._arrive(Moment.AFTER_THE_ANSWER)
-        await self._visit()
+        if block is Block.AFTER_AN_ORDER:
+            await self._block(is_frozen=True)
+        await self._visit(in_flight_s=0 if block is Block.AFTER_AN_ORDER else None)
         await self._arrive(Moment.BEFORE_ITS_REPORTS)
         await self._let_the_bank_work()
         await self._arrive(Moment.AFTER_ITS_REPORTS)
@@ -139,10 +147,10 @@ class Stage:
 
     async def _request(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> None:
         """All of one conduct on one wallet, of somebody who has enough."""
-        wallet = await self._wallet()
+        wallet = await self._open_wallet()
         account = f"bank-{'success' if isinstance(conduct, Outage) else conduct}"
         order = Order(AMOUNT, wallet.currency, account, None, None, {})
-        self._wallet_id = wallet.id
+        self._wallet = wallet
         self._scenarios = {new_id(_KINDS[scenario.kind][0]): scenario for scenario in scenarios}
 
         async def request(reference: str, kind: OperationType) -> None:
@@ -160,7 +168,7 @@ class Stage:
 
         await _together(*(request(reference, one.kind) for reference, one in self._scenarios.items()))
 
-    async def _wallet(self) -> Wallet:
+    async def _open_wallet(self) -> Wallet:
         """Its money is the bank's too."""
         databases = self._resources.databases
         wallet = (await make_account(databases)).wallet
@@ -170,13 +178,33 @@ class Stage:
         await journal.insert_missing([row])
         return wallet
 
-    async def _visit(self, *, is_hanging: bool = False) -> None:
+    async def _block(self, *, is_frozen: bool) -> None:
+        """From here on the wallet pays nothing out."""
+        databases = self._resources.databases
+        self._admin = await make_user(databases, roles=["user", "admin"])
+        if is_frozen:
+            await freeze(databases, self._wallet, self._admin)
+        else:
+            await databases.wallet["users"].update_one({"_id": self._wallet.user_id}, {"$set": {"is_active": False}})
+
+    async def _decide(self, block: Block) -> None:
+        async def decide(operation: Operation) -> None:
+            assert operation.status is OperationStatus.BLOCKED, operation
+            released = release_of(operation, self._admin, is_forced=True)
+            canceled = blocked_cancellation_of(operation, self._admin)
+            await self._resources.ledger.change(released if block is Block.RELEASED else canceled, Operation)
+
+        await _together(*(decide(operation) for operation in await self._operations()))
+
+    async def _visit(self, *, is_hanging: bool = False, in_flight_s: int | None = None) -> None:
         """Whatever has not ended is due, whenever it would have been."""
         outbox = self._resources.databases.wallet["outbox"]
         await outbox.update_many({"topic": "bank_order"}, {"$set": {"due_at": utc_now()}})
         settings = self._settings
         if is_hanging:
             settings = settings.model_copy(update={"bank_timeout_s": _SHORT_S})
+        if in_flight_s is not None:
+            settings = settings.model_copy(update={"bank_in_flight_s": in_flight_s})
         resources = self._resources
         desk = Desk(resources.ledger, self._bank, resources.mailbox, settings, resources.databases.client)
         rows = await claim_rows(_ALL, settings, tuple(OutboxTopic))
@@ -273,7 +301,7 @@ class Stage:
         statuses = {found.id: found.status for found in await self._operations()}
         entries: dict[str, list[str]] = defaultdict(list)
         logs = databases.wallet["transaction_logs"]
-        async for entry in logs.find({"wallet_id": self._wallet_id}, {"reference": 1, "type": 1}, batch_size=_ALL):
+        async for entry in logs.find({"wallet_id": self._wallet.id}, {"reference": 1, "type": 1}, batch_size=_ALL):
             entries[entry["reference"].partition("_")[2]].append(entry["type"])
         incidents: dict[str, list[str]] = defaultdict(list)
         found = databases.wallet["incidents"].find({"reference": {"$in": ids}}, {"reference": 1, "kind": 1})

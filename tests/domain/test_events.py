@@ -24,7 +24,7 @@ class TestTheWords:
         assert not TOLD_OF & _SILENT
 
     def test_every_status_of_a_deposit_or_a_withdrawal_has_one(self) -> None:
-        never = {"deposit.requires_approval", "deposit.canceled"}
+        never = {"deposit.requires_approval", "deposit.canceled", "deposit.blocked"}
         words = {status: "succeeded" if status is OperationStatus.SUCCESS else status.value for status in TRANSITIONS}
         names = {f"{kind}.{word}" for kind in OperationType for word in words.values()} - never
         assert names <= {event_type.value for event_type in EventType}

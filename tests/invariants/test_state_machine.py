@@ -22,15 +22,17 @@ _COMMANDS = {
     "ExpireHold", "ConvertMoney", "RequestAdjustment", "ApproveAdjustment", "RejectAdjustment", "ReverseOriginal",
     "FreezeWallet", "UnfreezeWallet", "CloseWallet", "ReopenWallet", "OverrideLimits", "EarnPoints",
     "CreateVoucher", "UpdateVoucher", "RedeemVoucher", "TakeReturn", "CollectReturn", "DecideReview", "AskAgain",
+    "ReleaseWithdrawal", "CancelWithdrawal",
 }  # fmt: skip
 _REFUSALS = {
     "account_deactivated", "already_reversed", "approval_lapsed", "balance_overflow", "capture_exceeds_hold",
     "currency_mismatch", "currency_not_offered", "hold_above_step_up", "hold_expired",
     "idempotency_key_reused", "illegal_transition", "insufficient_funds", "invalid_code", "limit_exceeded",
-    "no_wallet_in_currency", "not_found", "quote_expired",
+    "may_be_under_way", "no_wallet_in_currency", "not_found", "quote_expired",
     "quote_used", "recipient_already_named", "recipient_not_found", "recipient_wallet_frozen", "same_wallet",
-    "second_admin_required", "transfer_batch_refused", "unauthenticated", "voucher_not_valid", "voucher_sold_out",
-    "voucher_stock_too_low", "wallet_closed", "wallet_frozen", "wallet_not_empty", "wallet_owes",
+    "second_admin_required", "still_blocked", "transfer_batch_refused", "unauthenticated", "voucher_not_valid",
+    "voucher_sold_out", "voucher_stock_too_low", "wallet_closed", "wallet_frozen", "wallet_not_empty",
+    "wallet_owes",
 }  # fmt: skip
 
 

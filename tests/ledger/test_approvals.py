@@ -297,6 +297,9 @@ class Play:
         user = {"user_id": f"usr_{by}"}
         if what in ("begin", "settle", "fail") and not isinstance(payment, Operation):
             return None
+        if what in ("begin", "settle", "fail") and model.shut[payment.user_id.removeprefix("usr_")] in ("out", "both"):
+            # The bank is not told of it any more: that is for the state machine to play.
+            return None
         told: dict[str, Callable[[], Told]] = {
             "right": lambda: (
                 confirmation_of(payment, now=now, **user), model.confirm(key, by, now, is_right=True),

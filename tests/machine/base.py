@@ -75,7 +75,7 @@ _Method = TypeVar("_Method", bound=Callable[..., None])
 
 def _is_live(thing: Thing) -> bool:
     """Something may still become of it."""
-    return thing.status in ("requires_approval", "pending", "processing", "requires_review", "held", "open")
+    return thing.status in ("requires_approval", "pending", "processing", "requires_review", "blocked", "held", "open")
 
 
 def has_live(*kinds: type[Thing]) -> Callable[[Any], bool]:

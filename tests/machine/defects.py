@@ -7,7 +7,7 @@ import pytest
 
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import IdWindow
-from service.domain.operations import Operation, OperationStatus
+from service.domain.operations import Operation, OperationStatus, Release
 from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
@@ -218,6 +218,18 @@ def late_entries_keep_their_ids(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(IdWindow, "admit", lambda _, entry_id: entry_id)
 
 
+def what_is_frozen_meanwhile_is_paid_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orders, "standing_blocks", lambda *_: [])
+
+
+def what_may_be_on_its_way_is_blocked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(orders, "may_be_under_way", lambda *_: False)
+
+
+def a_release_lets_everything_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Release, "covers", lambda *_: True)
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -249,6 +261,9 @@ DEFECTS: dict[Defect, int] = {
     an_entry_is_lost_within_a_batch: 1,
     keys_leave_no_tombstones: 1,
     late_entries_keep_their_ids: 1,
+    what_is_frozen_meanwhile_is_paid_out: 1,
+    what_may_be_on_its_way_is_blocked: 4,
+    a_release_lets_everything_out: 46,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {

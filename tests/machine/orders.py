@@ -23,7 +23,7 @@ from tests.machine.base import (
     move,
 )
 from tests.model.books import MOST
-from tests.model.orders import TRIES, Order
+from tests.model.orders import IN_FLIGHT, TRIES, Order
 
 _DETAILS: dict[str, Any] = {
     "account_sealed": Sealed("00000000", b"sealed"), "account_masked": "•••• 0001",
@@ -92,7 +92,7 @@ class OrderRules(LedgerMachine):
     def _say_begun(self, name: str, *, ends: bool) -> None:
         purse = self.paper.things[name].purse
         self.say(
-            lambda common: NoteAttempt(operation_id=name, wallet_id=purse, **common),
+            lambda common: NoteAttempt(operation_id=name, wallet_id=purse, in_flight=IN_FLIGHT, **common),
             lambda: self.paper.begin(name),
             name,
             ends=ends,

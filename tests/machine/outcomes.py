@@ -11,6 +11,7 @@ from service.domain.money import POINTS
 from service.domain.operations import Verdict
 from service.domain.returns import points_return_id_of, return_id_of
 from service.domain.rewards import reward_id
+from service.ledger.blocked_withdrawals import CancelWithdrawal, ReleaseWithdrawal
 from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.reviews import AskAgain, DecideReview
 from tests.machine.base import ENDS, TOKENS, USERS, WHICH, move
@@ -31,6 +32,14 @@ def _can_be_returned(thing: Thing) -> bool:
 
 def _is_in_review(thing: Thing) -> bool:
     return isinstance(thing, Order) and thing.status == "requires_review"
+
+
+def _may_go_out(thing: Thing) -> bool:
+    return isinstance(thing, Order) and thing.is_out and thing.status in ("pending", "processing")
+
+
+def _is_blocked(thing: Thing) -> bool:
+    return isinstance(thing, Order) and thing.status == "blocked"
 
 
 def _waits(thing: Thing) -> bool:
@@ -173,3 +182,66 @@ class OutcomeRules(RewardRules):
             by=asker,
             ends=ends,
         )
+
+    @move(
+        often=2,
+        when=lambda self: any(map(_may_go_out, self.paper.things.values())),
+        which=WHICH,
+        user=USERS,
+        deactivates=st.booleans(),
+        ends=ENDS,
+    )
+    def block(self, which: int, user: int, *, deactivates: bool, ends: bool) -> None:
+        """What must not go out is about to be brought to the bank."""
+        name = self.newest(which, Order, best=_may_go_out)
+        if deactivates:
+            self.let_act(self.users.index(self.paper.things[name].owner), is_active=False)
+        else:
+            self.freeze(self.wallets.index(self.paper.things[name].purse), user, None, "out", ends=False)
+        self._say_begun(name, ends=ends)
+
+    @move(
+        often=3,
+        when=lambda self: any(map(_is_blocked, self.paper.things.values())),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        is_forced=st.booleans(),
+        ends=ENDS,
+    )
+    def release_blocked(self, which: int, user: int, token: int | None, *, is_forced: bool, ends: bool) -> None:
+        name, asker, about = self._on_blocked(which, user, token)
+        self.say(
+            lambda common: ReleaseWithdrawal(
+                audit_event_id=new_id(Prefix.AUDIT_EVENT), is_forced=is_forced, **about, **common
+            ),
+            lambda: self.paper.release_blocked(name, asker, token, is_forced=is_forced),
+            name,
+            by=asker,
+            ends=ends,
+        )
+
+    @move(
+        often=2,
+        when=lambda self: any(map(_is_blocked, self.paper.things.values())),
+        which=WHICH,
+        user=USERS,
+        token=TOKENS,
+        ends=ENDS,
+    )
+    def cancel_blocked(self, which: int, user: int, token: int | None, *, ends: bool) -> None:
+        name, asker, about = self._on_blocked(which, user, token)
+        self.say(
+            lambda common: CancelWithdrawal(
+                audit_event_id=new_id(Prefix.AUDIT_EVENT), entry_id=new_id(Prefix.ENTRY), **about, **common
+            ),
+            lambda: self.paper.cancel_blocked(name, asker, token),
+            name,
+            by=asker,
+            ends=ends,
+        )
+
+    def _on_blocked(self, which: int, user: int, token: int | None) -> tuple[str, str, dict[str, Any]]:
+        name = self.newest(which, Order, best=_is_blocked)
+        asker, by = self._by(user, token)
+        return name, asker, {"operation_id": name, "wallet_id": self.paper.things[name].purse, **by}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tests.model.books import MOST, Paper, Refused, Thing
 
@@ -10,6 +10,8 @@ BANK = "bank"
 CODE_LASTS = timedelta(minutes=5)
 # Fewer than the service gives, or they would hardly ever be used up.
 TRIES = 2
+# For so long what was brought to the bank may still get there.
+IN_FLIGHT = timedelta(seconds=20)
 
 
 @dataclass
@@ -32,9 +34,15 @@ class Order(Waiting):
     proposal: tuple[str, str] | None = None
     # The name of what the bank sent back.
     returned: str | None = None
+    # When it was last brought to the bank.
+    sent_at: datetime | None = None
+    # Why it must not be brought there, and what an admin let it go there despite of.
+    blocked_for: str | None = None
+    let_go_despite: frozenset[str] = frozenset()
 
     def shown(self) -> Mapping[str, object]:
-        return {**super().shown(), "attempts": self.asked_bank, "return_id": self.returned}
+        shown = {**super().shown(), "attempts": self.asked_bank, "return_id": self.returned}
+        return shown | {"failure_code": self.blocked_for} if self.status == "blocked" else shown
 
 
 class OrderPaper(Paper):
@@ -77,9 +85,21 @@ class OrderPaper(Paper):
         order = self.thing(name, Order)
         if order.status not in ("pending", "processing"):
             raise Refused("illegal_transition")
-        order.status = "processing"
+        obstacles = [one for one in self.obstacles(order) if one not in order.let_go_despite]
+        if order.is_out and obstacles:
+            if order.sent_at is not None and self.now < order.sent_at + IN_FLIGHT:
+                raise Refused("may_be_under_way")
+            order.status, order.blocked_for = "blocked", obstacles[0]
+            self.nothing_awaited(name, "bank_order")
+            return {}
+        order.status, order.sent_at = "processing", self.now
         order.asked_bank += 1
         return {}
+
+    def obstacles(self, order: Order) -> list[str]:
+        """Why nothing of its purse may go to the bank now."""
+        deactivated = ["user_deactivated"] if self.purses[order.purse].owner not in self.people else []
+        return deactivated + (["wallet_frozen"] if self.purses[order.purse].shut in ("out", "both") else [])
 
     def settle(self, name: str, amount: int) -> dict[str, object]:
         """The bank says that it has paid so much."""
@@ -124,10 +144,11 @@ class OrderPaper(Paper):
     def _hear_bank(self, name: str, order: Order, word: str, amount: int | None) -> bool:
         """Whether its word changes anything."""
         agrees = amount in (None, order.amount)
-        if order.status == word and agrees:
+        is_undone = word == "failed" and order.status == "canceled" and order.asked_bank
+        if (order.status == word or is_undone) and agrees:
             self.nothing_awaited(name, "bank_order")
             return False
-        if order.status not in ("pending", "processing", "requires_review") or not order.asked_bank:
+        if order.status not in ("pending", "processing", "blocked", "requires_review") or not order.asked_bank:
             # Of what it was never asked for it can say nothing.
             raise Refused("illegal_transition")
         self.nothing_awaited(name, "bank_order")

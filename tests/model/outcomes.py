@@ -180,6 +180,34 @@ class OutcomePaper(RewardPaper):
         self.audited.append((user, "review.asked_again", name))
         return {"status": "processing"}
 
+    # --- blocked before the bank had it
+
+    def release_blocked(self, name: str, user: str, token: int | None, *, is_forced: bool) -> dict[str, object]:
+        order = self._blocked(name, user, token)
+        obstacles = self.obstacles(order)
+        if obstacles and not is_forced:
+            raise Refused("still_blocked")
+        order.status, order.blocked_for, order.let_go_despite = "pending", None, frozenset(obstacles)
+        self.await_bank(name)
+        self.audited.append((user, "withdrawal.released", name))
+        return {"status": "pending"}
+
+    def cancel_blocked(self, name: str, user: str, token: int | None) -> dict[str, object]:
+        order = self._blocked(name, user, token)
+        self.put_back(order.purse, name, order.amount)
+        order.status = "canceled"
+        self.audited.append((user, "withdrawal.canceled", name))
+        return {"status": "canceled"}
+
+    def _blocked(self, name: str, user: str, token: int | None) -> Order:
+        self.require_asker(user, token)
+        order = self.thing(name, Order)
+        if order.status != "blocked":
+            raise Refused("illegal_transition")
+        if user == order.owner:
+            raise Refused("second_admin_required")
+        return order
+
     def _in_review(self, name: str, user: str, token: int | None) -> Order:
         self.require_asker(user, token)
         order = self.thing(name, Order)

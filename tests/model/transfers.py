@@ -110,9 +110,10 @@ class TransferPaper(OrderPaper):
         return {"status": payment.status}
 
     def cancel(self, name: str, user: str, token: int | None) -> dict[str, object]:
-        """A withdrawal also while it waits for the bank, which has not heard of it."""
+        """A withdrawal also while it waits to go to the bank, or must not go there; which has not heard of it."""
         payment = self._own_payment(name, user, token)
-        unheard = isinstance(payment, Order) and payment.is_out and payment.status == "pending"
+        unheard = isinstance(payment, Order) and payment.is_out and not payment.asked_bank
+        unheard = unheard and payment.status in ("pending", "blocked")
         if payment.status != "requires_approval" and not unheard:
             raise Refused("illegal_transition")
         self._call_off(name, payment)

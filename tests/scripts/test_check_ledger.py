@@ -205,6 +205,7 @@ async def _live(resources: Resources) -> None:
         await ask("withdrawal", "success", 30)
     await _deal(resources)
     await _send_back(resources)
+    await _block(resources)
     # The bank says it once more, and nobody has listened yet.
     paid = await resources.databases.bank["orders"].find_one({"state": "success"}, sort=[("_id", 1)])
     assert paid is not None
@@ -321,6 +322,17 @@ async def _take_from_a_hold(
     await say(taken_back, type="payment.returned", return_code="chargeback", bank_reference="ret_test")
 
 
+async def _block(resources: Resources) -> None:
+    """A withdrawal of somebody who is deactivated before the bank gets it."""
+    user = await make_user(resources.databases, email="deactivated@example.com")
+    wallet = await make_wallet(resources.databases, user)
+    await deposit_once([StartingBalance(user.id, 5_000, "INR")], resources.ledger, resources.settings)
+    asked = await resources.ledger.change(withdrawal_of(wallet, 900, claim=None), Operation)
+    await resources.databases.wallet["users"].update_one({"_id": user.id}, {"$set": {"is_active": False}})
+    blocked = await resources.ledger.change(asking_of(asked), Operation)
+    assert blocked.status is OperationStatus.BLOCKED
+
+
 async def _transfer(resources: Resources, sender: User, to: User, amount: int) -> None:
     (wallet,) = [wallet for wallet in await get_balances(sender.id) if wallet.currency == "INR"]
     order = TransferOrder(wallet.id, None, to.email, amount, "INR", "rent", None, {})
@@ -369,10 +381,10 @@ class TestASoundLedger:
         inspection = await inspect(books.databases)
         assert inspection.breaches == []
         assert dict(inspection.counts) == {
-            "wallets": 10,
-            "entries": 41,
-            "deposits": 8,
-            "withdrawals": 9,
+            "wallets": 11,
+            "entries": 43,
+            "deposits": 9,
+            "withdrawals": 10,
             "transfers": 3,
             "holds": 3,
             "adjustments": 2,
@@ -381,9 +393,9 @@ class TestASoundLedger:
             "returns": 4,
             "rewards": 1,
             "redemptions": 0,
-            "orders at the bank": 12,
+            "orders at the bank": 13,
             "callbacks of the bank": 8,
-            "idempotency records": 29,
+            "idempotency records": 30,
             "closed hours": await books.named("account_sums").count_documents({}),
             "checkpoints": 3,
             "events": await books.named("events").count_documents({}),
@@ -391,16 +403,16 @@ class TestASoundLedger:
             "incidents unresolved": 2,
         }
         total = inspection.total("INR")
-        assert (total.available, total.held, total.deposited, total.withdrawn) == (18_570, 2_130, 21_200, 1_200)
-        assert total.accounts == {"bank": (22_340, 2_340), "house:adjustments": (1_000, 0), "house:fx": (0, 300)}
+        assert (total.available, total.held, total.deposited, total.withdrawn) == (22_670, 3_030, 26_200, 1_200)
+        assert total.accounts == {"bank": (27_340, 2_340), "house:adjustments": (1_000, 0), "house:fx": (0, 300)}
 
     async def test_is_told_by_the_exit_status_with_a_table(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert ended.status == 0, ended.out + ended.err
         assert "every rule holds" in ended.out
-        assert "185.70 INR" in ended.out
+        assert "226.70 INR" in ended.out
         (bank,) = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["bank"]]
-        assert bank == ["bank", "223.40", "INR", "23.40", "INR", "-200.00", "INR"]
+        assert bank == ["bank", "273.40", "INR", "23.40", "INR", "-250.00", "INR"]
 
     async def test_may_have_what_the_bank_has_paid_and_we_have_not_heard_of_yet(self, books: Books) -> None:
         operation_id = await pay_what_is_open(books, timedelta(seconds=60))
@@ -1487,6 +1499,31 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "payment_missing",
         {"order_state"},
     ),
+    "a blocked withdrawal without its reason": (
+        change("withdrawals", {"status": "blocked"}, failure_code="bank_outcome_unknown"),
+        "operation_state",
+        set(),
+    ),
+    "a release that nobody has asked for": (
+        change(
+            "withdrawals",
+            {"status": "blocked"},
+            release={
+                "by": "usr_nobody",
+                "reason": "Looked into",
+                "at": utc_now(),
+                "despite_freeze": True,
+                "despite_deactivation": False,
+            },
+        ),
+        "audit_missing",
+        set(),
+    ),
+    "a blocked withdrawal that is still to be submitted": (
+        change("withdrawals", {"status": "pending"}, status="blocked", failure_code="wallet_frozen"),
+        "outbox_surplus",
+        {"event_state"},
+    ),
     "a return that nobody booked": (
         change("returns", {"type": "withdrawal"}, status="requires_review"),
         "entry_surplus",
@@ -1831,7 +1868,7 @@ class TestCheckpoints:
     async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
         ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
         assert ended.status == 0, ended.out + ended.err
-        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 10 wallets under ")
+        assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 11 wallets under ")
         assert await check_books(books) == []
 
     async def test_are_not_taken_of_nothing(self, servers: Servers, tmp_path: Path) -> None:
