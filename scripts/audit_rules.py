@@ -18,6 +18,7 @@ RECORD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "reversals": ("original_id", "requested_by", "reason", "is_forced"),
     "returns": ("decided_by",),
     "deposits": ("failure_code",),
+    "holds": ("user_id", "ended_by"),
     "withdrawals": ("failure_code", "release"),
 }
 WALLET_FIELDS: Final = ("_id", "status", "freeze", "limits")
@@ -32,7 +33,7 @@ REVERSAL_FIELDS: Final = (
     "requested_by",
 )
 # Whose subjects an inspection looks at record by record; wallets are looked at by themselves.
-SUBJECTS: Final = "^(adj|dep|rtn|trf|wdr)_"
+SUBJECTS: Final = "^(adj|dep|hld|rtn|trf|wdr)_"
 
 _FAILED_IN_REVIEW: Final = "failed_in_review"
 _CANCELED_BY_ADMIN: Final = "canceled_by_admin"
@@ -77,6 +78,8 @@ def check_deeds(collection: str | None, record: Row | None, events: Sequence[Row
                 yield AuditRule.MISSING, f"decided by {decided_by} without return.collected"
             if decided_by is None and collected:
                 yield AuditRule.SURPLUS, f"{_named(collected)}, and nobody has decided"
+        case "holds":
+            yield from _check_end(record, events)
         case "deposits" | "withdrawals":
             yield from _check_review(record, events)
         case _:
@@ -111,6 +114,18 @@ def _check_review(record: Row, events: Sequence[Row]) -> Iterator[Found]:
     is_canceled = record.get("failure_code") == _CANCELED_BY_ADMIN
     yield from _check_one("withdrawal.canceled", is_canceled, events, amounts)
     yield from _check_release(record.get("release"), events)
+
+
+def _check_end(record: Row, events: Sequence[Row]) -> Iterator[Found]:
+    """What anybody but its payer did to a hold has an event. One whose time was over when it was asked has one too."""
+    ended_by, status = record.get("ended_by"), record.get("status")
+    is_by_another = ended_by is not None and ended_by != record.get("user_id")
+    who = {"actor_id": ended_by, "details.status": status, "details.amount": record.get("amount")}
+    captured = {**who, "details.captured_amount": record.get("captured_amount")}
+    yield from _check_one("hold.captured", is_by_another and status == "captured", events, captured)
+    released = [event for event in events if event.get("action") == "hold.released"]
+    if status != "expired" or len(released) > 1:
+        yield from _check_one("hold.released", is_by_another and status == "released", events, who)
 
 
 def _check_release(release: Any, events: Sequence[Row]) -> Iterator[Found]:  # noqa: ANN401 a corrupt one may be anything

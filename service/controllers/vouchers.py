@@ -141,6 +141,10 @@ class KeptVoucherView(VoucherView):
     """For those who keep the catalogue."""
 
     stocked_total: int = Field(ge=0, description="What was ever stocked: `stock` and all redemptions together")
+    created_by: str | None = Field(
+        description="null for vouchers of earlier releases", examples=["usr_0198c0ffee0070008000000000000001"]
+    )
+    updated_by: str | None = Field(examples=["usr_0198c0ffee0070008000000000000001"])
     created_at: str = Field(json_schema_extra={"format": "date-time"})
     updated_at: str = Field(json_schema_extra={"format": "date-time"})
 

@@ -54,6 +54,8 @@ class Hold(NamedTuple):
     version: int = 0
     tombstone: Tombstone | None = None
     takings: tuple[Taking, ...] = ()
+    # Who captured or released it. None while it is held, where its time ended it, and of holds of earlier releases.
+    ended_by: str | None = None
 
     @property
     def taken_amount(self) -> int:

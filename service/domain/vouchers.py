@@ -53,6 +53,9 @@ class Voucher(NamedTuple):
     created_at: datetime
     updated_at: datetime
     version: int = 0
+    # None for vouchers of earlier releases.
+    created_by: str | None = None
+    updated_by: str | None = None
 
     def availability(self, at: datetime) -> Availability:
         if not self.is_active:
@@ -135,6 +138,8 @@ def kept_voucher_view(voucher: Voucher) -> dict[str, Any]:
         "stocked_total": voucher.stocked_total,
         "created_at": to_rfc3339(voucher.created_at),
         "updated_at": to_rfc3339(voucher.updated_at),
+        "created_by": voucher.created_by,
+        "updated_by": voucher.updated_by,
     }
 
 

@@ -10,7 +10,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from service.domain.entries import Entry
+from service.domain.audit_events import AuditEvent
+from service.domain.entries import Entry, EntryType
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
@@ -21,7 +22,7 @@ from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.returns import Return
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
-from service.ledger.commands import Changes, Command, CompositeCommand
+from service.ledger.commands import Changes, Command, CompositeCommand, PersonalCommand
 from service.ledger.debts import assert_debts_explained, pay_oldest
 
 _Kind = TypeVar("_Kind", bound=Record)
@@ -150,6 +151,7 @@ class Draft:
                 assert_debts_explained(was, wallet, records)
             self.wallets[wallet.id] = wallet
         self._move(changes)
+        self._require_accounted_for(changes, command)
         for wallet_id in self.wallets:
             self._pay_debts(wallet_id, records, command)
         for wallet_before in wallets_before:
@@ -173,6 +175,18 @@ class Draft:
         assert isinstance(made, Marked), f"{record_id} has no place for a tombstone"
         self.records[record_id] = made._replace(tombstone=tombstone)
         self.tombstones += 1
+
+    def _require_accounted_for(self, changes: Changes, command: Command) -> None:
+        """Whoever moves money that is not theirs leaves an audit event of theirs in the same transaction.
+
+        A payment that arrives is its payer's movement. Raises AssertionError for what a rule should have written.
+        """
+        if not isinstance(command, PersonalCommand):
+            return
+        moved = [one.wallet_id for one in changes.movements if one.type is not EntryType.TRANSFER_IN]
+        others = [name for name in moved if self.wallets[name].user_id != command.user_id]
+        actors = {one.actor_id for one in changes.also if isinstance(one, AuditEvent)}
+        assert not others or command.user_id in actors, f"{command.user_id} moves money of {others} unrecorded"
 
     def _require_unmoved(self, wallet: Wallet) -> Wallet:
         """The wallet as it was before a rule returned it. Raises AssertionError where the rule moved it by itself."""

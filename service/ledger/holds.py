@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from service.domain.accounts import SystemAccount
+from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
 from service.domain.holds import Hold, HoldStatus, Taking, hold_receipt_view
 from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
@@ -29,6 +30,7 @@ from service.errors import (
     WalletFrozen,
     WalletServiceError,
 )
+from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.payments import require_recipient
 from service.ledger.reservations import HOLD, Step, capture, release, release_part, reserve
@@ -124,8 +126,10 @@ class RequestHold(PersonalCommand):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnHold(PersonalCommand):
+class OnHold(AuditedCommand):
     """The payer, the payee or the house says something about a hold. Its id and the payer's wallet never change.
+
+    Whoever is not its payer moves another's money, which leaves an audit event.
 
     `acts_for_house`: the token has a role that may speak of anybody's hold.
     """
@@ -199,6 +203,7 @@ class CaptureHold(OnHold):
             to_user_id=None if recipient is None else recipient.user_id,
             to_wallet_id=recipient_id,
             transaction_id=self.transaction_id,
+            ended_by=self.user_id,
             updated_at=time_of(self.now, *(side for side in (wallet, recipient) if side is not None)),
         )
         after_payer, movements = self._move(captured, wallet, recipient)
@@ -206,6 +211,7 @@ class CaptureHold(OnHold):
             captured,
             movements,
             wallets=(after_payer,),
+            also=_audit_events(self, captured, AuditAction.HOLD_CAPTURED),
             done_outbox_ids=(expiry_id(hold),),
             answer=lambda after: hold_receipt_view(
                 captured,
@@ -314,6 +320,24 @@ def expiry_id(hold: Hold) -> str:
     return outbox_id(OutboxTopic.EXPIRY, hold.id)
 
 
+def _audit_events(command: OnHold, ended: Hold, action: AuditAction) -> tuple[AuditEvent, ...]:
+    """One for whoever is not the payer. `status` tells a release from a hold whose time was over when it was asked."""
+    if command.user_id == ended.user_id:
+        return ()
+    event = command.event(
+        action,
+        ended.id,
+        ended.updated_at,
+        status=ended.status,
+        wallet_id=ended.wallet_id,
+        to_wallet_id=ended.to_wallet_id,
+        amount=ended.amount,
+        captured_amount=ended.captured_amount,
+        currency=ended.currency,
+    )
+    return (event,)
+
+
 def _named(*wallet_ids: str | None) -> tuple[str, ...]:
     return tuple(wallet_id for wallet_id in wallet_ids if wallet_id is not None)
 
@@ -355,7 +379,13 @@ def _give_back(
     error: WalletServiceError | None = None,
 ) -> Changes:
     """The end without a capture, whatever state the wallet is in: the money was never out of it."""
-    ended = hold._replace(status=status, transaction_id=command.transaction_id, updated_at=time_of(command.now, wallet))
+    asked_by = command.user_id if isinstance(command, OnHold) and status is HoldStatus.RELEASED else None
+    ended = hold._replace(
+        status=status,
+        transaction_id=command.transaction_id,
+        ended_by=asked_by,
+        updated_at=time_of(command.now, wallet),
+    )
     step = release(
         HOLD,
         wallet,
@@ -370,6 +400,7 @@ def _give_back(
         ended,
         (step.movement,),
         wallets=(step.wallet,),
+        also=_audit_events(command, ended, AuditAction.HOLD_RELEASED) if isinstance(command, OnHold) else (),
         done_outbox_ids=(expiry_id(hold),),
         answer=lambda after: hold_receipt_view(ended, viewer_id, after.wallet(wallet.id), None),
         status_code=_OK,

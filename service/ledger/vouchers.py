@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.domain.accounts import SystemAccount
+from service.domain.audit_events import AuditAction
 from service.domain.entries import EntryType
 from service.domain.money import POINTS
 from service.domain.records import Record
@@ -29,6 +30,7 @@ from service.errors import (
     VoucherSoldOut,
     VoucherStockTooLow,
 )
+from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, PersonalCommand, State
 from service.ledger.rules import movement_of, require_funds, require_open, require_requester, time_of
 
@@ -36,7 +38,7 @@ _OK, _CREATED = 200, 201
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreateVoucher(PersonalCommand):
+class CreateVoucher(AuditedCommand):
     """`voucher` as it is to be: nothing of it depends on what is there."""
 
     voucher: Voucher
@@ -48,11 +50,20 @@ class CreateVoucher(PersonalCommand):
     def decide(self, state: State) -> Changes:
         require_requester(self, state)
         _require_sense(self.voucher)
-        return Changes(self.voucher, answer=lambda _: kept_voucher_view(self.voucher), status_code=_CREATED)
+        created = self.voucher._replace(created_by=self.user_id, updated_by=self.user_id)
+        event = self.event(
+            AuditAction.VOUCHER_CREATED,
+            created.id,
+            created.created_at,
+            cost=created.cost,
+            stock=created.stock,
+            is_active=created.is_active,
+        )
+        return Changes(created, also=(event,), answer=lambda _: kept_voucher_view(created), status_code=_CREATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateVoucher(PersonalCommand):
+class UpdateVoucher(AuditedCommand):
     """`changes` are fields as they are to be, save the stock: that is counted up or down, so that what is redeemed at
     the same time is never overwritten.
     """
@@ -75,9 +86,20 @@ class UpdateVoucher(PersonalCommand):
             stock=voucher.stock + self.add_stock,
             stocked_total=voucher.stocked_total + self.add_stock,
             updated_at=max(self.now, voucher.updated_at),
+            updated_by=self.user_id,
         )
         _require_sense(changed)
-        return Changes(changed, answer=lambda _: kept_voucher_view(changed), status_code=_OK)
+        event = self.event(
+            AuditAction.VOUCHER_CHANGED,
+            changed.id,
+            changed.updated_at,
+            fields=", ".join(sorted(self.changes)) or None,
+            add_stock=self.add_stock,
+            cost=changed.cost,
+            stock=changed.stock,
+            is_active=changed.is_active,
+        )
+        return Changes(changed, also=(event,), answer=lambda _: kept_voucher_view(changed), status_code=_OK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -167,4 +167,6 @@ def _asked_by(token: Caller) -> dict[str, Any]:
         "user_id": token.user_id,
         "token_version": token.token_version,
         "acts_for_house": token.may(Permission.HOLDS_ANY),
+        "audit_event_id": new_id(Prefix.AUDIT_EVENT),
+        "reason": None,
     }

@@ -67,6 +67,8 @@ async def create_voucher(
             transaction_id=new_id(Prefix.TRANSACTION),
             request_id=request_id,
             claim=claim,
+            audit_event_id=new_id(Prefix.AUDIT_EVENT),
+            reason=None,
             **user._asdict(),
             voucher=voucher,
         )
@@ -92,6 +94,8 @@ async def update_voucher(
             transaction_id=new_id(Prefix.TRANSACTION),
             request_id=request_id,
             claim=claim,
+            audit_event_id=new_id(Prefix.AUDIT_EVENT),
+            reason=None,
             **user._asdict(),
             voucher_id=voucher_id,
             changes=changes,

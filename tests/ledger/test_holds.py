@@ -140,6 +140,10 @@ def _about(hold: Hold, number: int) -> dict[str, Any]:
     return {"hold_id": hold.id, "wallet_id": hold.wallet_id, "release_entry_id": f"ent_{number}_back"}
 
 
+def _recorded(number: int) -> dict[str, Any]:
+    return {"audit_event_id": f"aud_{number}", "reason": None}
+
+
 def capture(hold: Hold, user_id: str = _PAYEE, at: datetime = _NOW, **overrides: Any) -> CaptureHold:
     number = next(_numbers)
     order = {
@@ -150,13 +154,13 @@ def capture(hold: Hold, user_id: str = _PAYEE, at: datetime = _NOW, **overrides:
         "out_entry_id": f"ent_{number}_out",
         "in_entry_id": f"ent_{number}_in",
     }
-    return CaptureHold(**(_asked(user_id, number, at) | _about(hold, number) | order | overrides))
+    return CaptureHold(**(_asked(user_id, number, at) | _about(hold, number) | _recorded(number) | order | overrides))
 
 
 def release(hold: Hold, user_id: str = _PAYEE, at: datetime = _NOW, **overrides: Any) -> ReleaseHold:
     number = next(_numbers)
     order = {"acts_for_house": user_id == _ADMIN}
-    return ReleaseHold(**(_asked(user_id, number, at) | _about(hold, number) | order | overrides))
+    return ReleaseHold(**(_asked(user_id, number, at) | _about(hold, number) | _recorded(number) | order | overrides))
 
 
 def expire(hold: Hold, at: datetime = _AFTER) -> ExpireHold:

@@ -51,6 +51,8 @@ async def _update_of(databases: Databases, voucher: Voucher, add_stock: int, **c
         transaction_id=new_id(Prefix.TRANSACTION),
         user_id=(await make_user(databases, roles=["admin"])).id,
         token_version=None,
+        audit_event_id=new_id(Prefix.AUDIT_EVENT),
+        reason=None,
         voucher_id=voucher.id,
         changes=changes,
         add_stock=add_stock,

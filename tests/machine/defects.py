@@ -230,6 +230,10 @@ def a_release_lets_everything_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Release, "covers", lambda *_: True)
 
 
+def a_capture_by_others_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(holds, "_audit_events", lambda *_: ())
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -264,10 +268,12 @@ DEFECTS: dict[Defect, int] = {
     what_is_frozen_meanwhile_is_paid_out: 1,
     what_may_be_on_its_way_is_blocked: 4,
     a_release_lets_everything_out: 46,
+    a_capture_by_others_is_not_recorded: 1,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
     a_rule_makes_money_without_a_movement: "by movements alone",
     a_debt_is_forgiven_by_a_rule: "no longer owes",
     an_entry_is_lost_within_a_batch: "its entries",
+    a_capture_by_others_is_not_recorded: "internal_error",
 }

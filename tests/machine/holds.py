@@ -70,6 +70,7 @@ class HoldRules(TransferRules):
         about |= {"to_wallet_id": payee, "amount": amount, "named_wallet_id": self.paper.thing(name, Hold).to}
         self.say(
             lambda common: CaptureHold(
+                audit_event_id=new_id(Prefix.AUDIT_EVENT),
                 release_entry_id=new_id(Prefix.ENTRY),
                 out_entry_id=new_id(Prefix.ENTRY),
                 in_entry_id=new_id(Prefix.ENTRY),
@@ -86,7 +87,9 @@ class HoldRules(TransferRules):
     def release(self, which: int, by: int | None, token: int | None, *, for_house: bool, ends: bool) -> None:
         name, user, about = self._hold(which, by, token, for_house=for_house)
         self.say(
-            lambda common: ReleaseHold(release_entry_id=new_id(Prefix.ENTRY), **about, **common),
+            lambda common: ReleaseHold(
+                audit_event_id=new_id(Prefix.AUDIT_EVENT), release_entry_id=new_id(Prefix.ENTRY), **about, **common
+            ),
             lambda: self.paper.release(name, user, token, for_house=for_house),
             name,
             by=user,
@@ -114,4 +117,4 @@ class HoldRules(TransferRules):
         owner = hold.owner if hold.to is None else self.paper.purses[hold.to].owner
         user = self.actor(by, owner)
         about: dict[str, Any] = {"hold_id": name, "wallet_id": hold.purse, "acts_for_house": for_house}
-        return name, user, {**about, "user_id": user, "token_version": token}
+        return name, user, {**about, "user_id": user, "token_version": token, "reason": None}

@@ -62,7 +62,14 @@ class RewardRules(AdjustmentRules):
             updated_at=now,
         )  # fmt: skip
         self.say(
-            lambda common: CreateVoucher(user_id=asker, token_version=token, voucher=record, **common),
+            lambda common: CreateVoucher(
+                audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                reason=None,
+                user_id=asker,
+                token_version=token,
+                voucher=record,
+                **common,
+            ),
             lambda: self.paper.create_voucher(
                 name, asker, token, Voucher(asker, "", cost, "", stock, stock, each_at_most, begins, over)
             ),
@@ -87,7 +94,7 @@ class RewardRules(AdjustmentRules):
         self.say(
             lambda common: UpdateVoucher(
                 voucher_id=name, changes={"is_active": is_active}, add_stock=more, user_id=asker,
-                token_version=token, **common,
+                token_version=token, audit_event_id=new_id(Prefix.AUDIT_EVENT), reason=None, **common,
             ),
             lambda: self.paper.update_voucher(name, asker, token, more, is_active=is_active),
             name,

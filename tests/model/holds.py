@@ -82,6 +82,7 @@ class HoldPaper(TransferPaper):
         if payee is not None:
             self.give(payee, amount)
         hold.status, hold.captured, hold.to = "captured", amount, payee
+        self._account_for(name, hold, user, "hold.captured")
         self.nothing_awaited(name)
         return {"status": "captured", "captured_amount": amount}
 
@@ -107,6 +108,7 @@ class HoldPaper(TransferPaper):
         if hold.to is not None and not for_house and user != self.purses[hold.to].owner:
             raise Refused("hold_guaranteed")
         self._undo(name, hold, "released")
+        self._account_for(name, hold, user, "hold.released")
         return {"status": "released"}
 
     def expire(self, name: str) -> dict[str, object]:
@@ -128,8 +130,14 @@ class HoldPaper(TransferPaper):
             raise Refused("illegal_transition")
         if self.now >= hold.until:
             self._undo(name, hold, "expired")
+            self._account_for(name, hold, user, "hold.released")
             raise Refused("hold_expired")
         return hold
+
+    def _account_for(self, name: str, hold: Hold, user: str, action: str) -> None:
+        """Whoever is not its payer moves another's money."""
+        if user != hold.owner:
+            self.audited.append((user, action, name))
 
     def _undo(self, name: str, hold: Hold, status: str) -> None:
         self.put_back(hold.purse, name, hold.left)

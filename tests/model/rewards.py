@@ -113,6 +113,7 @@ class RewardPaper(AdjustmentPaper):
         self.require_asker(user, token)
         self._require_order(voucher.begins, voucher.ends)
         self.things[name] = voucher
+        self.audited.append((user, "voucher.created", name))
         return {"stock": voucher.stock}
 
     def _require_order(self, begins: datetime | None, ends: datetime | None) -> None:
@@ -128,6 +129,7 @@ class RewardPaper(AdjustmentPaper):
             raise Refused("voucher_stock_too_low")
         voucher.stock += more
         voucher.stocked += more
+        self.audited.append((user, "voucher.changed", name))
         voucher.is_active = is_active
         return {"stock": voucher.stock, "is_active": is_active}
 

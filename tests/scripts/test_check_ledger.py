@@ -1412,6 +1412,11 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "entry_mismatch",
         {"wallet_usage"},
     ),
+    "a capture that somebody else is said to have made": (
+        change("holds", {"status": "captured"}, ended_by="usr_nobody"),
+        "audit_missing",
+        set(),
+    ),
     "a hold that nothing ends": (remove_the_reminder_of_a_hold, "outbox_missing", set()),
     "an adjustment that was never made": (
         change("adjustments", {"status": "requires_approval"}, status="success"),

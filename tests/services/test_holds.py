@@ -94,9 +94,7 @@ class Scene:
     def capture(self, now: datetime, amount: int | None = None) -> CaptureHold:
         return CaptureHold(
             **self._about(now),
-            user_id=self.recipient.user_id,
-            token_version=None,
-            acts_for_house=False,
+            **self._by_recipient(),
             named_wallet_id=self.recipient.id,
             to_wallet_id=None,
             amount=amount,
@@ -105,7 +103,16 @@ class Scene:
         )
 
     def release(self, now: datetime) -> ReleaseHold:
-        return ReleaseHold(**self._about(now), user_id=self.recipient.user_id, token_version=None, acts_for_house=False)
+        return ReleaseHold(**self._about(now), **self._by_recipient())
+
+    def _by_recipient(self) -> dict[str, Any]:
+        return {
+            "user_id": self.recipient.user_id,
+            "token_version": None,
+            "acts_for_house": False,
+            "audit_event_id": new_id(Prefix.AUDIT_EVENT),
+            "reason": None,
+        }
 
     def expire(self, now: datetime) -> ExpireHold:
         return ExpireHold(**self._about(now))
