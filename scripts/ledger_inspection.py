@@ -23,6 +23,7 @@ from scripts.answer_rules import MARGIN, Made
 from scripts.audit_rules import check_deeds, check_reversals, check_wallet_deeds
 from scripts.bank_rules import check_order_says
 from scripts.checkpoint_rules import CheckpointRule, Leaves, Series, check_growth, check_tile, leaves_of
+from scripts.discrepancy_inspection import inspect_discrepancies
 from scripts.entry_rules import check_entries_say
 from scripts.event_rules import KEPT_AT_LEAST, Numbers, check_numbers, check_told, check_untold
 from scripts.ledger_reader import OnProgress, Reader, fields_of, join
@@ -70,7 +71,7 @@ _READ: Final = (
     "idempotency_keys", "bank_callbacks", "account_sums", "account_corrections", "checkpoints",
     "checkpoint_tiles", "rewards", "redemptions",
     "vouchers", "incidents", "dead_letters", "wallets", "events", "events", "audit_events", "reversals", "quotes",
-    "conversions", "bank_callbacks",
+    "conversions", "bank_callbacks", "breaks", "set_aside_lines",
 )  # fmt: skip
 _BY_ID: Final = (("_id", 1),)
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -96,6 +97,7 @@ COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
     "incidents", "incidents unresolved", "dead letters", "events",
+    "discrepancies", "lines set aside",
 )  # fmt: skip
 
 
@@ -184,6 +186,9 @@ async def inspect(
                 await _inspect_callbacks(reader, inspection, now, grace)
                 count, breaches = await inspect_answers(reader, made)
                 inspection.counts["idempotency records"] += count
+                inspection.breaches += breaches
+                counts, breaches = await inspect_discrepancies(reader)
+                inspection.counts.update(counts)
                 inspection.breaches += breaches
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
                 await _check_age(reader, inspection, now, checkpoint_interval)
