@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,7 @@ import pytest
 from redis import Redis as SyncRedis
 
 from scripts.check_ledger import check_ledger
-from scripts.service_stack import WORKER, Stack
+from scripts.service_stack import API, WORKER, Stack
 from service.database import Databases
 from service.domain.clock import utc_now
 from tests.person import Person
@@ -33,6 +34,8 @@ _PEOPLE = 6
 _PAUSE_S = 0.1
 _OUTAGE_S = 6.0
 _FROZEN_S = 10.0
+# Longer than MongoDB keeps a transaction, and shorter than the clients of this load wait.
+_API_FROZEN_S = 8.0
 _SPELL_S = 1.5
 _END_LIMIT_S = 60.0
 
@@ -169,3 +172,26 @@ async def test_a_redis_that_is_killed_emptied_and_frozen_under_load_stops_neithe
 def _empty(stack: Stack) -> None:
     with SyncRedis.from_url(stack.settings["WALLET_REDIS_URL"]) as client:
         client.flushall()
+
+
+async def test_an_api_that_is_frozen_under_load_goes_on_by_itself(
+    hardy_stack: Stack, hardy_databases: Databases
+) -> None:
+    """Its transaction is ended meanwhile, its connections and its patience are over when it wakes."""
+    api = hardy_stack.children[API].pid
+    async with _under_load(hardy_stack) as load:
+        os.kill(api, signal.SIGSTOP)
+        try:
+            await load.during(_API_FROZEN_S)
+        finally:
+            os.kill(api, signal.SIGCONT)
+        async with asyncio.timeout(_END_LIMIT_S):
+            while not await load.during(_SPELL_S):
+                pass
+        health = await asyncio.to_thread(httpx.get, f"{hardy_stack.base_url}/readyz")
+        assert health.is_success
+    # What had waited past the ledger's patience is asked to come again.
+    assert set(load.answers) <= {202, 503}
+    await _all_end_well(hardy_databases)
+    assert hardy_stack.children[API].pid == api
+    assert hardy_stack.is_running(API)
