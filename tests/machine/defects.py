@@ -266,8 +266,8 @@ DEFECTS: dict[Defect, int] = {
     keys_leave_no_tombstones: 1,
     late_entries_keep_their_ids: 1,
     what_is_frozen_meanwhile_is_paid_out: 1,
-    what_may_be_on_its_way_is_blocked: 4,
-    a_release_lets_everything_out: 46,
+    what_may_be_on_its_way_is_blocked: 7,
+    a_release_lets_everything_out: 77,
     a_capture_by_others_is_not_recorded: 1,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
@@ -275,5 +275,5 @@ STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
     a_rule_makes_money_without_a_movement: "by movements alone",
     a_debt_is_forgiven_by_a_rule: "no longer owes",
     an_entry_is_lost_within_a_batch: "its entries",
-    a_capture_by_others_is_not_recorded: "internal_error",
+    a_capture_by_others_is_not_recorded: "unrecorded",
 }
