@@ -20,7 +20,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     WaitQueueTimeoutError,
-    WTimeoutError,
+    WriteConcernError,
 )
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
@@ -72,7 +72,7 @@ _SILENCE_S = 300.0
 _RETRY_AFTER_S = 1
 
 # Nobody there to answer, or no majority: what is raised where no transaction's own patience comes first.
-OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError, WTimeoutError)
+OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError, WriteConcernError)
 
 _NAMESPACE_EXISTS = 48
 # A collection that was made or indexed a moment ago is not in any snapshot yet.

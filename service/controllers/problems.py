@@ -16,10 +16,12 @@ from service.database import OUTAGES
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLarge,
+    ClockOff,
     FieldError,
     IdempotencyKeyMissing,
     InternalError,
     InvalidFields,
+    LedgerBusy,
     Malformed,
     MethodNotAllowed,
     NotFound,
@@ -30,6 +32,7 @@ from service.errors import (
     problem_body,
 )
 from service.metrics import NO_ROUTE
+from service.outages import outages
 
 log = structlog.get_logger()
 
@@ -71,13 +74,19 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 async def _on_service_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, WalletServiceError)  # noqa: S101 registered for this class
-    if error.http_status >= _SERVER_ERROR:
+    if isinstance(error, ClockOff):
+        pass  # `clock.off` has told of it, once
+    elif isinstance(error, LedgerBusy):
+        log.warning("request.refused", error=error.code)
+    elif isinstance(error, Unavailable):
+        outages.met("requests", error)
+    elif error.http_status >= _SERVER_ERROR:
         log.error("request.failed", error=error.code, detail=error.message)
     return problem_response(error)
 
 
 async def _on_outage(_request: Request, error: Exception) -> Response:
-    log.error("request.failed", error=repr(error))
+    outages.met("requests", error)
     return problem_response(Unavailable(retry_after_s=_RETRY_AFTER_S))
 
 

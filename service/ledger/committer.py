@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import pymongo
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError, WriteConcernError
 
 from service.crash_points import CrashPoint, reach
 from service.database import Client, abort_transaction
@@ -51,6 +51,9 @@ _TURNS_BETWEEN_BATCHES = 3
 _ATTEMPT_S = 4.0
 _SHORTEST_ATTEMPT_S = 1.0
 _DUPLICATE_KEY = 11000
+# The server interrupted the command: another process took this one for dead and ended its session (sessions.py), or
+# an operator killed it.
+_INTERRUPTED = 11601
 
 
 class Pending(NamedTuple):
@@ -281,7 +284,7 @@ class Ledger:
                 with pymongo.timeout(_ATTEMPT_S):
                     await session.commit_transaction()
             except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult") or perf_counter() >= deadline_s:
+                if not _is_commit_unknown(error) or perf_counter() >= deadline_s:
                     raise
                 attempt += 1
                 log.warning("ledger.commit_unknown", attempt=attempt, error=type(error).__name__)
@@ -318,7 +321,20 @@ def is_duplicate(error: Exception) -> bool:
 def _is_outage(error: Exception) -> bool:
     """Nobody there to say no: halving the batch would not help."""
     return isinstance(error, ConnectionFailure) or (
-        isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("UnknownTransactionCommitResult"))
+        isinstance(error, PyMongoError) and (error.timeout or _is_commit_unknown(error))
+    )
+
+
+def _is_commit_unknown(error: PyMongoError) -> bool:
+    """Whether the server may have committed the transaction all the same.
+
+    Interruptions carry no label of the driver's and leave it just as open. Either the server has committed and waits
+    for a majority, or it has aborted and answers the next try with NoSuchTransaction.
+    """
+    return (
+        error.has_error_label("UnknownTransactionCommitResult")
+        or isinstance(error, WriteConcernError)
+        or getattr(error, "code", None) == _INTERRUPTED
     )
 
 

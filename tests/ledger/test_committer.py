@@ -340,6 +340,27 @@ class TestTroubleWithTheServer:
             # The commit alone is repeated; running the batch again would be safe, but slower.
             assert sum(one.conflicts for one in committer.committed) == 0
 
+    @pytest.mark.parametrize(
+        "trouble",
+        [
+            {"failCommands": ["update"], "errorCode": 11601},
+            {
+                "failCommands": ["commitTransaction"],
+                "writeConcernError": {"code": 11601, "errmsg": "operation was interrupted"},
+            },
+        ],
+        ids=["while it wrote", "while it committed"],
+    )
+    async def test_one_that_was_interrupted_runs_once(
+        self, committer: Committer, databases: Databases, admin: Admin, trouble: dict[str, Any]
+    ) -> None:
+        """As killSessions does it to a process that was taken for dead. Neither server nor driver labels that."""
+        wallet = await make_funded_wallet(databases, 100)
+        with fail_point(admin, 2, errorLabels=[], **trouble):
+            decided = await committer.ledger.execute(withdrawal_of(wallet, 1))
+        assert decided.given.status_code == 202
+        assert ((await current(wallet)).available, (await current(wallet)).seq) == (99, 2)
+
     async def test_when_it_lasts_clients_are_told_and_the_same_key_still_runs_once(
         self, databases: Databases, admin: Admin
     ) -> None:
