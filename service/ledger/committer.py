@@ -51,7 +51,7 @@ _TURNS_BETWEEN_BATCHES = 3
 _ATTEMPT_S = 4.0
 _SHORTEST_ATTEMPT_S = 1.0
 _DUPLICATE_KEY = 11000
-# The server interrupted the command: another process took this one for dead and ended its session (sessions.py), or
+# The server interrupted the command: another process took this one for dead and ended its session (dead_owners.py), or
 # an operator killed it.
 _INTERRUPTED = 11601
 
