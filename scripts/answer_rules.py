@@ -17,7 +17,7 @@ from scripts.record_rules import KINDS, Row
 ANSWER_FIELDS: Final = ("_id", "status_code", "body", "fingerprint")
 # No setting lets them be forgotten sooner.
 KEPT_AT_LEAST: Final = timedelta(hours=24)
-# Of an answer that is about to be forgotten, the record may have been made a moment before.
+# Near the end of the retention an answer may be gone while its record still lies within the time that is looked at.
 MARGIN: Final = timedelta(minutes=10)
 
 _OK: Final = 200

@@ -188,8 +188,8 @@ def check_reversals(
 def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterator[Found]:
     """What a wallet lets through, and its own limits, are what the events about it lead to.
 
-    Each event says what was before it and what is after it. Whatever their order, they are one way from the beginning
-    to how the wallet is exactly if each state is left as often as it is reached, but for the first and the last.
+    Each event says what was before it and what is after it. They lead from the first state to the current one exactly
+    if each state is left as often as it is reached, but for the first and the last; so their order does not matter.
     """
     if not wallets:
         if events:

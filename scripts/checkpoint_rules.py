@@ -103,7 +103,7 @@ class Series:
         self._hashes[self._number] = self._hash
 
     def check_note(self, note: Row) -> Iterator[Breach]:
-        """An audit event says of each one that it was taken: of the last one too, which no other one names."""
+        """Holds an audit event `checkpoint.taken` against the series; no later checkpoint names the last one."""
         details = note.get("details")
         said = details if isinstance(details, dict) else {}
         number = said.get("number")

@@ -198,7 +198,7 @@ class MongoServer(EmbeddedServer):
             client.admin.command("createUser", ROOT_USER, pwd=self.root_password, roles=["root"])
 
     def _adopt_configuration(self, client: "pymongo.MongoClient[dict[str, Any]]") -> None:
-        """Of a set that was initiated with another port, for which it would wait for ever, or by an older version."""
+        """Updates a set that an older version initiated, or one with another port, for which it would wait for ever."""
         config = client.admin.command("replSetGetConfig")["config"]
         member = f"{LOOPBACK}:{self.port}"
         settings = config["settings"] | ELECTION_SETTINGS

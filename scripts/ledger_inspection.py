@@ -504,7 +504,7 @@ async def _inspect_growth(before: Row, after: Row, reader: Reader, inspection: I
     breaches: list[Breach] = []
     async for wallet_id, (old, new) in join((was, "wallet_id"), (is_now, "wallet_id")):
         breaches += check_growth(after["_id"], wallet_id, old, new)
-    # Of a tile that is not there, or is none, nobody knows whose wallets it had: it is told where tiles are looked at.
+    # Whose wallets a missing or malformed tile had is not known, so nothing is compared. check_tile reports the tile.
     if not unreadable:
         inspection.breaches += breaches
 
@@ -520,7 +520,7 @@ async def _leaves_in(tile_ids: Sequence[str], reader: Reader, unreadable: list[s
 
 
 async def _check_age(reader: Reader, inspection: Inspection, now: datetime, interval: timedelta | None) -> None:
-    """Of what was booked long ago everything is sealed: twice the interval leaves a worker time to come back."""
+    """Looks for an entry that no checkpoint seals after twice the interval, which leaves a worker time to come back."""
     if interval is None:
         return
     since = inspection.checkpointed_at

@@ -141,7 +141,7 @@ class Reader:
                 if tally is not None:
                     yield {"_id": tally.wallet_id, "tally": tally}
                 tally = Tally(row["wallet_id"])
-            # Of conversions those of before they counted are not.
+            # Conversions of older releases did not count.
             is_counted = kind.collection in COUNTED_KINDS or row.get("is_counted") is True
             tally.add(kind.share(row), row, is_counted=is_counted)
         if tally is not None:

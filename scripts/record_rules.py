@@ -68,7 +68,7 @@ class Tally:
     # What counts for the limits, and when it was made in milliseconds: 16 bytes each, of a wallet with millions too.
     counted: "array[int]" = field(default_factory=lambda: array("q"))
     counted_ms: "array[int]" = field(default_factory=lambda: array("q"))
-    # Of the last record that was counted when it was made, whatever became of it since.
+    # The hour of the last record that was counted when it was made, whatever became of it since.
     counted_in: str = ""
 
     def add(self, share: Share, row: Row, *, is_counted: bool) -> None:
@@ -249,7 +249,7 @@ def _conversion_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
 
 
 def _conversion_share(row: Row) -> Share:
-    """Those of before they counted say so by saying nothing."""
+    """Conversions of older releases lack `is_counted`, and do not count."""
     return Share(counted=row["amount"], operations=1) if row.get("is_counted") is True else Share()
 
 

@@ -8,7 +8,7 @@ import structlog
 
 log = structlog.get_logger()
 
-# Some calls still succeed in an outage, and the next fails again: it is over once nothing has failed for so long.
+# Some calls still succeed in an outage. It is over once nothing has failed for this long.
 _QUIET_S = 5.0
 
 
@@ -28,9 +28,9 @@ class OutageLog:
         self._outage: _Outage | None = None
 
     def met(self, where: str, error: BaseException, *, rows_put_back: int = 0) -> None:
-        """Something that is no defect of ours kept `where` from its work: a warning, if it is the first one.
+        """Notes that an outage stopped work in `where`. The first one is logged as a warning.
 
-        Of the error the kind only: the driver's texts may quote whole documents.
+        Only the error's type is logged: the driver's texts may quote whole documents.
         """
         now_s = monotonic()
         outage = self._outage

@@ -58,8 +58,8 @@ _MOVED_BY_TRAFFIC = frozenset({"available", "held", "entries"})
 
 
 class BreakState(StrEnum):
-    """Open until somebody can tell why; explained until it is no more, or another one; resolved for good, and of what
-    the bank has moved as long as the facts stay the same.
+    """Open until somebody explains it; explained until it shows no more or its facts change; resolved for good. A break
+    with the bank stays resolved as long as its facts stay the same.
     """
 
     OPEN = "open"
@@ -81,8 +81,8 @@ class Finding(NamedTuple):
 
 
 class Word(NamedTuple):
-    """What somebody, or the system, said of a break. `facts` is the fingerprint of what was wrong when they said it: it
-    is about that, and about nothing else. None where it was said by a version that kept none.
+    """What somebody, or the system, said of a break. `facts` is the fingerprint of the facts that it was said about;
+    None in older releases.
     """
 
     by: str
@@ -129,8 +129,8 @@ def is_as_decided(one: Break, finding: Finding) -> bool:
 
 
 def stays_resolved(one: Break, finding: Finding) -> bool:
-    """Whether a person has resolved it, knowing these facts. What the bank has moved stays moved, so that it goes on to
-    show. Our own books do not: what was put right there no longer shows, and what shows was not put right.
+    """Whether a person has resolved it on these very facts. Only for breaks with the bank: what the bank has moved goes
+    on to show after a decision. A break of our own books that still shows was not put right.
     """
     is_decided = one.state is BreakState.RESOLVED and one.resolved is not None and one.resolved.by != SYSTEM
     return is_decided and one.kind in BANK_KINDS and is_as_decided(one, finding)

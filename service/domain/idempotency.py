@@ -10,10 +10,10 @@ _PART_MARK = "/"
 
 
 class Tombstone(NamedTuple):
-    """What is left of a key on the record that it made, once its answer is forgotten: nobody is paid twice under it.
+    """Marks the record that a key has made. It outlives the key's answer, so that a repetition never pays twice.
 
-    `key_hashes` are keyed hashes of user and key, one for each encryption key there was; unique in their collection.
-    Of a batch, each part's have its position behind them.
+    `key_hashes` are keyed hashes of user and key, one for each encryption key that is configured; unique in their
+    collection. In a batch, each part's hashes end with its position.
     """
 
     key_hashes: tuple[str, ...]
@@ -32,8 +32,8 @@ class Tombstone(NamedTuple):
 class IdempotencyClaim(NamedTuple):
     """`id` is user and key; `fingerprint` tells one request from another under the same key.
 
-    `earlier_fingerprints` are what it was called under encryption keys before the current one. `key_hashes` are those
-    of a tombstone; without them none is left.
+    `earlier_fingerprints` are those of the same request under previous encryption keys. `key_hashes` go into the
+    tombstone; without them no tombstone is left.
     """
 
     id: str
@@ -49,8 +49,8 @@ class IdempotencyClaim(NamedTuple):
     def is_of(self, fingerprint: str) -> bool:
         """Whether the key was claimed for this request, as far as the fingerprint that was kept can tell.
 
-        One of another version cannot: it was made of other things. The key's answer is given, since a refusal would
-        make its client pay again under a new key.
+        A fingerprint of another version cannot tell. Then the key's answer is given, since a refusal would make the
+        client pay again under a new key.
         """
         if fingerprint == self.fingerprint or fingerprint in self.earlier_fingerprints:
             return True

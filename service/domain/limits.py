@@ -1,8 +1,8 @@
 """Limits on what leaves a wallet, and the counters that they are held against.
 
 Windows are those of the calendar: a day and a month in the zone of the wallet, an hour in UTC. What is counted is the
-operation, in the windows in which it was asked for; an operation that comes to nothing gives its share back to those of
-them in which it was counted, where these were not followed by others.
+operation, in the windows in which it was asked for. An operation that comes to nothing gives its share back to those
+windows that have counted it and still run.
 """
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -26,21 +26,20 @@ class Limits(NamedTuple):
     count_per_hour: int | None = None
 
 
-# What an amount of a counter stays below; how often it has passed that is its carry.
+# `day_amount` and `month_amount` stay below this; their carries count how often the sum has passed it.
 _CARRY = 2**53
 
 
 class Usage(NamedTuple):
     """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11', and since when.
 
-    A day and a month run until one of a later date has begun in the zone that holds then. So each date has its limit
-    once: after a change of the zone a window may end early or go on for longer, and going there and back gains nothing.
-    `day_since` and `month_since` are when the counter began, whatever the zone was: what was counted before is in
-    none of it. Counters of before there were zones lack them; theirs began with the date in UTC.
+    A day or a month ends when a later date begins in the wallet's zone of that time. So each date has its limit once:
+    after a change of the zone a window may end early or go on for longer, and changing to and fro gains nothing.
+    `day_since` and `month_since` are when the counter began: payments from before are not in it. Counters of older
+    releases lack them, and began with the date in UTC.
 
-    A sum of payments has no bound, and 64 bits do: the day's is `day_carry` * 2^53 + `day_amount`, and likewise the
-    month's. So no payment can overflow a counter, and whatever is given back leaves it exact. It would not be, if the
-    counter stopped at its largest number: nobody could tell what is left of it once something is given back.
+    A sum of payments may pass 64 bits: the day's is `day_carry` * 2^53 + `day_amount`, and likewise the month's. So no
+    payment overflows a counter. One that stopped at a largest number would be wrong once something is given back.
     """
 
     hour: str = ""

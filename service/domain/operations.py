@@ -109,7 +109,7 @@ BLOCK_MESSAGES = {
 
 
 class Release(NamedTuple):
-    """An admin lets a blocked withdrawal go to the bank, also despite what still stood against it then."""
+    """An admin's release of a blocked withdrawal to the bank, with the blocks that it overrides."""
 
     by: str
     reason: str

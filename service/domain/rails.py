@@ -13,9 +13,9 @@ from service.domain.operations import OperationType
 _DAY: Final = timedelta(days=1)
 _FRIDAY: Final = 5
 _THREE: Final = 3
-# Of the time that has gone by since the order was made: who waits for days is asked about ever more rarely.
+# The pause, as a share of the time since the order was made: a slow order is asked about less and less often.
 _SPARSE_SHARE: Final = 0.25
-# An outcome is never learned later than this after it was to be had.
+# The longest pause, so that an outcome is learned no later than this after the bank has it.
 _SPARSE_MAX_S: Final = 3600.0
 
 
@@ -50,8 +50,8 @@ def expected_by(rail: Rail, submitted_at: datetime, holidays: Collection[date], 
 
 
 def pause_until_asked_s(made_at: datetime, now: datetime, expected: datetime, recheck_s: float) -> float:
-    """How long to leave an order alone that the bank has accepted: a quarter of what it has taken so far, an hour at
-    most, and not past the time at which its outcome is expected.
+    """The pause before an accepted order is asked about again: a quarter of its age, an hour at most, and not past
+    `expected`. Never shorter than `recheck_s`.
     """
     waited_s = (now - made_at).total_seconds()
     pause_s = max(recheck_s, min(_SPARSE_MAX_S, waited_s * _SPARSE_SHARE))

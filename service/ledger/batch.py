@@ -27,8 +27,8 @@ from service.ledger.debts import assert_debts_explained, pay_oldest
 
 _Kind = TypeVar("_Kind", bound=Record)
 
-# What a rule cannot change by returning another wallet: movements change the first four, the kernel numbers events,
-# and nothing changes the rest.
+# A rule may not change these fields in a wallet that it returns. Movements change the first four, the kernel changes
+# `event_sequence`, and nothing changes the rest.
 _protected_fields = attrgetter(
     "available", "held", "seq", "head_hash", "event_sequence", "id", "user_id", "currency", "created_at"
 )
@@ -44,7 +44,7 @@ class KnownAnswer(NamedTuple):
 class Loaded(NamedTuple):
     """The documents that a batch's commands name, as one snapshot.
 
-    `entry_ids` is when the ids of entries may have been made; None where nobody asks, as in tests of single rules.
+    `entry_ids` is the range of time that an entry's id may carry; None skips the check, as in tests of single rules.
     """
 
     active_users: Mapping[str, int]  # with the version of their tokens
@@ -52,7 +52,7 @@ class Loaded(NamedTuple):
     records: Mapping[str, Record]
     answers: Mapping[str, KnownAnswer]
     entry_ids: IdWindow | None = None
-    # By the claims' ids: what was made under keys whose answers are forgotten, as far as anybody looked.
+    # By the claim's id: records made under keys whose answers have expired. Empty unless somebody looked for them.
     made: Mapping[str, Sequence[Record]] = MappingProxyType({})
 
 
@@ -170,16 +170,16 @@ class Draft:
             )
 
     def leave_tombstone(self, record_id: str, tombstone: Tombstone) -> None:
-        """On the record that was made under a key."""
+        """Puts the key's tombstone on the record that the command made."""
         made = self.records[record_id]
         assert isinstance(made, Marked), f"{record_id} has no place for a tombstone"
         self.records[record_id] = made._replace(tombstone=tombstone)
         self.tombstones += 1
 
     def _require_accounted_for(self, changes: Changes, command: Command) -> None:
-        """Whoever moves money that is not theirs leaves an audit event of theirs in the same transaction.
+        """Requires an audit event of whoever moves money in another user's wallet, in the same transaction.
 
-        A payment that arrives is its payer's movement. Raises AssertionError for what a rule should have written.
+        A payment that comes in is its payer's movement and needs none. Raises AssertionError where a rule wrote none.
         """
         if not isinstance(command, PersonalCommand):
             return
@@ -196,7 +196,7 @@ class Draft:
         return before
 
     def _with_current_id(self, movement: Movement) -> Movement:
-        """A command that is late may name an entry id of an hour whose sums are closed (domain/accounts.py)."""
+        """Renews an entry id of an hour whose sums may be closed: its command was late (domain/accounts.py)."""
         entry_ids = self._loaded.entry_ids
         if entry_ids is None:
             return movement
@@ -286,7 +286,7 @@ class Batch:
         self._state = Draft(None, loaded, owners, policy)
         self._answers = dict(loaded.answers)
         self._records: list[IdempotencyRecord] = []
-        # Commands that could have made more under their keys than they did: that may have been made before.
+        # Commands that left fewer tombstones than they could: an earlier use of the key may have made the records.
         self.without_tombstone: list[Command] = []
 
     def run(self, command: Command) -> Decided:
@@ -319,7 +319,7 @@ class Batch:
         return Decided(outcome.record, answer, None, refused=error is not None)
 
     def _answer_made(self, command: Command, claim: IdempotencyClaim, made: Sequence[Record]) -> Decided:
-        """The key's answer was forgotten, what it made was not: that is shown, and nothing is made again."""
+        """Answers a repeated key whose answer has expired with the records that it made. Makes nothing new."""
         tombstones = [one.tombstone for one in made if isinstance(one, Marked) and one.tombstone is not None]
         if not all(claim.is_of(tombstone.fingerprint) for tombstone in tombstones):
             return Decided(None, None, IdempotencyKeyReused(), refused=True)
@@ -365,7 +365,7 @@ class Batch:
 
 
 def _require_explained(before: Mapping[str, Wallet], after: Mapping[str, Wallet], entries: Sequence[Entry]) -> None:
-    """The pair assertion: wallets and entries are written by two statements, and each has to bear out the other."""
+    """Holds each wallet against its last entry: two statements write them, and they have to agree."""
     counts: dict[str, int] = defaultdict(int)
     last: dict[str, Entry] = {}
     for entry in entries:

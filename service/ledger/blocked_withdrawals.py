@@ -1,4 +1,4 @@
-"""Blocked withdrawals: an admin lets one go to the bank after all, or cancels it and the money is available again."""
+"""Blocked withdrawals: an admin releases one to the bank, or cancels it and makes its money available again."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ _ACCEPTED = 202
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnBlockedWithdrawal(AuditedCommand):
-    """Of two admins, or an admin and the bank's late word, the first one counts."""
+    """The first decision counts, whether it is an admin's or a late report of the bank."""
 
     operation_id: str
     wallet_id: str
@@ -55,10 +55,10 @@ class OnBlockedWithdrawal(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseWithdrawal(OnBlockedWithdrawal):
-    """Back on its way to the bank, with all patience anew.
+    """Queues the withdrawal for the bank again, with its visits counted from zero.
 
-    What still stands against it refuses the release, unless it is forced. What it was forced despite of is recorded
-    on the operation, and lets it be submitted; a block that comes up later blocks it again.
+    A freeze or a deactivation that still stands refuses the release, unless it is forced. The release records which of
+    the two it overrides; the other one still blocks the withdrawal, also later.
     """
 
     is_forced: bool
@@ -75,7 +75,7 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
             failure_code=None,
             failure_message=None,
             release=Release(self.user_id, self.reason, at, is_frozen, is_deactivated),
-            # The order that is submitted now takes its own time.
+            # Computed anew when the order is submitted.
             expected_by=None,
             updated_at=at,
         )
@@ -92,7 +92,7 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
             released,
             also=(event,),
             outbox_rows=(submission_of(released),),
-            # A dead letter that was replayed may have brought the one of before back.
+            # A replayed dead letter may have brought back the row of the earlier submission.
             done_outbox_ids=(bank_order_id(released.id),),
             answer=lambda _: released_view(released),
             status_code=_ACCEPTED,
@@ -101,10 +101,10 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelWithdrawal(OnBlockedWithdrawal):
-    """The money is available again, in a wallet that is as frozen as before.
+    """Makes the money available again. A freeze of the wallet stays.
 
-    The bank does not have it: it was never submitted, or blocked only after the bank had said so with no order of
-    ours under way. Should the bank pay all the same, that is an incident.
+    The bank does not have the order: it was never submitted, or it was blocked after the bank had said that it does
+    not know it and no order of ours could still arrive. If the bank pays all the same, that opens an incident.
     """
 
     entry_id: str

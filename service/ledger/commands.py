@@ -30,7 +30,7 @@ class Needs(NamedTuple):
     wallets: tuple[str, ...] = ()
     owned_wallets: tuple[tuple[str, str], ...] = ()  # (user id, currency)
     records: tuple[str, ...] = ()
-    owners_of: tuple[str, ...] = ()  # wallets, of which the users are wanted too
+    owners_of: tuple[str, ...] = ()  # ids of wallets whose users are read too
 
 
 class State(Protocol):
@@ -90,11 +90,11 @@ class Command:
 
     @property
     def made_id(self) -> str | None:
-        """The record that it makes under its key, and that would be made again by a repetition; else None."""
+        """The id of the record that it makes, where a repetition would make a second one; else None."""
         return None
 
     def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:
-        """Status and body for a repetition whose answer is forgotten: what was made, as it stands."""
+        """Status and body for a repeated key whose answer has expired: the records as they stand now."""
         raise NotImplementedError
 
     def decide(self, state: State) -> Changes:

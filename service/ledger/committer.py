@@ -36,11 +36,11 @@ _Kind = TypeVar("_Kind", bound=Record)
 
 # After this many lost races the batch is halved: what loses is likely one wallet, the rest need not wait for it.
 _CONFLICTS_BEFORE_HALVING = 6
-# After this many an attempt writes to its wallets before it reads them. Whoever decides first and writes last loses to
-# everybody who is quicker, each time; whoever writes first has the wallet as soon as nobody else does.
+# After this many lost races an attempt locks its wallets, by a write, before it reads them. A slow process that reads
+# first and writes last loses to every quicker one. A process that locks first wins as soon as the wallet is free.
 _CONFLICTS_BEFORE_LOCKING = 2
 _BACKOFF_FIRST_S = 0.002
-# Who waits for a turn looks often: the others hold a wallet for some milliseconds.
+# A batch that waits for a wallet tries often: other processes hold it for some milliseconds.
 _TURN_MAX_S = 0.03
 _BACKOFF_MAX_S = 0.25
 _RETRY_AFTER_S = 1
@@ -216,7 +216,7 @@ class Ledger:
     async def _settle(self, batch: Sequence[Pending], deadline_s: float, *, is_contended: bool = False) -> None:
         """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards.
 
-        `is_contended`: others want its wallets as well, and it has lost to them before.
+        `is_contended`: it has lost races for its wallets, so it locks them first.
         """
         conflicts = duplicates = 0
         while True:
@@ -312,7 +312,7 @@ def _is_worth_repeating(error: Exception, duplicates: int) -> bool:
 
 
 def is_duplicate(error: Exception) -> bool:
-    """Something is there already that was to be inserted."""
+    """Whether an insert met a document with the same unique key."""
     if isinstance(error, BulkWriteError):
         return any(e["code"] == _DUPLICATE_KEY for e in error.details.get("writeErrors", ()))
     return isinstance(error, DuplicateKeyError)

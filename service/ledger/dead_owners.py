@@ -1,9 +1,9 @@
-"""Transactions of processes that died: others end them, instead of waiting until MongoDB does.
+"""Ends the open transactions of processes that died, so that others need not wait until MongoDB does.
 
 MongoDB keeps a dead client's transaction, and with it the locks on its documents, for transactionLifetimeLimitSeconds.
-So every ledger tells which session its transactions run in, with a heartbeat; and one that loses to a lock looks
-whether its owner is dead, and ends that session. Nothing can be lost by it: a transaction that is ended is rolled back
-whole, a living owner begins it anew, and one that is committed can no longer be ended.
+So every ledger publishes the session of its transactions, with a heartbeat. A ledger that loses to a lock looks for
+dead owners and ends their sessions. That loses nothing: an open transaction is rolled back whole, an owner that is
+alive after all begins it anew, and a committed one can no longer be ended.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class LedgerSession:
         self._beating = asyncio.create_task(self._beat_for_ever(), name="ledger session")
 
     async def close(self) -> None:
-        """Nobody need take it for dead."""
+        """Ends the session and removes the heartbeat, so that nobody takes this process for dead."""
         if self._beating is not None:
             await end(self._beating)
         await self.drop()
@@ -58,7 +58,7 @@ class LedgerSession:
             await process_repository.remove(self.id)
 
     def open(self) -> AsyncClientSession:
-        """The same one each time, until it is dropped. The heartbeat tells of a new one at once."""
+        """The current session, or a new one after `drop`. The heartbeat publishes a new one at once."""
         if self._session is None:
             # What a transaction reads is decided by its own snapshot.
             self._session = self._client.start_session(causal_consistency=False)
@@ -66,26 +66,26 @@ class LedgerSession:
         return self._session
 
     async def drop(self) -> None:
-        """After an outage: the server it was known to may be another one now."""
+        """Gives the session up after an outage: another server may be the primary now, and not know it."""
         session, self._session = self._session, None
         if session is not None:
             with suppress(PyMongoError), pymongo.timeout(_CALL_S):
                 await session.end_session()
 
     async def _beat_for_ever(self) -> None:
-        # The one whose place this process has taken may have left a transaction behind.
+        # The process that this one replaces may have left a transaction open.
         await self.end_the_dead()
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _BEAT_S)
             self._changed.clear()
-            # An outage is told by those who have work to do.
+            # Whatever has work to do logs the outage.
             with suppress(PyMongoError), pymongo.timeout(_CALL_S):
                 known = [] if self._session is None else [bytes(self._session.session_id["id"])]
                 await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
 
     async def end_the_dead(self) -> None:
-        """Ends the transactions of all who are dead by now. Looks only so often, and leaves outages to others."""
+        """Ends the transactions of all dead processes. Looks every 0.2 s at most, and ignores outages."""
         if monotonic() - self._looked_at_s < _LOOK_EVERY_S:
             return
         self._looked_at_s = monotonic()
@@ -107,14 +107,14 @@ class LedgerSession:
             log.warning("ledger.dead_owner_ended", host=process.host, pid=process.pid, silent=is_silent)
 
     def _is_gone(self, process: LedgerProcess) -> bool:
-        """Whether its number says so at once, where it is one of this very system's."""
+        """Whether its pid is gone, if it runs on this boot and in this container."""
         return None not in (self._pid_space, process.pid_space) and (
             process.pid_space == self._pid_space and not _is_running(process.pid)
         )
 
 
 def _pid_space() -> str | None:
-    """On Linux, what tells this boot and this container from others; elsewhere nothing does."""
+    """Names this boot and this container, within which a pid is unique; None where this is not Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -123,7 +123,7 @@ def _pid_space() -> str | None:
 
 
 def _is_running(pid: int) -> bool:
-    """A killed process that its parent has not asked after is none."""
+    """Whether the process runs. A zombie, for which its parent has not waited yet, does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:

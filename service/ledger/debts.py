@@ -16,21 +16,22 @@ from service.domain.wallets import Movement, Wallet
 from service.ledger.commands import Command
 from service.ledger.rules import BANK, movement_of, time_of, with_one_fewer_open
 
-# An id is a prefix, `_`, and 12 hexadecimal digits of time before what tells it from others.
+# An id is a prefix of three letters, `_`, 12 hexadecimal digits of time, and 20 further ones.
 _TIME_DIGITS = slice(4, 16)
 _FURTHER_DIGITS = 20
 
 
 def owe(wallet: Wallet, returned: Return) -> tuple[Wallet, Return]:
-    """All of the return is owed; what the wallet has is taken by `pay_oldest` in the same transaction."""
+    """Adds the whole return to what is owed. `pay_oldest` collects what is available in the same transaction."""
     assert returned.id not in wallet.debts, f"{wallet.id} owes {returned.id} already"
     owing = wallet._replace(owed=wallet.owed + returned.amount, debts=(*wallet.debts, returned.id))
     return owing, returned._replace(status=ReturnStatus.OWED, owed=returned.amount)
 
 
 def pay_oldest(wallet: Wallet, returned: Return, command: Command) -> tuple[Wallet, Return, Movement]:
-    """The wallet's oldest return takes what is available, as far as it needs it: the wallet before the movement, the
-    return after it, and the movement.
+    """Pays the wallet's oldest return from what is available.
+
+    Returns the wallet before the movement, the return after it, and the movement.
     """
     amount = min(wallet.available, returned.owed)
     owed, at = returned.owed - amount, time_of(command.now, wallet)
@@ -53,7 +54,7 @@ def pay_oldest(wallet: Wallet, returned: Return, command: Command) -> tuple[Wall
 
 
 def _entry_id(wallet: Wallet, command: Command) -> str:
-    """Derived, because no command knows that it will pay a debt, and what is decided twice has to come to the same.
+    """Derives the entry's id: no command brings one for a debt, and a repeated attempt has to make the same id.
 
     Its time is that of the transaction's id, which was made together with the ids of the command's own entries.
     """

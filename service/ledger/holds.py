@@ -129,7 +129,7 @@ class RequestHold(PersonalCommand):
 class OnHold(AuditedCommand):
     """The payer, the payee or the house says something about a hold. Its id and the payer's wallet never change.
 
-    Whoever is not its payer moves another's money, which leaves an audit event.
+    Where anybody but the payer acts, an audit event records it.
 
     `acts_for_house`: the token has a role that may speak of anybody's hold.
     """
@@ -296,9 +296,9 @@ class ExpireHold(Command):
 def take_from_hold(
     hold: Hold, wallet: Wallet, most: int, return_id: str, command: Command, entry_id: str
 ) -> tuple[Hold, Step]:
-    """As much of what is still held as a return needs, at most `most`, becomes available, and the ledger pays with it.
+    """Releases up to `most` of the hold, so that the ledger can pay a return with it.
 
-    A hold of which nothing is left has ended. What is left of another one stays promised to whom it was.
+    A hold of which nothing is left ends as `taken`. Otherwise the rest stays promised to the recipient.
     """
     amount = min(most, hold.left)
     is_whole = amount == hold.left
@@ -321,7 +321,7 @@ def expiry_id(hold: Hold) -> str:
 
 
 def _audit_events(command: OnHold, ended: Hold, action: AuditAction) -> tuple[AuditEvent, ...]:
-    """One for whoever is not the payer. `status` tells a release from a hold whose time was over when it was asked."""
+    """One event, unless the payer acted. Its `status` says whether the hold was released, or had expired before."""
     if command.user_id == ended.user_id:
         return ()
     event = command.event(
@@ -363,7 +363,7 @@ def _require_capturable(wallet: Wallet, *, is_promised: bool) -> None:
     """
     if wallet.status is WalletStatus.CLOSED:
         raise WalletClosed(wallet_id=wallet.id)
-    # The bank has taken this money back: whoever it was promised to, it is not the payer's to give.
+    # The bank has taken this money back, so the payer cannot give it to the recipient.
     require_nothing_owed(wallet)
     if not is_promised:
         require_open(wallet, Freeze.OUT)

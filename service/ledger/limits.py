@@ -43,7 +43,7 @@ class OverrideLimits(AuditedCommand):
         require_anothers(self.user_id, wallet.user_id)
         at = time_of(self.now, wallet)
         if self.time_zone != wallet.time_zone:
-            # Later than whatever was counted in the zone before: by their times it is told what is in which counter.
+            # Later than every payment counted in the old zone: a payment's time decides which counter it is in.
             at = max(at, wallet.updated_at + _MOMENT)
         before = wallet.limits or Limits()
         details = {} if self.limits is None else self.limits._asdict()

@@ -158,14 +158,14 @@ class NoteAttempt(OnOperation):
     """We are about to talk to the bank: from here on an outcome may exist that we do not know.
 
     `last_outcome` is what is known of how the call before this one ended; with `answered_at`, the submission that
-    began then. `expected_by` is when the outcome of an order that is submitted now is to be known; the first one stays.
+    began then. `expected_by` is when the outcome of an order submitted now is due; one that is set already stays.
     """
 
     call: BankCall = BankCall.SUBMIT
     last_outcome: str | None = None
     answered_at: datetime | None = None
     expected_by: datetime | None = None
-    # For how long an order that was sent before may still reach the bank. Whoever does not say may not block it.
+    # For how long an order that was sent before may still reach the bank. By default for ever: it is never blocked.
     in_flight: timedelta = timedelta.max
 
     @property
@@ -200,7 +200,7 @@ class NoteAttempt(OnOperation):
 
     def _block(self, operation: Operation, reason: BlockReason) -> Changes:
         """Moves no money: it stays held until an admin releases or cancels the withdrawal."""
-        # One that the bank has accepted before it says that it does not have it is for the bank to explain.
+        # The bank has accepted the order before and now does not know it: the bank has to explain that first.
         if operation.accepted_at is not None or may_be_under_way(operation, self.now, self.in_flight):
             raise MayBeUnderWay
         blocked = operation._replace(
@@ -214,13 +214,13 @@ class NoteAttempt(OnOperation):
 
 
 class MayBeUnderWay(WalletServiceError):
-    """An earlier order may still reach the bank: ask it again later. Services take it for that; no client sees it."""
+    """An earlier order may still reach the bank, so ask it again later. For settlement alone: no client sees it."""
 
     code = "may_be_under_way"
 
 
 def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
-    """Why nothing of the wallet may be submitted now. The wallet's owner has to be among the documents needed."""
+    """Why the wallet's withdrawals may not be submitted now. The command has to name the wallet in `owners_of`."""
     is_standing = {
         BlockReason.USER_DEACTIVATED: state.token_version(wallet.user_id) is None,
         BlockReason.WALLET_FROZEN: not wallet.lets(Freeze.OUT),
@@ -229,7 +229,7 @@ def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
 
 
 def uncovered_blocks(operation: Operation, wallet: Wallet, state: State) -> list[BlockReason]:
-    """Those that no admin has released it despite of."""
+    """The reasons against submitting the withdrawal that its release does not override."""
     release = operation.release
     return [one for one in standing_blocks(wallet, state) if release is None or not release.covers(one)]
 
@@ -261,8 +261,9 @@ class Settle(OnOperation):
         return settled_by(operation, wallet, self, self.entry_id, self.bank_reference, state)
 
     def _is_said_after_the_return(self, operation: Operation) -> bool:
-        """The bank has credited again what had come back, as when a dispute was won: no repetition of what it said
-        before. By when it came in: a callback from before the return may be applied once more after a crash.
+        """Whether the bank reports a new settlement of money that had come back, as when a dispute was won.
+
+        Goes by when the callback came in: after a crash, one from before the return may be applied once more.
         """
         returned_at, received_at = operation.returned_at, self.received_at
         return returned_at is not None and received_at is not None and received_at > returned_at
@@ -286,7 +287,7 @@ class Fail(OnOperation):
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         is_ours = self.amount is None or (self.amount, self.currency) == (operation.amount, operation.currency)
-        # A blocked one that had been submitted before and was then canceled came to nothing too.
+        # A withdrawal that was submitted, blocked and then canceled counts as failed too.
         is_canceled = operation.status is OperationStatus.CANCELED and not was_never_submitted(operation)
         is_undone = operation.status is OperationStatus.FAILED or is_canceled
         if is_undone and is_ours and may_mean_the_same(operation, self):

@@ -90,7 +90,7 @@ def release_part(
     command: Command,
     entry_id: str,
 ) -> Step:
-    """Of what is set aside comes back only so much, with its share of the amounts; one operation it stays."""
+    """Releases `amount` of what is set aside. The amount limits get it back, the count does not."""
     movement = movement_of(
         kind.released, wallet, amount, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )

@@ -70,8 +70,8 @@ class TakeReturn(OnOperation):
     """Raises IllegalTransition for what contradicts how the operation stands; the same said again changes nothing.
 
     `holds` are the wallet's open ones, in the order in which a deposit's return takes from them. One that has ended
-    meanwhile is passed over. Money in one that was made meanwhile is owed: while it is, nobody captures that hold, and
-    its release pays.
+    meanwhile is passed over. Money in a hold that was made after the look-up is owed: until that is paid nobody can
+    capture the hold, and its release pays.
     """
 
     user_id: str
@@ -131,7 +131,7 @@ class TakeReturn(OnOperation):
         )
 
     def _taken_back(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
-        """A deposit's: the wallet gives what it has and owes the rest. Who owes pays nobody else, and people hear."""
+        """Takes a deposit back; the wallet owes what it lacks. If it owes, it is frozen and an incident opened."""
         owed, changes = _book_deposit(
             returned, with_one_more_open(wallet, returned.created_at), self, self.holds, state
         )
@@ -143,10 +143,10 @@ class TakeReturn(OnOperation):
         return replace(changes, wallets=(owing,), also=also)
 
     def _with_points(self, changes: Changes, returned: Return, state: State) -> Changes:
-        """The points that the deposit has earned go with it: what is there now, and the rest is owed in points.
+        """Takes back the points that the deposit has earned; what was spent of them is owed in points.
 
-        Where they are still to be credited they never will be. Whoever credits them in this very moment deletes the
-        same row of the outbox, so that one of the two is decided once more.
+        Points that are not credited yet never will be: their outbox row is deleted. A command that credits them at the
+        same moment deletes the same row, so one of the two conflicts and is decided once more.
         """
         changes = replace(
             changes, done_outbox_ids=(*changes.done_outbox_ids, outbox_id(OutboxTopic.REWARD, self.operation_id))
@@ -237,9 +237,9 @@ class TakeReturn(OnOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectReturn(AuditedCommand):
-    """An admin has one booked that waits, now that the wallet can follow; else it is refused and goes on waiting.
+    """An admin books a return that waits. While the wallet still cannot follow, that is refused.
 
-    A deposit's takes what is there, as at any other time, and the rest is owed.
+    A deposit's return takes what is available, and the rest is owed.
     """
 
     return_id: str
@@ -310,7 +310,7 @@ def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
 def _book_deposit(
     returned: Return, wallet: Wallet, command: Command, holds: Sequence[NamedHold], state: State
 ) -> tuple[Return, Changes]:
-    """All of it is owed; the ledger then takes what is available, which is what was so before and what the holds give.
+    """Owes the whole return, and releases from the holds what the wallet lacks. The ledger then collects it.
 
     The return has `trouble` where that is too little.
     """

@@ -25,7 +25,7 @@ from service.errors import (
 from service.ledger.commands import Command, PersonalCommand, State
 
 BANK = SystemAccount.BANK
-# How far the clocks of processes that take commands may be apart (WALLET_CLOCK_BOUND_S, unless it is set).
+# How far another wallet's time may pull a command ahead: as far as clocks may differ (the default of CLOCK_BOUND_S).
 CLOCK_AHEAD: Final = timedelta(seconds=5)
 
 
@@ -52,7 +52,7 @@ def require_own_wallet(wallet_id: str, user_id: str, state: State) -> Wallet:
 
 
 def require_offered(currency: str, policy: Policy) -> None:
-    """Money of that currency may come in. What is in a wallet can leave it whatever is dealt in since.
+    """Requires a currency that the service deals in. For money that comes in: a wallet can always be emptied.
 
     Raises CurrencyNotOffered.
     """
@@ -124,10 +124,10 @@ def fits(wallet: Wallet, amount: int) -> bool:
 
 
 def time_of(command_now: datetime, wallet: Wallet, *others: Wallet) -> datetime:
-    """When it happens: not before anything that has happened in the wallet or, as far as CLOCK_AHEAD, in the others.
+    """The command's time, no earlier than the last change of the wallet and, up to CLOCK_AHEAD from now, of the others.
 
-    Times never run backwards within a wallet. One that was touched by a clock that was wrong stays ahead until that
-    time has come; but it does not pass its time on to those who pay into it.
+    Times never run backwards within a wallet. A wallet that was stamped by a clock that ran ahead stays ahead until
+    that time has come, but it does not pass its time on to the wallets that pay into it.
     """
     known = [min(other.updated_at, command_now + CLOCK_AHEAD) for other in others]
     return max(command_now, wallet.updated_at, *known)

@@ -41,10 +41,10 @@ class GuardMissed(Exception):
 
 
 class Attempt(NamedTuple):
-    """What attempts before this one have met.
+    """What earlier attempts have met.
 
-    `after_duplicate`: something was there already, made under a key perhaps whose answer is forgotten. `locks_first`:
-    others were quicker, so that it takes its turn at the wallets before it reads them.
+    `after_duplicate`: a unique index refused an insert, perhaps because a key was used before and its answer has
+    expired. `locks_first`: other processes were quicker, so this attempt locks the wallets before it reads them.
     """
 
     after_duplicate: bool = False
@@ -68,7 +68,7 @@ async def prepare(
             await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, session=session)
     loaded = await _load(commands, session)
     batch, decided = _decide_all(loaded, commands, policy)
-    # Who is refused today may have got it before: it is looked for where that can be, so that most look for nothing.
+    # A command that is refused now may have succeeded before under its key. Only for such commands is that looked up.
     doubtful = commands if attempt.after_duplicate else batch.without_tombstone
     made = await _find_made(doubtful, loaded, session) if doubtful else {}
     if made:
@@ -87,7 +87,7 @@ def _decide_all(loaded: Loaded, commands: Sequence[Command], policy: Policy) -> 
 async def _find_made(
     commands: Iterable[Command], loaded: Loaded, session: AsyncClientSession
 ) -> dict[str, list[Record]]:
-    """By their claims' ids: what was made under keys that have no answer any more."""
+    """By the claim's id: records that were made under keys whose answers have expired."""
     claims: dict[str, str] = {}
     prefixes: dict[str, list[str]] = defaultdict(list)
     for command in commands:
@@ -106,7 +106,7 @@ async def _find_made(
 
 
 def marks_of(command: Command) -> list[Tombstone]:
-    """All that it may leave: of a batch, one on each part."""
+    """The tombstones that the command may leave; a batch leaves one on each part."""
     tombstone = None if command.claim is None else command.claim.tombstone
     if tombstone is None:
         return []

@@ -56,8 +56,8 @@ class OnWallet(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningWallet(OnWallet):
-    """What may let money out of a wallet that was shut. `return_ids` are its returns that wait for a person, of which
-    one that is still open keeps the wallet shut, as anything does that is owed.
+    """Base of what may let money out of a frozen wallet. `return_ids` are its returns that wait for a person: while a
+    deposit's is open, or anything is owed, the wallet stays frozen.
     """
 
     return_ids: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ async def _sum_next_hour(now: datetime | None, session: AsyncClientSession) -> t
 
 
 async def correct_sums(client: Client, reason: str, corrected_by: str) -> list[Correction]:
-    """Adds what the stored sums lack of the entries, or have too much, hour by hour; empty where they are right.
+    """Inserts a correction for each closed hour whose stored sums differ from the entries, and returns those made.
 
     Safe to repeat and to run twice at once: corrections are numbered, and a number can be had once.
     """

@@ -42,8 +42,9 @@ _NO_LONGER = "It does not show any more"
 
 
 async def report(finding: Finding, ledger: Ledger, now: datetime) -> Break:
-    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways. What was
-    explained or resolved stays so while it shows the facts that this was said of. An explained one that shows others is
+    """Opens a break, or notes that it shows still; the wallet whose books disagree is shut both ways.
+
+    A break that was explained or resolved stays so while its facts stay the same. If they change, an explained one is
     open again, and beside a resolved one another opens.
 
     Safe to repeat, and by several workers at once. A wallet that could not be shut is tried again with the next report.
@@ -146,7 +147,7 @@ async def explain_break(client: Client, admin_id: str, break_id: str, reason: st
 
 
 async def resolve_break(client: Client, admin_id: str, break_id: str, reason: str, request_id: str | None) -> Break:
-    """For good; where other facts show, or our own books disagree still, another one opens.
+    """Closes the break for good. If its facts change, or our own books disagree still, another one opens.
 
     Raises NotFound, SecondAdminRequired, IllegalTransition, Unavailable.
     """

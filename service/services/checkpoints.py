@@ -95,7 +95,7 @@ async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | No
     if not await checkpoint_repository.insert(checkpoint, names):
         log.info("checkpoint.another_was_first", number=checkpoint.number)
         return None
-    # So that the latest one is missed too, if somebody takes it away. A process that dies here leaves it as it was.
+    # By this note check-ledger sees that the latest checkpoint was deleted. A crash here only leaves the note out.
     note = new_audit_event(
         AuditAction.CHECKPOINT_TAKEN,
         actor_id=SYSTEM,

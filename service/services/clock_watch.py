@@ -24,8 +24,8 @@ _INTERVAL_S: Final = 2.0
 # Until the first measurement nothing is taken.
 _FIRST_INTERVAL_S: Final = 0.2
 _PATIENCE_S: Final = 1.0
-# What this process's time may differ from the server's before it is set anew. Below it, the measurement itself is what
-# differs, and a clock that jumps to and fro by milliseconds would help nobody.
+# This process's time is set anew only if it differs from the server's by more than this. Smaller differences come from
+# the measurement itself, and correcting them would make the time jump back and forth.
 _TOLERANCE: Final = timedelta(milliseconds=250)
 # The clock is looked at every 2 s.
 _RETRY_AFTER_S: Final = 5
@@ -56,7 +56,7 @@ class ClockWatch:
         self.is_off = False
 
     def is_wrong(self) -> bool:
-        """Also where it was never measured: MongoDB may be back before the clock is known."""
+        """Whether to refuse work. True until the first measurement: MongoDB may be back before the clock is known."""
         return self.is_off or self.measured is None
 
     @property
@@ -94,7 +94,7 @@ class ClockWatch:
                 with pymongo.timeout(_PATIENCE_S):
                     server_at = await self._read_server()
         except (PyMongoError, OSError, TimeoutError) as error:
-            # Whoever needs MongoDB says so; a clock that was right is not wrong for that.
+            # The code that needs MongoDB logs the outage. It does not make a right clock wrong.
             log.debug("clock.not_measured", error=type(error).__name__)
             return
         ended = monotonic()
@@ -113,7 +113,7 @@ class ClockWatch:
         self._judge(self.measured)
 
     def _judge(self, measured: Measured) -> None:
-        """Off where it certainly is; right again where it certainly is. A slow answer changes nothing."""
+        """Changes the state only if the measurement is certain either way: a slow answer changes nothing."""
         was_off, size = self.is_off, abs(measured.difference)
         if size - measured.error > self._bound:
             self.is_off = True

@@ -40,7 +40,7 @@ from service.services.retries import retry_delay_s
 log = structlog.get_logger()
 
 _MESSAGE_LIMIT = 200
-# A row that lost its turn waits no longer than this; what is away for longer puts it back again.
+# How long a row that was put back waits at most. If the outage lasts longer, the row is put back again.
 _PUT_BACK_S = 2.0
 _OURS = ("service", "workers")
 # In one transaction, which has to be done in seconds.
@@ -91,10 +91,10 @@ def reason_of(error: BaseException) -> Reason:
 async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client: Client, failure_limit: int) -> None:
     """The row comes back later; after the last failure it is buried. Safe to repeat at any point.
 
-    What an outage kept from its end is put back, and that counts as nothing.
+    A row that an outage interrupted is put back, and no failure is counted.
     """
     if is_outage(error):
-        # No failure, and no attempt less: it may have been at the bank. Apart, so that not all come back at once.
+        # The attempt still counts, since the bank may have the order. Spread out, so that not all come back at once.
         due_at = utc_now() + timedelta(seconds=random.uniform(_PUT_BACK_S / 2, _PUT_BACK_S))  # noqa: S311 no secret
         await letter_repository.give_back(queue, [claimed], due_at, was_begun=True)
         return

@@ -24,7 +24,7 @@ from service.settings import Settings
 
 # A week.
 _DAYS_SHOWN = 7
-# Each value of a label is a time series in Prometheus for ever, so that dates would be no label.
+# Prometheus keeps a time series for each value of a label, so a date must not be one.
 _DAYS_AGO_SHOWN = 31
 
 
@@ -41,9 +41,9 @@ class Doubt(StrEnum):
 
     BOOKS_DISAGREE = "books_disagree"
     TRIAL_BALANCE = "trial_balance"
-    # Nobody knows what the bank has moved on a day that should have been compared and was not.
+    # A day should have been compared and was not, so what the bank has moved on it is unknown.
     DAYS_OVERDUE = "days_overdue"
-    # Nor what a line says that cannot be read, as long as nobody has said why.
+    # A line of a statement cannot be read, and nobody has explained it yet.
     LINES_SET_ASIDE = "lines_set_aside"
 
 
@@ -97,8 +97,8 @@ async def look_at_integrity(client: Client, settings: Settings) -> Integrity:
 
 
 class DaysWatched(NamedTuple):
-    """For metrics. `ages_s` has by how many days ago a day was how long ago it was last compared, in seconds; of all
-    that are further back than a month the oldest comparison, as `older`.
+    """For metrics. `ages_s` has the seconds since a day's last comparison, by how many days ago the day was. Days that
+    are further back than a month share the key `older`, with the largest age.
     """
 
     ages_s: dict[str, float]

@@ -54,7 +54,7 @@ _STATEMENT_LIMIT_S = 120.0
 # A portion takes a fraction of a second; between two, and before each statement, the lease is renewed.
 _LEASE_S = _STATEMENT_LIMIT_S + 60.0
 _PORTION = 1_000
-# Of each kind, so that a day whose statement is empty needs no more memory than others.
+# Findings that are held back of each kind: bounds the memory for a day whose statement is empty.
 _HELD_BACK = 5_000
 # Between two looks whether a day is due.
 LOOK_S = 60.0
@@ -237,7 +237,7 @@ async def _import_statement(clerk: Clerk, day: date) -> None:
 
 
 async def _ask_for_statement(clerk: Clerk, day: date) -> Sequence[object]:
-    """What the gateway raises besides its own errors is a defect of it, and fails the days that need this statement."""
+    """An error that is not one of the gateway's own is a defect, and fails the days that need this statement."""
     try:
         async with asyncio.timeout(_STATEMENT_LIMIT_S):
             return list(await clerk.bank.statement(day))
@@ -269,8 +269,8 @@ async def _named(given: Iterable[object]) -> AsyncIterator[KeptLine | KeptAside]
 
 
 class _Comparison:
-    """One day's findings on their way to people. Lines of nobody's and orders without one are held back to the end, as
-    long as they are few: together they may be a batch booking.
+    """Counts and reports one day's findings. Lines without an order and orders without a line are held back to the end,
+    `_HELD_BACK` of each at most: together they may be a batch booking.
     """
 
     def __init__(self, clerk: Clerk, day: date) -> None:

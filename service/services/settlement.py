@@ -130,11 +130,11 @@ async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
 
 
 async def _wait_for(operation: Operation, row: OutboxRow, desk: Desk) -> None:
-    """The bank has the order. Until its outcome is expected that is an answer, and no visit that came to nothing; from
-    then on each visit counts, and in the end a person has to look.
+    """Waits for the outcome of an order that the bank has accepted. Until `expected_by` no visit is counted; from then
+    on each one counts towards the limit after which a person has to look.
     """
     now, recheck_s = utc_now(), desk.settings.bank_recheck_s
-    # Of an order that was submitted just now, or by a version that knew of no rails: noted with the attempt, by now.
+    # `operation` may be from before the attempt that has noted it: one submitted just now, or by an older release.
     expected = operation.expected_by or expected_by_of(operation, desk.settings, now)
     if expected <= now:
         delay_s = max(recheck_s, retry_delay_s(row.visits))
@@ -181,7 +181,7 @@ async def _take_refusal(operation: Operation, rejected: BankRejected, desk: Desk
 async def _ask_bank(operation: Operation, row: OutboxRow, desk: Desk) -> BankReport | None:
     """Asks by reference where the bank may know it already; submits under the same reference where it does not.
 
-    None where the bank refused it, which is dealt with then, or where the withdrawal is blocked instead.
+    None where the bank refused it, which is handled here, or where the withdrawal is blocked instead.
     """
     last_outcome = row.last_outcome
     # One that was blocked and released is pending, and may have been submitted before.
@@ -276,7 +276,7 @@ async def _come_back_or_give_up(operation: Operation, row: OutboxRow, delay_s: f
     now = utc_now()
     expected = _waits_until(operation, row, now)
     if expected is not None:
-        # What it has said stands, however silent it is now: nobody could do more than wait.
+        # The bank has accepted the order. Though it is silent now, a person could do no more than wait.
         pause_s = pause_until_asked_s(operation.created_at, now, expected, desk.settings.bank_recheck_s)
         await _put_back(row, max(delay_s, pause_s), desk, outcome[:_OUTCOME_LIMIT])
     elif visits >= desk.settings.bank_attempt_limit:

@@ -66,7 +66,7 @@ async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason:
 
 
 async def _open_returns(wallet_id: str) -> tuple[str, ...]:
-    """Deposits that were taken back and that a person still has to collect."""
+    """The ids of the wallet's returns that wait for a person."""
     return tuple(await record_repository.find_returns_in_review(wallet_id))
 
 
