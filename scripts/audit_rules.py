@@ -79,7 +79,7 @@ def check_deeds(collection: str | None, record: Row | None, events: Sequence[Row
             if decided_by is None and collected:
                 yield AuditRule.SURPLUS, f"{_named(collected)}, and nobody has decided"
         case "holds":
-            yield from _check_end(record, events)
+            yield from _check_hold_end(record, events)
         case "deposits" | "withdrawals":
             yield from _check_review(record, events)
         case _:
@@ -116,7 +116,7 @@ def _check_review(record: Row, events: Sequence[Row]) -> Iterator[Found]:
     yield from _check_release(record.get("release"), events)
 
 
-def _check_end(record: Row, events: Sequence[Row]) -> Iterator[Found]:
+def _check_hold_end(record: Row, events: Sequence[Row]) -> Iterator[Found]:
     """What anybody but its payer did to a hold has an event. One whose time was over when it was asked has one too."""
     ended_by, status = record.get("ended_by"), record.get("status")
     is_by_another = ended_by is not None and ended_by != record.get("user_id")
@@ -198,17 +198,17 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
     wallet = wallets[0]
     lives = [(_status_before(one), _status_after(one)) for one in events if one.get("action") in _STATUS_AFTER]
     now = str(wallet.get("status")), _text(wallet.get("freeze"))
-    yield from _check_way("status", lives, ("active", None), now)
+    yield from _check_path("status", lives, ("active", None), now)
     changes = [
         (_limits_of(one, "was_"), _limits_of(one, "") if one.get("action") == "limits.set" else (None,) * len(_LIMITS))
         for one in events
         if one.get("action") in ("limits.set", "limits.reset")
     ]
     own = wallet.get("limits") or {}
-    yield from _check_way("limits", changes, (None,) * len(_LIMITS), tuple(own.get(name) for name in _LIMITS))
+    yield from _check_path("limits", changes, (None,) * len(_LIMITS), tuple(own.get(name) for name in _LIMITS))
 
 
-def _check_way(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
+def _check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
     reached = Counter([first])
     reached.update(after for _, after in steps)
     left = Counter([last])

@@ -57,7 +57,7 @@ def _rewards(row: Row) -> tuple[str]:  # noqa: ARG001 as its neighbours
     return (_REWARDS,)
 
 
-def _now(row: Row) -> frozenset[str]:
+def _current_status(row: Row) -> frozenset[str]:
     return frozenset({str(row.get("status"))})
 
 
@@ -103,29 +103,32 @@ def _given_by(row: Row) -> tuple[str | None, ...]:
 
 # By the collection of the record and the type of the entry. A type that is not here calls for nothing further.
 _SAID: Final[Mapping[str, Mapping[str, Said]]] = {
-    "deposits": {"DEPOSIT": Said(_now, _bank, is_last=False)},
+    "deposits": {"DEPOSIT": Said(_current_status, _bank, is_last=False)},
     "withdrawals": {
         "WITHDRAWAL": Said(None, _bank, is_last=False),
-        "WITHDRAWAL_SETTLEMENT": Said(_now, _bank, is_last=False),
-        "WITHDRAWAL_REFUND": Said(_now, _bank, is_last=False),
+        "WITHDRAWAL_SETTLEMENT": Said(_current_status, _bank, is_last=False),
+        "WITHDRAWAL_REFUND": Said(_current_status, _bank, is_last=False),
     },
     "transfers": {
         "HOLD": Said(None, _recipient, is_last=False),
-        "HOLD_RELEASE": Said(_now, _recipient, is_last=False),
-        "TRANSFER_OUT": Said(_now, _recipient),
-        "TRANSFER_IN": Said(_now, _sender),
+        "HOLD_RELEASE": Said(_current_status, _recipient, is_last=False),
+        "TRANSFER_OUT": Said(_current_status, _recipient),
+        "TRANSFER_IN": Said(_current_status, _sender),
     },
     "holds": {
         "HOLD": Said(None, _payee_at_first, is_last=False),
-        "HOLD_CAPTURE": Said(_now, _payee),
-        "TRANSFER_IN": Said(_now, _sender),
-        "HOLD_RELEASE": Said(_now, _payee),
+        "HOLD_CAPTURE": Said(_current_status, _payee),
+        "TRANSFER_IN": Said(_current_status, _sender),
+        "HOLD_RELEASE": Said(_current_status, _payee),
     },
-    "adjustments": {"CREDIT": Said(_now, _adjustments), "DEBIT": Said(_now, _adjustments)},
-    "reversals": {"REVERSAL_OUT": Said(_now, _taken_by), "REVERSAL_IN": Said(_now, _given_by)},
-    "conversions": {"CONVERSION_OUT": Said(_now, _exchange), "CONVERSION_IN": Said(_now, _exchange)},
+    "adjustments": {"CREDIT": Said(_current_status, _adjustments), "DEBIT": Said(_current_status, _adjustments)},
+    "reversals": {"REVERSAL_OUT": Said(_current_status, _taken_by), "REVERSAL_IN": Said(_current_status, _given_by)},
+    "conversions": {
+        "CONVERSION_OUT": Said(_current_status, _exchange),
+        "CONVERSION_IN": Said(_current_status, _exchange),
+    },
     "returns": {
-        "WITHDRAWAL_RETURN": Said(_now, _bank),
+        "WITHDRAWAL_RETURN": Said(_current_status, _bank),
         "DEPOSIT_RETURN": Said(_paid, _bank, is_last=False, is_part=True),
         "POINTS_RETURN": Said(_paid, _rewards, is_last=False, is_part=True),
     },

@@ -227,7 +227,7 @@ def root_from(reached: bytes, inclusion: Object, wallet_id: str | None) -> bytes
 
 
 def _separating(separator: Any, wallet_id: str, *, is_right: bool) -> bytes:  # noqa: ANN401 as it was read
-    """The key between two halves, if the wallet belongs into the one that it is said to be in."""
+    """The key between two halves. Requires that the wallet belongs into the half that it is said to be in."""
     if not isinstance(separator, str):
         raise NotProvenError("a separator is no text")
     if (wallet_id >= separator) != is_right:
@@ -493,7 +493,7 @@ class Since(NamedTuple):
             raise NotProvenError(f"{error}; {hint}" if "missing" in str(error) else str(error)) from error
 
     def must_be_shorter_than(self, leaf: Object) -> None:
-        """A chain of entries only grows. That what was there is still there, the entries between have to show."""
+        """Requires that the chain has not become shorter. The entries between show that it is the same one."""
         if self.leaf is None:
             return
         if self.leaf["wallet_id"] != leaf["wallet_id"]:

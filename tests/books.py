@@ -22,7 +22,7 @@ from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
-from service.ledger.transaction import marks_of
+from service.ledger.transaction import tombstones_of
 
 Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident
 
@@ -92,7 +92,7 @@ class Books:
         made: dict[str, list[Record]] = defaultdict(list)
         for command in commands:
             if command.claim is not None and command.made_id is not None:
-                hashes = {key_hash for mark in marks_of(command) for key_hash in mark.key_hashes}
+                hashes = {key_hash for mark in tombstones_of(command) for key_hash in mark.key_hashes}
                 for record in self.records.values():
                     tombstone = record.tombstone if isinstance(record, Marked) else None
                     if tombstone is not None and not hashes.isdisjoint(tombstone.key_hashes):

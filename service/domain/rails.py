@@ -12,7 +12,7 @@ from service.domain.operations import OperationType
 
 _DAY: Final = timedelta(days=1)
 _FRIDAY: Final = 5
-_THREE: Final = 3
+_BANKING_DAYS: Final = 3
 # The pause, as a share of the time since the order was made: a slow order is asked about less and less often.
 _SPARSE_SHARE: Final = 0.25
 # The longest pause, so that an outcome is learned no later than this after the bank has it.
@@ -44,7 +44,7 @@ def expected_by(rail: Rail, submitted_at: datetime, holidays: Collection[date], 
     day = submitted_at.astimezone(UTC).date()
     if rail is Rail.SAME_DAY:
         return _end_of(day if _is_banking_day(day, holidays) else _next_banking_day(day, holidays))
-    for _ in range(_THREE):
+    for _ in range(_BANKING_DAYS):
         day = _next_banking_day(day, holidays)
     return _end_of(day)
 

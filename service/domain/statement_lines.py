@@ -66,8 +66,8 @@ class SetAsideLine(NamedTuple):
         return sha256(f"{self.reason}:{self.raw}".encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
-def unreadable(name: str, line: SetAsideLine, day: str) -> Finding:
-    """A line that is set aside, as what people are told of it. `name` is the line's own."""
+def set_aside_finding(name: str, line: SetAsideLine, day: str) -> Finding:
+    """The finding that tells people of a line that is set aside. `name` is the line's own."""
     return Finding(BreakKind.LINE_SET_ASIDE, name, {}, {"reason": line.reason.value, "line": line.raw}, day=day)
 
 
@@ -123,7 +123,7 @@ def _has_time(fields: Mapping[str, Any]) -> bool:
     return isinstance(fields["booked_at"], datetime) and fields["booked_at"].utcoffset() is not None
 
 
-# In their order: what a check reads is sound by the ones before it.
+# The order matters: each check relies on those before it.
 _CHECKS: Final[tuple[tuple[SetAsideReason, Callable[[Mapping[str, Any]], bool]], ...]] = (
     (SetAsideReason.REFERENCE_UNREADABLE, _has_reference),
     (SetAsideReason.KIND_UNKNOWN, _has_kind),
@@ -137,7 +137,7 @@ _CHECKS: Final[tuple[tuple[SetAsideReason, Callable[[Mapping[str, Any]], bool]],
 
 
 def _is_text(value: object) -> bool:
-    """Of a length that can be kept, and of characters that UTF-8 has."""
+    """Whether it is text, short enough to be kept, that UTF-8 can encode."""
     if not isinstance(value, str) or len(value) > _TEXT_LIMIT:
         return False
     try:

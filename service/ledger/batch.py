@@ -111,7 +111,7 @@ class Draft:
         self.events: list[Event] = []
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
-        self.tombstones = 0
+        self.tombstone_count = 0
 
     def on_top(self) -> "Draft":
         return Draft(self, self._loaded, self._owners, self.policy)
@@ -174,7 +174,7 @@ class Draft:
         made = self.records[record_id]
         assert isinstance(made, Marked), f"{record_id} has no place for a tombstone"
         self.records[record_id] = made._replace(tombstone=tombstone)
-        self.tombstones += 1
+        self.tombstone_count += 1
 
     def _require_accounted_for(self, changes: Changes, command: Command) -> None:
         """Requires an audit event of whoever moves money in another user's wallet, in the same transaction.
@@ -259,7 +259,7 @@ class Draft:
     def settle_into(self, below: "Draft") -> None:
         below.wallets |= self.wallets
         below.records |= self.records
-        below.tombstones += self.tombstones
+        below.tombstone_count += self.tombstone_count
         below.entries += self.entries
         below.events += self.events
         for row_id in self.outbox_deletes:
@@ -305,7 +305,7 @@ class Batch:
         made = self._loaded.made.get(claim.id)
         if made:
             return self._answer_made(command, claim, made)
-        if command.made_id is not None and outcome.draft.tombstones < command.weight:
+        if command.made_id is not None and outcome.draft.tombstone_count < command.weight:
             self.without_tombstone.append(command)
         # Everything that can fail comes before the first change to the batch.
         if error is not None:

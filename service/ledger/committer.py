@@ -41,7 +41,7 @@ _CONFLICTS_BEFORE_HALVING = 6
 _CONFLICTS_BEFORE_LOCKING = 2
 _BACKOFF_FIRST_S = 0.002
 # A batch that waits for a wallet tries often: other processes hold it for some milliseconds.
-_TURN_MAX_S = 0.03
+_CONTENDED_BACKOFF_MAX_S = 0.03
 _BACKOFF_MAX_S = 0.25
 _RETRY_AFTER_S = 1
 # Reading a socket, parsing the request, running its handler: measured, more turns gain nothing.
@@ -236,7 +236,9 @@ class Ledger:
                         outages.met("ledger", error)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
                     if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
-                        await asyncio.sleep(_backoff_s(conflicts, _TURN_MAX_S if is_contended else _BACKOFF_MAX_S))
+                        await asyncio.sleep(
+                            _backoff_s(conflicts, _CONTENDED_BACKOFF_MAX_S if is_contended else _BACKOFF_MAX_S)
+                        )
                         continue
                 elif len(batch) == 1:
                     _log_failure("ledger.command_failed", error, command=_name(batch[0]))

@@ -53,7 +53,7 @@ from service.ledger.rules import (
     with_one_more_open,
 )
 
-_ACCEPTED = 202
+_HTTP_ACCEPTED = 202
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class RequestOperation(PersonalCommand):
     def answer_made(self, made: Sequence[Record], state: State) -> tuple[int, Mapping[str, Any]]:  # noqa: ARG002 it shows no wallet
         (operation,) = made
         assert isinstance(operation, Operation), "the same request makes the same kind of record"
-        return _ACCEPTED, operation_view(operation)
+        return _HTTP_ACCEPTED, operation_view(operation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

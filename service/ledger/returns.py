@@ -120,7 +120,7 @@ class TakeReturn(OnOperation):
         return Changes(booked, (movement,), wallets=(after,), also=(original,))
 
     def _waiting(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
-        """Nothing moves yet. Who spent what was collected and then taken back pays nobody else before that is clear."""
+        """Leaves the return to a person and moves nothing. A deposit's return also freezes the wallet until then."""
         waiting = returned._replace(status=ReturnStatus.REQUIRES_REVIEW)
         after = with_one_more_open(wallet, returned.created_at)
         event: tuple[AuditEvent, ...] = ()

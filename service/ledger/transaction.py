@@ -94,7 +94,7 @@ async def _find_made(
         claim, made_id = command.claim, command.made_id
         if claim is None or made_id is None or claim.id in loaded.answers:
             continue
-        for tombstone in marks_of(command):
+        for tombstone in tombstones_of(command):
             claims |= dict.fromkeys(tombstone.key_hashes, claim.id)
             prefixes[made_id.partition("_")[0]] += tombstone.key_hashes
     made: dict[str, list[Record]] = defaultdict(list)
@@ -105,7 +105,7 @@ async def _find_made(
     return made
 
 
-def marks_of(command: Command) -> list[Tombstone]:
+def tombstones_of(command: Command) -> list[Tombstone]:
     """The tombstones that the command may leave; a batch leaves one on each part."""
     tombstone = None if command.claim is None else command.claim.tombstone
     if tombstone is None:

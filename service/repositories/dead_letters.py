@@ -77,12 +77,12 @@ async def come_back(queue: Queue, claimed: Claimed, due_at: datetime, failed_at:
     )
 
 
-async def give_back(queue: Queue, claimed: Sequence[Claimed], now: datetime, *, was_begun: bool) -> None:
-    """Due at once for others. Where nothing was begun, the attempt was none."""
+async def give_back(queue: Queue, claimed: Sequence[Claimed], due_at: datetime, *, was_begun: bool) -> None:
+    """Makes the rows due at that time, for any worker. Where the work was not begun, the attempt is not counted."""
     due = {"due_at": {"$exists": True}}
     changes = []
     for one in claimed:
-        change: dict[str, Any] = {"$set": {"due_at": now}, "$unset": {"claim": ""}}
+        change: dict[str, Any] = {"$set": {"due_at": due_at}, "$unset": {"claim": ""}}
         if not was_begun and one.attempts is not None:
             change["$inc"] = {"attempts": -1}
         changes.append(UpdateOne(one.condition | due, change))

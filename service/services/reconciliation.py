@@ -31,7 +31,7 @@ from service.domain.reconciliation import (
     totals_of,
     watched_days,
 )
-from service.domain.statement_lines import SetAsideLine, read_line, unreadable
+from service.domain.statement_lines import SetAsideLine, read_line, set_aside_finding
 from service.gateways.bank import Bank, BankOutcomeUnknown, BankUnavailable
 from service.ledger.committer import Ledger
 from service.repositories import breaks as break_repository
@@ -120,7 +120,7 @@ async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
             compared = await compare_days(clerk._replace(on_progress=renew), due)
         except DaysFailed as trouble:
             compared = trouble.compared
-            failures = {**failures, **_with_one_more(failures, trouble.failed, clerk.settings)}
+            failures = {**failures, **_count_failures(failures, trouble.failed, clerk.settings)}
         failures = {day: known for day, known in failures.items() if day not in {one.day for one in compared}}
         return compared
     finally:
@@ -131,10 +131,10 @@ def _may_be_tried(failed: Mapping[str, Any] | None, now: datetime) -> bool:
     return failed is None or bool(failed["again_at"] <= now)
 
 
-def _with_one_more(
+def _count_failures(
     failures: Mapping[str, Mapping[str, Any]], failed: Mapping[date, Exception], settings: Settings
 ) -> dict[str, dict[str, Any]]:
-    """By day: how often its comparison has raised, and when it is tried again. The first time has its traceback."""
+    """By day: how often its comparison has raised, and when it is tried again. Logs it, at first with a traceback."""
     noted = {}
     for day, error in failed.items():
         count = failures.get(str(day), {}).get("count", 0) + 1
@@ -310,7 +310,7 @@ async def _compare_day(clerk: Clerk, day: date) -> Reconciliation:
     set_aside = 0
     async for aside in _portions(line_repository.stream_set_aside(name)):
         set_aside += len(aside)
-        await comparison.report(unreadable(kept.name, kept.line, name) for kept in aside)
+        await comparison.report(set_aside_finding(kept.name, kept.line, name) for kept in aside)
         await clerk.on_progress(len(aside))
     ours = 0
     sums: dict[tuple[Flow, str], int] = defaultdict(int)
