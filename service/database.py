@@ -326,7 +326,7 @@ async def _find_lifetime_s(databases: Databases) -> int | None:
 
 
 def _warn_of_lifetime(found_s: int | None) -> str:
-    """Loud, where a killed process would keep others waiting, and the service cannot change that."""
+    """Warns where the lifetime is too long and cannot be changed here: a killed process would keep others waiting."""
     if found_s is not None and found_s <= TRANSACTION_LIFETIME_S:
         return f"transactions: ended by the server after {found_s} s"
     wanted_s = TRANSACTION_LIFETIME_S

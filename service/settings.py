@@ -237,11 +237,11 @@ class Settings(BaseSettings):
     bank_in_flight_s: float = Field(120.0, ge=0)
     # Visits to the bank before a person has to look: with back-off to 10 min, about an hour and a half.
     bank_attempt_limit: int = Field(15, ge=1)
-    # How long the bank may take until a person has to look, by currency and kind ("INR:withdrawal", "INR", "deposit"),
-    # and where nothing is named: instant, same_day, three_banking_days.
+    # How long the bank may take before a person has to look: instant, same_day or three_banking_days; by currency and
+    # kind ("INR:withdrawal", "INR", "deposit"), and for all that is not named.
     bank_rails: dict[Annotated[str, Field(pattern=_RAILED)], RailName] = {}
     bank_rail: RailName = "instant"
-    # How long "instant" may take, give or take a queue.
+    # How long "instant" may take, with some time for a queue.
     bank_instant_s: float = Field(60.0, ge=0, le=24 * 3600)
     # Days besides Saturdays and Sundays on which the bank carries out nothing.
     bank_holidays: frozenset[date] = frozenset()

@@ -21,7 +21,7 @@ class Policy(NamedTuple):
     adjustment_approval_above: Mapping[str, int] = _NOTHING
     # What settles earns points by these; they add up.
     earning_rules: tuple[EarningRule, ...] = ()
-    # What wallets are opened in, and money is taken in; points always besides.
+    # Currencies that wallets are opened in and money is taken in; points always besides.
     currencies: frozenset[str] = ORDINARY_CURRENCIES
 
     def deals_in(self, currency: str) -> bool:

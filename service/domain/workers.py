@@ -23,7 +23,7 @@ class Worker(NamedTuple):
     failed: Mapping[str, int]
     # By itself, as it was told to.
     stopped_at: datetime | None = None
-    # Its clock less MongoDB's, when it told; None where it does not know, and in rows of before it was told.
+    # Its clock less MongoDB's at the last heartbeat; None while it is not known, and in rows of older releases.
     clock_difference_ms: int | None = None
 
 

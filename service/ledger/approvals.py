@@ -123,7 +123,7 @@ class CancelPayment(OnOwnPayment):
 
     def decide_on(self, payment: Payment, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
         waiting = {OperationStatus.REQUIRES_APPROVAL}
-        # A released one is pending too, and may have been submitted before it was blocked.
+        # A released withdrawal is pending too, but may have been submitted before it was blocked.
         if payment.id.startswith("wdr_") and isinstance(payment, Operation) and was_never_submitted(payment):
             waiting |= {OperationStatus.PENDING, OperationStatus.BLOCKED}
         if payment.status not in waiting:

@@ -88,7 +88,7 @@ class Ledger:
         let_in: Callable[[], Awaitable[None]] | None = None,
         require_clock: Callable[[], None] | None = None,
     ) -> None:
-        """`let_in` waits, for a moment at most, for those who are on their way: their commands join the next batch.
+        """`let_in` waits, for a moment at most, for requests that are about to hand in a command for the next batch.
 
         `require_clock` raises ClockOff while this process's clock is wrong.
         """
@@ -199,7 +199,7 @@ class Ledger:
                 await _stand_back()
 
     def _take_batch(self) -> list[Pending]:
-        """The next ones in the order in which they came; who has waited out their patience is not kept longer."""
+        """Takes the next commands in order of arrival. Those that have waited for `patience_s` are refused."""
         overdue_s = perf_counter() - self._patience_s
         batch: list[Pending] = []
         weight = 0

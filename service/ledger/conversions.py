@@ -30,7 +30,7 @@ _CREATED = 201
 class ConvertMoney(PersonalCommand):
     """What the quote says, once. `currencies` are the quote's, which never change; none where there is no quote.
 
-    It counts for the limits of the wallet that gives: its money can leave by the other one, whose limits are others.
+    It counts for the limits of the wallet that gives. Else its money could leave by the other one, with other limits.
     """
 
     conversion_id: str

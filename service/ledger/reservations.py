@@ -108,7 +108,7 @@ def release(
     entry_id: str,
     amount: int | None = None,
 ) -> Step:
-    """All of it comes back, with its share of the limits; `amount` where some of it came back before."""
+    """Releases all of it, with its share of the limits; `amount` is the rest, where a part was released before."""
     at = time_of(command.now, wallet)
     rest = subject.amount if amount is None else amount
     movement = movement_of(

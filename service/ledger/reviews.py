@@ -112,7 +112,7 @@ class DecideReview(OnReview):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskAgain(OnReview):
-    """Back to the bank, with all patience anew: by reference first, and submitted where it never got it."""
+    """Queues it for the bank again, with its visits counted from zero: asked by reference first, then submitted."""
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 no money is moved
         at = time_of(self.now, wallet)
@@ -127,7 +127,7 @@ class AskAgain(OnReview):
             asked,
             also=(self.event(AuditAction.REVIEW_ASKED_AGAIN, operation.id, at),),
             outbox_rows=(submission_of(asked),),
-            # A dead letter that was replayed may have brought the one of before back.
+            # A replayed dead letter may have brought back the row of the earlier submission.
             done_outbox_ids=(bank_order_id(asked.id),),
             answer=lambda _: decided_view(asked),
             status_code=_ACCEPTED,

@@ -24,7 +24,7 @@ class Left(NamedTuple):
     due_at: datetime | None
 
 
-# Of an order that is done, everything that was to be said has been taken. What was said astray is of no order.
+# All reports of an order that is done have been taken. A report under another reference belongs to no order.
 _ABOUT_ITSELF = {"$filter": {"input": "$reports", "cond": {"$eq": ["$$this.payload.reference", "$_id"]}}}
 _WITH_REPORTS = {
     "$concatArrays": [

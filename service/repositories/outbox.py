@@ -78,7 +78,7 @@ _change = Gathered(_change_many)
 
 
 def _as_taken(row: OutboxRow) -> dict[str, str | None]:
-    """Whoever took it since has it; ids come again, claims do not."""
+    """Matches on the claim too: an id may be used again, a claim is not."""
     return {"_id": row.id, "claim": row.claim}
 
 

@@ -33,7 +33,7 @@ async def release_withdrawal(
     *,
     is_forced: bool,
 ) -> Answer:
-    """Back on its way to the bank. That somebody was faster, or that the block still stands, is an answer.
+    """Queues the withdrawal for the bank again. If somebody was faster, or the block still stands, the answer says so.
 
     Raises NotFound, SecondAdminRequired.
     """
@@ -47,7 +47,10 @@ async def release_withdrawal(
 async def cancel_withdrawal(
     ledger: Ledger, user: Requester, operation_id: str, reason: str, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
-    """The money is available again. That somebody was faster is an answer. Raises NotFound, SecondAdminRequired."""
+    """Makes the money available again. If somebody was faster, the answer says so.
+
+    Raises NotFound, SecondAdminRequired.
+    """
     operation = await get_record(operation_id, Operation)
     command = CancelWithdrawal(**_by(user, operation, reason, claim, request_id), entry_id=new_id(Prefix.ENTRY))
     answer = await ledger.answer(command)
