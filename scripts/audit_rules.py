@@ -224,7 +224,9 @@ def _status_before(event: Row) -> tuple[str, str | None]:
 
 
 def _status_after(event: Row) -> tuple[str, str | None]:
-    return _STATUS_AFTER[str(event.get("action"))], _text(_value(event, "details.direction"))
+    direction = _text(_value(event, "details.direction"))
+    # One that has something to book when it is reopened is frozen at once.
+    return _STATUS_AFTER[str(event.get("action"))] if direction is None else "frozen", direction
 
 
 def _limits_of(event: Row, prefix: str) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ _PURSUED: Final = frozenset({"pending", "processing"})
 _UNAPPROVED: Final = "requires_approval"
 # An admin has this one: the bank does not have it.
 _BLOCKED: Final = "blocked"
-_BLOCKED_FOR: Final = frozenset({"wallet_frozen", "user_deactivated"})
+_BLOCKED_FOR: Final = frozenset({"wallet_frozen", "user_deactivated", "wallet_owes"})
 _UNDONE: Final = frozenset({"failed", "canceled"})
 # Back-off ends at 10 min: a row that sleeps for longer was put to sleep by no worker, and its money stays where it is.
 _DUE_AHEAD_LIMIT: Final = timedelta(hours=1)

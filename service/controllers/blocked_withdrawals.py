@@ -23,6 +23,7 @@ from service.errors import (
     LedgerBusy,
     SecondAdminRequired,
     StillBlocked,
+    WalletOwes,
 )
 from service.services import blocked_withdrawals
 from service.services.callers import Caller
@@ -98,8 +99,8 @@ _ONE_WINNER = (
     response_model=PageView[AdministeredOperationView],
     summary="Withdrawals that were blocked before the bank got them, oldest first",
     description="Of wallets that were frozen, or users who were deactivated, before the bank got the order; "
-    "`failure_code` says which: `wallet_frozen` or `user_deactivated`. The amount stays held until an admin releases "
-    "or cancels the withdrawal.",
+    "`failure_code` says which: `wallet_frozen`, `user_deactivated` or `wallet_owes`. The amount stays held until an "
+    "admin releases or cancels the withdrawal.",
 )
 async def list_blocked_withdrawals(
     query: Annotated[BlockedQuery, Query()], user: _Reader, resources: OpenResources
@@ -113,10 +114,11 @@ async def list_blocked_withdrawals(
     "/{operation_id}/release",
     status_code=202,
     response_model=DecidedWithdrawalView,
-    responses=problem_responses(*_REFUSALS, StillBlocked),
+    responses=problem_responses(*_REFUSALS, StillBlocked, WalletOwes),
     summary="Let a blocked withdrawal go to the bank",
     description="Back to `pending`. While the wallet is still frozen or the user still deactivated, this is refused "
     "(`still_blocked`) unless `force` is true; then this withdrawal goes out all the same, and no other one. "
+    "While the wallet owes for a returned deposit, nothing lets it out (`wallet_owes`). "
     f"{_ONE_WINNER}",
 )
 async def release_blocked_withdrawal(

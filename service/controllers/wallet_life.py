@@ -157,11 +157,11 @@ async def close_wallet(
         CurrencyNotOffered,
         WalletFrozen,
         WalletNotEmpty,
-        WalletHasOpenOperations,
         WalletBooksDisagree,
         summary="Reopen a closed wallet (admin)",
         more="Its owner has it again, empty, with its history: nobody gets a second one in the same currency. "
-        "One's own is reopened by another admin. ",
+        "One's own is reopened by another admin. Where the bank has sent something back meanwhile, it is reopened "
+        "frozen out, until that is collected and an admin unfreezes it. ",
     ),
 )
 async def reopen_wallet(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from service.domain.clock import to_rfc3339
 from service.domain.idempotency import Tombstone
@@ -100,11 +100,13 @@ class BlockReason(StrEnum):
 
     WALLET_FROZEN = "wallet_frozen"
     USER_DEACTIVATED = "user_deactivated"
+    WALLET_OWES = "wallet_owes"
 
 
 BLOCK_MESSAGES = {
     BlockReason.WALLET_FROZEN: "The wallet was frozen before the bank got the order",
     BlockReason.USER_DEACTIVATED: "The user was deactivated before the bank got the order",
+    BlockReason.WALLET_OWES: "The bank took a deposit back before it got the order",
 }
 
 
@@ -118,7 +120,15 @@ class Release(NamedTuple):
     despite_deactivation: bool
 
     def covers(self, reason: BlockReason) -> bool:
-        return self.despite_freeze if reason is BlockReason.WALLET_FROZEN else self.despite_deactivation
+        match reason:
+            case BlockReason.WALLET_FROZEN:
+                return self.despite_freeze
+            case BlockReason.USER_DEACTIVATED:
+                return self.despite_deactivation
+            case BlockReason.WALLET_OWES:
+                return False
+            case _:
+                assert_never(reason)
 
 
 class Operation(NamedTuple):

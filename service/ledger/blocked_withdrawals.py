@@ -17,7 +17,7 @@ from service.errors import NotFound, StillBlocked
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.orders import ended_as, illegal, standing_blocks, undone
-from service.ledger.rules import require_anothers, require_requester, time_of
+from service.ledger.rules import require_anothers, require_nothing_owed, require_requester, time_of
 
 _OK = 200
 _ACCEPTED = 202
@@ -58,13 +58,15 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
     """Queues the withdrawal for the bank again, with its visits counted from zero.
 
     A freeze or a deactivation that still stands refuses the release, unless it is forced. The release records which of
-    the two it overrides; the other one still blocks the withdrawal, also later.
+    the two it overrides; the other one still blocks the withdrawal, also later. While the wallet owes, nothing is
+    released.
     """
 
     is_forced: bool
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         assert self.reason is not None, "a release has a reason"
+        require_nothing_owed(wallet)
         standing = standing_blocks(wallet, state)
         is_frozen, is_deactivated = BlockReason.WALLET_FROZEN in standing, BlockReason.USER_DEACTIVATED in standing
         if standing and not self.is_forced:

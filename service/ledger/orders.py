@@ -224,6 +224,7 @@ def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
     is_standing = {
         BlockReason.USER_DEACTIVATED: state.token_version(wallet.user_id) is None,
         BlockReason.WALLET_FROZEN: not wallet.lets(Freeze.OUT),
+        BlockReason.WALLET_OWES: wallet.owed > 0,
     }
     return [reason for reason, stands in is_standing.items() if stands]
 

@@ -1,6 +1,7 @@
 """What becomes of a wallet besides its money: frozen, unfrozen, closed, reopened. The wallet document guards each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from service.domain.audit_events import AuditAction
 from service.domain.returns import Return, ReturnStatus, ReturnType
@@ -137,6 +138,9 @@ class CloseWallet(OnWallet):
 class ReopenWallet(OnWallet):
     """An admin makes a closed wallet of somebody else's active again, with its history: a user has one in a currency,
     so that they would have none in it otherwise. It is as empty as it was when it was closed.
+
+    Where the bank has sent something back meanwhile, it is reopened frozen *out*: nothing leaves it before that is
+    booked and an admin unfreezes it.
     """
 
     def decide(self, state: State) -> Changes:
@@ -152,18 +156,28 @@ class ReopenWallet(OnWallet):
         if wallet.status is WalletStatus.ACTIVE:
             raise Unchanged
         require_anothers(self.user_id, wallet.user_id)
-        _require_over(wallet)
+        _require_empty(wallet)
+        if wallet.open_operations:
+            return self.turned(wallet, WalletStatus.FROZEN, Freeze.OUT, AuditAction.WALLET_REOPENED)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_REOPENED)
 
 
 def _require_over(wallet: Wallet) -> None:
     """Nothing is in it, and nothing that has begun may still move it."""
-    if wallet.available == wallet.held == wallet.open_operations == 0:
-        return
-    error = WalletNotEmpty if wallet.available or wallet.held else WalletHasOpenOperations
-    raise error(
-        currency=wallet.currency,
-        available=wallet.available,
-        held=wallet.held,
-        open_operations=wallet.open_operations,
-    )
+    _require_empty(wallet)
+    if wallet.open_operations:
+        raise WalletHasOpenOperations(**_contents(wallet))
+
+
+def _require_empty(wallet: Wallet) -> None:
+    if wallet.available or wallet.held:
+        raise WalletNotEmpty(**_contents(wallet))
+
+
+def _contents(wallet: Wallet) -> dict[str, Any]:
+    return {
+        "currency": wallet.currency,
+        "available": wallet.available,
+        "held": wallet.held,
+        "open_operations": wallet.open_operations,
+    }

@@ -58,8 +58,8 @@ async def close_wallet(
 
 async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None) -> Wallet:
     """For an admin, of anybody's but their own. Raises NotFound, WalletFrozen where it is not closed but frozen,
-    CurrencyNotOffered, SecondAdminRequired, WalletNotEmpty, WalletHasOpenOperations, WalletBooksDisagree while a break
-    of its books is open, and what Ledger.execute raises.
+    CurrencyNotOffered, SecondAdminRequired, WalletNotEmpty, WalletBooksDisagree while a break of its books is open, and
+    what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
     return await _turn(ledger, ReopenWallet(**_by(user, wallet_id, reason, request_id)))

@@ -205,7 +205,7 @@ class AdjustmentPaper(ConversionPaper):
         if purse.shut != "closed":
             raise Refused("wallet_frozen")
         self._require_anothers(name, user)
-        purse.shut = None
+        purse.shut = "out" if purse.open else None
         self.audited.append((user, "wallet.reopened", name))
         return {}
 

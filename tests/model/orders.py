@@ -99,7 +99,8 @@ class OrderPaper(Paper):
     def obstacles(self, order: Order) -> list[str]:
         """Why nothing of its purse may go to the bank now."""
         deactivated = ["user_deactivated"] if self.purses[order.purse].owner not in self.people else []
-        return deactivated + (["wallet_frozen"] if self.purses[order.purse].shut in ("out", "both") else [])
+        frozen = ["wallet_frozen"] if self.purses[order.purse].shut in ("out", "both") else []
+        return deactivated + frozen + (["wallet_owes"] if self.purses[order.purse].owes else [])
 
     def settle(self, name: str, amount: int) -> dict[str, object]:
         """The bank says that it has paid so much."""

@@ -184,6 +184,7 @@ class OutcomePaper(RewardPaper):
 
     def release_blocked(self, name: str, user: str, token: int | None, *, is_forced: bool) -> dict[str, object]:
         order = self._blocked(name, user, token)
+        self.require_nothing_owed(order.purse)
         obstacles = self.obstacles(order)
         if obstacles and not is_forced:
             raise Refused("still_blocked")

@@ -18,7 +18,7 @@ from service.domain.clock import utc_now
 from service.domain.holds import Hold, HoldStatus
 from service.domain.identifiers import Prefix, made_at, new_id
 from service.domain.money import POINTS
-from service.domain.operations import Operation
+from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.domain.policy import Policy
 from service.domain.returns import Return, ReturnStatus, points_return_id_of, return_id_of
@@ -30,10 +30,12 @@ from service.ledger.adjustments import RequestAdjustment
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ReleaseHold, RequestHold
+from service.ledger.returns import CollectReturn
 from service.ledger.rewards import EarnPoints
 from service.ledger.transfers import RequestTransfer
 from service.ledger.wallet_life import CloseWallet, FreezeWallet
 from service.repositories import records as record_repository
+from service.repositories import users as user_repository
 from service.services import wallet_life
 from service.services.bank_callbacks import apply_callback
 from service.services.orders import Requester
@@ -41,14 +43,18 @@ from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
 from tests.factories import (
+    asking_of,
+    blocked_cancellation_of,
     cancellation_of,
     change,
     current,
     deposit_of,
+    freeze,
     fund_wallet,
     make_account,
     make_user,
     make_wallet,
+    release_of,
     run,
     settlement_of,
     withdrawal_of,
@@ -168,11 +174,35 @@ class Case:
         }
         return RequestAdjustment(**(usual | _DETAILS | _by(self.admin_id) | overrides))
 
+    async def close(self) -> None:
+        house = _by(self.admin_id) | {"audit_event_id": new_id(Prefix.AUDIT_EVENT), "reason": "A test"}
+        with_it = CloseWallet(wallet_id=self.wallet.id, is_admin=True, **house)
+        (decided,) = await run(self.databases, with_it)
+        assert decided.error is None, decided
+
+    async def collect(self, operation: Operation) -> None:
+        returned = await self.returned(operation)
+        command = CollectReturn(
+            return_id=returned.id,
+            wallet_id=returned.wallet_id,
+            entry_id=new_id(Prefix.ENTRY),
+            audit_event_id=new_id(Prefix.AUDIT_EVENT),
+            reason="The wallet is open again",
+            **_by(self.admin_id),
+        )
+        (decided,) = await run(self.databases, command)
+        assert decided.error is None, decided
+
     async def refused(self, command: Command) -> WalletServiceError | None:
         (decided,) = await run(self.databases, command)
         if decided.answer is not None and decided.answer.status_code == WalletOwes.http_status:
             return WalletOwes() if b'"wallet_owes"' in decided.answer.body else None
         return decided.error
+
+    async def admin(self) -> User:
+        found = await user_repository.find(self.admin_id)
+        assert found is not None
+        return found
 
     async def unfreeze(self) -> Wallet:
         return await wallet_life.unfreeze_wallet(
@@ -439,6 +469,64 @@ class TestHolds:
         await case.databases.wallet["holds"].update_one({"_id": hold.hold_id}, {"$unset": {"takings": ""}})
         await case.take_back(deposit)
         assert await case.amounts() == (0, 0, 0)
+
+
+class TestWithdrawals:
+    """Of 10,000 that came in, 6,000 are on their way out when the bank takes all of it back."""
+
+    @staticmethod
+    async def _blocked(case: Case) -> tuple[Operation, Operation]:
+        deposit = await fund_wallet(case.databases, case.wallet, 10_000)
+        asked = await change(case.databases, withdrawal_of(case.wallet, 6_000))
+        await freeze(case.databases, case.wallet, await case.admin())
+        return deposit, await change(case.databases, asking_of(asked))
+
+    async def test_that_are_blocked_are_not_even_released_by_force(self, case: Case) -> None:
+        deposit, blocked = await self._blocked(case)
+        await case.take_back(deposit)
+        release = release_of(blocked, await case.admin(), is_forced=True)
+        (refused,) = await run(case.databases, release)
+        assert isinstance(refused.error, WalletOwes)
+        assert await case.amounts() == (0, 6_000, 6_000)
+
+    async def test_that_were_released_by_force_before_are_blocked_again(self, case: Case) -> None:
+        deposit, blocked = await self._blocked(case)
+        released = await change(case.databases, release_of(blocked, await case.admin(), is_forced=True))
+        await case.take_back(deposit)
+        again = await change(case.databases, asking_of(released))
+        assert (again.status, again.failure_code) == (OperationStatus.BLOCKED, "wallet_owes")
+        await run(case.databases, blocked_cancellation_of(again, await case.admin()))
+        assert await case.amounts() == (0, 0, 0)
+
+    async def test_of_a_wallet_that_owes_without_being_frozen_do_not_go_out(self, case: Case) -> None:
+        """As one does whose return an earlier release left to a person, and which was thawed meanwhile."""
+        deposit = await fund_wallet(case.databases, case.wallet, 10_000)
+        asked = await change(case.databases, withdrawal_of(case.wallet, 6_000))
+        await case.take_back(deposit)
+        thawed = {"$set": {"status": "active", "freeze": None}}
+        await case.databases.wallet["wallets"].update_one({"_id": case.wallet.id}, thawed)
+        operation = await change(case.databases, asking_of(asked))
+        assert (operation.status, operation.failure_code) == (OperationStatus.BLOCKED, "wallet_owes")
+
+
+class TestAClosedWallet:
+    async def test_is_reopened_shut_to_take_what_comes_back_to_it(self, case: Case) -> None:
+        deposit = await fund_wallet(case.databases, case.wallet, 1_000)
+        payout = await change(case.databases, settlement_of(await change(case.databases, withdrawal_of(case.wallet))))
+        await case.close()
+        for returned in (payout, deposit):
+            assert (await case.take_back(returned)).trouble == "wallet_closed"
+        admin = Requester(case.admin_id, None)
+        wallet = await wallet_life.reopen_wallet(case.ledger, admin, case.wallet.id, "The bank sent back", None)
+        assert (wallet.status, wallet.freeze) == (WalletStatus.FROZEN, Freeze.OUT)
+        with pytest.raises(WalletOwes):
+            await case.unfreeze()
+        for returned in (payout, deposit):
+            await case.collect(returned)
+            assert (await case.returned(returned)).status is ReturnStatus.SUCCESS
+        assert await case.amounts() == (0, 0, 0)
+        thawed = await case.unfreeze()
+        assert (thawed.status, thawed.open_operations) == (WalletStatus.ACTIVE, 0)
 
 
 class TestPoints:
