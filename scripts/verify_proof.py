@@ -554,7 +554,7 @@ def _chain_to(leaf: Object, entries: Sequence[Any], since: Since | None) -> Chai
 def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = (), since: Since | None = None) -> Proof:
     proof = one_of_pages(pages, _ENTRY_PROOF, "following")
     value = shaped(proof["entry"], _ENTRY, "the entry")
-    chain = Chain(value["wallet_id"], value["seq"] - 1, None)
+    chain = Chain(value["wallet_id"], value["seq"] - 1, _seen_at(value["wallet_id"], value["seq"] - 1, since))
     entry = chain.follow(value)
     for following in proof["following"]:
         _must_be_as_seen(chain, since)
@@ -578,6 +578,12 @@ def check_entry(pages: Sequence[Any], keys: Keys, kept: Sequence[Object] = (), s
     if since is not None:
         line += since.named
     return Proof(line, leaf, proof["checkpoint"], entry)
+
+
+def _seen_at(wallet_id: str, seq: int, since: Since | None) -> str | None:
+    """The hash that an entry right behind what was seen has to follow; None for any other."""
+    leaf = None if since is None else since.leaf
+    return leaf["head_hash"] if leaf is not None and (leaf["wallet_id"], leaf["seq"]) == (wallet_id, seq) else None
 
 
 def _must_be_as_seen(chain: Chain, since: Since | None) -> None:
@@ -644,9 +650,11 @@ def check_statement(
     parts = opening["available"], opening["held"]
     if opening["seq"] == 0 and parts != (0, 0):
         raise NotProvenError("a wallet without entries has nothing, the opening balance is not nothing")
-    chain = Chain(statement["wallet_id"], opening["seq"], None, parts, statement["currency"])
+    seen = _seen_at(statement["wallet_id"], opening["seq"], since)
+    chain = Chain(statement["wallet_id"], opening["seq"], seen, parts, statement["currency"])
     for row in statement["rows"]:
         _check_time(chain.follow(_entry_of(row, chain)), statement)
+        _must_be_as_seen(chain, since)
     if (chain.seq, chain.balance) != (closing["seq"], (closing["available"], closing["held"])):
         raise NotProvenError(f"the rows end at entry {chain.seq} with {chain.balance}, the closing balance is another")
     span = f"{len(statement['rows'])} rows, entries {opening['seq'] + 1} to {closing['seq']}"

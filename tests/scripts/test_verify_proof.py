@@ -766,6 +766,35 @@ class TestSince:
         assert verify("entry", entry | sealed) == 0, verify.said
         assert verify("entry", entry | sealed, since=_head_proof(first, one, 0)) == 1
 
+    @pytest.mark.parametrize("seen", [3, 4])
+    def test_a_past_that_was_rewritten_before_what_is_shown_is_refused(
+        self, ledger: Ledger, verify: Verifier, seen: int
+    ) -> None:
+        """As far as it can be told: from entries that reach back to what was seen, or begin right behind it."""
+        known = ledger.entries[seen - 1]
+        history = [ledger.entries[1]._replace(reference="another")]
+        history[0] = history[0]._replace(hash=entry_hash(history[0]))
+        for entry in ledger.entries[2:5]:
+            linked = entry._replace(prev_hash=history[-1].hash)
+            history.append(linked._replace(hash=entry_hash(linked)))
+        (first, second), ((one,), (other,)) = _pair(
+            [Leaf(_WALLET, seen, known.hash)], [Leaf(_WALLET, 5, history[-1].hash)]
+        )
+        before, after = _head_proof(first, one, 0), _head_proof(second, other, 0)
+        sealed = {name: after[name] for name in ("checkpoint", "leaf", "inclusion")}
+        rest = {"following": [], "has_more": False, "head": None, **sealed}
+        proof = {"entry": entry_view(history[-1]), **rest}
+        for begin in (2, seen + 1):
+            statement = ledger.statement(begin, 5)
+            statement["rows"] = [_with_balance(entry_view(entry)) for entry in history[begin - 2 :]]
+            assert verify("statement", statement, proof) == 0, verify.said
+            assert verify("statement", statement, proof, since=before) == 1
+            assert verify("statement", statement, after, since=before) == 1
+        following = {"following": [entry_view(entry) for entry in history[seen:]]}
+        proof = {"entry": entry_view(history[seen - 1]), **rest, **following}
+        assert verify("entry", proof) == 0, verify.said
+        assert verify("entry", proof, since=before) == 1
+
     def test_a_wallet_that_has_gone_is_refused(self, verify: Verifier) -> None:
         leaf, other = Leaf("wal_b", 2, "b" * 64), Leaf("wal_a", 1, "a" * 64)
         (first, second), ((one,), (rest,)) = _pair([other, leaf], [other])
