@@ -123,10 +123,19 @@ def _pid_space() -> str | None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether the process runs. A zombie, for which its parent has not waited yet, does not."""
+    """Whether the process runs. A zombie, for which its parent has not waited yet, does not.
+
+    /proc may hide what other users run (`hidepid`, systemd's ProtectProc): what it does not show may live.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # Another user's.
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return False
+        return True
     # 'pid (name) state …'; a name may hold anything.
     return status.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -1,9 +1,11 @@
 """What a dead process has locked: others end its transaction, and nobody loses money by being taken for dead."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -80,6 +82,20 @@ def dead_pid() -> int:
     return process.pid
 
 
+def hidden_pid(patch: pytest.MonkeyPatch) -> int:
+    """Of a process that lives, and of which /proc tells other users nothing (mounted with `hidepid=2`)."""
+    read_text = Path.read_text
+    pid = os.getppid()
+
+    def hiding(path: Path, *args: Any, **named: Any) -> str:
+        if path == Path(f"/proc/{pid}/stat"):
+            raise FileNotFoundError(path)
+        return read_text(path, *args, **named)
+
+    patch.setattr(Path, "read_text", hiding)
+    return pid
+
+
 class TestADeadOwner:
     @pytest.mark.parametrize("how", ["its number is gone", "it is silent"])
     async def test_keeps_nobody_waiting_until_mongodb_ends_its_transaction(
@@ -98,11 +114,12 @@ class TestADeadOwner:
         assert await owner.commit_code() == _NO_SUCH_TRANSACTION
         assert await databases.wallet["ledger_processes"].find_one({"_id": owner.own.id}) is None
 
+    @pytest.mark.parametrize("is_hidden", [False, True])
     async def test_is_left_to_mongodb_while_it_may_be_alive(
-        self, databases: Databases, ledgers: Callable[[], Ledger]
+        self, databases: Databases, ledgers: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
     ) -> None:
         owner = Owner(databases, await make_funded_wallet(databases, 1_000))
-        await owner.lock(pid=1)
+        await owner.lock(pid=hidden_pid(monkeypatch) if is_hidden else 1)
         waiting = asyncio.create_task(ledgers().execute(withdrawal_of(owner.wallet, 100)))
         await asyncio.sleep(0.3)
         assert not waiting.done()
