@@ -100,6 +100,11 @@ async def put_back(
     await _change(UpdateOne(_as_taken(row), {"$set": change}))
 
 
+async def note_outcome(row: OutboxRow, outcome: str) -> None:
+    """Keeps what the visit came to. The row stays due when its claim ends."""
+    await _change(UpdateOne(_as_taken(row), {"$set": {"last_outcome": outcome}}))
+
+
 async def delete(row: OutboxRow) -> None:
     """Outside a transaction, for a row whose operation has ended without it."""
     await _change(DeleteOne(_as_taken(row)))

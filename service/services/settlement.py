@@ -88,14 +88,16 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     if operation.status in FINAL_STATUSES or operation.status in _WITH_A_PERSON:
         await outbox_repository.delete(row)
         return
-    is_probe = False
+    is_probe = is_accepted = False
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
         async with (
             asyncio.timeout((row.due_at - utc_now()).total_seconds()),
             visiting(desk.bank, operation.account_masked) as is_probe,
         ):
-            await _visit_bank(operation, row, desk)
+            is_accepted = await _visit_bank(operation, row, desk)
+        if is_accepted:
+            await _note_acceptance(operation, row, desk)
     except BankUnavailable as unavailable:
         await _put_back(row, unavailable.retry_after_s, desk)
     except BankOutcomeUnknown as unknown:
@@ -112,21 +114,36 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
         if _was_at_bank.get():
             await _come_back_or_give_up(operation, row, retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
         else:
-            # It is we who were slow, which says nothing about the bank either.
-            await _put_back(row, retry_delay_s(row.visits), desk, _NO_TIME_LEFT)
+            # It is we who were slow, which says nothing about the bank either. The next visit still has to know of an
+            # acceptance, which this one may not have noted.
+            outcome = None if row.last_outcome == BankState.ACCEPTED else _NO_TIME_LEFT
+            await _put_back(row, retry_delay_s(row.visits), desk, outcome)
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
 
 
-async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> None:
+async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> bool:
+    """Whether the bank has accepted the order and not carried it out yet."""
     report = await _ask_bank(operation, row, desk)
     if report is None:
-        return
-    if report.state is not BankState.ACCEPTED:
-        await apply_report(operation, report, desk.ledger)
-    elif row.attempts > 1:
+        return False
+    if report.state is BankState.ACCEPTED:
+        return True
+    await apply_report(operation, report, desk.ledger)
+    return False
+
+
+async def _note_acceptance(operation: Operation, row: OutboxRow, desk: Desk) -> None:
+    """On the row, from where the next visit takes it into the operation before it asks the bank.
+
+    The first visit writes this alone, since its row is due again soon anyway. A worker that dies before the write has
+    heard nothing: the next visit asks the bank, and until `bank_in_flight_s` is over nothing is blocked.
+    """
+    if row.attempts > 1:
         await _wait_for(operation, row, desk)
+    else:
+        await outbox_repository.note_outcome(row, BankState.ACCEPTED)
 
 
 async def _wait_for(operation: Operation, row: OutboxRow, desk: Desk) -> None:

@@ -110,6 +110,16 @@ class TestWhatTheBankHasNeverHeardOf:
         bank = ScriptedBank([], [report_on(scene.operation, BankState.SUCCESS)])
         assert (await scene.visit(bank, attempts=2)).status is OperationStatus.SUCCESS
 
+    async def test_what_the_bank_has_accepted_and_then_does_not_know_is_not_blocked(self, scene: Blocked) -> None:
+        await scene.ask()
+        await scene.block("wallet_frozen")
+        scene.settings = scene.settings.model_copy(update={"bank_in_flight_s": 0})
+        bank = ScriptedBank([], [None])
+        operation = await scene.visit(bank, attempts=2, last_outcome=await scene.known_outcome())
+        assert (operation.status, bank.submitted) == (OperationStatus.PROCESSING, [])
+        assert operation.accepted_at is not None
+        assert await scene.rows() == 1
+
     async def test_stays_blocked_after_the_wallet_is_open_again(self, scene: Blocked) -> None:
         await scene.blocked("user_deactivated")
         await scene.let_act(is_active=True)

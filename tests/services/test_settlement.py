@@ -4,7 +4,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from structlog.testing import LogCapture
 
 from service.database import Databases
+from service.documents import OutboxDocument
 from service.domain.clock import utc_now
 from service.domain.operations import ATTEMPTS_KEPT, BankCall, Operation, OperationStatus
 from service.domain.outbox import OutboxTopic, outbox_row
@@ -126,6 +127,12 @@ class Scene:
     async def ask(self) -> Operation:
         """The bank has the order, and has said nothing yet."""
         return await self.visit(ScriptedBank([report_on(self.operation, BankState.ACCEPTED)]))
+
+    async def known_outcome(self) -> str | None:
+        """What the row tells the next visit."""
+        row = await OutboxDocument.get_pymongo_collection().find_one({"subject_id": self.operation.id})
+        assert row is not None
+        return cast("str | None", row["last_outcome"])
 
     async def now(self) -> Operation:
         found = await record_repository.find(self.operation.id, Operation)
@@ -463,6 +470,28 @@ class TestABankThatTakesDays:
             bank = ScriptedBank(answers=[BankOutcomeUnknown("503")])
             operation = await slow.visit(bank, attempts=attempts, visits=attempts, last_outcome=said)
             assert operation.status is OperationStatus.PROCESSING
+
+    async def test_is_no_persons_matter_when_it_is_silent_after_its_first_word(
+        self, slow: Scene, databases: Databases
+    ) -> None:
+        rows = databases.wallet["outbox"]
+        before = await rows.find_one({"subject_id": slow.operation.id})
+        await slow.ask()
+        after = await rows.find_one({"subject_id": slow.operation.id})
+        assert before is not None
+        assert after == before | {"last_outcome": "accepted"}, "it is due when it was, and no visit counts"
+        for attempts in range(2, 8):
+            bank = ScriptedBank(answers=[BankOutcomeUnknown("503")])
+            said = await slow.known_outcome()
+            operation = await slow.visit(bank, attempts=attempts, last_outcome=said)
+            assert operation.status is OperationStatus.PROCESSING
+        assert operation.accepted_at is not None
+
+    async def test_has_its_word_kept_by_a_visit_that_we_cut_short_before_the_bank(self, slow: Scene) -> None:
+        await slow.ask()
+        slow.claimed_for_s = -1.0
+        await slow.visit(ScriptedBank(), attempts=2, last_outcome=await slow.known_outcome())
+        assert await slow.known_outcome() == "accepted"
 
     async def test_that_has_never_said_so_is_left_to_a_person_as_before(self, slow: Scene) -> None:
         await slow.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
