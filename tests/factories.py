@@ -203,9 +203,9 @@ async def run(
     return [decided for command, decided in zip(said, prepared.decided, strict=True) if id(command) in asked]
 
 
-async def change(databases: Databases, command: Command) -> Operation:
+async def change(databases: Databases, command: Command, *, is_bank_asked: bool = True) -> Operation:
     """`run` for one command that has to be accepted: the operation afterwards."""
-    (decided,) = await run(databases, command)
+    (decided,) = await run(databases, command, is_bank_asked=is_bank_asked)
     assert isinstance(decided.record, Operation), decided
     return decided.record
 

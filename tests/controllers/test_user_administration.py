@@ -16,6 +16,7 @@ from service.domain.clock import to_rfc3339, utc_now
 from service.domain.operations import Operation, OperationStatus, OperationType
 from service.repositories import records as record_repository
 from service.settings import Settings
+from tests.books import asking_before
 from tests.factories import (
     PASSWORD,
     bearer,
@@ -197,11 +198,13 @@ class TestDeactivating:
         headers = {**bearer(account.user, settings), "Idempotency-Key": uuid4().hex}
         accepted = await api.post("/api/v1/withdrawals", json=order, headers=headers)
         assert accepted.status_code == 202, accepted.text
-        assert (await deactivate(boss, account.user)).status_code == 200
         operation = await record_repository.find(accepted.json()["id"], Operation)
         assert operation is not None
         assert operation.type is OperationType.WITHDRAWAL
-        ended = await change(databases, settlement_of(operation) if is_paid else failure_of(operation))
+        end = settlement_of(operation) if is_paid else failure_of(operation)
+        await change(databases, asking_before(end))
+        assert (await deactivate(boss, account.user)).status_code == 200
+        ended = await change(databases, end, is_bank_asked=False)
         assert ended.status is status
         wallet = await current(account.wallet)
         assert (wallet.available, wallet.held, wallet.open_operations) == (left, 0, 0)

@@ -13,6 +13,7 @@ from service.domain.policy import Policy
 from service.domain.wallets import WalletStatus
 from service.settings import Settings
 from service.startup import Resources
+from tests.books import asking_before
 from tests.factories import (
     Account,
     change,
@@ -85,9 +86,12 @@ class TestFreezing:
         paid = await change(databases, withdrawal_of(account.wallet, 100))
         declined = await change(databases, withdrawal_of(account.wallet, 100))
         coming = await change(databases, deposit_of(account.wallet, 50))
+        ends = settlement_of(paid), failure_of(declined), settlement_of(coming)
+        for end in ends:
+            await change(databases, asking_before(end))
         await boss.post(f"/wallets/{account.wallet.id}/freeze", reason="Stolen")
-        for end in (settlement_of(paid), failure_of(declined), settlement_of(coming)):
-            await change(databases, end)
+        for end in ends:
+            await change(databases, end, is_bank_asked=False)
         wallet = await current(account.wallet)
         assert (wallet.available, wallet.held, wallet.status) == (9_950, 0, WalletStatus.FROZEN)
 

@@ -134,7 +134,8 @@ class Case:
 
     def about(self, hold: RequestHold) -> dict[str, Any]:
         ids = {"hold_id": hold.hold_id, "wallet_id": hold.wallet_id, "release_entry_id": new_id(Prefix.ENTRY)}
-        return ids | {"acts_for_house": False} | _by(self.friend.user_id)
+        recorded = {"audit_event_id": new_id(Prefix.AUDIT_EVENT), "reason": None}
+        return ids | recorded | {"acts_for_house": False} | _by(self.friend.user_id)
 
     def capture(self, hold: RequestHold) -> CaptureHold:
         return CaptureHold(
