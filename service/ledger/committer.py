@@ -218,27 +218,29 @@ class Ledger:
 
         `is_contended`: it has lost races for its wallets, so it locks them first.
         """
-        conflicts = duplicates = 0
+        tries = conflicts = duplicates = 0
         while True:
             try:
                 attempt = Attempt(after_duplicate=duplicates > 0, locks_first=is_contended)
                 await self._commit(batch, deadline_s, conflicts, attempt)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
-                conflicts += 1
+                tries += 1
                 duplicates += is_duplicate(error)
-                is_contended = is_contended or conflicts >= _CONFLICTS_BEFORE_LOCKING
-                if _is_outage(error):
+                is_outage = _is_outage(error)
+                if is_outage:
                     await self._session.drop()
                 else:
+                    # An outage says nothing about who else wants the wallets.
+                    conflicts += 1
+                    is_contended = is_contended or conflicts >= _CONFLICTS_BEFORE_LOCKING
                     await self._session.end_the_dead()
                 if _is_worth_repeating(error, duplicates):
                     if perf_counter() >= deadline_s:
                         outages.met("ledger", error)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
-                    if conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1 or _is_outage(error):
-                        await asyncio.sleep(
-                            _backoff_s(conflicts, _CONTENDED_BACKOFF_MAX_S if is_contended else _BACKOFF_MAX_S)
-                        )
+                    if is_outage or conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1:
+                        is_race = is_contended and not is_outage
+                        await asyncio.sleep(_backoff_s(tries, _CONTENDED_BACKOFF_MAX_S if is_race else _BACKOFF_MAX_S))
                         continue
                 elif len(batch) == 1:
                     _log_failure("ledger.command_failed", error, command=_name(batch[0]))

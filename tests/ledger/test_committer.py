@@ -15,6 +15,7 @@ from service.domain.policy import Policy
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
 from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
+from service.ledger.transaction import Attempt, prepare
 from service.settings import Settings
 from tests.factories import asking_of, batch_of, change, current, make_funded_wallet, transfer_of, withdrawal_of
 from tests.servers import Admin, Servers, fail_point
@@ -360,6 +361,43 @@ class TestTroubleWithTheServer:
             decided = await committer.ledger.execute(withdrawal_of(wallet, 1))
         assert decided.given.status_code == 202
         assert ((await current(wallet)).available, (await current(wallet)).seq) == (99, 2)
+
+    @pytest.mark.parametrize(
+        ("trouble", "locks_first", "longest_pause_s"),
+        [
+            ({"closeConnection": True}, [False] * 5, 0.25),
+            ({"errorCode": 112, "errorLabels": ["TransientTransactionError"]}, [False, False, True, True, True], 0.03),
+        ],
+        ids=["outages", "lost races"],
+    )
+    async def test_only_lost_races_make_it_lock_first_and_come_back_soon(
+        self,
+        committer: Committer,
+        databases: Databases,
+        admin: Admin,
+        monkeypatch: pytest.MonkeyPatch,
+        trouble: dict[str, Any],
+        locks_first: list[bool],
+        longest_pause_s: float,
+    ) -> None:
+        attempts: list[bool] = []
+        limits_s: list[float] = []
+
+        async def watched(session: Any, commands: Any, policy: Policy, attempt: Attempt) -> Any:
+            attempts.append(attempt.locks_first)
+            return await prepare(session, commands, policy, attempt)
+
+        def pause(_tries: int, max_s: float) -> float:
+            limits_s.append(max_s)
+            return 0.0
+
+        wallet = await make_funded_wallet(databases, 100)
+        monkeypatch.setattr("service.ledger.committer.prepare", watched)
+        monkeypatch.setattr("service.ledger.committer._backoff_s", pause)
+        with fail_point(admin, 4, failCommands=["insert"], **trouble):
+            await committer.ledger.execute(withdrawal_of(wallet, 1))
+        assert attempts == locks_first
+        assert limits_s[-1] == longest_pause_s
 
     async def test_when_it_lasts_clients_are_told_and_the_same_key_still_runs_once(
         self, databases: Databases, admin: Admin
