@@ -1,0 +1,24 @@
+"""What audit events say about a wallet, held against the wallet itself."""
+
+import pytest
+
+from scripts.audit_rules import AuditRule, check_wallet_deeds
+
+
+def _event(action: str, was: tuple[str, str | None], direction: str | None = None) -> dict[str, object]:
+    return {
+        "action": action,
+        "details": {"direction": direction, "was_status": was[0], "was_direction": was[1]},
+    }
+
+
+@pytest.mark.parametrize(("direction", "now"), [(None, ("active", None)), ("out", ("frozen", "out"))])
+def test_a_wallet_is_reopened_open_or_shut(direction: str | None, now: tuple[str, str | None]) -> None:
+    """Shut where the bank had sent something back to it meanwhile."""
+    events = [
+        _event("wallet.closed", ("active", None)),
+        _event("wallet.reopened", ("closed", None), direction),
+    ]
+    assert list(check_wallet_deeds([{"status": now[0], "freeze": now[1]}], events)) == []
+    forged = {"status": "active", "freeze": None} if direction else {"status": "frozen", "freeze": "out"}
+    assert [rule for rule, _ in check_wallet_deeds([forged], events)] == [AuditRule.MISSING]
