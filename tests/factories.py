@@ -53,7 +53,7 @@ from service.ledger.rewards import EarnPoints
 from service.ledger.transaction import Attempt, GuardMissed, prepare
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.ledger.vouchers import RedeemVoucher
-from service.ledger.wallet_life import FreezeWallet
+from service.ledger.wallet_life import FreezeWallet, UnfreezeWallet
 from service.repositories import breaks as break_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import outbox as outbox_repository
@@ -387,10 +387,20 @@ def _decided_by(operation: Operation, admin: User) -> dict[str, Any]:
 
 async def freeze(databases: Databases, wallet: Wallet, admin: User, direction: Freeze = Freeze.OUT) -> None:
     """By an admin."""
-    fields: dict[str, Any] = {"now": utc_now(), "transaction_id": new_id(Prefix.TRANSACTION), "wallet_id": wallet.id}
-    fields |= {"user_id": admin.id, "token_version": None, "audit_event_id": new_id(Prefix.AUDIT_EVENT)}
-    (decided,) = await run(databases, FreezeWallet(**fields, reason="Fraud?", freeze=direction))
+    (decided,) = await run(databases, FreezeWallet(**_on_wallet(wallet, admin), freeze=direction))
     assert decided.error is None, decided
+
+
+async def unfreeze(databases: Databases, wallet: Wallet, admin: User) -> None:
+    """By an admin."""
+    (decided,) = await run(databases, UnfreezeWallet(**_on_wallet(wallet, admin)))
+    assert decided.error is None, decided
+
+
+def _on_wallet(wallet: Wallet, admin: User) -> dict[str, Any]:
+    fields: dict[str, Any] = {"now": utc_now(), "transaction_id": new_id(Prefix.TRANSACTION), "wallet_id": wallet.id}
+    by = {"user_id": admin.id, "token_version": None, "audit_event_id": new_id(Prefix.AUDIT_EVENT)}
+    return fields | by | {"reason": "Fraud?"}
 
 
 async def book(

@@ -118,6 +118,7 @@ async def list_blocked_withdrawals(
     summary="Let a blocked withdrawal go to the bank",
     description="Back to `pending`. While the wallet is still frozen or the user still deactivated, this is refused "
     "(`still_blocked`) unless `force` is true; then this withdrawal goes out all the same, and no other one. "
+    "If the wallet is frozen anew before the bank has the order, the withdrawal is blocked again. "
     "While the wallet owes for a returned deposit, nothing lets it out (`wallet_owes`). "
     f"{_ONE_WINNER}",
 )

@@ -32,6 +32,7 @@ class WalletDocument(Document):
     owed: int = 0
     debts: list[str] = []  # noqa: RUF012 pydantic copies defaults
     time_zone: str | None = None
+    freeze_event_id: str | None = None
 
     class Settings:
         name = "wallets"
@@ -65,5 +66,6 @@ class WalletDocument(Document):
                 # Of transactions that had to lock it first (repositories/wallets.py); shown nowhere.
                 "turns": AMOUNT,
                 "time_zone": OPTIONAL_TEXT,
+                "freeze_event_id": OPTIONAL_TEXT,
             },
         }  # fmt: skip

@@ -111,18 +111,24 @@ BLOCK_MESSAGES = {
 
 
 class Release(NamedTuple):
-    """An admin's release of a blocked withdrawal to the bank, with the blocks that it overrides."""
+    """An admin's release of a blocked withdrawal to the bank, with the blocks that it overrides.
+
+    `freeze_event_id` is the wallet's when it was released: the release overrides that freeze and no later one.
+    """
 
     by: str
     reason: str
     at: datetime
     despite_freeze: bool
     despite_deactivation: bool
+    # None where nothing was frozen, or where an earlier version froze it.
+    freeze_event_id: str | None = None
 
-    def covers(self, reason: BlockReason) -> bool:
+    def covers(self, reason: BlockReason, freeze_event_id: str | None) -> bool:
+        """Whether the withdrawal goes out all the same; `freeze_event_id` is the wallet's now."""
         match reason:
             case BlockReason.WALLET_FROZEN:
-                return self.despite_freeze
+                return self.despite_freeze and self.freeze_event_id == freeze_event_id
             case BlockReason.USER_DEACTIVATED:
                 return self.despite_deactivation
             case BlockReason.WALLET_OWES:
@@ -282,7 +288,16 @@ def attempt_view(attempt: Attempt) -> dict[str, Any]:
 
 
 def release_view(release: Release | None) -> dict[str, Any] | None:
-    return None if release is None else release._asdict() | {"at": to_rfc3339(release.at)}
+    """As admins see it."""
+    if release is None:
+        return None
+    return {
+        "by": release.by,
+        "reason": release.reason,
+        "at": to_rfc3339(release.at),
+        "despite_freeze": release.despite_freeze,
+        "despite_deactivation": release.despite_deactivation,
+    }
 
 
 def proposal_view(proposal: Proposal | None) -> dict[str, Any] | None:

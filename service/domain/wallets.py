@@ -34,6 +34,7 @@ class Wallet(NamedTuple):
 
     `event_sequence` is the number of its latest event. `owed` is what returned deposits still lack, and `debts` are
     those returns, oldest first. It is no part of the balance: while something is owed, nothing is available.
+    `freeze_event_id` is the audit event of the freeze that stands; None also where an earlier version froze it.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Wallet(NamedTuple):
     debts: tuple[str, ...] = ()
     # Its own, in place of that of its currency.
     time_zone: str | None = None
+    freeze_event_id: str | None = None
 
     @property
     def zone_name(self) -> str:

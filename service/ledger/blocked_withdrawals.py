@@ -58,8 +58,8 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
     """Queues the withdrawal for the bank again, with its visits counted from zero.
 
     A freeze or a deactivation that still stands refuses the release, unless it is forced. The release records which of
-    the two it overrides; the other one still blocks the withdrawal, also later. While the wallet owes, nothing is
-    released.
+    the two it overrides; the other one still blocks the withdrawal, also later, and so does a later freeze. While the
+    wallet owes, nothing is released.
     """
 
     is_forced: bool
@@ -76,7 +76,9 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
             status=OperationStatus.PENDING,
             failure_code=None,
             failure_message=None,
-            release=Release(self.user_id, self.reason, at, is_frozen, is_deactivated),
+            release=Release(
+                self.user_id, self.reason, at, is_frozen, is_deactivated, wallet.freeze_event_id if is_frozen else None
+            ),
             # Computed anew when the order is submitted.
             expected_by=None,
             updated_at=at,

@@ -231,8 +231,9 @@ def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
 
 def uncovered_blocks(operation: Operation, wallet: Wallet, state: State) -> list[BlockReason]:
     """The reasons against submitting the withdrawal that its release does not override."""
-    release = operation.release
-    return [one for one in standing_blocks(wallet, state) if release is None or not release.covers(one)]
+    release, freeze_event_id = operation.release, wallet.freeze_event_id
+    blocks = standing_blocks(wallet, state)
+    return [one for one in blocks if release is None or not release.covers(one, freeze_event_id)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,7 +209,7 @@ class TakeReturn(OnOperation):
             | {"return_id": returned.id},
             request_id=self.request_id,
         )
-        return wallet._replace(status=WalletStatus.FROZEN, freeze=freeze), (event,)
+        return wallet._replace(status=WalletStatus.FROZEN, freeze=freeze, freeze_event_id=event.id), (event,)
 
     def _new_return(self, operation: Operation, at: datetime) -> Return:
         return Return(

@@ -52,7 +52,13 @@ class OnWallet(AuditedCommand):
         event = self.event(
             action, wallet.id, at, direction=freeze, was_status=wallet.status, was_direction=wallet.freeze
         )
-        return Changes(event, wallets=(wallet._replace(status=status, freeze=freeze, updated_at=at),))
+        after = wallet._replace(
+            status=status,
+            freeze=freeze,
+            freeze_event_id=event.id if status is WalletStatus.FROZEN else None,
+            updated_at=at,
+        )
+        return Changes(event, wallets=(after,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
         changed |= {"owed": Int64(after.owed), "debts": list(after.debts)}
         # Wallets of earlier releases lack the field.
         pinned["owed"] = before.owed or {"$in": [0, None]}
+    if after.freeze_event_id != before.freeze_event_id:
+        changed["freeze_event_id"] = after.freeze_event_id
     if after.time_zone != before.time_zone:
         changed["time_zone"] = after.time_zone
     return UpdateOne(

@@ -159,6 +159,7 @@ class AdjustmentPaper(ConversionPaper):
             if shut == "in":
                 self.require_nothing_returned(purse, returns)
         self.purses[purse].shut = shut
+        self.purses[purse].freezes += 1
         self.audited.append((user, "wallet.frozen", purse))
         return {}
 
@@ -206,6 +207,7 @@ class AdjustmentPaper(ConversionPaper):
             raise Refused("wallet_frozen")
         self._require_anothers(name, user)
         purse.shut = "out" if purse.open else None
+        purse.freezes += bool(purse.open)
         self.audited.append((user, "wallet.reopened", name))
         return {}
 

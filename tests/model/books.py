@@ -63,6 +63,8 @@ class Purse:
     free: int = 0
     aside: int = 0
     shut: str | None = None
+    # How often it was frozen, one way or another.
+    freezes: int = 0
     open: set[str] = field(default_factory=set)
     spent: dict[str, Spending] = field(default_factory=dict)
     # Deposits that were taken back, the oldest first, with what each still lacks.

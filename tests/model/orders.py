@@ -39,6 +39,8 @@ class Order(Waiting):
     # Why it must not be brought there, and what an admin let it go there despite of.
     blocked_for: str | None = None
     let_go_despite: frozenset[str] = frozenset()
+    # How often its purse had been frozen then: a later freeze is an obstacle again.
+    let_go_at_freeze: int = 0
 
     def shown(self) -> Mapping[str, object]:
         shown = {**super().shown(), "attempts": self.asked_bank, "return_id": self.returned}
@@ -85,7 +87,10 @@ class OrderPaper(Paper):
         order = self.thing(name, Order)
         if order.status not in ("pending", "processing"):
             raise Refused("illegal_transition")
-        obstacles = [one for one in self.obstacles(order) if one not in order.let_go_despite]
+        despite = order.let_go_despite
+        if self.purses[order.purse].freezes != order.let_go_at_freeze:
+            despite -= {"wallet_frozen"}
+        obstacles = [one for one in self.obstacles(order) if one not in despite]
         if order.is_out and obstacles:
             if order.sent_at is not None and self.now < order.sent_at + IN_FLIGHT:
                 raise Refused("may_be_under_way")

@@ -59,8 +59,9 @@ class OutcomePaper(RewardPaper):
             is_short = self._owe(name, returned, holds)
         else:
             is_short, returned.status = True, "requires_review"
-        if is_short and not order.is_out and purse.shut != "closed":
-            purse.shut = {None: "out", "in": "both"}.get(purse.shut, purse.shut)
+        if is_short and not order.is_out and purse.shut in (None, "in"):
+            purse.shut = "both" if purse.shut else "out"
+            purse.freezes += 1
         if not order.is_out:
             self.nothing_awaited(order_name, "reward")
             self._take_points(reward_name, points_name)
@@ -189,6 +190,7 @@ class OutcomePaper(RewardPaper):
         if obstacles and not is_forced:
             raise Refused("still_blocked")
         order.status, order.blocked_for, order.let_go_despite = "pending", None, frozenset(obstacles)
+        order.let_go_at_freeze = self.purses[order.purse].freezes
         self.await_bank(name)
         self.audited.append((user, "withdrawal.released", name))
         return {"status": "pending"}

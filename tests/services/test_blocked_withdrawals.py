@@ -20,6 +20,7 @@ from tests.factories import (
     make_user,
     release_of,
     run,
+    unfreeze,
     withdrawal_of,
 )
 from tests.services.test_settlement import Scene, ScriptedBank, report_on
@@ -136,7 +137,7 @@ class TestRelease:
         released = await change(scene.databases, release_of(operation, scene.admin, is_forced=True))
         assert released.release is not None
         assert released.release[:2] == (scene.admin.id, "Looked into")
-        assert released.release[3:] == (reason == "wallet_frozen", reason == "user_deactivated")
+        assert released.release[3:5] == (reason == "wallet_frozen", reason == "user_deactivated")
         assert await scene.rows() == 1
         assert (await scene.pay()).status is OperationStatus.SUCCESS
         assert await scene.balance() == (4_000, 0)
@@ -148,10 +149,41 @@ class TestRelease:
         assert (found["actor_id"], found["action"]) == (scene.admin.id, "withdrawal.released")
         assert found["details"]["despite_freeze"] is True
 
+    async def test_notes_the_freeze_that_it_overrides(self, scene: Blocked) -> None:
+        released = await change(scene.databases, release_of(await scene.blocked(), scene.admin, is_forced=True))
+        event = await scene.databases.wallet["audit_events"].find_one({"action": "wallet.frozen"})
+        assert event is not None
+        assert released.release is not None
+        assert (await current(scene.wallet)).freeze_event_id == released.release.freeze_event_id == event["_id"]
+
     async def test_of_a_frozen_wallet_does_not_let_out_what_is_blocked_for_something_else(self, scene: Blocked) -> None:
         await change(scene.databases, release_of(await scene.blocked(), scene.admin, is_forced=True))
         operation = await scene.blocked("user_deactivated")
         assert (operation.status, operation.failure_code) == (OperationStatus.BLOCKED, "user_deactivated")
+
+    async def test_despite_a_freeze_does_not_let_it_out_despite_a_later_one(self, scene: Blocked) -> None:
+        await change(scene.databases, release_of(await scene.blocked(), scene.admin, is_forced=True))
+        await unfreeze(scene.databases, scene.wallet, scene.admin)
+        operation = await scene.blocked()
+        assert (operation.status, operation.failure_code) == (OperationStatus.BLOCKED, "wallet_frozen")
+        await change(scene.databases, release_of(operation, scene.admin, is_forced=True))
+        assert (await scene.pay()).status is OperationStatus.SUCCESS
+
+    async def test_despite_a_freeze_does_not_let_it_out_once_the_wallet_is_shut_another_way(
+        self, scene: Blocked
+    ) -> None:
+        await change(scene.databases, release_of(await scene.blocked(), scene.admin, is_forced=True))
+        await freeze(scene.databases, scene.wallet, scene.admin, Freeze.BOTH)
+        assert (await scene.visit(ScriptedBank())).failure_code == "wallet_frozen"
+
+    async def test_of_an_earlier_version_lets_it_out_despite_a_freeze_of_an_earlier_version(
+        self, scene: Blocked
+    ) -> None:
+        await change(scene.databases, release_of(await scene.blocked(), scene.admin, is_forced=True))
+        books = scene.databases.wallet
+        await books["wallets"].update_one({"_id": scene.wallet.id}, {"$unset": {"freeze_event_id": ""}})
+        await books["withdrawals"].update_one({"_id": scene.operation.id}, {"$unset": {"release.freeze_event_id": ""}})
+        assert (await scene.pay()).status is OperationStatus.SUCCESS
 
     async def test_of_what_the_bank_was_asked_before_asks_it_by_reference_first(self, scene: Blocked) -> None:
         await scene.visit(ScriptedBank([BankOutcomeUnknown("timeout")]))
