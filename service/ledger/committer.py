@@ -228,7 +228,7 @@ class Ledger:
                 duplicates += is_duplicate(error)
                 is_outage = _is_outage(error)
                 if is_outage:
-                    await self._session.drop()
+                    self._session.drop()
                 else:
                     # An outage says nothing about who else wants the wallets.
                     conflicts += 1

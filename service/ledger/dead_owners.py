@@ -4,6 +4,9 @@ MongoDB keeps a dead client's transaction, and with it the locks on its document
 So every ledger publishes the session of its transactions, with a heartbeat. A ledger that loses to a lock looks for
 dead owners and ends their sessions. That loses nothing: an open transaction is rolled back whole, an owner that is
 alive after all begins it anew, and a committed one can no longer be ended.
+
+A process that lives may leave one behind as well, where an outage keeps the server from hearing of its end. So a ledger
+ends the sessions that it has dropped in the same way, as soon as the server answers again.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
 from service.background import end
-from service.database import Client
+from service.database import TRANSACTION_LIFETIME_S, Client
 from service.domain.ledger_processes import LedgerProcess
 from service.repositories import ledger_processes as process_repository
 
@@ -32,6 +35,8 @@ _SILENT_S = 2.0
 # Conflicts come by the hundred; who is dead is the same for all of them.
 _LOOK_EVERY_S = 0.2
 _CALL_S = 2.0
+# The server itself has ended by then what a dropped session had open: it looks every second. Bounds the list too.
+_DROPPED_KEPT_S = TRANSACTION_LIFETIME_S + 5.0
 
 
 class LedgerSession:
@@ -42,6 +47,8 @@ class LedgerSession:
         self.id = uuid4().hex
         self._pid_space = _pid_space()
         self._session: AsyncClientSession | None = None
+        # With when each was dropped. Until they are ended the driver cannot use their ids for anything else.
+        self._dropped: list[tuple[float, AsyncClientSession]] = []
         self._changed = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._looked_at_s = -_LOOK_EVERY_S
@@ -53,8 +60,9 @@ class LedgerSession:
         """Ends the session and removes the heartbeat, so that nobody takes this process for dead."""
         if self._beating is not None:
             await end(self._beating)
-        await self.drop()
+        self.drop()
         with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+            await self._end_dropped()
             await process_repository.remove(self.id)
 
     def open(self) -> AsyncClientSession:
@@ -65,12 +73,27 @@ class LedgerSession:
             self._changed.set()
         return self._session
 
-    async def drop(self) -> None:
-        """Gives the session up after an outage: another server may be the primary now, and not know it."""
+    def drop(self) -> None:
+        """Gives the session up after an outage: another server may be the primary now, and not know it.
+
+        The server may not have heard that its transaction has ended, so it is ended there at the next contact.
+        """
         session, self._session = self._session, None
         if session is not None:
-            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
-                await session.end_session()
+            self._dropped.append((monotonic(), session))
+            self._changed.set()
+
+    async def _end_dropped(self) -> None:
+        """Ends at the server what dropped sessions may have left open there. Raises PyMongoError in an outage."""
+        kept_since_s = monotonic() - _DROPPED_KEPT_S
+        self._dropped = [(at_s, session) for at_s, session in self._dropped if at_s > kept_since_s]
+        dropped = list(self._dropped)
+        if not dropped:
+            return
+        await process_repository.end_transactions(self._client, [_id_of(session) for _, session in dropped])
+        self._dropped = [one for one in self._dropped if one not in dropped]
+        for _, session in dropped:
+            await session.end_session()
 
     async def _beat_for_ever(self) -> None:
         # The process that this one replaces may have left a transaction open.
@@ -81,16 +104,20 @@ class LedgerSession:
             self._changed.clear()
             # Whatever has work to do logs the outage.
             with suppress(PyMongoError), pymongo.timeout(_CALL_S):
-                known = [] if self._session is None else [bytes(self._session.session_id["id"])]
+                await self._end_dropped()
+            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+                sessions = [session for _, session in self._dropped] + ([self._session] if self._session else [])
+                known = [_id_of(session) for session in sessions]
                 await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
 
     async def end_the_dead(self) -> None:
-        """Ends the transactions of all dead processes. Looks every 0.2 s at most, and ignores outages."""
+        """Ends what dead processes and this one's dropped sessions have open. Every 0.2 s at most; ignores outages."""
         if monotonic() - self._looked_at_s < _LOOK_EVERY_S:
             return
         self._looked_at_s = monotonic()
         try:
             with pymongo.timeout(_CALL_S):
+                await self._end_dropped()
                 await self._end_those_found()
         except PyMongoError:
             return
@@ -111,6 +138,10 @@ class LedgerSession:
         return None not in (self._pid_space, process.pid_space) and (
             process.pid_space == self._pid_space and not _is_running(process.pid)
         )
+
+
+def _id_of(session: AsyncClientSession) -> bytes:
+    return bytes(session.session_id["id"])
 
 
 def _pid_space() -> str | None:

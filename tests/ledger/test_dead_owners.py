@@ -13,7 +13,7 @@ import pytest
 from bson.int64 import Int64
 from pymongo.errors import OperationFailure
 
-from service.database import TRANSACTION_LIFETIME_S, Databases, start_transaction
+from service.database import TRANSACTION_LIFETIME_S, Databases, abort_transaction, start_transaction
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.ledger.committer import Ledger
@@ -21,6 +21,7 @@ from service.ledger.dead_owners import LedgerSession
 from service.ledger.transaction import prepare
 from service.repositories import ledger_processes as process_repository
 from tests.factories import current, make_funded_wallet, withdrawal_of
+from tests.servers import Admin, fail_point
 
 _NO_SUCH_TRANSACTION = 251
 
@@ -94,6 +95,49 @@ def hidden_pid(patch: pytest.MonkeyPatch) -> int:
 
     patch.setattr(Path, "read_text", hiding)
     return pid
+
+
+class TestAnOwnerThatLives:
+    @pytest.fixture
+    async def owner(self, databases: Databases) -> AsyncIterator[Owner]:
+        """Its heartbeat goes on."""
+        owner = Owner(databases, await make_funded_wallet(databases, 1_000))
+        owner.own.start()
+        yield owner
+        await owner.own.close()
+
+    async def lose_contact(self, owner: Owner, admin: Admin) -> None:
+        """In the middle of a transaction: the server does not hear of its end."""
+        await owner.lock(pid=os.getpid())
+        session = owner.own.open()
+        with fail_point(admin, 1_000, failCommands=["abortTransaction"], closeConnection=True):
+            await abort_transaction(session)
+        owner.own.drop()
+
+    async def test_ends_by_itself_what_an_outage_has_left_open(
+        self, ledgers: Callable[[], Ledger], admin: Admin, owner: Owner
+    ) -> None:
+        await self.lose_contact(owner, admin)
+        began = monotonic()
+        await ledgers().execute(withdrawal_of(owner.wallet, 100))
+        assert monotonic() - began < TRANSACTION_LIFETIME_S - 3
+        assert (await current(owner.wallet)).held == 100
+
+    async def test_tells_of_a_dropped_session_until_that_is_ended(
+        self, databases: Databases, admin: Admin, owner: Owner
+    ) -> None:
+        async def is_told_of() -> bool:
+            row = await databases.wallet["ledger_processes"].find_one({"_id": owner.own.id})
+            return row is not None and session_id in row["session_ids"]
+
+        with fail_point(admin, 1_000, failCommands=["killSessions"], closeConnection=True):
+            await owner.lock(pid=os.getpid())
+            session_id = bytes(owner.own.open().session_id["id"])
+            owner.own.drop()
+            await asyncio.sleep(1.2)
+            assert await is_told_of()
+        await asyncio.sleep(1.2)
+        assert not await is_told_of()
 
 
 class TestADeadOwner:
