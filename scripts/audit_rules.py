@@ -199,6 +199,7 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
     lives = [(_status_before(one), _status_after(one)) for one in events if one.get("action") in _STATUS_AFTER]
     now = str(wallet.get("status")), _text(wallet.get("freeze"))
     yield from _check_path("status", lives, ("active", None), now)
+    yield from _check_freeze_event(wallet.get("freeze_event_id"), now, events)
     changes = [
         (_limits_of(one, "was_"), _limits_of(one, "") if one.get("action") == "limits.set" else (None,) * len(_LIMITS))
         for one in events
@@ -217,6 +218,13 @@ def _check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last
         unexplained = sorted(map(str, reached - left)), sorted(map(str, left - reached))
         detail = f"its {what} is {last}, and {len(steps)} events do not lead there: {unexplained[0]} is not left, "
         yield AuditRule.MISSING, f"{detail}{unexplained[1]} is not reached"
+
+
+def _check_freeze_event(named: object, now: tuple[str, str | None], events: Sequence[Row]) -> Iterator[Found]:
+    """A release goes by the event of the freeze. Wallets that an earlier version froze name none."""
+    leading = [one.get("_id") for one in events if one.get("action") in _STATUS_AFTER and _status_after(one) == now]
+    if named is not None and (now[0] != "frozen" or named not in leading):
+        yield AuditRule.MISSING, f"it is {now}, and its freeze is {named}, which does not lead there"
 
 
 def _status_before(event: Row) -> tuple[str, str | None]:

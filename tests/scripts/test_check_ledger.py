@@ -1727,6 +1727,11 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "audit_missing",
         {"event_state"},
     ),
+    "a wallet whose freeze is another": (
+        change("wallets", {"freeze_event_id": {"$ne": None}}, freeze_event_id="aud_other"),
+        "audit_missing",
+        set(),
+    ),
     "a wallet frozen by nobody": (
         change("wallets", {"seq": 1}, status="frozen", freeze="both"),
         "audit_missing",
