@@ -88,13 +88,23 @@ class LeaseLost(Exception):
     """Another worker has taken over, since this one was away for too long."""
 
 
-class DaysFailed(Exception):
-    """The comparison of these days raised; the other days were compared."""
+class Comparisons(NamedTuple):
+    """What has become of days so far; filled while they are compared, so that it is known however that ends.
 
-    def __init__(self, compared: Sequence[Reconciliation], failed: Mapping[date, Exception]) -> None:
-        self.compared = list(compared)
-        self.failed = dict(failed)
-        super().__init__(", ".join(f"{day}: {error!r}" for day, error in sorted(failed.items())))
+    `failed` are days whose comparison raised, `silent` those whose statement did not come.
+    """
+
+    compared: list[Reconciliation]
+    failed: dict[date, Exception]
+    silent: dict[date, BankOutcomeUnknown | BankUnavailable]
+
+
+class DaysFailed(Exception):
+    """The comparison of these days raised, and perhaps some statements did not come; the other days were compared."""
+
+    def __init__(self, done: Comparisons) -> None:
+        self.failed = dict(done.failed)
+        super().__init__(", ".join(f"{day}: {error!r}" for day, error in sorted((done.silent | done.failed).items())))
 
 
 async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
@@ -112,19 +122,18 @@ async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
         if not await duty_repository.renew(duty, now=utc_now(), lease_s=_LEASE_S):
             raise LeaseLost
 
-    failures = duty.progress.get("failures", {})
+    failures, done = duty.progress.get("failures", {}), Comparisons([], {}, {})
     try:
         now = utc_now()
         due = [day for day in await find_days_due(clerk.settings, now) if _may_be_tried(failures.get(str(day)), now)]
-        try:
-            compared = await compare_days(clerk._replace(on_progress=renew), due)
-        except DaysFailed as trouble:
-            compared = trouble.compared
-            failures = {**failures, **_count_failures(failures, trouble.failed, clerk.settings)}
-        failures = {day: known for day, known in failures.items() if day not in {one.day for one in compared}}
-        return compared
+        await _compare_each(clerk._replace(on_progress=renew), due, done)
     finally:
-        await duty_repository.hand_back(duty, utc_now() + timedelta(seconds=LOOK_S), {"failures": failures})
+        failures = {**failures, **_count_failures(failures, done.failed, clerk.settings)}
+        left = {day: known for day, known in failures.items() if day not in {one.day for one in done.compared}}
+        await duty_repository.hand_back(duty, utc_now() + timedelta(seconds=LOOK_S), {"failures": left})
+    for silence in done.silent.values():
+        raise silence
+    return done.compared
 
 
 def _may_be_tried(failed: Mapping[str, Any] | None, now: datetime) -> bool:
@@ -182,27 +191,29 @@ async def compare_days(clerk: Clerk, days: Sequence[date]) -> list[Reconciliatio
     Raises BankOutcomeUnknown, BankUnavailable or DaysFailed, when all that could be compared are. What stops all of
     them, as MongoDB that is away does, is raised at once.
     """
+    done = Comparisons([], {}, {})
+    await _compare_each(clerk, days, done)
+    if done.failed:
+        raise DaysFailed(done)
+    for silence in done.silent.values():
+        raise silence
+    return done.compared
+
+
+async def _compare_each(clerk: Clerk, days: Sequence[date], done: Comparisons) -> None:
     imported: set[date] = set()
-    silent: dict[date, BankOutcomeUnknown | BankUnavailable] = {}
-    failed: dict[date, Exception] = {}
-    compared = []
     for day in days:
         nearby = [near for near in (day - _DAY, day, day + _DAY) if near <= utc_now().date()]
         try:
-            await _import_statements(clerk, nearby, imported, silent)
+            await _import_statements(clerk, nearby, imported, done.silent)
             if imported.issuperset(nearby):
-                compared.append(await _compare_day(clerk, day))
+                done.compared.append(await _compare_day(clerk, day))
         except LeaseLost:
             raise
         except Exception as error:
             if is_outage(error):
                 raise
-            failed[day] = error
-    if failed:
-        raise DaysFailed(compared, failed)
-    if silent:
-        raise next(iter(silent.values()))
-    return compared
+            done.failed[day] = error
 
 
 async def _import_statements(

@@ -13,12 +13,19 @@ from service.domain.clock import utc_now
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.reconciliation import Reconciliation
 from service.domain.statement_lines import SetAsideLine, read_line
-from service.gateways.bank import StatementLine
+from service.gateways.bank import BankOutcomeUnknown, StatementLine
 from service.repositories import duties as duty_repository
 from service.services import reconciliation as reconciliation_service
 from service.services.breaks import explain_break, resolve_break
 from service.services.integrity import Doubt, find_days_watched, look_at_integrity
-from service.services.reconciliation import DUTY, Clerk, compare_days, find_watched_days, reconcile_what_is_due
+from service.services.reconciliation import (
+    DUTY,
+    Clerk,
+    DaysFailed,
+    compare_days,
+    find_watched_days,
+    reconcile_what_is_due,
+)
 from tests.logs import own_logs
 from tests.services.statement_desk import Desk
 
@@ -141,6 +148,40 @@ class TestADayWhoseComparisonRaises:
         monkeypatch.setattr(reconciliation_service, "_compare_day", compare)
         await _let_try_again(desk)
         await reconcile_what_is_due(desk.clerk)
+        assert (await duty_repository.find_progress(DUTY))["failures"] == {}
+
+    async def test_is_done_with_once_it_was_compared_though_another_days_statement_does_not_come(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compare, statement = reconciliation_service._compare_day, desk.bank.statement
+        mute, broken = desk.day + _DAY * 3, {desk.day}
+
+        async def find_these(*_: Any) -> list[date]:
+            return [desk.day, desk.day + _DAY * 5, mute]
+
+        async def stumble(clerk: Clerk, day: date) -> Reconciliation:
+            if day in broken:
+                raise ZeroDivisionError
+            return await compare(clerk, day)
+
+        async def say_nothing_of_one(day: date) -> list[StatementLine]:
+            if day == mute:
+                raise BankOutcomeUnknown("503")
+            return await statement(day)
+
+        monkeypatch.setattr(reconciliation_service, "find_days_due", find_these)
+        monkeypatch.setattr(reconciliation_service, "_compare_day", stumble)
+        monkeypatch.setattr(reconciliation_service, "LOOK_S", 0.0)
+        monkeypatch.setattr(desk.bank, "statement", say_nothing_of_one)
+        with pytest.raises(BankOutcomeUnknown):
+            await reconcile_what_is_due(desk.clerk)
+        assert set((await duty_repository.find_progress(DUTY))["failures"]) == {str(desk.day)}
+        with pytest.raises(DaysFailed, match="503"):
+            await compare_days(desk.clerk, [desk.day, mute])
+        broken.clear()
+        await _let_try_again(desk)
+        with pytest.raises(BankOutcomeUnknown):
+            await reconcile_what_is_due(desk.clerk)
         assert (await duty_repository.find_progress(DUTY))["failures"] == {}
 
 
