@@ -21,7 +21,6 @@ RECORD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "holds": ("user_id", "ended_by"),
     "withdrawals": ("failure_code", "release"),
 }
-WALLET_FIELDS: Final = ("_id", "status", "freeze", "limits")
 REVERSAL_FIELDS: Final = (
     "_id",
     "original_id",
@@ -38,6 +37,9 @@ SUBJECTS: Final = "^(adj|dep|hld|rtn|trf|wdr)_"
 _FAILED_IN_REVIEW: Final = "failed_in_review"
 _CANCELED_BY_ADMIN: Final = "canceled_by_admin"
 _LIMITS: Final = ("per_transaction", "per_day", "per_month", "count_per_hour")
+# What `limits.set` tells: the limits, and in which zone their days and months are counted.
+_LIMITS_TOLD: Final = (*_LIMITS, "time_zone")
+_USUAL_LIMITS: Final = (None,) * len(_LIMITS_TOLD)
 # How a wallet is after an action: its status, and which way it is shut where the event says so.
 _STATUS_AFTER: Final[Mapping[str, str]] = {
     "wallet.frozen": "frozen",
@@ -201,12 +203,13 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
     yield from _check_path("status", lives, ("active", None), now)
     yield from _check_freeze_event(wallet.get("freeze_event_id"), now, events)
     changes = [
-        (_limits_of(one, "was_"), _limits_of(one, "") if one.get("action") == "limits.set" else (None,) * len(_LIMITS))
+        (_limits_of(one, "was_"), _limits_of(one, "") if one.get("action") == "limits.set" else _USUAL_LIMITS)
         for one in events
         if one.get("action") in ("limits.set", "limits.reset")
     ]
     own = wallet.get("limits") or {}
-    yield from _check_path("limits", changes, (None,) * len(_LIMITS), tuple(own.get(name) for name in _LIMITS))
+    last = (*(own.get(name) for name in _LIMITS), wallet.get("time_zone"))
+    yield from _check_path("limits", changes, _USUAL_LIMITS, last)
 
 
 def _check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
@@ -238,7 +241,7 @@ def _status_after(event: Row) -> tuple[str, str | None]:
 
 
 def _limits_of(event: Row, prefix: str) -> tuple[Any, ...]:
-    return tuple(_value(event, f"details.{prefix}{name}") for name in _LIMITS)
+    return tuple(_value(event, f"details.{prefix}{name}") for name in _LIMITS_TOLD)
 
 
 def _text(value: object) -> str | None:

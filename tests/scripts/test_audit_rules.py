@@ -22,3 +22,15 @@ def test_a_wallet_is_reopened_open_or_shut(direction: str | None, now: tuple[str
     assert list(check_wallet_deeds([{"status": now[0], "freeze": now[1]}], events)) == []
     forged = {"status": "active", "freeze": None} if direction else {"status": "frozen", "freeze": "out"}
     assert [rule for rule, _ in check_wallet_deeds([forged], events)] == [AuditRule.MISSING]
+
+
+def test_a_wallets_time_zone_is_what_was_set_and_reset() -> None:
+    apia = "Pacific/Apia"
+    given = {"action": "limits.set", "details": {"time_zone": apia, "was_time_zone": None}}
+    taken = {"action": "limits.reset", "details": {"time_zone": None, "was_time_zone": apia}}
+    wallet = {"status": "active", "freeze": None, "limits": None}
+    there, gone = {**wallet, "time_zone": apia}, {**wallet, "time_zone": None}
+    assert list(check_wallet_deeds([there], [given])) == []
+    assert list(check_wallet_deeds([gone], [given, taken])) == []
+    for forged, events in ((gone, [given]), (there, [given, taken]), (there, [])):
+        assert [rule for rule, _ in check_wallet_deeds([forged], events)] == [AuditRule.MISSING]

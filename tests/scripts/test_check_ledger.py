@@ -1722,6 +1722,11 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "audit_missing",
         set(),
     ),
+    "a wallet's own time zone": (
+        change("wallets", {"seq": 1}, time_zone="Pacific/Apia"),
+        "audit_missing",
+        set(),
+    ),
     "a wallet thawed by nobody": (
         change("wallets", {"status": "frozen"}, status="active", freeze=None),
         "audit_missing",
