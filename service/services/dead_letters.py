@@ -28,6 +28,7 @@ from service.errors import DeadLetterEnded, DeadLetterNeeded, LedgerBusy, NotFou
 from service.gateways.job_queue import JOBS, JobQueue
 from service.gateways.mailbox import MailboxUnavailable
 from service.log import hide_in_text
+from service.outages import outages
 from service.repositories import audit_events as audit_repository
 from service.repositories import dead_letters as letter_repository
 from service.repositories import records as record_repository
@@ -94,6 +95,8 @@ async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client:
     A row that an outage interrupted is put back, and no failure is counted.
     """
     if is_outage(error):
+        # Told first: where MongoDB is away the row comes back when its claim ends.
+        outages.put_back(queue.value, claimed.id, error)
         # The attempt still counts, since the bank may have the order. Spread out, so that not all come back at once.
         due_at = utc_now() + timedelta(seconds=random.uniform(_PUT_BACK_S / 2, _PUT_BACK_S))  # noqa: S311 no secret
         await letter_repository.give_back(queue, [claimed], due_at, was_begun=True)

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
+import structlog
 from bson.int64 import Int64
 from pymongo.errors import AutoReconnect, WriteError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import LogCapture
 
 from service.database import Databases
 from service.documents import User
@@ -20,6 +22,7 @@ from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable
 from service.gateways.mailbox import MailboxUnavailable
+from service.outages import OutageLog
 from service.repositories import bank_callbacks as inbox
 from service.repositories import outbox as outbox_repository
 from service.repositories import webhook_deliveries as delivery_repository
@@ -197,6 +200,18 @@ def _raised(error: Exception) -> Exception:
         return caught
 
 
+def _all_lines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is said of outages, at every level."""
+    logs = LogCapture()
+    monkeypatch.setattr(
+        "service.outages.log",
+        structlog.wrap_logger(
+            None, processors=[logs], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
+        ),
+    )
+    return logs.entries
+
+
 class TestAFailure:
     @pytest.mark.parametrize("queue", Queue)
     async def test_lets_the_row_come_back_ever_later_and_the_last_one_puts_it_aside(
@@ -249,6 +264,30 @@ class TestAFailure:
         # It only comes back later.
         assert row | {"due_at": before["due_at"]} == before
         assert await scene.letters() == []
+
+    async def test_that_an_outage_is_to_blame_for_names_its_row_and_warns_of_it_once(
+        self, make_scene: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines, outages = _all_lines(monkeypatch), OutageLog()
+        monkeypatch.setattr(dead_letters, "outages", outages)
+        scene = await make_scene(Queue.OUTBOX)
+        await scene.fail(AutoReconnect("away"))
+        for _ in range(60):
+            outages.put_back("outbox", scene.claimed.id, AutoReconnect("away"))
+        first, *_ = told = [line for line in lines if line.get("row_id") == scene.claimed.id]
+        assert (first["log_level"], first["queue"], first["error"]) == ("debug", "outbox", "AutoReconnect")
+        assert [(line["event"], line["times"]) for line in told if line["log_level"] == "warning"] == [
+            ("outage.row_put_back_often", 50)
+        ]
+
+    def test_does_not_count_as_one_more_in_a_row_after_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now_s = 0.0
+        monkeypatch.setattr("service.outages.monotonic", lambda: now_s)
+        lines, outages = _all_lines(monkeypatch), OutageLog()
+        for pause_s in (0.0, 59.0, 61.0):
+            now_s += pause_s
+            outages.put_back("outbox", "a row", AutoReconnect("away"))
+        assert [line["times"] for line in lines] == [1, 2, 1]
 
 
 class TestBurying:
