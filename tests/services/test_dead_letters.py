@@ -276,6 +276,7 @@ class TestAFailure:
             outages.put_back("outbox", scene.claimed.id, AutoReconnect("away"))
         first, *_ = told = [line for line in lines if line.get("row_id") == scene.claimed.id]
         assert (first["log_level"], first["queue"], first["error"]) == ("debug", "outbox", "AutoReconnect")
+        assert told[-1]["times"] == 61
         assert [(line["event"], line["times"]) for line in told if line["log_level"] == "warning"] == [
             ("outage.row_put_back_often", 50)
         ]
