@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     # Names that the service is called by, without a port; probes are answered under any. None: all names.
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}$")], ...] = ()
     log_json: bool | None = None
+    # Lines that are only for a search, as of each row that an outage put back.
+    log_debug: bool = False
     # Who shows it as a bearer token gets metrics; without one they are for those on the same machine, and in
     # production for nobody.
     metrics_token: SecretStr | None = None

@@ -63,6 +63,18 @@ class TestLog:
         assert "withdrawal.accepted" in written
         assert not written.startswith("{")
 
+    @pytest.mark.parametrize("is_wanted", [False, True])
+    def test_says_what_is_only_for_a_search_where_that_is_wanted(
+        self, capsys: pytest.CaptureFixture[str], is_wanted: bool
+    ) -> None:
+        """Not what the libraries say then: they quote whole documents."""
+        set_up_logging(_PRODUCTION.model_copy(update={"log_debug": is_wanted}))
+        structlog.get_logger("fresh").debug("outage.row_put_back", row_id="row-1")
+        logging.getLogger("some.library").debug("a document")
+        written = capsys.readouterr().out
+        assert ("row-1" in written) is is_wanted
+        assert "a document" not in written
+
     @pytest.mark.parametrize(
         "field",
         [
