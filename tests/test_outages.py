@@ -80,7 +80,9 @@ async def test_a_row_that_an_outage_kept_waiting_is_put_back_and_has_not_failed(
         await drain.run()
         await drain.close(GRACE_S)
         await until_over(lines)
-    assert [line["event"] for line in lines] == ["outage.began", "outage.ended"]
+    # Which row it was is there for those who ask for debug lines.
+    shown = [line["event"] for line in lines if line["log_level"] != "debug"]
+    assert shown == ["outage.began", "outage.ended"]
     assert not any("exc_info" in line or line["log_level"] == "error" for line in lines)
     assert drain.failed == 0
     left = await databases.wallet["outbox"].find_one({"_id": row.id})
