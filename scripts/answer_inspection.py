@@ -57,7 +57,7 @@ async def _check_portion(answers: Sequence[Row], reader: Reader, made: Made) -> 
 
 
 async def _find_missing(hours: Sequence[int], reader: Reader, made: Made) -> list[Breach]:
-    """What was made in these hours and has no answer. Only where something is missing all answers are read again."""
+    """Finds records of these hours without an answer. Reads all answers again only where something is missing."""
     wanted, answered = set(hours), set[str]()
     async for answer in reader.find(reader.wallet["idempotency_keys"], _BY_ID, ANSWER_FIELDS):
         if is_success(answer):

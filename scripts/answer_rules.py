@@ -25,7 +25,7 @@ _MADE: Final = frozenset({201, 202})
 _ACCEPTED: Final = 202
 _SUCCESSES: Final = frozenset({_OK, *_MADE})
 _BATCH: Final = "tbt_"
-# What answers name, and in which collection it is.
+# Maps the prefix of an id in an answer to the collection of its record.
 COLLECTIONS: Final[Mapping[str, str]] = {**{kind.prefix: kind.collection for kind in KINDS}, "rdm": "redemptions"}
 # By whom each is asked for.
 ASKERS: Final[Mapping[str, str]] = {**{kind.prefix: kind.asked_by for kind in KINDS}, "rdm": "user_id"}
@@ -102,7 +102,7 @@ class Made:
             self._add(str(record["_id"]))
 
     def take_answer(self, answer: Row, records: Mapping[str, Row]) -> None:
-        """Of those that it names, what it has made: what has the fingerprint of the same request."""
+        """Picks the named records that the request made: those with its fingerprint."""
         for record_id in named_by(answer):
             if is_made_by(answer, records.get(record_id)):
                 self._add(record_id)
@@ -139,7 +139,7 @@ def ids_within(prefix: str, hour: int) -> Row:
 
 
 def missing_answers(records: Sequence[Row], answered: set[str]) -> Iterator[Breach]:
-    """Of an hour in which the sums differ."""
+    """Describes an hour in which the sums differ."""
     for record in records:
         if isinstance(record.get("tombstone"), dict) and record["_id"] not in answered:
             detail = "it was made under a key, and no answer is kept under that key"

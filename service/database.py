@@ -219,7 +219,7 @@ def snapshot_time(session: AsyncClientSession) -> datetime:
     While a majority is away that moment stands still, and the clocks go on.
     """
     # The driver keeps it for its own next reads and shows it nowhere.
-    told: Any = session._snapshot_time  # noqa: SLF001
+    told: Any = session._snapshot_time  # noqa: SLF001 there is no public way to it
     moment: datetime = told.as_datetime()
     return moment
 
