@@ -1,4 +1,4 @@
-"""What has to hold of idempotency records: the answer of each names what was made, and what was made has its answer.
+"""Checks idempotency records: an answer names the records that its key made, and each such record has its answer.
 
 Written out a second time like `ledger_rules`, and for the same reason. What a key has made carries a tombstone of it
 for ever; the answer under the key is kept for a retention. Within that time, whatever has a tombstone has an answer.
@@ -6,13 +6,13 @@ for ever; the answer under the key is kept for a retention. Within that time, wh
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
 from scripts.ledger_rules import Breach, Rule
-from scripts.record_rules import KINDS, Row
+from scripts.record_rules import KINDS, Row, epoch_ms
 
 ANSWER_FIELDS: Final = ("_id", "status_code", "body", "fingerprint")
 # No setting lets them be forgotten sooner.
@@ -29,7 +29,6 @@ _BATCH: Final = "tbt_"
 COLLECTIONS: Final[Mapping[str, str]] = {**{kind.prefix: kind.collection for kind in KINDS}, "rdm": "redemptions"}
 # By whom each is asked for.
 ASKERS: Final[Mapping[str, str]] = {**{kind.prefix: kind.asked_by for kind in KINDS}, "rdm": "user_id"}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_DIGITS: Final = 12
 _HOUR_MS: Final = 3_600_000
 _HASH_BYTES: Final = 8
@@ -70,7 +69,7 @@ def prefix_of(record_id: str) -> str:
 
 
 def check_answer(answer: Row, records: Mapping[str, Row]) -> Iterator[Breach]:
-    """One success; `records` has those that exist of all that it names."""
+    """Checks the answer of one success. `records` has those of the named records that exist."""
     answer_id, status, body = str(answer["_id"]), answer.get("status_code"), _body_of(answer)
     named = named_by(answer)
     if status == _ACCEPTED and not named and not str(body.get("id")).startswith(_BATCH):
@@ -94,7 +93,7 @@ class Made:
     """
 
     def __init__(self, since: datetime) -> None:
-        self.since_ms = (since - _EPOCH) // timedelta(milliseconds=1)
+        self.since_ms = epoch_ms(since)
         self._sums: dict[int, int] = {}
 
     def take_record(self, record: Row) -> None:

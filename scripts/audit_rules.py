@@ -1,4 +1,4 @@
-"""What has to hold of audit events: each deed of somebody's has its event, and each event its deed.
+"""Checks audit events: each deed has its event, and each event its deed.
 
 Written out a second time like `ledger_rules`, and for the same reason. An event carries who did what, why and how much;
 the record that the deed left carries it too, so that neither can be changed, made up or taken away alone.
@@ -63,7 +63,7 @@ Found = tuple[AuditRule, str]
 
 
 def check_deeds(collection: str | None, record: Row | None, events: Sequence[Row]) -> Iterator[Found]:
-    """One record against the audit events about it; without a record, there may be none."""
+    """Compares one record with the audit events about it. Without a record there may be none."""
     if record is None or collection is None:
         if events:
             yield AuditRule.SURPLUS, f"{_named(events)} of what does not exist"
@@ -106,7 +106,7 @@ def _check_adjustment(record: Row, events: Sequence[Row]) -> Iterator[Found]:
 
 
 def _check_review(record: Row, events: Sequence[Row]) -> Iterator[Found]:
-    """What was ended by the bank needs no event; what people ended has one, and says so."""
+    """Requires an event of each review that a person ended. One that the bank ended needs none."""
     amounts = {f"details.{name}": record.get(name) for name in ("amount", "currency")}
     is_failed = record.get("failure_code") == _FAILED_IN_REVIEW
     yield from _check_one("review.failed", is_failed, events, amounts)
@@ -119,7 +119,7 @@ def _check_review(record: Row, events: Sequence[Row]) -> Iterator[Found]:
 
 
 def _check_hold_end(record: Row, events: Sequence[Row]) -> Iterator[Found]:
-    """What anybody but its payer did to a hold has an event. One whose time was over when it was asked has one too."""
+    """Requires an event where anybody but the payer ended a hold, also where the hold had expired when it was asked."""
     ended_by, status = record.get("ended_by"), record.get("status")
     is_by_another = ended_by is not None and ended_by != record.get("user_id")
     who = {"actor_id": ended_by, "details.status": status, "details.amount": record.get("amount")}
@@ -157,7 +157,7 @@ def _check_one(action: str, is_due: bool, events: Sequence[Row], wanted: Mapping
 def check_reversals(
     original_id: str, original: Row | None, reversals: Sequence[Row], events: Sequence[Row]
 ) -> Iterator[Found]:
-    """What takes an original back: it exists, they name one another, and the event about it says the same."""
+    """Checks reversals of one original: it exists, both name each other, and the event says the same."""
     named = None if original is None else original.get("reversal_id")
     for reversal in reversals:
         if original is None:
@@ -188,7 +188,7 @@ def check_reversals(
 
 
 def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterator[Found]:
-    """What a wallet lets through, and its own limits, are what the events about it lead to.
+    """Compares freezes and own limits of wallets with the events about them.
 
     Each event says what was before it and what is after it. They lead from the first state to the current one exactly
     if each state is left as often as it is reached, but for the first and the last; so their order does not matter.

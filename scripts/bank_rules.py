@@ -1,4 +1,4 @@
-"""What an operation and the bank's journal say of one order besides its amount: account, reference, tries, callbacks.
+"""Compares an operation with the bank's journal, besides the amount: account, reference, tries and callbacks.
 
 Written out a second time like `ledger_rules`, and for the same reason. Only the simulated bank has a journal that can
 be read like this; of a real one there are the statements, which reconciliation compares.
@@ -35,7 +35,7 @@ Found = tuple[BankRule, str]
 def check_order_says(
     operation: Row, orders: Sequence[Row], callbacks: Sequence[Row], *, is_disputed: bool
 ) -> Iterator[Found]:
-    """One operation against its order. What is in dispute may have another reference: an incident tells of it."""
+    """Compares one operation with its order. A disputed one may have another reference: an incident says so."""
     yield from _check_calls(operation)
     for order in orders:
         masked = _masked(order.get("account"))
@@ -57,7 +57,7 @@ def check_order_says(
 
 
 def _check_calls(operation: Row) -> Iterator[Found]:
-    """As long as the log has all calls, it has all tries. One of a release that kept no log has none."""
+    """Compares tries with the log of calls, where the log has all calls. Operations of old releases have no log."""
     log = operation.get("attempt_log")
     if not isinstance(log, list) or not 0 < len(log) < _CALLS_KEPT:
         return

@@ -41,7 +41,7 @@ console = Console()
 async def check_ledger(
     databases: Databases, *, grace: timedelta | None = None, checkpoint_key: Ed25519PublicKey | None = None
 ) -> list[Breach]:
-    """Every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look.
+    """Lists every rule that does not hold; empty for a sound ledger. Raises PyMongoError where it could not look.
 
     Without `grace`, unlike at the command line, nothing that waits is late: neither what the bank paid nor what it
     said. Without `checkpoint_key`, the signatures of checkpoints are not looked at.

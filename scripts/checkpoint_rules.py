@@ -1,4 +1,4 @@
-"""What has to hold of checkpoints and their tiles, without any I/O.
+"""Checks checkpoints and their tiles, without any I/O.
 
 Written out a second time on purpose, as the rules in ledger_rules.py: none of this calls the code that it judges. Rows
 are documents as the driver gives them, since a corrupt one may not fit any class of ours.
@@ -72,7 +72,7 @@ class Series:
 
     @property
     def created_at(self) -> datetime | None:
-        """Of the last one."""
+        """Says when the last checkpoint was made; None where there was none."""
         return self._created_at
 
     def follow(self, row: Row) -> Iterator[Breach]:
@@ -115,7 +115,7 @@ class Series:
 
 
 def _published(row: Row) -> Row:
-    """As the API shows it, which is what is signed and hashed."""
+    """Renders the checkpoint as the API shows it. That text is signed and hashed."""
     members = {name: row[name] for name in ("wallets", "root", "prev_hash", "key_id", "signature")}
     created_at = row["created_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
     version = _version_of(row)
@@ -185,7 +185,7 @@ def leaves_of(tile: Row) -> list[Row] | None:
 
 
 def check_growth(number: object, wallet_id: str, before: Sequence[Row], after: Sequence[Row]) -> Iterator[Breach]:
-    """One wallet's leaf in a checkpoint and in the next one, `number`: a chain of entries only grows."""
+    """Compares a wallet's leaf in one checkpoint with that in the next one, `number`: a chain of entries only grows."""
     if not before:
         return
     was = before[0]["seq"], before[0]["head_hash"]
@@ -199,7 +199,7 @@ def check_growth(number: object, wallet_id: str, before: Sequence[Row], after: S
 
 
 class Leaves:
-    """All leaves of one checkpoint, tile by tile, of which only the last wallet's id is kept."""
+    """Checks the leaves of one checkpoint, tile by tile, and keeps only the id of the last wallet."""
 
     def __init__(self, checkpoint: Row) -> None:
         self._subject = str(checkpoint["_id"])
@@ -245,7 +245,7 @@ def _root(hashes: Sequence[bytes]) -> bytes:
 
 
 def _tagged(kind: str, *parts: bytes) -> bytes:
-    """Of the second version: what it is, a zero byte, and the parts."""
+    """Puts what it hashes before the parts, and a zero byte between, as version 2 does."""
     return f"wallet-checkpoint/v2/{kind}".encode() + b"\x00" + b"".join(parts)
 
 
@@ -254,7 +254,7 @@ def _hash_of(kind: str, *parts: bytes) -> bytes:
 
 
 def tile_root(leaves: Sequence[Row]) -> str:
-    """As a map has it."""
+    """Computes the root of one tile of a map (version 2)."""
     hashes = [
         _hash_of(
             "leaf",
@@ -273,7 +273,7 @@ def _separator(before: str, after: str) -> str:
 
 
 def _map_root(hashes: Sequence[bytes], separators: Sequence[str]) -> bytes:
-    """As `_root`, with the key that separates the two parts in each node."""
+    """Computes a root like `_root`; each node also hashes the key that separates its two parts."""
     if len(hashes) <= 1:
         return hashes[0] if hashes else _hash_of("empty")
     split = 1 << ((len(hashes) - 1).bit_length() - 1)

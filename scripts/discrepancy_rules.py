@@ -1,4 +1,4 @@
-"""What has to hold of discrepancies ("breaks") and of lines of statements that were set aside.
+"""Checks discrepancies ("breaks") and lines of statements that were set aside.
 
 Like `ledger_rules`, written out a second time on purpose, over documents as the driver gives them.
 """
@@ -27,7 +27,7 @@ def check_set_aside(line: Row, compared_at: Mapping[str, Any], told: Collection[
 
 
 def check_decision(one: Row) -> Iterator[Breach]:
-    """What a person has decided is about the facts that stand there: nobody has changed them since."""
+    """Requires that a decision still stands beside the facts that it was made about."""
     word = one.get(str(one.get("state")))
     decided = word.get("facts") if isinstance(word, dict) else None
     if decided is not None and decided != fingerprint(one.get("expected") or {}, one.get("found") or {}):

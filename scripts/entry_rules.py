@@ -1,4 +1,4 @@
-"""What an entry says of its record: status, category, transaction, and the other side, by the entry's type.
+"""Compares an entry with its record: status, category, transaction and counterparty, by the entry's type.
 
 Written out a second time like `ledger_rules`, and for the same reason. An entry's hash proves that it stayed as it was
 written; this proves that what was written is what its record says.
@@ -29,7 +29,7 @@ class EntryRule(StrEnum):
 
 
 class Said(NamedTuple):
-    """What an entry of one type has to say, given its record.
+    """Says what an entry of one type must show, given its record.
 
     `statuses` are those that the record may have had when the entry was written; None is every one that is not final.
     `is_last`: the record names the transaction that the entry belongs to. `is_part`: there may be several, each of a
@@ -47,7 +47,7 @@ def _held(row: Row) -> frozenset[str]:  # noqa: ARG001 as its neighbours
 
 
 def _paid(row: Row) -> frozenset[str]:
-    """Each part but the last one left something owed."""
+    """Lists the statuses that a paid return may have had: each part but the last one left something owed."""
     return {"success": frozenset({"owed", "success"}), "owed": frozenset({"owed"})}.get(
         str(row.get("status")), frozenset()
     )
@@ -95,7 +95,7 @@ def _taken_by(row: Row) -> tuple[str | None]:
 
 
 def _given_by(row: Row) -> tuple[str | None, ...]:
-    """What the giver could not cover came from the house."""
+    """Names who gave: the house stands in for what the giver could not cover."""
     if row.get("shortfall"):
         return row.get("from_wallet_id") or _ADJUSTMENTS, _ADJUSTMENTS
     return (row.get("from_wallet_id") or _ADJUSTMENTS,)
@@ -146,7 +146,7 @@ Found = tuple[EntryRule, str]
 
 
 def check_entries_say(collection: str, record: Row, entries: Sequence[Row]) -> Iterator[Found]:
-    """Each entry of one record against it, and their transactions against each other."""
+    """Compares each entry with its record, and the transactions of the entries with each other."""
     by_type = _SAID.get(collection, {})
     begun: dict[bool, set[str]] = defaultdict(set)
     for entry in entries:

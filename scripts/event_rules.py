@@ -1,4 +1,4 @@
-"""What has to hold of events: their numbers, and what the last of each subject says.
+"""Checks events: their numbers, and what the last one of each subject says.
 
 Like `ledger_rules`, written out a second time on purpose, over documents as the driver gives them. Events are forgotten
 after their time, the oldest first: what is not there at the beginning is no gap.
@@ -72,7 +72,7 @@ def check_numbers(wallet_id: str, wallets: Sequence[Row], numbers: Numbers | Non
 
 
 def check_told(subject_id: str, told: Sequence[Row], records: Sequence[Row]) -> Iterator[Breach]:
-    """What the owner was told last against how it is."""
+    """Compares the last event about a record with the record."""
     if not told or subject_id.partition("_")[0] not in _LOOKED_AT:
         return
     if not records:
@@ -87,7 +87,7 @@ def check_told(subject_id: str, told: Sequence[Row], records: Sequence[Row]) -> 
 def check_untold(
     subject_id: str, told: Sequence[Row], collection: str, record: Row, kept_since: datetime
 ) -> Iterator[Breach]:
-    """What was made since then has an event at least: none of its events can have been forgotten by itself."""
+    """Requires an event of each record made since `kept_since`: none of its events has been deleted by age."""
     created_at = record.get("created_at")
     if told or not isinstance(created_at, datetime) or created_at < kept_since:
         return
@@ -96,7 +96,7 @@ def check_untold(
 
 
 def _is_told(collection: str, record: Row) -> bool:
-    """Whether the owner of the record's own wallet has been told of it by now."""
+    """Tells whether the owner of the record's own wallet must have an event about it by now."""
     match collection:
         case "adjustments" | "returns":
             return record.get("status") in ("success", "owed")

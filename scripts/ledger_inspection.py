@@ -128,13 +128,13 @@ class CurrencyTotals:
 
     @property
     def bank_difference(self) -> int:
-        """What the bank's account lacks of settled deposits less settled withdrawals."""
+        """Computes what the bank's account lacks of settled deposits less settled withdrawals."""
         return self.deposited - self.withdrawn + self.accounts.get("bank", Booked()).balance
 
 
 @dataclass(slots=True)
 class Inspection:
-    """What was looked at, and what was found."""
+    """Collects what was looked at and what was found."""
 
     breaches: list[Breach] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
@@ -209,9 +209,7 @@ async def count_rows(databases: Databases) -> int:
 
 
 async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
-    """From the last wallet to the first, because that way the index on (wallet, seq from new to old) gives each
-    wallet's entries from old to new.
-    """
+    """Reads wallets from the last to the first: so the index (wallet, seq descending) gives entries in order of seq."""
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
     # One document for each hour that the service has run: some MB in a year.
     sums = [row async for row in reader.find(reader.wallet["account_sums"], [("_id", 1)])]
@@ -329,7 +327,7 @@ async def _inspect_operations(
 
 
 def _by_operation(reader: Reader) -> dict[str, tuple[AsyncIterator[Row], str]]:
-    """All that carries an operation's id, but for the records themselves."""
+    """Reads what carries an operation's id, except the records themselves."""
     wallet, by_subject = reader.wallet, [("subject_id", 1)]
     of_records = {"subject_id": {"$regex": audit_rules.SUBJECTS}}
     by_original = [("original_id", 1)]
@@ -352,7 +350,7 @@ def _by_operation(reader: Reader) -> dict[str, tuple[AsyncIterator[Row], str]]:
 
 
 def _check_said(case: Case, beside: Mapping[str, list[Row]], told_since: datetime) -> Iterator[Breach]:
-    """What entries, events, audit events and the bank's journal say of the operation."""
+    """Compares the operation with what entries, events, audit events and the bank's journal say of it."""
     collection = None if case.kind is None else case.kind.collection
     operation, deeds = case.operation, beside["deeds"]
     if operation is not None and collection is not None:
@@ -462,7 +460,7 @@ async def _inspect_callbacks(reader: Reader, inspection: Inspection, now: dateti
 
 
 async def _check_incidents(named: Mapping[str, str], reader: Reader) -> list[Breach]:
-    """Those that callbacks are said to have led to."""
+    """Requires the incidents that callbacks name."""
     found = await reader.find_named(reader.wallet["incidents"], sorted({*named.values()}), ("_id",)) if named else []
     known = {row["_id"] for row in found}
     return [
@@ -495,7 +493,7 @@ async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25
 
 
 async def _inspect_growth(before: Row, after: Row, reader: Reader, inspection: Inspection) -> None:
-    """What differs between two checkpoints that follow one another: tiles of one name have the same leaves."""
+    """Compares two checkpoints that follow each other, where they differ: tiles of one name have the same leaves."""
     names = [[name["id"] for name in row["tiles"]] for row in (before, after)]
     ids = [set(one) for one in names]
     unreadable: list[str] = []

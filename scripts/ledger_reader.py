@@ -1,7 +1,7 @@
 """Sorted streams of one snapshot, and how they are put together by key, in memory that stays the same."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -11,7 +11,7 @@ from pymongo.asynchronous.cursor import AsyncCursor
 
 from scripts import audit_rules, bank_rules, entry_rules
 from scripts.ledger_rules import AT_THE_BANK, WALLET_PREFIX, is_shaped
-from scripts.record_rules import COUNTED_KINDS, TALLIED, Kind, Row, Tally
+from scripts.record_rules import COUNTED_KINDS, TALLIED, Kind, Row, Tally, epoch_ms
 from service.database import Databases
 
 # Round trips would take longer than the rows, and 2,000 entries are about 1 MB.
@@ -29,14 +29,13 @@ _RECORD_FIELDS: Final = (
     "tombstone",
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ENTRY_PREFIX: Final = "ent_"
 
 OnProgress = Callable[[int], object]
 
 
 def fields_of(kind: Kind) -> tuple[str, ...]:
-    """What the rules need of a record."""
+    """Lists the fields of a record that the rules read."""
     further = (
         *kind.fields,
         "tombstone",
@@ -49,8 +48,8 @@ def fields_of(kind: Kind) -> tuple[str, ...]:
 
 
 def _first_entry_at(moment: datetime) -> str:
-    """Where ids begin that are made at this moment or later: with its milliseconds, in 12 digits."""
-    return f"{_ENTRY_PREFIX}{(moment - _EPOCH) // timedelta(milliseconds=1):012x}"
+    """Renders the smallest id made at this moment: its milliseconds, in 12 hexadecimal digits."""
+    return f"{_ENTRY_PREFIX}{epoch_ms(moment):012x}"
 
 
 class Group(NamedTuple):
@@ -87,7 +86,7 @@ class Reader:
             yield row
 
     async def callbacks(self, fields: Sequence[str]) -> AsyncIterator[Row]:
-        """By what they are about, which is a `reference` of their own here."""
+        """Reads callbacks by the operation that they name, here as `reference`."""
         by_reference = [("payload.reference", 1)]
         async for row in self.find(self.wallet["bank_callbacks"], by_reference, fields):
             payload = row.get("payload")
@@ -108,7 +107,7 @@ class Reader:
         return None if found is None else str(found["_id"])
 
     async def find_entries(self, named: Sequence[Row]) -> list[Row]:
-        """Each named by its wallet and number."""
+        """Names each by its wallet and number."""
         cursor = self.wallet["transaction_logs"].find(
             {"$or": list(named)}, ["wallet_id", "seq", "hash"], session=self._session
         )
@@ -181,7 +180,7 @@ class Reader:
             yield row
 
     async def _between_wallets(self, *stages: Row) -> AsyncIterator[Row]:
-        """By the server, over the entries that name a wallet: their two sides lie far apart in any order of reading."""
+        """Lets the server sum up entries that name a wallet: their two sides lie far apart in any order of reading."""
         cursor = await self.wallet["transaction_logs"].aggregate(
             [{"$match": {"counterparty": {"$regex": f"^{WALLET_PREFIX}"}}}, *stages],
             session=self._session,

@@ -1,4 +1,4 @@
-"""What has to hold of wallets, entries, operations, the bank's journal and its callbacks, row by row, without any I/O.
+"""Checks wallets, entries, operations, the bank's journal and its callbacks, row by row, without any I/O.
 
 Written out a second time on purpose: none of this calls the code that it judges, so that a defect there cannot
 hide itself. Rows are documents as the driver gives them, since a corrupt one may not fit any class of ours.
@@ -9,11 +9,11 @@ import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from scripts.record_rules import KINDS, Due, Kind, Row, Tally
+from scripts.record_rules import KINDS, Due, Kind, Row, Tally, epoch_ms
 
 GENESIS: Final = "0" * 64
 _FINAL: Final = frozenset({"success", "failed", "canceled"})
@@ -101,7 +101,7 @@ class Breach(NamedTuple):
 
 
 def told_of(subject: str, found: Iterable[tuple[str, str]]) -> Iterator[Breach]:
-    """What rules have found about one subject: each rule, and what stands there instead."""
+    """Makes breaches of what rules found about one subject: each rule, and what stands there instead."""
     return (Breach(rule, subject, detail) for rule, detail in found)
 
 
@@ -150,7 +150,6 @@ _COUNTERPARTIES: Final[Mapping[str, frozenset[str]]] = {
 WALLET_PREFIX: Final = "wal_"
 # The line of the sums that is no account: what wallets gave to wallets.
 BETWEEN_WALLETS: Final = "between_wallets"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Kinds of records that the bank hears of.
 AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
@@ -191,7 +190,7 @@ _ORDER_SHAPE: Final[Mapping[str, type]] = {
 
 
 def is_shaped(row: Row, shape: Mapping[str, type]) -> bool:
-    """Whether the fields are there with the types that they need; true and false are no numbers."""
+    """Tells whether the fields are there with the types that they need; true and false are no numbers."""
     for field, wanted in shape.items():
         value = row.get(field)
         if not isinstance(value, wanted) or isinstance(value, bool):
@@ -342,14 +341,14 @@ def check_named(wallet_id: str, wallets: Sequence[Row], named_by: Sequence[Row])
 
 
 def check_transaction(unequal: Row) -> Breach:
-    """What wallets gave and received in one transaction and one currency, where it is not the same."""
+    """Reports a transaction in which wallets gave each other more, or less, than they received in one currency."""
     transaction_id, currency = unequal["_id"].get("transaction"), unequal["_id"].get("currency")
     detail = f"wallets gave each other {-unequal['change']} {currency} that none received"
     return Breach(Rule.DOUBLE_ENTRY, str(transaction_id), detail)
 
 
 class Booked(NamedTuple):
-    """What wallets received from an account and gave to it, in minor units."""
+    """Holds what wallets received from an account and what they gave to it, in minor units."""
 
     debit: int = 0
     credit: int = 0
@@ -363,11 +362,11 @@ class Booked(NamedTuple):
 
 
 Sums = dict[tuple[str, str], Booked]
-"""By currency and account."""
+"""Keyed by currency and account."""
 
 
 class Bookings:
-    """What all entries booked, in any order, and what of it the stored sums of each hour have to be."""
+    """Sums up entries, in any order, and compares the stored sums of each hour."""
 
     def __init__(self, stored: Sequence[Row], corrections: Sequence[Row] = ()) -> None:
         """`stored` in the order of their hours. A correction counts from the hour that it names."""
@@ -376,7 +375,7 @@ class Bookings:
         self._malformed = [row for row in stored if not isinstance(row.get("_id"), datetime)]
         self._corrections = corrections
         # Ids begin with the milliseconds of their time, in 12 digits: those made before the hour's end are smaller.
-        self._bounds = [f"ent_{(row['_id'] - _EPOCH) // timedelta(milliseconds=1):012x}" for row in self._stored]
+        self._bounds = [f"ent_{epoch_ms(row['_id']):012x}" for row in self._stored]
         # By the first hour that has them; the last ones are in none yet.
         self._within: list[Sums] = [{} for _ in range(len(self._stored) + 1)]
 
@@ -396,7 +395,7 @@ class Bookings:
             sums[key] = sums.get(key, Booked()).plus(booked)
 
     def check(self) -> Iterator[Breach]:
-        """Each hour against the one before and the entries in between, so that one defect is reported once."""
+        """Compares each hour with the one before and the entries between, so that one defect is reported once."""
         for row in self._malformed:
             yield Breach(Rule.MALFORMED, str(row.get("_id")), "the sums of no hour")
         corrections: list[tuple[datetime, Sums]] = []
@@ -447,7 +446,7 @@ def _sums_in(row: Row) -> Sums | None:
 
 
 class Case(NamedTuple):
-    """All that carries one operation's id. `records` by the collection that they are in."""
+    """Gathers what carries one operation's id. `records` is keyed by collection."""
 
     id: str
     records: Mapping[str, Sequence[Row]]
@@ -468,11 +467,11 @@ class Case(NamedTuple):
 
     @property
     def kind(self) -> Kind | None:
-        """By the collection, which the id's prefix has to agree with."""
+        """Tells the kind by the collection. The id's prefix must agree with it."""
         return next((kind for kind in KINDS if self.records.get(kind.collection)), None)
 
     def letters(self, state: str) -> list[Row]:
-        """What was a row of the outbox."""
+        """Lists the dead letters that were rows of the outbox."""
         return [one for one in self.dead_letters if (one.get("queue"), one.get("state")) == ("outbox", state)]
 
     @property
@@ -481,7 +480,7 @@ class Case(NamedTuple):
 
     @property
     def returns(self) -> list[Row]:
-        """What the bank has sent back, or taken back."""
+        """Lists what the bank has sent back, or taken back."""
         return [returned for order in self.orders for returned in order.get("returns") or ()]
 
     @property
@@ -490,7 +489,7 @@ class Case(NamedTuple):
 
 
 def check_case(case: Case, now: datetime) -> Iterator[Breach]:
-    """One operation against its entries, its outbox row and the bank's journal."""
+    """Compares one operation with its entries, its outbox row and the bank's journal."""
     operation, kind = case.operation, case.kind
     if operation is not None and kind is not None:
         yield from _check_state(case, operation, kind)
@@ -528,7 +527,7 @@ def _check_state(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
 
 
 def _check_entries(case: Case, operation: Row, kind: Kind) -> Iterator[Breach]:
-    """Of the ways in which it may have come to its state, the one that its entries are closest to."""
+    """Compares the entries with the way to this state that they are closest to, of all ways that lead there."""
     entries = _summed(case.entries, kind.summed)
     found = Counter(str(entry.get("type")) for entry in entries)
 
@@ -600,7 +599,7 @@ def _check_outbox(case: Case, operation: Row, kind: Kind, now: datetime) -> Iter
 
 
 def _check_payments(case: Case, operation: Row) -> Iterator[Breach]:
-    """What nothing excuses: the bank paid twice, or our own records do not name one another."""
+    """Finds what nothing excuses: the bank paid twice, or our own records do not name each other."""
     paid, return_id = len(case.payments), operation.get("return_id")
     if paid > 1:
         yield Breach(Rule.PAYMENT_DOUBLE, case.id, f"the bank paid {paid} times under one reference")
@@ -609,7 +608,7 @@ def _check_payments(case: Case, operation: Row) -> Iterator[Breach]:
 
 
 def _check_bank(case: Case, operation: Row) -> Iterator[Breach]:
-    """What is paid at the bank and open here is on its way: that is for `waiting_since` to tell."""
+    """Compares the state with the bank's payments. One that is paid and open is on its way: see `waiting_since`."""
     status, paid = operation["status"], len(case.payments)
     if status == "success" and paid == 0:
         yield Breach(Rule.PAYMENT_MISSING, case.id, "success, but the bank's journal shows no payment")
@@ -650,9 +649,7 @@ def _is_unsubmitted(operation: Row) -> bool:
 
 
 def waiting_since(case: Case) -> datetime | None:
-    """When the bank paid what is still open here, or sent back what is not returned here; None where nothing is on
-    its way.
-    """
+    """Says when the bank paid what is open here, or sent back what is not returned here; None where neither is so."""
     operation = case.operation
     if operation is None:
         return None
@@ -673,9 +670,11 @@ def is_with_a_person(case: Case) -> bool:
 
 
 def check_callback(callback: Row, letters: Sequence[Row], now: datetime, grace: timedelta | None) -> Iterator[Breach]:
-    """One row of the inbox, and its dead letters. What was received longer than `grace` ago and still waits is a
-    breach, unless it waits for a person; without `grace` it never is. What contradicts the books is none where an
-    incident tells of it, and a return of which one tells waits for its operation's end, looked at when it is due.
+    """Checks one row of the inbox and its dead letters.
+
+    A callback that still waits after `grace` is a breach, unless it waits for a person; without `grace` it never is.
+    A callback that contradicts the books is no breach where an incident tells of it. A return with such an incident
+    waits for the end of its operation, and is looked at when it is due.
     """
     callback_id, result = str(callback.get("_id")), callback.get("result")
     payload = callback.get("payload")

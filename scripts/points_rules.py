@@ -1,4 +1,4 @@
-"""What has to hold of points and vouchers: rewards and redemptions against their entries, stocks against redemptions.
+"""Checks points and vouchers: compares rewards and redemptions with entries, and stocks with redemptions.
 
 Written out a second time like ledger_rules.py, and for the same reason.
 """
@@ -35,7 +35,7 @@ class Due(NamedTuple):
 def check_points(
     key: str, rewards: Sequence[Row], redemptions: Sequence[Row], entries: Sequence[Row]
 ) -> Iterator[Breach]:
-    """All that carries the id of one reward or redemption: exactly one entry, of its amount, in its wallet."""
+    """Requires one entry for each reward or redemption, of its amount and in its wallet."""
     found = (*rewards, *redemptions)
     if not found:
         yield Breach(Rule.OPERATION_UNKNOWN, key, f"entry ({len(entries)}) of what does not exist")
@@ -82,7 +82,7 @@ def _check_entry(key: str, record: Row, due: Due, entries: Sequence[Row]) -> Ite
 
 
 def check_voucher(voucher_id: str, vouchers: Sequence[Row], redeemed: int) -> Iterator[Breach]:
-    """What was ever stocked is what is left and what was redeemed."""
+    """Requires that what is left and what was redeemed add up to what was stocked."""
     if not vouchers:
         yield Breach(Rule.OPERATION_UNKNOWN, voucher_id, f"{redeemed} redemptions of a voucher that does not exist")
         return
@@ -97,6 +97,6 @@ def check_voucher(voucher_id: str, vouchers: Sequence[Row], redeemed: int) -> It
 
 
 def check_voucher_use(key: str, counted: int, redeemed: int) -> Iterator[Breach]:
-    """How often one person is counted to have redeemed one voucher, and how often they have."""
+    """Compares how often a person is counted to have redeemed a voucher with how often they have."""
     if counted != redeemed:
         yield Breach(Rule.VOUCHER_USE, key, f"counted {counted} times, redeemed {redeemed} times")

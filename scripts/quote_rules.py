@@ -1,4 +1,4 @@
-"""What has to hold of quotes and conversions: one used quote, one conversion, at the rate that the quote named.
+"""Checks quotes and conversions: one used quote has one conversion, at the rate that the quote named.
 
 Written out a second time like `ledger_rules`, and for the same reason. Quotes that nobody used are forgotten; one that
 was used stays, as the reason for its conversion.
@@ -40,7 +40,7 @@ Found = tuple[QuoteRule, str]
 
 
 def check_quote(quotes: Sequence[Row], conversions: Sequence[Row]) -> Iterator[Found]:
-    """One quote, if it is there, against the conversions that name it."""
+    """Compares one quote, if it exists, with the conversions that name it."""
     if len(conversions) > 1:
         yield QuoteRule.LINK, f"used {len(conversions)} times: {', '.join(str(one.get('_id')) for one in conversions)}"
     quote = quotes[0] if quotes else None
@@ -68,7 +68,7 @@ def _check_rate(conversion: Row) -> Iterator[Found]:
 
 
 def _converted(conversion: Row) -> int | None:
-    """None where the conversion lacks what it takes to say so."""
+    """Computes the amount that the conversion gives; None where a field for it is missing or malformed."""
     try:
         rate: dict[str, Any] = conversion["rate"]
         before, after = EXPONENTS[conversion["currency"]], EXPONENTS[conversion["to_currency"]]

@@ -1,4 +1,4 @@
-"""What each record of the ledger calls for: entries, and its share in the counters of its wallet.
+"""Says what each record of the ledger requires: entries, and its share in the counters of its wallet.
 
 Like `ledger_rules`, written out a second time on purpose, over documents as the driver gives them.
 """
@@ -23,9 +23,7 @@ class Due(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What a record accounts for in its wallet: held money, what may still move it, what counts for the limits, what
-    the wallet owes.
-    """
+    """Holds a record's share in its wallet: held money, open records, what counts for the limits, what is owed."""
 
     held: int = 0
     open: int = 0
@@ -35,7 +33,7 @@ class Share(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """One kind of record: its collection, its statuses, and what each calls for.
+    """Describes one kind of record: its collection, its statuses, and what each requires.
 
     `entries` gives the ways in which a record may have come to its state, of which one has to fit.
     """
@@ -83,7 +81,7 @@ class Tally:
         self.count_by_hour[moment[:13]] += share.operations
         if share.counted:
             self.counted.append(share.counted)
-            self.counted_ms.append(_ms(row["created_at"]))
+            self.counted_ms.append(epoch_ms(row["created_at"]))
 
     def take(self, other: "Tally") -> None:
         self.held += other.held
@@ -96,7 +94,7 @@ class Tally:
         self.counted_in = max(self.counted_in, other.counted_in)
 
     def usage_differs(self, usage: Row) -> str | None:
-        """What the wallet's counters say against what its records make, window by window; None where they agree.
+        """Compares the wallet's counters with its records, window by window; None where they agree.
 
         Counters move on with whatever is counted, so that they can not stand in an hour before the last record's.
         """
@@ -117,19 +115,20 @@ class Tally:
         return None
 
     def _counted_since(self, since: object, first_day: str | None) -> int:
-        """By when the counter began. Counters of before there were zones do not say it: with that day in UTC."""
+        """Counts what lies after the counter began. Old counters do not say when: they began with that day in UTC."""
         if first_day is None:
             return 0
         if not isinstance(since, datetime):
             since = datetime.fromisoformat(first_day).replace(tzinfo=UTC)
-        since_ms = _ms(since)
+        since_ms = epoch_ms(since)
         return sum(amount for amount, made in zip(self.counted, self.counted_ms, strict=True) if made >= since_ms)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _ms(moment: datetime) -> int:
+def epoch_ms(moment: datetime) -> int:
+    """Counts milliseconds since 1970. Ids begin with that number, in hexadecimal digits."""
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -156,13 +155,13 @@ def _withdrawal_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
 
 
 def _withdrawal_share(row: Row) -> Share:
-    """One that the bank sent back has come to nothing, whatever became of the money since."""
+    """Counts nothing of a withdrawal that the bank sent back, whatever became of the money since."""
     share = _reserved_share(row)
     return share if row.get("return_id") is None else share._replace(counted=0, operations=0)
 
 
 def _reserved_share(row: Row) -> Share:
-    """Of withdrawals and of transfers: held while it is open, counted unless it came to nothing."""
+    """Holds the amount while the record is open, and counts it unless it came to nothing."""
     is_open = row["status"] not in ("success", *_UNDONE)
     is_counted = row["status"] not in _UNDONE
     amount = row["amount"]
@@ -182,7 +181,7 @@ def _transfer_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
 
 
 def _transfer_share(row: Row) -> Share:
-    """One that was reversed has come to nothing, and its sender may send as much again."""
+    """Counts nothing of a transfer that was reversed: its sender may send as much again."""
     share = _reserved_share(row)
     return share if row.get("reversal_id") is None else share._replace(counted=0, operations=0)
 
@@ -208,7 +207,7 @@ def _hold_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
 
 
 def _takings(row: Row) -> list[int]:
-    """What returns took of a hold. Rows of earlier releases have none."""
+    """Lists the amounts that returns took of a hold. Rows of earlier releases have none."""
     takings = row.get("takings") or []
     return [one["amount"] for one in takings if isinstance(one, dict) and isinstance(one.get("amount"), int)]
 
@@ -254,7 +253,7 @@ def _conversion_share(row: Row) -> Share:
 
 
 def _return_entries(row: Row) -> tuple[tuple[Due, ...], ...]:
-    """What waits for a person has moved nothing yet; of what is owed, the rest of the amount has moved, if any."""
+    """Requires entries for what a return has moved: nothing while it waits for a person, else what is not owed."""
     moved = {"success": row["amount"], _OWED: row["amount"] - _owed(row)}.get(row["status"], 0)
     return ((_own(row, f"{row['type']}_return".upper())._replace(amount=moved),) if moved else (),)
 
@@ -264,7 +263,7 @@ def _return_share(row: Row) -> Share:
 
 
 def _owed(row: Row) -> int:
-    """What the wallet still lacks. Rows of earlier releases do not say, and owe nothing."""
+    """Reads what the wallet still owes. Rows of earlier releases do not say, and owe nothing."""
     owed = row.get("owed", 0)
     return owed if isinstance(owed, int) else 0
 
