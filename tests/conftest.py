@@ -22,9 +22,15 @@ from tests.servers import Admin, Servers, make_settings, running_servers
 
 _configure = structlog.configure
 
-# For mutation tests, which call each test in one process again and again: the same examples each time.
+# For mutation tests, which call each test in one process again and again: the same examples each time. A failure is
+# enough to know, nobody reads the smallest one: shrinking takes a hundred times as long as failing.
 hypothesis.settings.register_profile(
-    "mutants", derandomize=True, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+    "mutants",
+    derandomize=True,
+    deadline=None,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    report_multiple_bugs=False,
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 
 # The stack with processes of its own, for journeys, invariants and failures.
