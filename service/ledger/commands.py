@@ -85,7 +85,7 @@ class Command:
 
     @property
     def weight(self) -> int:
-        """How many commands' share of a batch it takes."""
+        """How many commands' share of a batch it takes: more than 1 where its writes grow with what it names."""
         return 1
 
     @property

@@ -50,6 +50,10 @@ _TURNS_BETWEEN_BATCHES = 3
 # (database.TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
 _ATTEMPT_S = 4.0
 _SHORTEST_ATTEMPT_S = 1.0
+# How much a committed batch adds to the room for the next one, after a batch that took too long has halved it. It grows
+# slowly and shrinks quickly, as windows do that look for what a network carries (Chiu and Jain, "Analysis of the
+# Increase and Decrease Algorithms for Congestion Avoidance", 1989).
+_ROOM_STEPS = 32
 _DUPLICATE_KEY = 11000
 # The server interrupted the command: another process took this one for dead and ended its session (dead_owners.py), or
 # an operator killed it.
@@ -95,6 +99,8 @@ class Ledger:
         self._client = client
         self.policy = policy
         self._batch_limit = batch_limit
+        # What a batch may weigh at the moment: less than the limit after a batch took too long.
+        self._room = batch_limit
         self._queue_limit = queue_limit
         self._patience_s = patience_s
         self._on_committed = on_committed
@@ -203,7 +209,7 @@ class Ledger:
         overdue_s = perf_counter() - self._patience_s
         batch: list[Pending] = []
         weight = 0
-        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._batch_limit):
+        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._room):
             pending = self._waiting.popleft()
             self._waiting_weight -= pending.command.weight
             if pending.arrived_s <= overdue_s:
@@ -226,9 +232,10 @@ class Ledger:
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 tries += 1
                 duplicates += is_duplicate(error)
-                is_outage = _is_outage(error)
+                is_outage, is_too_large = _is_outage(error), False
                 if is_outage:
                     self._session.drop()
+                    is_too_large = await self._is_too_large(batch, error)
                 else:
                     # An outage says nothing about who else wants the wallets.
                     conflicts += 1
@@ -238,7 +245,8 @@ class Ledger:
                     if perf_counter() >= deadline_s:
                         outages.met("ledger", error)
                         return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
-                    if is_outage or conflicts % _CONFLICTS_BEFORE_HALVING or len(batch) == 1:
+                    is_stuck = is_too_large if is_outage else conflicts % _CONFLICTS_BEFORE_HALVING == 0
+                    if len(batch) == 1 or not is_stuck:
                         is_race = is_contended and not is_outage
                         await asyncio.sleep(_backoff_s(tries, _CONTENDED_BACKOFF_MAX_S if is_race else _BACKOFF_MAX_S))
                         continue
@@ -249,10 +257,21 @@ class Ledger:
             else:
                 return None
         middle = len(batch) // 2
-        log.warning("ledger.batch_halved", size=len(batch), conflicts=conflicts)
+        log.warning("ledger.batch_halved", size=len(batch), conflicts=conflicts, room=self._room)
         for half in (batch[:middle], batch[middle:]):
             await self._settle(half, deadline_s, is_contended=is_contended)
         return None
+
+    async def _is_too_large(self, batch: Sequence[Pending], error: Exception) -> bool:
+        """Whether the batch ran out of time at a server that answers. If so, the next batches are smaller as well.
+
+        In an outage halving would gain nothing: the same batch passes once the server is back.
+        """
+        if len(batch) == 1 or not _has_run_out_of_time(error) or not await self._session.is_answered():
+            return False
+        weight = sum(pending.command.weight for pending in batch)
+        self._room = max(1, min(self._room, weight) // 2)
+        return True
 
     async def _commit(self, batch: Sequence[Pending], deadline_s: float, conflicts: int, attempt: Attempt) -> None:
         started = perf_counter()
@@ -266,6 +285,7 @@ class Ledger:
         reach(CrashPoint.LEDGER_WRITTEN)
         await self._commit_for_certain(session, deadline_s)
         reach(CrashPoint.LEDGER_COMMITTED)
+        self._room = min(self._batch_limit, self._room + max(1, self._batch_limit // _ROOM_STEPS))
         refused = 0
         for pending, outcome in zip(batch, prepared.decided, strict=True):
             refused += outcome.refused
@@ -323,10 +343,15 @@ def is_duplicate(error: Exception) -> bool:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Nobody there to say no: halving the batch would not help."""
+    """Nobody there to say no, or not in time."""
     return isinstance(error, ConnectionFailure) or (
         isinstance(error, PyMongoError) and (error.timeout or _is_commit_unknown(error))
     )
+
+
+def _has_run_out_of_time(error: Exception) -> bool:
+    """Before the commit: how long a commit waits for a majority does not depend on how large it is."""
+    return isinstance(error, PyMongoError) and error.timeout and not _is_commit_unknown(error)
 
 
 def _is_commit_unknown(error: PyMongoError) -> bool:

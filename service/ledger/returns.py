@@ -91,6 +91,10 @@ class TakeReturn(OnOperation):
             records=(*named, *(hold.id for hold in self.holds)),
         )
 
+    @property
+    def weight(self) -> int:
+        return 1 + len(self.holds)
+
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         known = state.record(return_id_of(operation.id), Return)
         said = self.said.amount, self.said.currency
@@ -251,6 +255,10 @@ class CollectReturn(AuditedCommand):
     def needs(self) -> Needs:
         named = (self.return_id, *(hold.id for hold in self.holds))
         return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=named)
+
+    @property
+    def weight(self) -> int:
+        return 1 + len(self.holds)
 
     def decide(self, state: State) -> Changes:
         require_requester(self, state)

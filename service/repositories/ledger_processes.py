@@ -34,6 +34,11 @@ async def find_others(process_id: str, *, silent_s: float) -> list[tuple[LedgerP
     return [(from_row(LedgerProcess, dict(row)), row["is_silent"]) for row in await found.to_list()]
 
 
+async def touch() -> None:
+    """Reads something small: for who wants to know whether the server answers."""
+    await _collection().find_one({}, {"_id": 1})
+
+
 async def remove(process_id: str) -> None:
     await _collection().delete_one({"_id": process_id})
 
