@@ -200,7 +200,7 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
     wallet = wallets[0]
     lives = [(_status_before(one), _status_after(one)) for one in events if one.get("action") in _STATUS_AFTER]
     now = str(wallet.get("status")), _text(wallet.get("freeze"))
-    yield from _check_path("status", lives, ("active", None), now)
+    yield from check_path("status", lives, ("active", None), now)
     yield from _check_freeze_event(wallet.get("freeze_event_id"), now, events)
     changes = [
         (_limits_of(one, "was_"), _limits_of(one, "") if one.get("action") == "limits.set" else _USUAL_LIMITS)
@@ -209,10 +209,11 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
     ]
     own = wallet.get("limits") or {}
     last = (*(own.get(name) for name in _LIMITS), wallet.get("time_zone"))
-    yield from _check_path("limits", changes, _USUAL_LIMITS, last)
+    yield from check_path("limits", changes, _USUAL_LIMITS, last)
 
 
-def _check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
+def check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
+    """What each event says was before it and is after it leads from the first state to the last."""
     reached = Counter([first])
     reached.update(after for _, after in steps)
     left = Counter([last])

@@ -53,6 +53,7 @@ from scripts.ledger_rules import (
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
 from scripts.quote_rules import check_quote
 from scripts.record_rules import KINDS, Row, Tally
+from scripts.user_limits_inspection import inspect_user_limits
 from service.database import Databases
 from service.domain.clock import utc_now
 
@@ -71,7 +72,7 @@ _READ: Final = (
     "idempotency_keys", "bank_callbacks", "account_sums", "account_corrections", "checkpoints",
     "checkpoint_tiles", "rewards", "redemptions",
     "vouchers", "incidents", "dead_letters", "wallets", "events", "events", "audit_events", "reversals", "quotes",
-    "conversions", "bank_callbacks", "breaks", "set_aside_lines",
+    "conversions", "bank_callbacks", "breaks", "set_aside_lines", "user_limits", "wallets", "audit_events",
 )  # fmt: skip
 _BY_ID: Final = (("_id", 1),)
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -97,7 +98,7 @@ COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
     "incidents", "incidents unresolved", "dead letters", "events",
-    "discrepancies", "lines set aside",
+    "discrepancies", "lines set aside", "user limits",
 )  # fmt: skip
 
 
@@ -189,6 +190,9 @@ async def inspect(
                 inspection.breaches += breaches
                 counts, breaches = await inspect_discrepancies(reader)
                 inspection.counts.update(counts)
+                inspection.breaches += breaches
+                count, breaches = await inspect_user_limits(reader)
+                inspection.counts["user limits"] += count
                 inspection.breaches += breaches
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
                 await _check_age(reader, inspection, now, checkpoint_interval)

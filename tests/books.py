@@ -17,6 +17,7 @@ from service.domain.quotes import Quote
 from service.domain.records import Marked, Record
 from service.domain.returns import Return
 from service.domain.transfers import Transfer
+from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
@@ -24,7 +25,7 @@ from service.ledger.commands import Command, merged_needs
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
 from service.ledger.transaction import tombstones_of
 
-Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident
+Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident | UserLimits
 
 
 @dataclass
@@ -73,7 +74,9 @@ class Books:
         wallets = {
             wallet.id: wallet
             for wallet in self.wallets.values()
-            if wallet.id in needs.wallets or (wallet.user_id, wallet.currency) in needs.owned_wallets
+            if wallet.id in needs.wallets
+            or (wallet.user_id, wallet.currency) in needs.owned_wallets
+            or wallet.user_id in needs.all_wallets_of
         }
         # Whatever comes into a wallet that owes pays those returns.
         named = {*needs.records, *(return_id for wallet in wallets.values() for return_id in wallet.debts)}

@@ -30,6 +30,9 @@ class Staff:
     async def put(self, path: str, **body: Any) -> httpx.Response:
         return await self.api.put(f"/api/v1{path}", json=body, headers=self.headers)
 
+    async def patch(self, path: str, **body: Any) -> httpx.Response:
+        return await self.api.patch(f"/api/v1{path}", json=body, headers=self.headers)
+
     async def delete(self, path: str, **query: Any) -> httpx.Response:
         return await self.api.delete(f"/api/v1{path}", params=query, headers=self.headers)
 

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 from service.controllers.requests import StrictModel
 from service.controllers.schemas import InSchema
 from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR, is_currency
+from service.domain.time_zones import is_zone_name
 
 _METADATA_LIMIT = 20
 
@@ -34,6 +35,12 @@ def _known_currency_or_points(code: str) -> str:
     return code
 
 
+def _known_zone(name: str) -> str:
+    if not is_zone_name(name):
+        raise PydanticCustomError("unknown_time_zone", "Send a name of the IANA time zone database, e.g. Asia/Kolkata")
+    return name
+
+
 def printable(text: str) -> str:
     if not text.isprintable():
         raise PydanticCustomError("not_printable", "Control characters are not allowed")
@@ -52,6 +59,12 @@ Currency = Annotated[
     AfterValidator(_known_currency),
     Field(description="ISO 4217", examples=["INR"]),
     InSchema(format="iso-4217", minLength=3, maxLength=3),
+]
+ZoneName = Annotated[
+    str,
+    Field(min_length=1, max_length=64, examples=["Asia/Kolkata"]),
+    AfterValidator(_known_zone),
+    InSchema(format="iana-time-zone"),
 ]
 AnyCurrency = Annotated[
     str,

@@ -4,21 +4,20 @@ from typing import Annotated, Any
 
 from asgi_correlation_id import correlation_id
 from fastapi import Path, Query, Response
-from pydantic import AfterValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.fields import AnyCurrency, Reason
+from service.controllers.fields import AnyCurrency, Reason, ZoneName
 from service.controllers.pagination import Query as StrictQuery
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
-from service.controllers.schemas import InSchema, PositiveSum, View, problem_responses
+from service.controllers.schemas import PositiveSum, View, problem_responses
 from service.domain.clock import to_rfc3339
 from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
-from service.domain.time_zones import is_zone_name
+from service.domain.time_zones import ZoneSource
 from service.errors import AccountDeactivated, LedgerBusy, SecondAdminRequired, WalletClosed
 from service.services import limits, users
 from service.services.callers import Caller
@@ -35,17 +34,12 @@ _Ceiling = Annotated[
 ]
 
 
-def _known_zone(name: str | None) -> str | None:
-    if name is not None and not is_zone_name(name):
-        raise PydanticCustomError("unknown_time_zone", "Send a name of the IANA time zone database, e.g. Asia/Kolkata")
-    return name
-
-
 _EXAMPLE: dict[str, Any] = {
     "wallet_id": "wal_0198c0ffee0070008000000000000001",
     "user_id": "usr_0198c0ffee0070008000000000000001",
     "currency": "INR",
     "time_zone": "Asia/Kolkata",
+    "time_zone_from": "currency",
     "is_overridden": True,
     "override": {"per_transaction": None, "per_day": 500000, "per_month": None, "count_per_hour": 0},
     "limits": {
@@ -65,16 +59,11 @@ class LimitsRequest(StrictModel):
     per_month: _Ceiling = None
     count_per_hour: _Ceiling = None
     time_zone: Annotated[
-        str | None,
+        ZoneName | None,
         Field(
-            min_length=1,
-            max_length=64,
-            description="In which its days and months begin, by its name at IANA; null: that of the currency. "
-            "Each date has its limit once: a change gives nobody a day twice",
-            examples=["Asia/Kolkata"],
+            description="In which its days and months begin, by its name at IANA; null: that of its owner, or else of "
+            "the currency. Each date has its limit once: a change gives nobody a day twice",
         ),
-        AfterValidator(_known_zone),
-        InSchema(format="iana-time-zone"),
     ] = None
     reason: Annotated[Reason, Field(examples=["Buys a car this week"])]
 
@@ -121,6 +110,10 @@ class LimitsView(View):
     user_id: str
     currency: str
     time_zone: str = Field(description="In which its days and months begin")
+    time_zone_from: ZoneSource = Field(
+        description="Who decided on it: `wallet` an admin for this wallet, `user` the owner (`PATCH /me`), `currency` "
+        "where most who hold it live, `default` nobody, so that it is UTC"
+    )
     is_overridden: bool
     override: OverrideView | None = Field(description="What an admin has set: null is the usual limit, 0 is none")
     limits: AllLimitsView
@@ -197,6 +190,7 @@ def _shape(found: WalletLimits) -> Response:
         "user_id": found.wallet.user_id,
         "currency": found.wallet.currency,
         "time_zone": found.wallet.zone_name,
+        "time_zone_from": found.wallet.zone_source,
         "is_overridden": found.override is not None,
         "override": None if found.override is None else found.override._asdict(),
         "limits": {state.limit.value: _limit_view(state) for state in found.states},

@@ -3,14 +3,16 @@
 from datetime import datetime
 from typing import Annotated, Any
 
+from asgi_correlation_id import correlation_id
 from fastapi import Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from service.controllers.answers import json_response
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.fields import AnyCurrency
+from service.controllers.fields import AnyCurrency, ZoneName
 from service.controllers.pagination import open_page, page_of
+from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import (
     BalancesAtView,
@@ -26,8 +28,8 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import entry_view
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet
-from service.errors import AccountDeactivated, NotFound, SearchTooLong
-from service.services import users, wallets
+from service.errors import AccountDeactivated, LedgerBusy, NotFound, SearchTooLong
+from service.services import user_limits, users, wallets
 from service.services.callers import Caller
 
 router = api_router("Users")
@@ -44,6 +46,25 @@ _AT_PARAMETER = {
 
 class UserEntriesQuery(EntriesQuery):
     currency: AnyCurrency | None = None
+
+
+class MeView(UserView):
+    """Oneself, with what one has set."""
+
+    time_zone: str | None = Field(
+        description="In which the days and months of all of one's limits begin, but for wallets in which an admin has "
+        "set another one; null: in that of each wallet's currency",
+        examples=["Asia/Kolkata"],
+    )
+
+
+class ProfileChanges(StrictModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"time_zone": "Asia/Kolkata"}]})
+
+    time_zone: ZoneName | None = Field(
+        description="By its name at IANA; null: that of each wallet's currency. Each date has its limits once: a "
+        "change gives nobody a day twice"
+    )
 
 
 # First, because it is called most: routes are tried in order.
@@ -106,13 +127,33 @@ async def list_transactions(
 
 @router.get(
     "/me",
-    response_model=UserView,
+    response_model=MeView,
     responses=problem_responses(AccountDeactivated),
     summary="Oneself",
     description="As the account is now: roles in a token may be older.",
 )
 async def get_me(user: Annotated[Caller, require(Permission.PROFILE_READ)]) -> Response:
-    return json_response(user_view(await users.get_user(user)))
+    return json_response(await _me_view(user))
+
+
+@router.patch(
+    "/me",
+    response_model=MeView,
+    responses=problem_responses(AccountDeactivated, LedgerBusy),
+    summary="Set one's time zone",
+    description="It holds for the limits of all of one's wallets from the next payment on, but for wallets in which an "
+    "admin has set a zone. Setting the same again changes nothing.",
+)
+async def change_me(
+    body: ProfileChanges, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
+    await user_limits.set_time_zone(resources.ledger, user.requester, body.time_zone, correlation_id.get())
+    return json_response(await _me_view(user))
+
+
+async def _me_view(user: Caller) -> dict[str, Any]:
+    found = await users.get_user(user)
+    return user_view(found) | {"time_zone": await user_limits.get_time_zone(user.user_id)}
 
 
 def user_view(user: User) -> dict[str, Any]:

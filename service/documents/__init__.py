@@ -30,6 +30,7 @@ from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
 from service.documents.used_tickets import UsedTicket
+from service.documents.user_limits import UserLimitsDocument
 from service.documents.users import User
 from service.documents.vouchers import RedemptionDocument, VoucherDocument, VoucherUseDocument
 from service.documents.wallet_checks import WalletCheckDocument
@@ -76,6 +77,7 @@ __all__ = [
     "TransferDocument",
     "UsedTicket",
     "User",
+    "UserLimitsDocument",
     "VoucherDocument",
     "VoucherUseDocument",
     "WalletCheckDocument",
@@ -90,6 +92,7 @@ WALLET_DOCUMENTS = [
     User,
     ApiKeyDocument,
     WalletDocument,
+    UserLimitsDocument,
     Deposit,
     Withdrawal,
     TransferDocument,

@@ -33,6 +33,7 @@ class WalletDocument(Document):
     debts: list[str] = []  # noqa: RUF012 pydantic copies defaults
     time_zone: str | None = None
     freeze_event_id: str | None = None
+    owner_time_zone: str | None = None
 
     class Settings:
         name = "wallets"
@@ -67,5 +68,6 @@ class WalletDocument(Document):
                 "turns": AMOUNT,
                 "time_zone": OPTIONAL_TEXT,
                 "freeze_event_id": OPTIONAL_TEXT,
+                "owner_time_zone": OPTIONAL_TEXT,
             },
         }  # fmt: skip

@@ -51,6 +51,7 @@ class AuditAction(StrEnum):
     USER_DEACTIVATED = "user.deactivated"
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"
+    USER_TIME_ZONE_SET = "user.time_zone_set"
     USER_LOGGED_IN = "user.logged_in"
     USER_LOGIN_REFUSED = "user.login_refused"
     USER_LOGGED_OUT = "user.logged_out"

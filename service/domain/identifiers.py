@@ -16,6 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Prefix(StrEnum):
     USER = "usr"
     WALLET = "wal"
+    USER_LIMITS = "ulm"
     DEPOSIT = "dep"
     WITHDRAWAL = "wdr"
     TRANSFER = "trf"

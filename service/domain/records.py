@@ -17,6 +17,7 @@ from service.domain.returns import Return
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
 
 Record = (
@@ -34,6 +35,7 @@ Record = (
     | AuditEvent
     | Return
     | Incident
+    | UserLimits
 )
 
 # What is made under a client's key, and would be made again without a trace of the key: it has a `tombstone`.

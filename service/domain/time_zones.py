@@ -1,11 +1,14 @@
 """Time zones of the IANA database: in which a wallet's days and months begin."""
 
 from datetime import tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+from zoneinfo import ZoneInfo
 
 UTC_NAME = "UTC"
 # Where most who hold the currency live; of a country with several zones that of its financial centre. Another one is
-# counted in UTC, and an admin can set a wallet's own.
+# counted in UTC. A user can set their own, and an admin a wallet's.
 _HOMES = {
     "AED": "Asia/Dubai",
     "ARS": "America/Argentina/Buenos_Aires",
@@ -57,20 +60,41 @@ _HOMES = {
 }
 
 
-def zone_of(currency: str, own: str | None = None) -> tzinfo:
-    """The zone of a wallet: its own, or that of its currency."""
-    return ZoneInfo(own or home_zone_name(currency))
+# For clocks that nobody has set.
+_NO_PLACE = "Factory"
+
+
+class ZoneSource(StrEnum):
+    """Who decided on the zone of a wallet: an admin, its owner, its currency; UTC holds where none did."""
+
+    WALLET = "wallet"
+    USER = "user"
+    CURRENCY = "currency"
+    DEFAULT = "default"
+
+
+def zone_named(name: str) -> tzinfo:
+    return ZoneInfo(name)
 
 
 def home_zone_name(currency: str) -> str:
     return _HOMES.get(currency, UTC_NAME)
 
 
+def has_home_zone(currency: str) -> bool:
+    return currency in _HOMES
+
+
 def is_zone_name(name: str) -> bool:
-    """Whether the database knows it: a name as Asia/Kolkata."""
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        # A path that leads elsewhere is a ValueError, one that is a directory an OSError.
-        return False
-    return True
+    """Whether the database lists it: a name as Asia/Kolkata, or a former one as Asia/Calcutta.
+
+    Which files a machine has beside those (localtime, posixrules, right/…) does not matter: they mean another time on
+    each machine, or other seconds.
+    """
+    return name in _known_names()
+
+
+@cache
+def _known_names() -> frozenset[str]:
+    listed = resources.files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()
+    return frozenset(listed) - {_NO_PLACE}

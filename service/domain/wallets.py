@@ -8,7 +8,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.entries import EFFECTS, GENESIS_HASH, Entry, EntryType, entry_hash
 from service.domain.limits import Limits, Usage
 from service.domain.money import MAX_AMOUNT_MINOR
-from service.domain.time_zones import home_zone_name, zone_of
+from service.domain.time_zones import ZoneSource, has_home_zone, home_zone_name, zone_named
 
 # Returns that one wallet may owe for at a time: they stand in its document and are read with it. Whoever had more
 # deposits taken back, or owes more than a JSON number holds, is a case for a person.
@@ -54,18 +54,27 @@ class Wallet(NamedTuple):
     event_sequence: int = 0
     owed: int = 0
     debts: tuple[str, ...] = ()
-    # Its own, in place of that of its currency.
+    # Its own, set by an admin; in place of its owner's, which takes the place of that of its currency.
     time_zone: str | None = None
     freeze_event_id: str | None = None
+    owner_time_zone: str | None = None
 
     @property
     def zone_name(self) -> str:
         """Of the zone in which its days and months begin."""
-        return self.time_zone or home_zone_name(self.currency)
+        return self.time_zone or self.owner_time_zone or home_zone_name(self.currency)
 
     @property
     def zone(self) -> tzinfo:
-        return zone_of(self.currency, self.time_zone)
+        return zone_named(self.zone_name)
+
+    @property
+    def zone_source(self) -> ZoneSource:
+        if self.time_zone is not None:
+            return ZoneSource.WALLET
+        if self.owner_time_zone is not None:
+            return ZoneSource.USER
+        return ZoneSource.CURRENCY if has_home_zone(self.currency) else ZoneSource.DEFAULT
 
     def lets(self, flow: Freeze) -> bool:
         """Whether money may go in, or out, as far as freezing is concerned."""
@@ -91,8 +100,13 @@ class ImpossibleMovement(Exception):
     """A rule let through what it should have refused."""
 
 
-def new_wallet(wallet_id: str, user_id: str, currency: str, now: datetime) -> Wallet:
-    return Wallet(wallet_id, user_id, currency, 0, 0, WalletStatus.ACTIVE, 0, GENESIS_HASH, now, now)
+def new_wallet(
+    wallet_id: str, user_id: str, currency: str, now: datetime, owner_time_zone: str | None = None
+) -> Wallet:
+    return Wallet(
+        wallet_id, user_id, currency, 0, 0, WalletStatus.ACTIVE, 0, GENESIS_HASH, now, now,
+        owner_time_zone=owner_time_zone,
+    )  # fmt: skip
 
 
 def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:

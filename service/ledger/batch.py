@@ -132,6 +132,10 @@ class Draft:
         wallet_id = self._owners.get((user_id, currency))
         return None if wallet_id is None else self.wallet(wallet_id)
 
+    def wallets_of(self, user_id: str) -> tuple[Wallet, ...]:
+        names = sorted(wallet_id for (owner, _), wallet_id in self._owners.items() if owner == user_id)
+        return tuple(wallet for wallet in map(self.wallet, names) if wallet is not None)
+
     def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None:
         found = self.any_record(record_id)
         return found if isinstance(found, kind) else None

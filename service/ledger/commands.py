@@ -31,6 +31,7 @@ class Needs(NamedTuple):
     owned_wallets: tuple[tuple[str, str], ...] = ()  # (user id, currency)
     records: tuple[str, ...] = ()
     owners_of: tuple[str, ...] = ()  # ids of wallets whose users are read too
+    all_wallets_of: tuple[str, ...] = ()  # ids of users
 
 
 class State(Protocol):
@@ -44,6 +45,10 @@ class State(Protocol):
 
     def wallet(self, wallet_id: str) -> Wallet | None: ...
     def wallet_in(self, user_id: str, currency: str) -> Wallet | None: ...
+    def wallets_of(self, user_id: str) -> tuple[Wallet, ...]:
+        """All of the user's wallets, where the command names them."""
+        ...
+
     def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None: ...
 
 
@@ -149,4 +154,5 @@ def merged_needs(all_needs: Sequence[Needs]) -> Needs:
         owned_wallets=tuple({name for needs in all_needs for name in needs.owned_wallets}),
         records=tuple({name for needs in all_needs for name in needs.records}),
         owners_of=tuple({name for needs in all_needs for name in needs.owners_of}),
+        all_wallets_of=tuple({name for needs in all_needs for name in needs.all_wallets_of}),
     )

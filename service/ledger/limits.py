@@ -1,17 +1,22 @@
 """Limits of one wallet, set by an admin in place of the usual ones."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from service.domain.audit_events import AuditAction
 from service.domain.limits import Limits
-from service.domain.wallets import WalletStatus
+from service.domain.wallets import Wallet, WalletStatus
 from service.errors import NotFound, WalletClosed
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import require_anothers, require_requester, time_of
 
 _MOMENT = timedelta(milliseconds=1)
+
+
+def later_than(wallet: Wallet, at: datetime) -> datetime:
+    """The time itself, or the first one after all that has happened in the wallet."""
+    return max(at, wallet.updated_at + _MOMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +29,7 @@ class OverrideLimits(AuditedCommand):
     owner_id: str
     currency: str
     limits: Limits | None
-    # None: that of the currency.
+    # None: that of the owner, or else of the currency.
     time_zone: str | None = None
 
     @property
@@ -44,7 +49,7 @@ class OverrideLimits(AuditedCommand):
         at = time_of(self.now, wallet)
         if self.time_zone != wallet.time_zone:
             # Later than every payment counted in the old zone: a payment's time decides which counter it is in.
-            at = max(at, wallet.updated_at + _MOMENT)
+            at = later_than(wallet, at)
         before = wallet.limits or Limits()
         details = {} if self.limits is None else self.limits._asdict()
         event = self.event(

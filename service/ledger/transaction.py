@@ -64,8 +64,8 @@ async def prepare(
     await start_transaction(session)
     if attempt.locks_first:
         needs = merged_needs([command.needs for command in commands])
-        if needs.wallets or needs.owned_wallets:
-            await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, session=session)
+        if needs.wallets or needs.owned_wallets or needs.all_wallets_of:
+            await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session)
     loaded = await _load(commands, session)
     batch, decided = _decide_all(loaded, commands, policy)
     # A command that is refused now may have succeeded before under its key. Only for such commands is that looked up.
@@ -134,8 +134,10 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     if needs.records:
         records = await record_repository.find_named(needs.records, session=session)
     wallets: dict[str, Wallet] = {}
-    if needs.wallets or needs.owned_wallets:
-        wallets = await wallet_repository.find_named(needs.wallets, needs.owned_wallets, session=session)
+    if needs.wallets or needs.owned_wallets or needs.all_wallets_of:
+        wallets = await wallet_repository.find_named(
+            needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session
+        )
     # Whatever comes into a wallet that owes pays those returns.
     debts = {return_id for wallet in wallets.values() for return_id in wallet.debts} - records.keys()
     if debts:

@@ -27,6 +27,7 @@ from service.documents import (
     ReversalDocument,
     RewardDocument,
     TransferDocument,
+    UserLimitsDocument,
     VoucherDocument,
     VoucherUseDocument,
     Withdrawal,
@@ -44,6 +45,7 @@ from service.domain.returns import Return, ReturnStatus
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
 from service.repositories.gathering import Gathered
 
@@ -76,6 +78,7 @@ HOMES: dict[str, Home] = {
     Prefix.REDEMPTION: Home(RedemptionDocument, Redemption),
     Prefix.RETURN: Home(ReturnDocument, Return),
     Prefix.INCIDENT: Home(IncidentDocument, Incident),
+    Prefix.USER_LIMITS: Home(UserLimitsDocument, UserLimits),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 

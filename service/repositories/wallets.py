@@ -27,16 +27,24 @@ async def insert_many(wallets: Sequence[Wallet], *, session: AsyncClientSession)
 
 
 async def find_named(
-    wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], *, session: AsyncClientSession
+    wallet_ids: Sequence[str],
+    owners: Iterable[tuple[str, str]],
+    all_of: Sequence[str] = (),
+    *,
+    session: AsyncClientSession,
 ) -> dict[str, Wallet]:
-    """The wallets named by id or by (user id, currency), by id. One query."""
-    condition = _named(wallet_ids, owners)
+    """The wallets named by id or by (user id, currency), and all of the users in `all_of`, by id. One query."""
+    condition = _named(wallet_ids, owners, all_of)
     found = WalletDocument.get_pymongo_collection().find(condition, session=session, batch_size=_ONE_BATCH)
     return {row["_id"]: _from_row(row) for row in await found.to_list()}
 
 
 async def take_turn(
-    wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], *, session: AsyncClientSession
+    wallet_ids: Sequence[str],
+    owners: Iterable[tuple[str, str]],
+    all_of: Sequence[str] = (),
+    *,
+    session: AsyncClientSession,
 ) -> None:
     """Locks the wallets for the rest of the transaction, or loses to whoever has one of them at this moment.
 
@@ -44,16 +52,18 @@ async def take_turn(
     would take it for nothing: `turns` counts how often a turn was taken.
     """
     await WalletDocument.get_pymongo_collection().update_many(
-        _named(wallet_ids, owners), {"$inc": {"turns": Int64(1)}}, session=session
+        _named(wallet_ids, owners, all_of), {"$inc": {"turns": Int64(1)}}, session=session
     )
 
 
-def _named(wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def _named(wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], all_of: Sequence[str]) -> dict[str, Any]:
     users = sorted({user_id for user_id, _ in owners})
     currencies = sorted({currency for _, currency in owners})
     by_id = {"_id": {"$in": list(wallet_ids)}}
     # A product of users and currencies may bring a few wallets too many; that is cheaper than a clause for each.
     by_owner = {"user_id": {"$in": users}, "currency": {"$in": currencies}}
+    if all_of:
+        return {"$or": [by_id, by_owner, {"user_id": {"$in": list(all_of)}}]}
     if wallet_ids and users:
         return {"$or": [by_id, by_owner]}
     return by_id if wallet_ids else by_owner
@@ -95,6 +105,8 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
         changed["freeze_event_id"] = after.freeze_event_id
     if after.time_zone != before.time_zone:
         changed["time_zone"] = after.time_zone
+    if after.owner_time_zone != before.owner_time_zone:
+        changed["owner_time_zone"] = after.owner_time_zone
     return UpdateOne(
         {
             "_id": before.id,

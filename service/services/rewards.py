@@ -21,6 +21,7 @@ from service.ledger.committer import Ledger
 from service.ledger.rewards import EarnPoints
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.repositories import user_limits as user_limits_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.records import RecordFilter
 
@@ -73,10 +74,12 @@ async def _earn(settled: Settled, row: OutboxRow, ledger: Ledger) -> Record | No
 
 async def ensure_points_wallet(client: Client, user_id: str) -> None:
     """The user's wallet for points, opened where it is missing."""
-    wallet = new_wallet(new_id(Prefix.WALLET), user_id, POINTS, utc_now())
+    opened_at = utc_now()
 
     async def insert_missing(session: AsyncClientSession) -> None:
         if not await wallet_repository.find_named([], [(user_id, POINTS)], session=session):
+            common = await user_limits_repository.note_new_wallet(user_id, opened_at, session=session)
+            wallet = new_wallet(new_id(Prefix.WALLET), user_id, POINTS, opened_at, common.time_zone)
             await wallet_repository.insert(wallet, session=session)
             log.info("wallet.opening", wallet_id=wallet.id, user_id=user_id, currency=POINTS)
 

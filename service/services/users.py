@@ -27,6 +27,7 @@ from service.errors import (
 )
 from service.repositories import audit_events as audit_repository
 from service.repositories import sessions as session_repository
+from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services.audit_events import ANYBODY, AuditTrail, new_audit_event
@@ -121,7 +122,11 @@ async def ensure_users(
             wallet.user_id for wallet in (await wallet_repository.find_named([], owners, session=session)).values()
         }
         missing = [user_id for user_id in ids.values() if user_id not in known]
-        wallets = [new_wallet(new_id(Prefix.WALLET), user_id, currency, now) for user_id in missing]
+        zones: dict[str, str | None] = {}
+        for user_id in {*missing} - {user.id for user in users}:
+            common = await user_limits_repository.note_new_wallet(user_id, now, session=session)
+            zones[user_id] = common.time_zone
+        wallets = [new_wallet(new_id(Prefix.WALLET), user_id, currency, now, zones.get(user_id)) for user_id in missing]
         if wallets:
             await wallet_repository.insert_many(wallets, session=session)
         return [ids[email] for email in names]

@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.ledger.rules import require_offered
 from service.repositories import transaction_logs as log_repository
+from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.services.orders import Requester
@@ -43,19 +44,23 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
     if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
     require_offered(currency, policy)
-    wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, utc_now())
+    opened_at = utc_now()
+    wallet = new_wallet(new_id(Prefix.WALLET), user.user_id, currency, opened_at)
 
-    async def insert_for_active_user(session: AsyncClientSession) -> None:
+    async def insert_for_active_user(session: AsyncClientSession) -> Wallet:
         # A deactivation at this very moment may still let an empty wallet through; money asks again.
         token_version = (await user_repository.find_active([user.user_id], session=session)).get(user.user_id)
         if token_version is None:
             raise AccountDeactivated
         if user.token_version not in (None, token_version):
             raise Unauthenticated("The access token is no longer valid")
-        await wallet_repository.insert(wallet, session=session)
+        common = await user_limits_repository.note_new_wallet(user.user_id, opened_at, session=session)
+        opened = wallet._replace(owner_time_zone=common.time_zone)
+        await wallet_repository.insert(opened, session=session)
+        return opened
 
     try:
-        await run_in_transaction(client, insert_for_active_user)
+        wallet = await run_in_transaction(client, insert_for_active_user)
     except DuplicateKeyError as error:
         raise WalletExists(currency=currency) from error
     log.info("wallet.opened", wallet_id=wallet.id, user_id=user.user_id, currency=currency)

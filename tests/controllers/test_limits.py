@@ -13,6 +13,7 @@ from service.controllers.limits import LimitsView, LimitView
 from service.database import Databases, session_in_transaction
 from service.domain.clock import utc_now
 from service.domain.limits import Limits, Usage, charge
+from service.domain.money import POINTS
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.repositories import records as record_repository
@@ -23,7 +24,7 @@ from tests.factories import Account, change, current, failure_of, fund_wallet, m
 from tests.refusals import refusal
 from tests.staff import Staff
 
-_FACTS = ("wallet_id", "user_id", "currency", "time_zone", "is_overridden", "override")
+_FACTS = ("wallet_id", "user_id", "currency", "time_zone", "time_zone_from", "is_overridden", "override")
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ class TestZones:
 
     async def test_a_wallet_has_that_of_its_currency_and_says_so(self, owner: Staff, account: Account) -> None:
         shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()
-        assert shown["time_zone"] == "Asia/Kolkata"
+        assert (shown["time_zone"], shown["time_zone_from"]) == ("Asia/Kolkata", "currency")
         ends = [datetime.fromisoformat(shown["limits"][name]["resets_at"]) for name in ("per_day", "per_month")]
         assert [f"{end.astimezone(ZoneInfo('Asia/Kolkata')):%H:%M:%S}" for end in ends] == ["00:00:00"] * 2
         assert ends[1].astimezone(ZoneInfo("Asia/Kolkata")).day == 1
@@ -201,6 +202,7 @@ class TestZones:
         path = f"/admin/users/{account.user.id}/limits/INR"
         answer = await boss.put(path, time_zone="America/New_York", per_day=500, reason="Moved to the Bronx")
         assert (answer.status_code, answer.json()["time_zone"]) == (200, "America/New_York")
+        assert answer.json()["time_zone_from"] == "wallet"
         again = await boss.put(path, time_zone="America/New_York", per_day=500, reason="Twice")
         assert again.status_code == 200
         refused = await withdraw(owner, 501)
@@ -231,12 +233,76 @@ class TestZones:
         used = (await current(account.wallet)).usage
         assert used.month_total in (500, 500 * passed)
 
-    @pytest.mark.parametrize("wrong", ["Mars/Olympus", "../etc/passwd", "", "Asia", 5])
-    async def test_what_is_none_is_refused(self, boss: Staff, account: Account, wrong: Any) -> None:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            "Mars/Olympus", "../etc/passwd", "", "Asia", 5, "localtime", "posixrules", "Factory", "right/Asia/Kolkata",
+            "posix/Asia/Kolkata", "asia/kolkata", "tzdata.zi",
+        ],
+    )  # fmt: skip
+    async def test_what_is_none_is_refused(self, boss: Staff, owner: Staff, account: Account, wrong: Any) -> None:
         path = f"/admin/users/{account.user.id}/limits/INR"
-        answer = await boss.put(path, time_zone=wrong, reason="A test")
-        assert refusal(answer) == (422, "invalid_fields")
-        assert answer.json()["errors"][0]["pointer"] == "/time_zone"
+        by_admin = await boss.put(path, time_zone=wrong, reason="A test")
+        by_owner = await owner.patch("/me", time_zone=wrong)
+        for answer in (by_admin, by_owner):
+            assert refusal(answer) == (422, "invalid_fields")
+            assert answer.json()["errors"][0]["pointer"] == "/time_zone"
+
+
+class TestOnesOwnZone:
+    async def test_holds_for_all_of_ones_wallets_and_those_that_one_opens(
+        self, owner: Staff, account: Account, databases: Databases
+    ) -> None:
+        points = await make_wallet(databases, account.user, currency=POINTS)
+        shown = (await owner.get(f"/wallets/{points.id}/limits")).json()
+        assert (shown["time_zone"], shown["time_zone_from"]) == ("UTC", "default")
+        assert (await owner.get("/me")).json()["time_zone"] is None
+        answer = await owner.patch("/me", time_zone="Asia/Calcutta")
+        assert (answer.status_code, answer.json()["time_zone"]) == (200, "Asia/Calcutta")
+        assert (await owner.patch("/me", time_zone="Pacific/Apia")).status_code == 200
+        assert (await owner.get("/me")).json()["time_zone"] == "Pacific/Apia"
+        opened = (await owner.post("/wallets", currency="EUR")).json()["id"]
+        for wallet_id in (account.wallet.id, points.id, opened):
+            shown = (await owner.get(f"/wallets/{wallet_id}/limits")).json()
+            assert (shown["time_zone"], shown["time_zone_from"]) == ("Pacific/Apia", "user")
+            midnight = datetime.fromisoformat(shown["limits"]["per_day"]["resets_at"])
+            assert f"{midnight.astimezone(ZoneInfo('Pacific/Apia')):%H:%M:%S}" == "00:00:00"
+
+    async def test_yields_to_the_one_that_an_admin_has_set_for_a_wallet(
+        self, boss: Staff, owner: Staff, account: Account
+    ) -> None:
+        path = f"/admin/users/{account.user.id}/limits/INR"
+        await boss.put(path, time_zone="America/New_York", reason="Moved to the Bronx")
+        await owner.patch("/me", time_zone="Pacific/Apia")
+        shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()
+        assert (shown["time_zone"], shown["time_zone_from"]) == ("America/New_York", "wallet")
+        body = (await boss.delete(path, reason="Came back")).json()
+        assert (body["time_zone"], body["time_zone_from"]) == ("Pacific/Apia", "user")
+        assert (await owner.patch("/me", time_zone=None)).json()["time_zone"] is None
+        shown = (await owner.get(f"/wallets/{account.wallet.id}/limits")).json()
+        assert (shown["time_zone"], shown["time_zone_from"]) == ("Asia/Kolkata", "currency")
+
+    async def test_changed_to_and_fro_gains_nothing(self, boss: Staff, owner: Staff, account: Account) -> None:
+        """As when an admin changes it: one date has always begun that is new, and at midnight there comes one more."""
+        await limit(boss, account, per_day=500)
+        passed = 0
+        for zone in ("Pacific/Pago_Pago", "Pacific/Kiritimati") * 4:
+            assert (await owner.patch("/me", time_zone=zone)).status_code == 200
+            passed += (await withdraw(owner, 500)).status_code == 202
+        assert 2 <= passed <= 3
+
+    async def test_is_on_record_once_for_each_change(self, boss: Staff, owner: Staff, account: Account) -> None:
+        for zone in ("Pacific/Apia", "Pacific/Apia", None):
+            assert (await owner.patch("/me", time_zone=zone)).status_code == 200
+        events = await boss.events(subject_id=account.user.id, action="user.time_zone_set")
+        assert [(one["actor_id"], one["details"]) for one in events] == [
+            (account.user.id, {"time_zone": None, "was_time_zone": "Pacific/Apia"}),
+            (account.user.id, {"time_zone": "Pacific/Apia", "was_time_zone": None}),
+        ]
+
+    async def test_has_to_be_said(self, owner: Staff) -> None:
+        assert refusal(await owner.patch("/me")) == (422, "invalid_fields")
+        assert refusal(await owner.patch("/me", time_zone="UTC", email="other@example.com")) == (422, "invalid_fields")
 
 
 class TestReading:
@@ -255,6 +321,7 @@ class TestReading:
             "user_id": account.user.id,
             "currency": "INR",
             "time_zone": "Asia/Kolkata",
+            "time_zone_from": "currency",
             "is_overridden": False,
             "override": None,
         }

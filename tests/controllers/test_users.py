@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from service.controllers.schemas import BalancesView, EntryView, PageView, UserView
+from service.controllers.schemas import BalancesView, EntryView, PageView
+from service.controllers.users import MeView
 from service.database import Databases
 from service.settings import Settings
 from tests.factories import bearer, change, fund_wallet, make_account, make_user, make_wallet, withdrawal_of
@@ -21,7 +22,7 @@ class TestMe:
         assert answer.status_code == 200
         me = answer.json()
         assert (me["id"], me["email"], me["first_name"]) == (user.id, user.email, "Zoë")
-        assert UserView(**me).model_dump() == me
+        assert MeView(**me).model_dump() == me
         assert "argon2" not in answer.text
 
     async def test_a_deactivated_user_is_told(

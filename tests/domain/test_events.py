@@ -11,11 +11,12 @@ from service.domain.incidents import Incident
 from service.domain.operations import TRANSITIONS, OperationStatus, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Record
+from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Voucher, VoucherUse
 
 _AT = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
 # What no wallet's owner is told of: the house's own, and what leads to another record at once.
-_SILENT = {Quote, Voucher, VoucherUse, AuditEvent, Incident}
+_SILENT = {Quote, Voucher, VoucherUse, AuditEvent, Incident, UserLimits}
 
 
 class TestTheWords:

@@ -11,11 +11,12 @@ from service.domain.wallets import Freeze
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.limits import OverrideLimits
 from service.ledger.reversals import ReverseOriginal
+from service.ledger.user_limits import SetTimeZone
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, ReopenWallet, UnfreezeWallet
 from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live, move
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
-from tests.model.books import Thing
+from tests.model.books import CHOSEN_ZONES, Thing
 from tests.model.outcomes import Returned
 from tests.model.transfers import Transfer
 
@@ -25,6 +26,9 @@ _AMOUNTS = st.one_of(st.none(), AMOUNTS, AMOUNTS)
 # With everything shut nothing happens any more.
 _SHUT_AT_MOST = 4
 _OWN_LIMITS = st.sampled_from((None, {"per_transaction": 200}, {"per_day": 500, "count_per_hour": 3}, {"per_day": 0}))
+
+
+_ZONES = st.sampled_from((None, *CHOSEN_ZONES))
 
 
 def _can_be_reversed(thing: Thing) -> bool:
@@ -225,6 +229,15 @@ class AdjustmentRules(ConversionRules):
         self.say(
             lambda common: ReopenWallet(wallet_id=purse, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
             lambda: self.paper.reopen(purse, asker, token),
+            ends=ends,
+        )
+
+    @move(user=USERS, token=TOKENS, zone=_ZONES, ends=ENDS)
+    def set_time_zone(self, user: int, token: int | None, zone: str | None, *, ends: bool) -> None:
+        asker, by = self._by(user, token, reason=None)
+        self.say(
+            lambda common: SetTimeZone(time_zone=zone, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
+            lambda: self.paper.set_time_zone(asker, token, zone),
             ends=ends,
         )
 

@@ -100,7 +100,7 @@ class Evidence:
             status, freeze = _SHUT.get(purse.shut, ("frozen", purse.shut))
             owes = sum(purse.owes.values()), list(purse.owes)
             expected = (purse.free, purse.aside, *owes, len(purse.open), status, freeze, purse.used(paper.now))
-            is_now = _used(row["usage"], paper.now, purse.currency)
+            is_now = _used(row["usage"], paper.now, purse.zone or purse.currency)
             found = (
                 *(row["available"], row["held"], row["owed"], list(row["debts"])),
                 *(row["open_operations"], row["status"], row["freeze"], is_now),
@@ -108,6 +108,7 @@ class Evidence:
             assert found == expected, f"{name} of {purse.owner} in {purse.currency}: {found}, on paper {expected}"
             own = {limit: value for limit, value in (row["limits"] or {}).items() if value is not None}
             assert own == (purse.own_limits or {})
+            assert row["owner_time_zone"] == purse.zone
             assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
 
     async def _compare_entries(self, wallets: Mapping[str, Row]) -> None:
@@ -198,12 +199,12 @@ def compare_accounts(before: Accounts, after: Accounts, paper: Paper) -> None:
         assert balance - before.accounts.get(account, 0) == paper.outside[account], f"{account} has {balance}"
 
 
-def _used(usage: Row, now: datetime, currency: str) -> tuple[int, int, int]:
+def _used(usage: Row, now: datetime, where: str) -> tuple[int, int, int]:
     """Of the windows that still run."""
-    here = local(now, currency)
+    here = local(now, where)
     hour = usage["hour_count"] if usage["hour"] == f"{now:%Y-%m-%dT%H}" else 0
-    day = usage["day_amount"] + usage["day_carry"] * 2**53 if usage["day"] == f"{here:%Y-%m-%d}" else 0
-    month = usage["month_amount"] + usage["month_carry"] * 2**53 if usage["month"] == f"{here:%Y-%m}" else 0
+    day = usage["day_amount"] + usage["day_carry"] * 2**53 if usage["day"] >= f"{here:%Y-%m-%d}" else 0
+    month = usage["month_amount"] + usage["month_carry"] * 2**53 if usage["month"] >= f"{here:%Y-%m}" else 0
     return hour, day, month
 
 

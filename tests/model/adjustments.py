@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from tests.model.books import Refused, Thing
 from tests.model.conversions import ConversionPaper
@@ -223,6 +224,20 @@ class AdjustmentPaper(ConversionPaper):
         self._require_anothers(name, user)
         self.purses[name].own_limits = limits
         self.audited.append((user, "limits.reset" if limits is None else "limits.set", name))
+        return {}
+
+    def set_time_zone(self, user: str, token: int | None, zone: str | None) -> dict[str, object]:
+        """Where all of one's days and months begin."""
+        self.require_asker(user, token)
+        if self.zones.get(user) == zone:
+            raise Refused("unchanged")
+        self.zones[user] = zone
+        for purse in self.purses.values():
+            if purse.owner == user:
+                purse.zone = zone
+        self.audited.append((user, "user.time_zone_set", user))
+        # The zone changes between two payments, also where both come at this moment.
+        self.now += timedelta(milliseconds=1)
         return {}
 
     def _require_anothers(self, purse: str, user: str) -> None:

@@ -31,10 +31,14 @@ _FORGOTTEN = {
 _MADE_ONCE = ("dep_", "wdr_", "trf_", "hld_", "adj_", "rdm_")
 
 
-def local(at: datetime, currency: str) -> datetime:
-    """What the clocks show where the currency is at home: in India, in New York, in Japan."""
-    ahead_h = {"INR": 5.5, "USD": -4 if at < _WINTER_BEGINS else -5, "JPY": 9}
-    return at + timedelta(hours=ahead_h.get(currency, 0))
+# Zones that people may choose, and how far ahead of UTC their clocks are, all the year.
+CHOSEN_ZONES = {"Pacific/Kiritimati": 14.0, "Pacific/Pago_Pago": -11.0, "Asia/Tokyo": 9.0}
+
+
+def local(at: datetime, where: str) -> datetime:
+    """What the clocks show in a chosen zone, or where a currency is at home: in India, in New York, in Japan."""
+    homes = {"INR": 5.5, "USD": -4 if at < _WINTER_BEGINS else -5, "JPY": 9}
+    return at + timedelta(hours=(homes | CHOSEN_ZONES).get(where, 0))
 
 
 class Refused(Exception):
@@ -47,10 +51,15 @@ class Refused(Exception):
 
 @dataclass
 class Spending:
-    """What counts for the limits: so much at that time, and as one operation unless it came to nothing."""
+    """What counts for the limits: so much at that time, and as one operation unless it came to nothing.
+
+    `day` and `month` are the dates under which it was written down.
+    """
 
     at: datetime
     amount: int
+    day: str = ""
+    month: str = ""
     number: int = 1
 
 
@@ -70,14 +79,21 @@ class Purse:
     # Deposits that were taken back, the oldest first, with what each still lacks.
     owes: dict[str, int] = field(default_factory=dict)
     own_limits: "dict[str, int] | None" = None
+    # The zone that its owner has chosen.
+    zone: str | None = None
+    # The latest day and month under which anything was ever written down: a page that was turned stays turned.
+    page: tuple[str, str] = "", ""
+
+    def page_at(self, at: datetime) -> tuple[str, str]:
+        here = local(at, self.zone or self.currency)
+        return max(self.page[0], f"{here:%Y-%m-%d}"), max(self.page[1], f"{here:%Y-%m}")
 
     def used(self, at: datetime) -> tuple[int, int, int]:
-        """Operations in this hour, and amounts of this day and this month where the currency is at home."""
-        here = local(at, self.currency)
-        made = [(local(one.at, self.currency), one.amount) for one in self.spent.values()]
+        """Operations in this hour, and amounts of this day and this month where the clocks of its owner are."""
+        today, this_month = self.page_at(at)
         hour = [one.number for one in self.spent.values() if f"{one.at:%Y%m%d%H}" == f"{at:%Y%m%d%H}"]
-        day = [amount for then, amount in made if f"{then:%Y%m%d}" == f"{here:%Y%m%d}"]
-        month = [amount for then, amount in made if f"{then:%Y%m}" == f"{here:%Y%m}"]
+        day = [one.amount for one in self.spent.values() if one.day == today]
+        month = [one.amount for one in self.spent.values() if one.month == this_month]
         return sum(hour), sum(day), sum(month)
 
 
@@ -125,6 +141,8 @@ class Paper:
     answers: dict[str, tuple[str, Said]] = field(default_factory=dict)
     # By key, with its request: what was made under it and would be made again, as far as its answer shows it for ever.
     made: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
+    # The time zones that people have chosen.
+    zones: dict[str, str | None] = field(default_factory=dict)
     # Who did what to what, of the deeds that are accounted for.
     audited: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -296,7 +314,9 @@ class Paper:
             self.outside[account, self.purses[name].currency] += amount
 
     def spend(self, name: str, thing: str, amount: int) -> None:
-        self.purses[name].spent[thing] = Spending(self.now, amount)
+        purse = self.purses[name]
+        purse.page = purse.page_at(self.now)
+        purse.spent[thing] = Spending(self.now, amount, *purse.page)
 
     def unspend(self, name: str, thing: str) -> None:
         del self.purses[name].spent[thing]

@@ -63,6 +63,7 @@ from service.services.reversals import reverse
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.services.transfers import TransferOrder, request_transfer
+from service.services.user_limits import set_time_zone
 from service.services.wallets import get_balances
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
@@ -109,7 +110,7 @@ _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
-    "account_corrections", "audit_events", "quotes",
+    "account_corrections", "audit_events", "quotes", "user_limits",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -231,6 +232,7 @@ async def _deal(resources: Resources) -> None:
     def credit(amount: int) -> AdjustmentOrder:
         return AdjustmentOrder(AdjustmentType.CREDIT, wallet.id, amount, "INR", "For the books", None, None, {})
 
+    await set_time_zone(ledger, asker, "Asia/Tokyo", None)
     await request_adjustment(ledger, asker, credit(1_000), claim("credit"), None, is_admin=False)
     usual, ledger.policy = ledger.policy, Policy(adjustment_approval_above={"INR": 0})
     await request_adjustment(ledger, asker, credit(5_000), claim("large credit"), None, is_admin=True)
@@ -401,6 +403,7 @@ class TestASoundLedger:
             "events": await books.named("events").count_documents({}),
             "incidents": 2,
             "incidents unresolved": 2,
+            "user limits": 2,
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (22_670, 3_030, 26_200, 1_200)
@@ -659,7 +662,27 @@ def _subject(name: str, row: Row) -> str:
         return f"{row['wallet_id']}#{row['seq']}"
     if name == "events":
         return f"{row['wallet_id']}#{row['sequence']}"
+    if name == "user_limits":
+        return str(row["user_id"])
     return str(row["subject_id"] if name in ("outbox", "audit_events") else row["_id"])
+
+
+async def forge_a_time_zone(books: Books) -> str:
+    limits = await books.one("user_limits", time_zone={"$ne": None})
+    await books.put("user_limits", {**limits, "time_zone": "Pacific/Apia"})
+    return str(limits["user_id"])
+
+
+async def forge_the_copy_of_a_time_zone(books: Books) -> str:
+    wallet = await books.one("wallets", owner_time_zone={"$ne": None})
+    await books.put("wallets", {**wallet, "owner_time_zone": None})
+    return str(wallet["user_id"])
+
+
+async def forget_a_users_limits(books: Books) -> str:
+    limits = await books.one("user_limits", time_zone={"$ne": None})
+    await books.remove("user_limits", limits)
+    return str(limits["user_id"])
 
 
 async def forget_an_arrival(books: Books) -> str:
@@ -1725,6 +1748,14 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a wallet's own time zone": (
         change("wallets", {"seq": 1}, time_zone="Pacific/Apia"),
         "audit_missing",
+        set(),
+    ),
+    "a user's time zone": (forge_a_time_zone, "audit_missing", {"user_time_zone"}),
+    "the copy of a user's time zone": (forge_the_copy_of_a_time_zone, "user_time_zone", set()),
+    "a user's limits gone": (forget_a_users_limits, "audit_missing", {"user_time_zone"}),
+    "a user's limits under another id": (
+        change("user_limits", {"time_zone": {"$ne": None}}, user_id="usr_other"),
+        "user_limits_unknown",
         set(),
     ),
     "a wallet thawed by nobody": (

@@ -74,6 +74,12 @@ USERS: Final = Folder(
     "Oneself, and what one has.",
     (
         Step("GET /me", "Oneself", expects={"id": "{{user_id}}", "email": "{{user_email}}", "is_active": True}),
+        Step(
+            "PATCH /me",
+            "Where one's days begin",
+            body={"time_zone": "Asia/Kolkata"},
+            expects={"id": "{{user_id}}", "time_zone": "Asia/Kolkata"},
+        ),
         Step("GET /users/{user_id}/balance", "What one has, wallet by wallet", expects={"user_id": "{{user_id}}"}),
         Step(
             "GET /users/{user_id}/balance",

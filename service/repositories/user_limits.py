@@ -1,0 +1,31 @@
+"""Queries on `user_limits`, besides those of records in general."""
+
+from datetime import datetime
+
+from bson.int64 import Int64
+from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.documents import UserLimitsDocument
+from service.domain.user_limits import UserLimits, new_user_limits
+from service.repositories.records import from_row, to_row
+
+
+async def note_new_wallet(user_id: str, now: datetime, *, session: AsyncClientSession) -> UserLimits:
+    """What a wallet that is opened in this transaction takes over.
+
+    It changes the document, and makes it where there is none: a command that changes all of the user's wallets at
+    this moment does not see the new one, and so must conflict with its opening.
+    """
+    fields = to_row(new_user_limits(user_id, now))
+    name, _ = fields.pop("_id"), fields.pop("version")
+    row = await UserLimitsDocument.get_pymongo_collection().find_one_and_update(
+        {"_id": name},
+        {"$inc": {"version": Int64(1)}, "$setOnInsert": fields},
+        upsert=True,
+        return_document=ReturnDocument.AFTER,
+        session=session,
+    )
+    assert row is not None, "an upsert finds what it made"  # noqa: S101 MongoDB promises it
+    noted: UserLimits = from_row(UserLimits, row)
+    return noted
