@@ -17,7 +17,16 @@ from scripts.check_ledger import check_ledger
 from service.database import set_up
 from service.settings import get_settings
 from service.startup import open_resources
-from tests.bank.scenarios import CONDUCTS, LONGEST, Block, blocked_scenarios_of, scenarios_of
+from tests.bank.paper import MANNERS
+from tests.bank.scenarios import (
+    CONDUCTS,
+    LONGEST,
+    Block,
+    Purse,
+    blocked_scenarios_of,
+    scenarios_of,
+    spent_scenarios_of,
+)
 from tests.bank.stage import Stage
 
 
@@ -31,6 +40,8 @@ async def play(names: Sequence[str]) -> dict[str, Any]:
             if conduct in names:
                 plays = [list(scenarios_of(conduct, LONGEST))]
                 plays += [list(blocked_scenarios_of(conduct, block)) for block in Block if block is not Block.NONE]
+                if MANNERS[conduct].comes_back:
+                    plays += [list(spent_scenarios_of(conduct, purse)) for purse in Purse if purse is not Purse.KEPT]
                 for scenarios in plays:
                     played = await stage.play(conduct, scenarios)
                     number += len(played)

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from service.domain.operations import TRANSITIONS, Operation, OperationStatus
+from service.domain.returns import Return, ReturnType
+from service.domain.wallets import Wallet
+from service.errors import InsufficientFunds
 from service.gateways.bank_behaviours import Behaviour
-from service.ledger import orders
+from service.ledger import orders, returns
 from service.ledger.committer import Ledger
+from service.ledger.debts import owe
 from service.services import bank_reports, settlement
 from service.services.bank_reports import Applied, fail
 from tests.bank.scenarios import Conduct
@@ -58,6 +62,26 @@ def what_is_blocked_is_brought_there(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(orders, "standing_blocks", lambda *_: [])
 
 
+def a_return_takes_all_or_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A wallet that lacks a part gives nothing, and a person has to see to it, as in earlier releases."""
+    trouble_of = returns._trouble_of
+
+    def poor(returned: Return, wallet: Wallet) -> str | None:
+        is_short = returned.type is ReturnType.DEPOSIT and wallet.available < returned.amount
+        return InsufficientFunds.code if is_short else trouble_of(returned, wallet)
+
+    patch.setattr(returns, "_trouble_of", poor)
+
+
+def a_return_forgives_what_is_missing(patch: pytest.MonkeyPatch) -> None:
+    """It takes what is there, and says that this was all."""
+
+    def forgive(wallet: Wallet, returned: Return) -> tuple[Wallet, Return]:
+        return owe(wallet, returned._replace(amount=min(returned.amount, wallet.available)))
+
+    patch.setattr(returns, "owe", forgive)
+
+
 # With a bank of which some scenario shows it.
 DEFECTS: dict[Defect, Conduct] = {
     an_unknown_outcome_gives_the_money_back: Behaviour.TIMEOUT,
@@ -67,4 +91,6 @@ DEFECTS: dict[Defect, Conduct] = {
     what_was_said_before_is_believed: Behaviour.SUCCESS,
     a_settlement_after_the_return_is_taken_for_a_repetition: Behaviour.RETURNED,
     what_is_blocked_is_brought_there: Behaviour.TIMEOUT,
+    a_return_takes_all_or_nothing: Behaviour.RETURNED,
+    a_return_forgives_what_is_missing: Behaviour.RETURNED,
 }

@@ -4,6 +4,7 @@
 - Nothing is known of an order before it was brought there: who speaks of it then speaks of something else.
 - No answer is no outcome. Money that is set aside stays so until the bank has said what became of it.
 - Another amount than ours is for a person to look at; the bank's later word about ours still ends it.
+- A return takes what the wallet has. What is missing is owed, and whatever comes in pays it.
 - What has come back and is settled once more is a dispute that was won: an incident, and people credit it.
 - The bank's own journal moves money once for each reference, whatever is said.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from service.domain.operations import OperationType
 from service.gateways.bank_behaviours import Behaviour
-from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Scenario
+from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Purse, Scenario
 
 
 class Truth(StrEnum):
@@ -82,15 +83,16 @@ _ENTRIES = {
         "canceled": ("WITHDRAWAL", "WITHDRAWAL_REFUND"),
         "requires_review": ("WITHDRAWAL",),
         "blocked": ("WITHDRAWAL",),
-        "returned": ("WITHDRAWAL_RETURN",),
     },
     OperationType.DEPOSIT: {
         "success": ("DEPOSIT",),
         "failed": (),
         "requires_review": (),
-        "returned": ("DEPOSIT_RETURN",),
     },
 }
+_RETURNED = {OperationType.WITHDRAWAL: ("WITHDRAWAL_RETURN",), OperationType.DEPOSIT: ("DEPOSIT_RETURN",)}
+# Of a return that the wallet cannot cover: its status in the end, and in how many parts it was collected.
+_COLLECTED = {Purse.SPENT: ("owed", 0), Purse.PARTLY_SPENT: ("owed", 1), Purse.REFILLED: ("success", 2)}
 
 
 class Ending(NamedTuple):
@@ -99,7 +101,8 @@ class Ending(NamedTuple):
     status: str
     entries: tuple[str, ...]
     incidents: tuple[str, ...]
-    is_returned: bool
+    # Of its return; None where it has none.
+    return_status: str | None
     # How the order ended in the journal; None where it was never taken.
     at_the_bank: str | None
     paid: int
@@ -129,6 +132,8 @@ class _Order:
     incidents: dict[str, str] = field(default_factory=dict)
     is_returned: bool = False
     return_waits: bool = False
+    # Its owner had spent the money before it was returned.
+    is_spent: bool = False
 
     def hear(self, said: str, *, is_ours: bool = True, words: str = "") -> None:
         """`words` tells apart what says the same otherwise."""
@@ -166,6 +171,19 @@ class _Order:
         elif self.return_waits:
             self.incidents.setdefault("return", "return_of_unsettled")
 
+    def spend(self, purse: Purse) -> None:
+        self.is_spent = purse is not Purse.KEPT and self.status == "success" and not self.is_returned
+
+    def end_of_return(self, kind: OperationType, purse: Purse) -> tuple[str | None, tuple[str, ...]]:
+        """The status of its return, and the entries for what was collected."""
+        if not self.is_returned:
+            return None, ()
+        if not self.is_spent:
+            return "success", _RETURNED[kind]
+        status, parts = _COLLECTED[purse]
+        self.incidents["return"] = "return_not_booked"
+        return status, _RETURNED[kind] * parts
+
 
 def ending_of(scenario: Scenario) -> Ending:
     manner, order = MANNERS[scenario.conduct], _Order()
@@ -197,19 +215,19 @@ def ending_of(scenario: Scenario) -> Ending:
             order.status = "requires_review"
         else:
             order.hear(truth, words="bnk")
+    order.spend(scenario.purse)
     for report in manner.late_reports if is_taken else ():
         _report(report, truth, order)
     order.book_what_waits()
     _arrive(scenario, Moment.AT_THE_END, truth, order)
     order.wait_no_longer()
-    entries = Counter(_ENTRIES[scenario.kind][order.status])
-    if order.is_returned:
-        entries.update(_ENTRIES[scenario.kind]["returned"])
+    return_status, collections = order.end_of_return(scenario.kind, scenario.purse)
+    entries = Counter((*_ENTRIES[scenario.kind][order.status], *collections))
     return Ending(
         order.status,
         tuple(sorted(entries.elements())),
         tuple(sorted(order.incidents.values())),
-        order.is_returned,
+        return_status,
         at_the_bank=truth if is_taken else None,
         paid=int(is_taken and manner.truth is Truth.PAID),
         came_back=int(is_taken and manner.comes_back),

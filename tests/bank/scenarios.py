@@ -53,8 +53,20 @@ class Block(StrEnum):
     AFTER_AN_ORDER = "blocked after an order"
 
 
+class Purse(StrEnum):
+    """What becomes of a deposit's money before the bank takes it back."""
+
+    KEPT = "kept"
+    SPENT = "spent"
+    PARTLY_SPENT = "partly spent"
+    # Partly spent, and money comes in after the return: it pays what the wallet owes.
+    REFILLED = "partly spent and refilled"
+
+
 Conduct = Behaviour | Outage
 
+# Returns that are not covered: each pair of callbacks, once.
+_LONGEST_SPENT = 2
 # Of the sequences up to this length each comes at every moment; longer ones take turns.
 _AT_ALL_MOMENTS = 1
 LONGEST = 4
@@ -72,10 +84,11 @@ class Scenario(NamedTuple):
     conduct: Conduct
     arrivals: tuple[Arrival, ...]
     block: Block = Block.NONE
+    purse: Purse = Purse.KEPT
 
     def __str__(self) -> str:
         told = ", ".join(f"{arrival.callback} {arrival.moment.name.lower()}" for arrival in self.arrivals)
-        return f"{self.kind}, {self.conduct}, {self.block}, then {told or 'nothing'}"
+        return f"{self.kind}, {self.conduct}, {self.block}, {self.purse}, then {told or 'nothing'}"
 
 
 def scenarios_of(conduct: Conduct, longest: int = LONGEST) -> Iterator[Scenario]:
@@ -96,6 +109,13 @@ def blocked_scenarios_of(conduct: Conduct, block: Block) -> Iterator[Scenario]:
     for scenario in scenarios_of(conduct, longest=1):
         if scenario.kind is OperationType.WITHDRAWAL:
             yield scenario._replace(block=block)
+
+
+def spent_scenarios_of(conduct: Conduct, purse: Purse) -> Iterator[Scenario]:
+    """Deposits, each with two callbacks at most, of owners who spend what comes in."""
+    for scenario in scenarios_of(conduct, _LONGEST_SPENT):
+        if scenario.kind is OperationType.DEPOSIT:
+            yield scenario._replace(purse=purse)
 
 
 def _arrivals(order: tuple[Callback, ...], times: tuple[Moment, ...]) -> tuple[Arrival, ...]:

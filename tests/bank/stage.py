@@ -37,11 +37,22 @@ from service.services.outbox import claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
 from tests.bank.paper import MANNERS, Ending, Truth, ending_of
-from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Scenario
-from tests.factories import blocked_cancellation_of, freeze, fund_wallet, make_account, make_user, release_of
+from tests.bank.scenarios import Block, Callback, Conduct, Moment, Outage, Purse, Scenario
+from tests.factories import (
+    blocked_cancellation_of,
+    current,
+    freeze,
+    fund_wallet,
+    make_account,
+    make_user,
+    release_of,
+    transfer_of,
+)
 from workers.bank_simulation import BankWork
 
 AMOUNT = 100
+# What is left of a deposit that is partly spent.
+_LEFT = 40
 _FUNDS = 10_000_000
 _KINDS = {
     OperationType.WITHDRAWAL: (Prefix.WITHDRAWAL, RequestWithdrawal),
@@ -55,6 +66,7 @@ _DAYS = timedelta(days=4)
 _LAST_BUT_ONE = 19
 _LOOKED_AT = 2
 _ALL = 100_000
+_REFUSED = 400
 
 
 _Result = TypeVar("_Result")
@@ -111,8 +123,8 @@ class Stage:
         self._in_hand: set[str] = set()
 
     async def play(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> list[Played]:
-        """All of them blocked alike."""
-        block = scenarios[0].block
+        """All of them blocked alike, and spent alike."""
+        block, purse = scenarios[0].block, scenarios[0].purse
         await self._request(conduct, scenarios)
         await self._arrive(Moment.BEFORE_THE_ORDER)
         if block in (Block.RELEASED, Block.CANCELED):
@@ -134,11 +146,17 @@ class Stage:
         await self._let_the_bank_work()
         await self._arrive(Moment.AFTER_ITS_REPORTS)
         await self._visit()
+        if purse is not Purse.KEPT:
+            await self._spend(_LEFT if purse is not Purse.SPENT else 0)
         await bank_conditions.advance_clock(_DAYS if MANNERS[conduct].comes_back else _LATE)
         self._look_again()
         await self._let_the_bank_work()
         await self._arrive(Moment.AT_THE_END)
         await self._hear_what_waits()
+        if purse is Purse.REFILLED:
+            await self._refill()
+        # Owners are told what they owe, before a bank that hangs makes everybody's patience short.
+        await self._visit()
         return await self._endings()
 
     def _look_again(self) -> None:
@@ -146,14 +164,18 @@ class Stage:
         self._work.conditions.forget()
 
     async def _request(self, conduct: Conduct, scenarios: Sequence[Scenario]) -> None:
-        """All of one conduct on one wallet, of somebody who has enough."""
-        wallet = await self._open_wallet()
+        """All of one conduct on one wallet, of somebody who has enough; each on its own where money is spent."""
+        self._wallet = shared = await self._open_wallet()
         account = f"bank-{'success' if isinstance(conduct, Outage) else conduct}"
-        order = Order(AMOUNT, wallet.currency, account, None, None, {})
-        self._wallet = wallet
+        order = Order(AMOUNT, shared.currency, account, None, None, {})
         self._scenarios = {new_id(_KINDS[scenario.kind][0]): scenario for scenario in scenarios}
+        self._own: dict[str, Wallet] = {}
+        for reference, scenario in self._scenarios.items():
+            if scenario.purse is not Purse.KEPT:
+                self._own[reference] = (await make_account(self._resources.databases)).wallet
 
         async def request(reference: str, kind: OperationType) -> None:
+            wallet = self._own.get(reference, shared)
             fields: dict[str, Any] = {
                 "now": utc_now(),
                 "transaction_id": new_id(Prefix.TRANSACTION),
@@ -195,6 +217,22 @@ class Stage:
             await self._resources.ledger.change(released if block is Block.RELEASED else canceled, Operation)
 
         await _together(*(decide(operation) for operation in await self._operations()))
+
+    async def _spend(self, left: int) -> None:
+        """Each owner gives away what has come in, but for what is to be left."""
+        await self._give([(wallet, self._wallet, wallet.available - left) for wallet in await self._owned()])
+
+    async def _refill(self) -> None:
+        await self._give([(self._wallet, wallet, wallet.owed) for wallet in await self._owned()])
+
+    async def _owned(self) -> list[Wallet]:
+        return await _together(*(current(wallet) for wallet in self._own.values()))
+
+    async def _give(self, gifts: Sequence[tuple[Wallet, Wallet, int]]) -> None:
+        ledger = self._resources.ledger
+        given = (transfer_of(giver, taker, amount) for giver, taker, amount in gifts if amount > 0)
+        answers = await _together(*(ledger.answer(transfer) for transfer in given))
+        assert all(answer.status_code < _REFUSED for answer in answers), answers
 
     async def _visit(self, *, is_hanging: bool = False, in_flight_s: int | None = None) -> None:
         """Whatever has not ended is due, whenever it would have been."""
@@ -301,13 +339,18 @@ class Stage:
         statuses = {found.id: found.status for found in await self._operations()}
         entries: dict[str, list[str]] = defaultdict(list)
         logs = databases.wallet["transaction_logs"]
-        async for entry in logs.find({"wallet_id": self._wallet.id}, {"reference": 1, "type": 1}, batch_size=_ALL):
+        wallet_ids = [self._wallet.id, *(wallet.id for wallet in self._own.values())]
+        of_them = {"wallet_id": {"$in": wallet_ids}}
+        async for entry in logs.find(of_them, {"reference": 1, "type": 1}, batch_size=_ALL):
             entries[entry["reference"].partition("_")[2]].append(entry["type"])
         incidents: dict[str, list[str]] = defaultdict(list)
         found = databases.wallet["incidents"].find({"reference": {"$in": ids}}, {"reference": 1, "kind": 1})
         async for incident in found:
             incidents[incident["reference"]].append(incident["kind"])
-        returns = {row["_id"].partition("_")[2] async for row in databases.wallet["returns"].find({}, {"_id": 1})}
+        returns = {
+            row["_id"].partition("_")[2]: row["status"]
+            async for row in databases.wallet["returns"].find({}, {"status": 1})
+        }
         orders = {row["_id"]: row async for row in databases.bank["orders"].find({"_id": {"$in": ids}})}
         never: dict[str, Any] = {"state": None, "payments": [], "returns": []}
         return [
@@ -318,7 +361,7 @@ class Stage:
                     statuses[reference],
                     tuple(sorted(entries[reference.partition("_")[2]])),
                     tuple(sorted(incidents[reference])),
-                    reference.partition("_")[2] in returns,
+                    returns.get(reference.partition("_")[2]),
                     orders.get(reference, never)["state"],
                     len(orders.get(reference, never)["payments"]),
                     len(orders.get(reference, never)["returns"]),

@@ -15,15 +15,17 @@ from service.errors import InternalError
 from service.settings import Settings
 from service.startup import Resources
 from tests.bank.defects import DEFECTS
-from tests.bank.scenarios import CONDUCTS, Block, Conduct, blocked_scenarios_of, scenarios_of
+from tests.bank.paper import MANNERS
+from tests.bank.scenarios import CONDUCTS, Block, Conduct, Purse, blocked_scenarios_of, scenarios_of, spent_scenarios_of
 from tests.bank.stage import Stage
 from tests.books_of_their_own import own_books
 from tests.commands import run_module
 from tests.servers import Servers
 
 # So that nothing makes them fewer unnoticed: 22 ways of the bank, for withdrawals and for deposits, and all
-# permutations of up to four of five callbacks, none included; and withdrawals that were blocked, in three ways.
-_SCENARIOS = 11_660
+# permutations of up to four of five callbacks, none included; withdrawals that were blocked, in three ways; deposits
+# that were spent before they were returned, in three ways.
+_SCENARIOS = 11_936
 _PROCESSES = 2
 _SHOWN = 10
 # Nobody runs out of time here, however busy the machine is; and the third visit is the last.
@@ -80,6 +82,9 @@ class TestEveryOutcome:
                     played = await Stage(own).play(conduct, list(scenarios_of(conduct, 2)))
                     blocked = blocked_scenarios_of(conduct, Block.AFTER_AN_ORDER)
                     played += await Stage(own).play(conduct, list(blocked))
+                    if MANNERS[conduct].comes_back:
+                        spent = spent_scenarios_of(conduct, Purse.PARTLY_SPENT)
+                        played += await Stage(own).play(conduct, list(spent))
                 except InternalError:
                     # The ledger itself has refused to go on.
                     continue
