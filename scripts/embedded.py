@@ -30,7 +30,8 @@ from scripts.server_process import (
     free_port,
     private_value,
 )
-from service.database import ELECTION_SETTINGS, TRANSACTION_LIFETIME_S
+from service.database import ELECTION_SETTINGS
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S
 
 __all__ = [
     "EmbeddedServerError",

@@ -30,6 +30,7 @@ from pymongo.write_concern import WriteConcern
 from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.errors import Unavailable
 from service.settings import Settings
+from service.transaction_lifetime import limit_transactions
 
 log = structlog.get_logger()
 
@@ -45,9 +46,6 @@ _CONCERNS: Any = {
     "read_preference": ReadPreference.PRIMARY,
 }
 _MAX_COMMIT_MS = 4_000
-# A process that dies in a transaction leaves its documents locked until the server ends the transaction. MongoDB's
-# own minute would stop every other writer of a hot wallet for as long; no batch of ours takes seconds.
-TRANSACTION_LIFETIME_S = 5
 # Of a replica set's configuration. README, Failover, has what was measured.
 ELECTION_SETTINGS: Mapping[str, int] = MappingProxyType(
     {
@@ -79,9 +77,6 @@ _NAMESPACE_EXISTS = 48
 _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_ATTEMPTS = 10
 _SNAPSHOT_PAUSE_S = 0.2
-# Unauthorized, and what hosted clusters say of parameters that are theirs.
-_MAY_NOT = (13, 20, 72, 8000)
-_LIFETIME = "transactionLifetimeLimitSeconds"
 _SERVICE_ROLE = "wallet_service"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
 _ACTIONS = {
@@ -230,7 +225,7 @@ async def start_transaction(session: AsyncClientSession) -> None:
 
 
 async def abort_transaction(session: AsyncClientSession) -> None:
-    """Where one is open. One whose end the server does not hear of it ends itself (TRANSACTION_LIFETIME_S)."""
+    """Where one is open. One whose end the server does not hear of it ends itself (transaction_lifetime.py)."""
     if session.in_transaction:
         with pymongo.timeout(_ABORT_S):
             await session.abort_transaction()
@@ -256,7 +251,7 @@ async def set_up(settings: Settings) -> list[str]:
         ]
         return [
             *lines,
-            await _limit_transactions(databases),
+            await limit_transactions(databases.client, admin_url),
             await _tell_about_elections(databases),
             await _set_up_service_user(databases, settings),
         ]
@@ -305,41 +300,6 @@ async def _set_up_collection(database: Database, document: type[Document]) -> st
     return f"{database.name}.{declared.name}: {done}, indexes {', '.join(names) or 'none but that on _id'}"
 
 
-async def _limit_transactions(databases: Databases) -> str:
-    """For the server that runs now; one that starts later needs it on its command line."""
-    try:
-        await databases.client.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=TRANSACTION_LIFETIME_S)
-    except OperationFailure as error:
-        if error.code not in _MAY_NOT:
-            raise
-        return _warn_of_lifetime(await _find_lifetime_s(databases))
-    return f"transactions: ended by the server after {TRANSACTION_LIFETIME_S} s"
-
-
-async def _find_lifetime_s(databases: Databases) -> int | None:
-    """None where the set-up's user may not see it, or a router stands before the servers."""
-    try:
-        found = await databases.client.admin.command({"getParameter": 1, _LIFETIME: 1})
-    except OperationFailure:  # nothing depends on it
-        return None
-    return int(found[_LIFETIME])
-
-
-def _warn_of_lifetime(found_s: int | None) -> str:
-    """Warns where the lifetime is too long and cannot be changed here: a killed process would keep others waiting."""
-    if found_s is not None and found_s <= TRANSACTION_LIFETIME_S:
-        return f"transactions: ended by the server after {found_s} s"
-    wanted_s = TRANSACTION_LIFETIME_S
-    log.warning("database.transactions_live_long", found_s=found_s, wanted_s=wanted_s, parameter=_LIFETIME)
-    found = "not known" if found_s is None else f"{found_s} s"
-    return (
-        f"transactions: WARNING: {_LIFETIME} is {found}, and this user may not set it. What a killed process has "
-        "locked stays locked for as long, unless another process ends its session, which the service does within "
-        f"seconds. Set it to {wanted_s} on every server (mongod --setParameter {_LIFETIME}={wanted_s}, or the "
-        "provider's console); see README, Concurrency"
-    )
-
-
 async def _tell_about_elections(databases: Databases) -> str:
     """A set's configuration belongs to whoever runs the set, so this only says where it costs time."""
     try:
@@ -371,6 +331,8 @@ async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
         for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
         for document in documents
     ]
+    # To see how long a new primary lets transactions live.
+    privileges.append({"resource": {"cluster": True}, "actions": ["getParameter"]})
     admin = databases.client["admin"]
     role = f"{_SERVICE_ROLE}_{settings.database}"
     await _update_or_create(admin, "Role", role, _ROLE_NOT_FOUND, {"privileges": privileges, "roles": []})

@@ -9,8 +9,9 @@ import pytest
 import yaml  # type: ignore[import-untyped] # PyYAML has no types
 
 from scripts.service_stack import api_options
-from service.database import ELECTION_SETTINGS, TRANSACTION_LIFETIME_S
+from service.database import ELECTION_SETTINGS
 from service.settings import Settings
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S
 
 _ROOT = Path(__file__).parent.parent
 _COMPOSE: dict[str, Any] = yaml.safe_load((_ROOT / "docker-compose.yml").read_text())

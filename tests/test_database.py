@@ -13,11 +13,12 @@ from bson.json_util import dumps
 from pydantic import SecretStr
 from pymongo.errors import OperationFailure, WriteError
 
-from service.database import OUTAGES, TRANSACTION_LIFETIME_S, Databases, OldData, connect, set_up
+from service.database import OUTAGES, Databases, OldData, connect, set_up
 from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.domain.clock import utc_now
 from service.services.account_sums import SUMMING_LIMIT_S
 from service.settings import Settings
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S, LifetimeWatch
 from tests.logs import own_logs
 from tests.servers import Admin, Servers, fail_point, make_settings
 
@@ -85,6 +86,24 @@ class TestSetUp:
         assert "WARNING: transactionLifetimeLimitSeconds is 60 s" in told[0]
         (warning,) = [line for line in lines if line["event"] == "database.transactions_live_long"]
         assert (warning["log_level"], warning["found_s"], warning["wanted_s"]) == ("warning", 60, 5)
+
+    async def test_a_process_warns_at_its_start_of_a_server_that_nobody_has_set_up(
+        self, databases: Databases, admin: Admin
+    ) -> None:
+        """As its own user, which may do little."""
+        admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=60)
+        watch = LifetimeWatch(databases.client)
+        try:
+            with own_logs() as lines:
+                await watch.look()
+                await watch.look()
+        finally:
+            admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=TRANSACTION_LIFETIME_S)
+        (warning,) = [line for line in lines if line["event"] == "database.transactions_live_long"]
+        assert (warning["log_level"], warning["found_s"]) == ("warning", 60)
+        with own_logs() as lines:
+            await watch.look()
+        assert lines == []
 
     async def test_says_where_a_dead_primary_would_cost_more_time_than_it_has_to(
         self, settings: Settings, admin: Admin

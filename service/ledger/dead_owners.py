@@ -23,9 +23,10 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
 from service.background import end
-from service.database import TRANSACTION_LIFETIME_S, Client
+from service.database import Client
 from service.domain.ledger_processes import LedgerProcess
 from service.repositories import ledger_processes as process_repository
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S, LifetimeWatch
 
 log = structlog.get_logger()
 
@@ -37,6 +38,8 @@ _LOOK_EVERY_S = 0.2
 _CALL_S = 2.0
 # A server that is there answers a small read in milliseconds, on a busy machine in some hundred.
 _ANSWER_S = 1.0
+# An election may make a member primary that nobody has set up.
+_LIFETIME_EVERY_S = 30.0
 # The server itself has ended by then what a dropped session had open: it looks every second. Bounds the list too.
 _DROPPED_KEPT_S = TRANSACTION_LIFETIME_S + 5.0
 
@@ -54,6 +57,8 @@ class LedgerSession:
         self._changed = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._looked_at_s = -_LOOK_EVERY_S
+        self._lifetimes = LifetimeWatch(client)
+        self._lifetime_due_s = 0.0
 
     def start(self) -> None:
         self._beating = asyncio.create_task(self._beat_for_ever(), name="ledger session")
@@ -120,6 +125,14 @@ class LedgerSession:
                 sessions = [session for _, session in self._dropped] + ([self._session] if self._session else [])
                 known = [_id_of(session) for session in sessions]
                 await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
+            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
+                await self._watch_lifetime()
+
+    async def _watch_lifetime(self) -> None:
+        """What a dead process has locked stays locked for so long, unless another one ends it."""
+        if monotonic() >= self._lifetime_due_s:
+            self._lifetime_due_s = monotonic() + _LIFETIME_EVERY_S
+            await self._lifetimes.look()
 
     async def end_the_dead(self) -> None:
         """Ends what dead processes and this one's dropped sessions have open. Every 0.2 s at most; ignores outages."""

@@ -13,13 +13,14 @@ import pytest
 from bson.int64 import Int64
 from pymongo.errors import OperationFailure
 
-from service.database import TRANSACTION_LIFETIME_S, Databases, abort_transaction, start_transaction
+from service.database import Databases, abort_transaction, start_transaction
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.ledger.committer import Ledger
 from service.ledger.dead_owners import LedgerSession
 from service.ledger.transaction import prepare
 from service.repositories import ledger_processes as process_repository
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S
 from tests.factories import current, make_funded_wallet, withdrawal_of
 from tests.servers import Admin, fail_point
 
