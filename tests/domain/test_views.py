@@ -22,6 +22,7 @@ from service.domain.operations import (
     Release,
     Verdict,
     attempt_view,
+    mask_account,
     operation_view,
     proposal_view,
     release_view,
@@ -228,6 +229,13 @@ class TestOperations:
         ended = None if ended_at is None else shown(ended_at)
         expected = {"at": shown(4), "call": "find", "outcome": "accepted", "ended_at": ended}
         assert_shows(attempt_view(attempt), "AttemptView", expected)
+
+    @pytest.mark.parametrize(
+        ("account", "masked"),
+        [("bank-account-0001", "•••• 0001"), ("12345", "•••• 2345"), ("1234", "••••"), ("", "••••")],
+    )
+    def test_an_account_shows_its_last_four_characters_if_it_has_more(self, account: str, masked: str) -> None:
+        assert mask_account(account) == masked
 
 
 class TestPayments:

@@ -77,6 +77,9 @@ class TestTheId:
     def test_is_of_the_form_of_all_ids_and_the_same_in_every_process(self) -> None:
         # Stored incidents are found again by it.
         assert incident_id("dep_1", build_said()) == "inc_37cbe70b3b3ba9043174868b28ed202f"
+        assert (
+            incident_id("dep_1", build_said(), IncidentKind.RETURN_NOT_BOOKED) == "inc_025468de5fc522b7b5df5917d665cf90"
+        )
 
     @pytest.mark.parametrize("kind", [None, IncidentKind.OTHER_AMOUNT])
     def test_the_message_it_came_in_makes_no_difference(self, kind: IncidentKind | None) -> None:
@@ -97,6 +100,8 @@ class TestTheId:
         for field in ("callback_id", "code", "message"):
             other = incident_id("dep_1", build_said(**{field: "other"}), kind)
             assert (other != this) == (field in telling)
+        assert incident_id("dep_2", build_said(), kind) != this
+        assert incident_id("dep_1", build_said(amount=1), kind) != this
 
     def test_kinds_whose_words_are_alike_are_still_other_incidents(self) -> None:
         said = build_said(callback_id=None, code=None, message=None)

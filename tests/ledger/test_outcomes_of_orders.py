@@ -236,6 +236,12 @@ def test_codes_for_withdrawals() -> None:
     frozen = journal.ask_for(96, challenge=challenge(journal.number + 90))
     journal.change("wal_asha", status=WalletStatus.FROZEN, freeze=Freeze.OUT)
     journal.say(journal.confirming(frozen), why="frozen meanwhile")
+    journal.put(journal.made(frozen)._replace(status=OperationStatus.PENDING))
+    journal.say(journal.confirming(frozen), why="confirmed, whatever else it has")
+    journal.say(journal.lapsing(frozen), why="confirmed, whatever else it has")
+    deposit = journal.deposit(5)
+    journal.begin(deposit)
+    journal.say(journal.taking_back(deposit.operation_id), why="a deposit is the bank's to end")
     journal.say(journal.taking_back("dep_none"), why="nothing is there")
     journal.compare("codes_for_withdrawals")
 
@@ -254,6 +260,7 @@ def test_reviews() -> None:
     journal.say(journal.asking(large))
     journal.say(journal.flagging(large, last_outcome="unreadable"))
     journal.say(journal.reviewing(large, Verdict.FAIL), why="above 100 it takes two")
+    journal.say(journal.settling(large, amount=111), why="what was proposed stays so")
     journal.say(journal.reviewing(large, Verdict.FAIL), why="the same admin again")
     journal.say(journal.reviewing(large, Verdict.SETTLE, "usr_boss"), why="another one wants the opposite")
     journal.say(journal.reviewing(large, Verdict.FAIL, "usr_admin"), why="and the first one again")
@@ -330,9 +337,25 @@ def test_blocked_withdrawals() -> None:
     journal.say(journal.releasing(names[4]), why="still deactivated")
     journal.books.users["usr_asha"] = 7
     journal.say(journal.releasing(names[4]), why="nothing stands against it")
-    journal.change("wal_asha", owed=3, debts=("rtn_0",))
+    journal.change("wal_asha", owed=1, debts=("rtn_0",))
     journal.say(journal.asking(names[4]), why="it owes")
     journal.say(journal.releasing(names[4], is_forced=True), why="not while it owes")
+    journal.change("wal_asha", owed=0, debts=())
+    journal.say(journal.asking(names[5], expected_by=at(800)))
+    journal.change("wal_asha", status=WalletStatus.FROZEN, freeze=Freeze.OUT, freeze_event_id="aud_out")
+    journal.say(journal.asking(names[5], in_flight=timedelta(0), last_outcome="not found"), why="the bank has lost it")
+    journal.change("wal_asha", freeze=Freeze.IN)
+    journal.say(journal.releasing(names[5]), why="it is due anew")
+    journal.say(journal.taking_back(names[5]), why="it was submitted once")
+    del journal.books.users["usr_asha"]
+    journal.say(journal.asking(names[5], in_flight=timedelta(0)), why="deactivated, and frozen in")
+    journal.say(journal.releasing(names[5], is_forced=True), why="despite the one, and no freeze")
+    journal.change("wal_asha", freeze=Freeze.OUT)
+    journal.say(journal.asking(names[5], in_flight=timedelta(0)))
+    journal.say(journal.canceling(names[5]))
+    journal.say(journal.failing(names[5]), why="canceled after it was submitted is failed")
+    journal.say(journal.settling(names[5]), why="and paid is a contradiction")
+    journal.say(journal.failing(names[2]), why="the bank never got the other one")
     journal.compare("blocked_withdrawals")
 
 
@@ -354,6 +377,19 @@ def test_what_may_be_under_way_is_not_blocked() -> None:
     journal.say(journal.settling(sent), why="the bank's late word ends a blocked one")
     assert journal.made(sent).status is OperationStatus.SUCCESS
     journal.compare("under_way")
+
+
+def test_orders_whose_answers_have_expired() -> None:
+    journal = Orders()
+    journal.fund(500)
+    paid_in, paid_out = journal.deposit(5, key="in"), journal.withdrawal(6, key="out")
+    journal.begin(paid_in, paid_out)
+    journal.begin(journal.asking(paid_in.operation_id))
+    journal.begin(journal.failing(paid_in.operation_id))
+    journal.forget_answers()
+    journal.say(journal.deposit(5, key="in"), why="it has failed meanwhile")
+    journal.say(journal.withdrawal(6, key="out"), why="it is still open")
+    journal.compare("orders_whose_answers_have_expired")
 
 
 def test_orders_of_nobody() -> None:

@@ -5,14 +5,15 @@ from typing import Any
 
 from service.domain.adjustments import AdjustmentType
 from service.domain.incidents import Said, SaidEvent
-from service.domain.limits import Limits
+from service.domain.limits import Limits, Usage
 from service.domain.operations import Operation, OperationStatus, OperationType
 from service.domain.returns import ReturnStatus, ReturnType, return_id_of
+from service.domain.rewards import RewardStatus
 from service.domain.sealed import Sealed
 from service.domain.wallets import MAX_DEBTS, Freeze, WalletStatus
 from service.ledger.adjustments import RequestAdjustment
 from service.ledger.breaks import FreezeBrokenWallet
-from service.ledger.holds import RequestHold
+from service.ledger.holds import ReleaseHold, RequestHold
 from service.ledger.limits import OverrideLimits
 from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.rewards import EarnPoints
@@ -60,6 +61,10 @@ class Wallets(Journal):
         self.begin(RequestHold(**fields))
         return NamedHold(f"hld_{self.number}", f"ent_of_{self.number}")
 
+    def releasing(self, hold_id: str) -> ReleaseHold:
+        fields = self.audited("usr_ravi") | {"hold_id": hold_id, "wallet_id": "wal_asha", "acts_for_house": False}
+        return ReleaseHold(**fields, release_entry_id=self.entry("_back"))
+
     def settled(self, operation_id: str, **overrides: Any) -> Operation:
         """Past the ledger: the bank has carried it out."""
         operation = build_operation(id=operation_id, **overrides)
@@ -92,7 +97,7 @@ class Wallets(Journal):
         fields |= {"redemption_id": f"rdm_{self.number}", "entry_id": self.entry()}
         return RedeemVoucher(**(fields | {"code_sealed": Sealed("00000000", b"code")} | overrides))
 
-    def updating(self, user: str = "usr_admin", *, add_stock: int = 0, **changes: Any) -> UpdateVoucher:
+    def updating(self, user: str = "usr_boss", *, add_stock: int = 0, **changes: Any) -> UpdateVoucher:
         fields = self.audited(user) | {"voucher_id": changes.pop("voucher_id", "vch_1")}
         return UpdateVoucher(
             **(fields | {"now": changes.pop("now", fields["now"])}), changes=changes, add_stock=add_stock
@@ -118,12 +123,17 @@ class Wallets(Journal):
         return OverrideLimits(**(fields | overrides))
 
 
+# Of a withdrawal of 500 at minute 2.
+_USAGE = Usage("2026-02-24T12", 1, "2026-02-24", 500, "2026-02", 500, day_since=at(2), month_since=at(2))
+
+
 def test_returns_of_withdrawals() -> None:
     journal = Wallets()
     for name in ("wdr_a", "wdr_b", "wdr_c"):
         journal.settled(name, type=OperationType.WITHDRAWAL)
     journal.settled("wdr_open", type=OperationType.WITHDRAWAL, status=OperationStatus.PROCESSING)
-    journal.say(journal.returning("wdr_a"))
+    journal.change("wal_asha", usage=_USAGE)
+    journal.say(journal.returning("wdr_a"), why="it counts for the limits no more")
     journal.say(journal.returning("wdr_a"), why="said again")
     journal.say(journal.returning("wdr_a", amount=499), why="once more, of another amount")
     journal.say(journal.returning("wdr_b", amount=499), why="of another amount")
@@ -160,6 +170,41 @@ def test_returns_of_deposits() -> None:
     journal.compare("returns_of_deposits")
 
 
+def test_returns_in_a_row() -> None:
+    journal = Wallets()
+    journal.fund("wal_asha", 510)
+    for name, amount in (("dep_a", 490), ("dep_b", 20), ("dep_c", 9), ("dep_d", 7), ("dep_e", 5)):
+        journal.settled(name, amount=amount)
+    hold = journal.set_aside(30)
+    journal.say(journal.returning("dep_a", hold, amount=490), why="a part of the hold")
+    journal.say(journal.returning("dep_b", hold, amount=20), why="the rest of the hold")
+    journal.say(journal.returning("dep_c", hold, amount=9), why="the hold is over")
+    journal.say(journal.returning("dep_d", amount=7), why="one more that is owed")
+    journal.say(journal.returning("dep_e", amount=5), why="and one more")
+    journal.say(journal.credit(10), why="pays the oldest, and a part of the next")
+    journal.say(journal.credit(20), why="pays the others")
+    journal.compare("returns_in_a_row")
+
+
+def test_returns_and_their_holds() -> None:
+    journal = Wallets()
+    journal.fund("wal_asha", 100)
+    for name, amount in (("dep_a", 60), ("dep_b", 2)):
+        journal.settled(name, amount=amount)
+    others = journal.set_aside(9)
+    journal.put(journal.made(others.id)._replace(wallet_id="wal_ravi"))
+    over, first, second = journal.set_aside(9), journal.set_aside(9), journal.set_aside(9)
+    journal.begin(journal.releasing(over.id))
+    journal.change(
+        "wal_asha", held=journal.wallet("wal_asha").held + 30, available=journal.wallet("wal_asha").available - 30
+    )
+    gone = NamedHold("hld_none", "ent_none")
+    journal.say(journal.returning("dep_a", gone, over, others, first, second, amount=60), why="of those that are open")
+    journal.say(journal.releasing(second.id), why="what is left of one comes back")
+    journal.say(journal.returning("dep_b", amount=2), why="all but one is there")
+    journal.compare("returns_and_their_holds")
+
+
 def test_returns_that_wait() -> None:
     journal = Wallets()
     journal.fund("wal_asha", 30)
@@ -174,9 +219,14 @@ def test_returns_that_wait() -> None:
     waiting = return_id_of("dep_b")
     journal.change("wal_asha", debts=("rtn_0",), owed=2**53 - 500, freeze=None, status=WalletStatus.ACTIVE)
     journal.say(journal.returning("dep_c", hold), why="it owes too much")
+    journal.change("wal_asha", owed=2**53 - 1 - 500)
+    journal.settled("dep_d")
+    journal.say(journal.returning("dep_d"), why="it may owe just as much")
+    journal.change("wal_asha", debts=("rtn_0",), owed=2**53 - 500)
     journal.say(journal.collecting(waiting, hold), why="it still does")
     journal.change("wal_asha", debts=(), owed=0, available=10)
     journal.say(journal.collecting(waiting, hold), why="the rest is owed")
+    journal.say(journal.collecting(return_id_of("dep_c")), why="all of it is owed")
     journal.compare("returns_that_wait")
 
 
@@ -194,11 +244,15 @@ def test_returns_freeze_a_wallet() -> None:
 def test_returns_of_points() -> None:
     journal = Wallets()
     journal.fund("wal_asha", 2_000)
-    journal.fund("wal_asha_points", 25)
-    for name in ("dep_a", "dep_b", "dep_c"):
+    journal.fund("wal_asha_points", 15)
+    for name in ("dep_a", "dep_b", "dep_c", "dep_d"):
         journal.settled(name)
     journal.put(*(build_reward(id=f"rwd_{name}", operation_id=f"dep_{name}") for name in "abc"))
-    journal.say(journal.returning("dep_a"), why="its points are there")
+    journal.put(build_reward(id="rwd_d", operation_id="dep_d", status=RewardStatus.LAPSED))
+    journal.change("wal_asha_points", updated_at=at(journal.number + 1) + timedelta(seconds=7))
+    journal.say(journal.returning("dep_a"), why="its points are there, just as many")
+    journal.say(journal.returning("dep_d"), why="its points had lapsed")
+    journal.fund("wal_asha_points", 10)
     journal.say(journal.returning("dep_b"), why="its points were spent")
     journal.say(journal.credit(3, "wal_asha_points"), why="what comes in pays them")
     journal.change("wal_asha_points", status=WalletStatus.CLOSED)
@@ -212,7 +266,7 @@ def test_points() -> None:
     journal.settled("dep_a")
     journal.settled("dep_less", amount=49)
     journal.settled("dep_open", status=OperationStatus.PROCESSING)
-    journal.settled("dep_back", return_id="rtn_back")
+    journal.settled("dep_gone", return_id="rtn_gone")
     journal.settled("wdr_back", type=OperationType.WITHDRAWAL, return_id="rtn_back")
     journal.put(build_transfer(id="trf_t", amount=120))
     journal.say(journal.earning("dep_a"))
@@ -221,7 +275,7 @@ def test_points() -> None:
     journal.say(journal.earning("wdr_back"), why="a withdrawal that came back was one")
     journal.say(journal.earning("dep_less"), why="too little")
     journal.say(journal.earning("dep_open"), why="it has not ended")
-    journal.say(journal.earning("dep_back"), why="the bank took it back")
+    journal.say(journal.earning("dep_gone"), why="the bank took it back")
     journal.say(journal.earning("dep_none"), why="nothing is there")
     journal.say(journal.earning("dep_a", "usr_ravi"), why="another's")
     journal.settled("dep_ravi", user_id="usr_ravi", wallet_id="wal_ravi")
@@ -313,6 +367,8 @@ def test_freezing() -> None:
     broken = journal.on("usr_system")
     del journal.books.users["usr_boss"]
     journal.say(FreezeBrokenWallet(**broken, freeze=Freeze.BOTH), why="by the system, which is no user")
+    narrower = journal.on("usr_system")
+    journal.say(FreezeBrokenWallet(**narrower, freeze=Freeze.IN, return_ids=("rtn_d",)), why="it names no return")
     journal.say(FreezeBrokenWallet(**journal.on("usr_system", "wal_none"), freeze=Freeze.BOTH), why="no wallet")
     journal.change("wal_asha", status=WalletStatus.CLOSED)
     journal.say(journal.freezing(Freeze.IN), why="closed")
