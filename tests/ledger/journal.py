@@ -181,8 +181,8 @@ def _outcome(decided: Decided, command: Command) -> dict[str, Any]:
     if decided.error is not None:
         document = problem_document(decided.error, command.request_id)
         outcome["error"] = {"class": type(decided.error).__name__, **document}
-    if decided.refused:
-        outcome["refused"] = True
+    if decided.refused is not False:
+        outcome["refused"] = decided.refused
     if decided.record is not None:
         outcome["record"] = decided.record.id
     return outcome

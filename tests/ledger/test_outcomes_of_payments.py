@@ -209,6 +209,7 @@ def test_batches_of_transfers() -> None:
     journal.say(journal.batch(journal.transfer(16), gone, whole=False), why="a refusal that is not kept is that of all")
     journal.say(journal.batch(journal.transfer(17), gone, whole=True), why="and under its own name")
     journal.say(journal.batch(whole=True), why="of nothing")
+    journal.say(journal.batch(journal.transfer(18), whole=True, claim=None), why="without a key")
     journal.compare("batches_of_transfers")
 
 
@@ -450,7 +451,11 @@ def test_keys_whose_answers_have_expired() -> None:
     lonely = journal.batch(journal.transfer(9_000), journal.transfer(16), whole=False, key="lonely")
     journal.say(lonely, why="only the second one was made")
     journal.say(journal.transfer(10, key="transfer"), why="its answer is kept again")
+    later = journal.hold(17, key="later")
+    journal.begin(later)
     journal.forget_answers()
+    repeated = journal.hold(17, key="later")
+    journal.say(journal.capturing(later.hold_id), repeated, why="it was captured a moment ago")
     other = journal.transfer(10, key="transfer")
     assert other.claim is not None
     reused = replace(other, claim=other.claim._replace(fingerprint="of another request"))

@@ -17,6 +17,7 @@ from service.ledger.holds import ReleaseHold, RequestHold
 from service.ledger.limits import OverrideLimits
 from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.rewards import EarnPoints
+from service.ledger.user_limits import SetTimeZone
 from service.ledger.vouchers import CreateVoucher, RedeemVoucher, UpdateVoucher
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, ReopenWallet, UnfreezeWallet
 from tests.ledger.journal import DETAILS, Journal
@@ -117,6 +118,9 @@ class Wallets(Journal):
 
     def reopening(self, user: str = "usr_admin", wallet_id: str = "wal_asha") -> ReopenWallet:
         return ReopenWallet(**self.on(user, wallet_id))
+
+    def zoning(self, zone: str | None, user: str = "usr_asha", **overrides: Any) -> SetTimeZone:
+        return SetTimeZone(**(self.audited(user) | {"time_zone": zone} | overrides))
 
     def limiting(self, limits: Limits | None, user: str = "usr_admin", **overrides: Any) -> OverrideLimits:
         fields = self.audited(user) | {"owner_id": "usr_asha", "currency": "INR", "limits": limits}
@@ -424,3 +428,14 @@ def test_limits() -> None:
     journal.change("wal_asha", status=WalletStatus.CLOSED)
     journal.say(journal.limiting(own), why="closed")
     journal.compare("limits")
+
+
+def test_time_zones() -> None:
+    journal = Wallets()
+    journal.change("wal_asha_points", updated_at=at(journal.number + 30))
+    journal.say(journal.zoning("Asia/Tokyo"))
+    journal.say(journal.zoning("Asia/Tokyo"), why="it is so already")
+    journal.say(journal.zoning("Asia/Tokyo", "usr_gone"), why="nobody who may act")
+    journal.say(journal.zoning(None, now=at(0)), why="each currency's, and it comes late")
+    journal.say(journal.zoning(None, "usr_ravi"), why="it was never another")
+    journal.compare("time_zones")

@@ -1,0 +1,255 @@
+"""What the ledger itself asserts and does, whatever rule it is given: on documents in memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from service.domain.audit_events import AuditAction, AuditEvent
+from service.domain.entries import EntryType
+from service.domain.idempotency import IdempotencyClaim
+from service.domain.identifiers import IdWindow, Prefix, first_id_at
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
+from service.domain.policy import Policy
+from service.domain.records import Record
+from service.domain.wallets import Movement, Wallet
+from service.errors import InternalError
+from service.ledger.approvals import LapsePayment
+from service.ledger.batch import Batch, Decided, Loaded, Writes
+from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State, merged_needs
+from tests.records import at, build_incident, build_return, build_transfer, build_voucher, build_wallet
+
+_ASHA = build_wallet()
+_RAVI = build_wallet(id="wal_ravi", user_id="usr_ravi")
+_VOUCHER = build_voucher()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Does(Command):
+    """A rule that comes to just this."""
+
+    changes: Changes
+
+    def decide(self, state: State) -> Changes:  # noqa: ARG002 it looks at nothing
+        return self.changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SaysToDo(PersonalCommand):
+    """The same, asked for by somebody."""
+
+    changes: Changes
+
+    def decide(self, state: State) -> Changes:  # noqa: ARG002 it looks at nothing
+        return self.changes
+
+
+def _does(changes: Changes, **overrides: Any) -> _Does:
+    fields: dict[str, Any] = {"now": at(5), "transaction_id": f"txn_{'0' * 32}", "traceparent": None}
+    return _Does(**(fields | overrides), changes=changes)
+
+
+def _says(changes: Changes, user: str) -> _SaysToDo:
+    return _SaysToDo(now=at(5), transaction_id="txn_1", user_id=user, token_version=None, changes=changes)
+
+
+def _movement(wallet_id: str = "wal_asha", **overrides: Any) -> Movement:
+    fields: dict[str, Any] = {"status": "success", "reference": "trf_1", "transaction_id": "txn_1"}
+    fields |= {"counterparty": "bank", "entry_id": "ent_1", "at": at(5), "type": EntryType.DEBIT, "amount": 5}
+    return Movement(**({"wallet_id": wallet_id} | fields | overrides))
+
+
+def _run(
+    *commands: Command,
+    wallets: tuple[Wallet, ...] = (_ASHA, _RAVI),
+    records: tuple[Record, ...] = (),
+    entry_ids: IdWindow | None = None,
+) -> tuple[Writes, list[Decided]]:
+    documents: Mapping[str, Record] = {one.id: one for one in records}
+    loaded = Loaded({"usr_asha": 0}, {one.id: one for one in wallets}, documents, {}, entry_ids=entry_ids)
+    batch = Batch(loaded, Policy())
+    decided = [batch.run(command) for command in commands]
+    return batch.writes(), decided
+
+
+def _assert_stopped(message: str, command: Command, **loaded: Any) -> None:
+    with pytest.raises(AssertionError) as stopped:
+        _run(command, **loaded)
+    assert str(stopped.value) == message
+
+
+class TestItStops:
+    def test_a_movement_of_a_wallet_that_was_not_named(self) -> None:
+        moves = _does(Changes(_VOUCHER, (_movement("wal_none"),)))
+        _assert_stopped("wal_none was not named as needed", moves)
+
+    def test_a_change_of_a_wallet_that_was_not_named(self) -> None:
+        changes = _does(Changes(_VOUCHER, wallets=(_ASHA._replace(id="wal_none"),)))
+        _assert_stopped("wal_none was not named as needed", changes)
+
+    def test_news_of_a_wallet_that_was_not_named(self) -> None:
+        transfer = build_transfer(to_wallet_id="wal_none")
+        _assert_stopped("wal_none was not named as needed, and is told of trf_1", _does(Changes(transfer)))
+
+    @pytest.mark.parametrize("amount", [4, 6])
+    def test_what_moves_between_wallets_and_does_not_add_up(self, amount: int) -> None:
+        out = _movement(counterparty="wal_ravi", type=EntryType.TRANSFER_OUT)
+        into = _movement("wal_ravi", counterparty="wal_asha", type=EntryType.TRANSFER_IN, amount=amount)
+        message = f"what moves between wallets adds up to {{'INR': {amount - 5}}}"
+        _assert_stopped(message, _does(Changes(_VOUCHER, (out, into))))
+
+    def test_one_currency_is_not_set_off_against_another(self) -> None:
+        dollars = _RAVI._replace(currency="USD")
+        out = _movement(counterparty="wal_ravi", type=EntryType.TRANSFER_OUT)
+        into = _movement("wal_ravi", counterparty="wal_asha", type=EntryType.TRANSFER_IN)
+        message = "what moves between wallets adds up to {'INR': -5, 'USD': 5}"
+        _assert_stopped(message, _does(Changes(_VOUCHER, (out, into))), wallets=(_ASHA, dollars))
+
+    def test_money_that_somebody_moves_in_anothers_wallet_unrecorded(self) -> None:
+        taken = Changes(_VOUCHER, (_movement("wal_ravi"),))
+        _assert_stopped("usr_asha moves money of ['wal_ravi'] unrecorded", _says(taken, "usr_asha"))
+        event = AuditEvent("aud_1", at(5), "usr_boss", AuditAction.HOLD_CAPTURED, "hld_1", None, {}, None)
+        recorded = replace(taken, also=(event,))
+        _assert_stopped("usr_asha moves money of ['wal_ravi'] unrecorded", _says(recorded, "usr_asha"))
+        _run(_says(replace(taken, also=(event._replace(actor_id="usr_asha"),)), "usr_asha"))
+        _run(_says(Changes(_VOUCHER, (_movement(),)), "usr_asha"))
+        _run(_does(taken))
+
+    def test_debts_that_are_no_returns(self) -> None:
+        owing = _ASHA._replace(owed=5, debts=("inc_1",))
+        credit = _does(Changes(_VOUCHER, (_movement(type=EntryType.CREDIT),)))
+        message = "wal_asha owes inc_1, which is no return"
+        _assert_stopped(message, credit, wallets=(owing,), records=(build_incident(),))
+
+    @pytest.mark.parametrize(("owed", "debts"), [(0, ("rtn_1",)), (5, ())])
+    def test_an_amount_that_is_owed_for_nothing(self, owed: int, debts: tuple[str, ...]) -> None:
+        wallet = _ASHA._replace(available=0, owed=owed, debts=debts)
+        changes = _does(Changes(_VOUCHER, wallets=(wallet._replace(open_operations=1),)))
+        _assert_stopped(f"wal_asha owes {owed} for {debts}", changes, wallets=(wallet,))
+
+    def test_a_mark_on_what_has_no_place_for_one(self) -> None:
+        claim = IdempotencyClaim("usr_asha:key", "fingerprint", at(100), key_hashes=("hash",))
+        command = _Made(now=at(5), transaction_id="txn_1", claim=claim, changes=Changes(_VOUCHER, answer=lambda _: {}))
+        _assert_stopped("vch_1 has no place for a tombstone", command)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made(_Does):
+    @property
+    def made_id(self) -> str:
+        return self.changes.record.id
+
+
+class TestIdsOfEntries:
+    """A command that waited long brings an id of an hour whose sums may be closed."""
+
+    _WINDOW = IdWindow.around(Prefix.ENTRY, at(60), before=timedelta(minutes=1), after=timedelta(minutes=1))
+
+    @pytest.mark.parametrize("minute", [5, 200])
+    def test_are_renewed_out_of_their_time(self, minute: int) -> None:
+        random = "a" * 20
+        late = _movement(entry_id=first_id_at(Prefix.ENTRY, at(minute)) + random)
+        writes, _ = _run(_does(Changes(_VOUCHER, (late,))), entry_ids=self._WINDOW)
+        assert [entry.id for entry in writes.entries] == [first_id_at(Prefix.ENTRY, at(60)) + random]
+
+    def test_stay_within_it(self) -> None:
+        current = first_id_at(Prefix.ENTRY, at(60)) + "b" * 20
+        writes, _ = _run(_does(Changes(_VOUCHER, (_movement(entry_id=current),))), entry_ids=self._WINDOW)
+        assert [entry.id for entry in writes.entries] == [current]
+
+    def test_of_payments_of_a_debt_are_renewed_too(self) -> None:
+        owing = _ASHA._replace(available=0, owed=120, debts=("rtn_1",), open_operations=1)
+        current = first_id_at(Prefix.ENTRY, at(60)) + "b" * 20
+        credit = _does(Changes(_VOUCHER, (_movement(type=EntryType.CREDIT, entry_id=current),)))
+        writes, _ = _run(credit, wallets=(owing,), records=(build_return(),), entry_ids=self._WINDOW)
+        paid = writes.entries[1].id
+        assert len(writes.entries) == 2
+        assert paid.startswith(first_id_at(Prefix.ENTRY, at(60)))
+        assert paid != current
+
+
+class TestTheOutbox:
+    _ROW = outbox_row(OutboxTopic.REWARD, "dep_1", None, at(1))
+
+    def test_a_row_of_a_command_is_of_its_trace(self) -> None:
+        traced = _does(Changes(_VOUCHER, outbox_rows=(self._ROW,)), traceparent="00-trace")
+        writes, _ = _run(traced)
+        assert writes.outbox_inserts == [self._ROW._replace(traceparent="00-trace")]
+        writes, _ = _run(_does(Changes(_VOUCHER, outbox_rows=(self._ROW,))))
+        assert writes.outbox_inserts == [self._ROW]
+
+    def test_what_a_batch_makes_and_ends_was_never_there(self) -> None:
+        makes, ends = Changes(_VOUCHER, outbox_rows=(self._ROW,)), Changes(_VOUCHER, done_outbox_ids=(self._ROW.id,))
+        writes, _ = _run(_does(makes), _does(ends))
+        assert (writes.outbox_inserts, writes.outbox_deletes) == ([], [])
+
+    def test_what_a_command_ends_it_may_make_anew(self) -> None:
+        later = self._ROW._replace(due_at=at(9))
+        both = Changes(_VOUCHER, outbox_rows=(later,), done_outbox_ids=(self._ROW.id,))
+        writes, _ = _run(_does(both))
+        assert (writes.outbox_inserts, writes.outbox_deletes) == ([later], [self._ROW.id])
+        writes, _ = _run(_does(Changes(_VOUCHER, outbox_rows=(self._ROW,))), _does(both))
+        assert (writes.outbox_inserts, writes.outbox_deletes) == ([later], [])
+
+    def test_keeps_others(self) -> None:
+        other: OutboxRow = outbox_row(OutboxTopic.REWARD, "dep_2", None, at(1))
+        makes = Changes(_VOUCHER, outbox_rows=(self._ROW, other))
+        ends = Changes(_VOUCHER, done_outbox_ids=("reward:dep_3", self._ROW.id, "reward:dep_4"))
+        writes, _ = _run(_does(makes), _does(ends))
+        assert (writes.outbox_inserts, writes.outbox_deletes) == ([other], ["reward:dep_3", "reward:dep_4"])
+
+
+class TestWhatIsWritten:
+    def test_a_record_that_is_as_it_was_is_not(self) -> None:
+        writes, (decided,) = _run(_does(Changes(_VOUCHER)), records=(_VOUCHER,))
+        assert not writes
+        assert decided == Decided(_VOUCHER, None, None, refused=False)
+
+    def test_a_record_of_two_commands_is_once_as_the_last_left_it(self) -> None:
+        first, second = _VOUCHER._replace(stock=7), _VOUCHER._replace(stock=6)
+        writes, _ = _run(_does(Changes(first)), _does(Changes(second)), records=(_VOUCHER,))
+        assert writes.record_updates == [(_VOUCHER, second)]
+        writes, _ = _run(_does(Changes(first)), _does(Changes(second)))
+        assert writes.record_inserts == [second]
+
+    def test_a_refusal_may_leave_a_trace(self) -> None:
+        error = InternalError()
+        writes, (decided,) = _run(_does(Changes(_VOUCHER, error=error)))
+        assert decided == Decided(_VOUCHER, None, error, refused=True)
+        assert writes.record_inserts == [_VOUCHER]
+
+    def test_wallets_are_in_the_order_of_their_ids(self) -> None:
+        both = Changes(_VOUCHER, (_movement("wal_ravi"), _movement(entry_id="ent_2")))
+        writes, _ = _run(_does(both))
+        assert [update.after.id for update in writes.wallet_updates] == ["wal_asha", "wal_ravi"]
+
+
+def test_an_answer_is_given_only_to_who_came_with_a_key() -> None:
+    with pytest.raises(AssertionError, match=r"^it came without a key$"):
+        _ = Decided(None, None, None, refused=False).given
+
+
+class TestNeeds:
+    def test_name_no_wallet_that_is_not_there(self) -> None:
+        about: dict[str, Any] = {
+            "now": at(5),
+            "transaction_id": "txn_1",
+            "payment_id": "wdr_1",
+            "wallet_id": "wal_asha",
+        }
+        about |= {"release_entry_id": "ent_1"}
+        assert LapsePayment(**about, to_wallet_id=None).needs == Needs(wallets=("wal_asha",), records=("wdr_1",))
+        both = LapsePayment(**about, to_wallet_id="wal_ravi").needs
+        assert both == Needs(wallets=("wal_asha", "wal_ravi"), records=("wdr_1",))
+
+    def test_of_a_batch_are_those_of_all_once(self) -> None:
+        one = Needs(("usr_1",), ("wal_1",), (("usr_1", "INR"),), ("dep_1",), ("wal_1",))
+        other = Needs(("usr_2",), ("wal_2",), (("usr_1", "USD"),), ("dep_2",), ("wal_2",))
+        merged = merged_needs([one, other, one])
+        for name in ("users", "wallets", "owned_wallets", "records", "owners_of"):
+            found = getattr(merged, name)
+            assert len(found) == 2
+            assert set(found) == {*getattr(one, name), *getattr(other, name)}
+        assert merged_needs([]) == Needs()
