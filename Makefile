@@ -127,11 +127,16 @@ test: install ## Run every test, on a real MongoDB and Redis; ARGS="-k name" for
 	@$(BIN)/python -m pytest $(or $(ARGS),--numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test-nightly
-test-nightly: install ## 2,000 sequences of the ledger's state machine from a new seed, every fault of a cluster (30 min)
+test-nightly: install ## 2,000 sequences of the ledger's state machine from a new seed, every fault of a cluster, a soak (45 min)
 	@status=0; export TEST_NIGHTLY=1; \
 	$(BIN)/python -m pytest tests/invariants/test_state_machine.py -k comes_to $(ARGS) || status=$$?; \
 	$(BIN)/python -m pytest tests/cluster --capture=no $(ARGS) || status=$$?; \
 	exit $$status
+
+.PHONY: soak
+soak: install ## Ten minutes of load on a busy machine, without a traceback; MINUTES=2, NEIGHBOURS=0 for other measures
+	@TEST_NIGHTLY=1 TEST_SOAK_MINUTES=$(or $(MINUTES),10) TEST_SOAK_NEIGHBOURS=$(or $(NEIGHBOURS),2) \
+		$(BIN)/python -m pytest tests/cluster/test_soak.py --capture=no $(ARGS)
 
 .PHONY: test-mutants
 test-mutants: install ## Break each line of the rules and see a test notice (hours); ARGS="--sample 400", ARGS="--help"
