@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 _BEAT_S = 0.5
 # Three beats may be late, on a busy machine or behind a slow commit.
 _SILENT_S = 2.0
+# On a machine that is too busy all its processes fall silent, and none is dead. After so long the server has ended
+# whatever such a process had open; its number may belong to another program by now.
+_SILENT_AND_RUNNING_S = 2.0 * TRANSACTION_LIFETIME_S
 # Conflicts come by the hundred; who is dead is the same for all of them.
 _LOOK_EVERY_S = 0.2
 _CALL_S = 2.0
@@ -57,6 +61,8 @@ class LedgerSession:
         self._changed = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._looked_at_s = -_LOOK_EVERY_S
+        # Told of already.
+        self._unreadable: frozenset[str] = frozenset()
         self._lifetimes = LifetimeWatch(client)
         self._lifetime_due_s = 0.0
 
@@ -149,19 +155,40 @@ class LedgerSession:
             log.warning("ledger.dead_owners_unknown", error=repr(error))
 
     async def _end_those_found(self) -> None:
-        for process, is_silent in await process_repository.find_others(self.id, silent_s=_SILENT_S):
-            if not is_silent and not self._is_gone(process):
+        others = await process_repository.find_others(self.id)
+        for row_id in others.unreadable.keys() - self._unreadable:
+            log.warning("ledger.process_unreadable", process_id=row_id, error=others.unreadable[row_id])
+        self._unreadable = frozenset(others.unreadable)
+        for process, silent_s in others.silent_s:
+            if not self._is_dead(process, silent_s):
                 continue
             if process.session_ids:
                 await process_repository.end_transactions(self._client, process.session_ids)
             await process_repository.remove(process.id)
-            log.warning("ledger.dead_owner_ended", host=process.host, pid=process.pid, silent=is_silent)
+            log.warning(
+                "ledger.dead_owner_ended", host=process.host, pid=process.pid, silent_s=round(max(0.0, silent_s), 1)
+            )
 
-    def _is_gone(self, process: LedgerProcess) -> bool:
-        """Whether its pid is gone, if it runs on this boot and in this container."""
-        return None not in (self._pid_space, process.pid_space) and (
-            process.pid_space == self._pid_space and not _is_running(process.pid)
-        )
+    def _is_dead(self, process: LedgerProcess, silent_s: float) -> bool:
+        """By its pid where that can be looked at: on this boot and in this container. Elsewhere by its silence.
+
+        A process that is stopped is as good as dead once it is silent. One that runs is alive, however slow it is.
+        """
+        if self._pid_space is None or process.pid_space != self._pid_space:
+            return silent_s > _SILENT_S
+        match _state_of(process.pid):
+            case ProcessState.GONE:
+                return True
+            case ProcessState.STOPPED:
+                return silent_s > _SILENT_S
+            case ProcessState.MAY_RUN:
+                return silent_s > _SILENT_AND_RUNNING_S
+
+
+class ProcessState(Enum):
+    GONE = "gone"
+    STOPPED = "stopped"
+    MAY_RUN = "may run"
 
 
 def _id_of(session: AsyncClientSession) -> bytes:
@@ -177,20 +204,23 @@ def _pid_space() -> str | None:
         return None
 
 
-def _is_running(pid: int) -> bool:
-    """Whether the process runs. A zombie, for which its parent has not waited yet, does not.
+def _state_of(pid: int) -> ProcessState:
+    """A zombie, for which its parent has not waited yet, is gone. SIGSTOP and a debugger stop a process.
 
-    /proc may hide what other users run (`hidepid`, systemd's ProtectProc): what it does not show may live.
+    /proc may hide what other users run (`hidepid`, systemd's ProtectProc): what it does not show may run.
     """
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
-        return False
+        return ProcessState.GONE
     except PermissionError:
         pass  # Another user's.
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return True
+        return ProcessState.MAY_RUN
     # 'pid (name) state …'; a name may hold anything.
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
+    state = status.rpartition(")")[2].split()[0]
+    if state in ("Z", "X"):
+        return ProcessState.GONE
+    return ProcessState.STOPPED if state in ("T", "t") else ProcessState.MAY_RUN

@@ -1,7 +1,7 @@
 """Queries on `ledger_processes`, and the command that ends a dead one's transactions. Times are the server's."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from bson.binary import Binary, UuidRepresentation
@@ -25,13 +25,34 @@ async def beat(process_id: str, host: str, pid: int, pid_space: str | None, sess
     await _collection().update_one({"_id": process_id}, [{"$set": literal | {"seen_at": "$$NOW"}}], upsert=True)
 
 
-async def find_others(process_id: str, *, silent_s: float) -> list[tuple[LedgerProcess, bool]]:
-    """All the others, each with whether it has been silent for so long."""
-    is_silent = {"$lt": ["$seen_at", {"$subtract": ["$$NOW", int(silent_s * 1000)]}]}
+class Others(NamedTuple):
+    """All ledgers but one: each with for how many seconds it has been silent, and the rows that cannot be read."""
+
+    silent_s: list[tuple[LedgerProcess, float]]
+    unreadable: dict[str, str]
+
+
+async def find_others(process_id: str) -> Others:
+    """A row that cannot be read, as another release may write it, keeps nobody from the rest."""
+    silent_ms = {"$subtract": ["$$NOW", "$seen_at"]}
     found = await _collection().aggregate(
-        [{"$match": {"_id": {"$ne": process_id}}}, {"$addFields": {"is_silent": is_silent}}]
+        [{"$match": {"_id": {"$ne": process_id}}}, {"$addFields": {"silent_ms": silent_ms}}]
     )
-    return [(from_row(LedgerProcess, dict(row)), row["is_silent"]) for row in await found.to_list()]
+    others = Others([], {})
+    for row in await found.to_list():
+        try:
+            others.silent_s.append((_read(row), row["silent_ms"] / 1000))
+        except (TypeError, ValueError, KeyError) as error:
+            others.unreadable[str(row["_id"])] = repr(error)
+    return others
+
+
+def _read(row: Mapping[str, Any]) -> LedgerProcess:
+    """Raises TypeError, ValueError or KeyError for a row that is not as this release writes it."""
+    process: LedgerProcess = from_row(LedgerProcess, dict(row))
+    for session_id in process.session_ids:
+        UUID(bytes=bytes(session_id))
+    return process._replace(pid=int(process.pid))
 
 
 async def touch() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from uuid import uuid4
 
 import httpx
@@ -11,8 +13,11 @@ import pytest
 import redis
 
 from scripts.check_ledger import check_ledger
-from scripts.service_stack import API, WORKER, Stack
+from scripts.server_process import LOOPBACK, free_port
+from scripts.service_stack import API, READY_LIMIT_S, WORKER, Stack, api_options
+from service.crash_points import EXIT_CODE, CrashPoint
 from service.database import Databases
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S
 from tests.person import Person
 from tests.stack_fixtures import QUICK_BANK, databases_of, statuses
 
@@ -167,3 +172,42 @@ async def test_a_redis_that_goes_and_comes_back_ends_no_worker_and_delays_work_b
         assert (await person.ended(accepted.json()))["status"] == "success"
         assert own_stack.is_running(WORKER)
     assert await check_ledger(own_databases) == []
+
+
+async def _until_ready(http: httpx.AsyncClient) -> None:
+    deadline = time.monotonic() + READY_LIMIT_S
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if (await http.get("/readyz")).is_success:
+                return
+        await asyncio.sleep(0.1)
+    raise TimeoutError("the second API is not ready")
+
+
+async def test_an_api_that_dies_with_a_wallet_locked_keeps_another_one_for_no_second(own_stack: Stack) -> None:
+    """Its transaction is open and has written: until somebody ends it, MongoDB lets nobody else at the wallet."""
+    port = free_port()
+    dying = {**own_stack.environment, "WALLET_CRASH_AT": CrashPoint.LEDGER_WRITTEN}
+    command = [sys.executable, "-m", "uvicorn", *api_options(host=LOOPBACK, port=port)]
+    process = await asyncio.create_subprocess_exec(*command, env=dying, cwd=own_stack.data_dir)
+    try:
+        async with httpx.AsyncClient(base_url=own_stack.base_url, timeout=20) as http:
+            person = await Person.register(http)
+            await person.fund(1_000_000)
+            async with httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}", timeout=20) as other:
+                await _until_ready(other)
+                asking = {**person.headers, "Idempotency-Key": uuid4().hex}
+                order = {"amount": 100, "currency": "INR", "destination": "bank-account-success"}
+                with pytest.raises(httpx.TransportError):
+                    await other.post("/api/v1/withdrawals", json=order, headers=asking)
+            assert await process.wait() == EXIT_CODE
+            began = time.monotonic()
+            answer = await person.withdraw(100)
+            waited_s = time.monotonic() - began
+            assert answer.status_code == 202, answer.text
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    print(f"a dead owner's wallet was free after {waited_s * 1000:.0f} ms")  # noqa: T201 pytest -rP shows it
+    assert waited_s < TRANSACTION_LIFETIME_S / 2

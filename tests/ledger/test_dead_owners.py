@@ -2,9 +2,10 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,14 +15,17 @@ from bson.int64 import Int64
 from pymongo.errors import OperationFailure
 
 from service.database import Databases, abort_transaction, start_transaction
+from service.domain.clock import utc_now
 from service.domain.policy import Policy
 from service.domain.wallets import Wallet
 from service.ledger.committer import Ledger
 from service.ledger.dead_owners import LedgerSession
 from service.ledger.transaction import prepare
 from service.repositories import ledger_processes as process_repository
+from service.settings import Settings
 from service.transaction_lifetime import TRANSACTION_LIFETIME_S
 from tests.factories import current, make_funded_wallet, withdrawal_of
+from tests.logs import own_logs
 from tests.servers import Admin, fail_point
 
 _NO_SUCH_TRANSACTION = 251
@@ -56,18 +60,19 @@ class Owner:
         self.databases, self.wallet = databases, wallet
         self.own = LedgerSession(databases.client)
 
-    async def lock(self, pid: int) -> None:
+    async def lock(self, pid: int, *, pid_space: str | None = None) -> None:
         session = self.own.open()
         await start_transaction(session)
         await self.databases.wallet["wallets"].update_one(
             {"_id": self.wallet.id}, {"$inc": {"turns": Int64(1)}}, session=session
         )
         known = [bytes(session.session_id["id"])]
-        await process_repository.beat(self.own.id, "host", pid, self.own._pid_space, known)
+        await process_repository.beat(self.own.id, "host", pid, pid_space or self.own._pid_space, known)
 
-    async def fall_silent(self) -> None:
+    async def fall_silent(self, for_s: float) -> None:
         collection = self.databases.wallet["ledger_processes"]
-        await collection.update_one({"_id": self.own.id}, [{"$set": {"seen_at": {"$subtract": ["$$NOW", 60_000]}}}])
+        silent_ms = int(for_s * 1000)
+        await collection.update_one({"_id": self.own.id}, [{"$set": {"seen_at": {"$subtract": ["$$NOW", silent_ms]}}}])
 
     async def commit_code(self) -> int | None:
         try:
@@ -82,6 +87,17 @@ def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
+
+
+@pytest.fixture
+def stopped_pid() -> Iterator[int]:
+    """Of a process that lives and does nothing, as after SIGSTOP."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    yield process.pid
+    process.kill()
+    process.wait()
 
 
 def hidden_pid(patch: pytest.MonkeyPatch) -> int:
@@ -142,16 +158,24 @@ class TestAnOwnerThatLives:
 
 
 class TestADeadOwner:
-    @pytest.mark.parametrize("how", ["its number is gone", "it is silent"])
+    @pytest.mark.parametrize("how", ["its number is gone", "it is silent elsewhere", "it is stopped", "long silent"])
     async def test_keeps_nobody_waiting_until_mongodb_ends_its_transaction(
-        self, databases: Databases, ledgers: Callable[[], Ledger], how: str
+        self, databases: Databases, ledgers: Callable[[], Ledger], stopped_pid: int, how: str
     ) -> None:
         owner = Owner(databases, await make_funded_wallet(databases, 1_000))
-        if how == "it is silent":
-            await owner.lock(pid=1)
-            await owner.fall_silent()
-        else:
-            await owner.lock(pid=dead_pid())
+        match how:
+            case "its number is gone":
+                await owner.lock(pid=dead_pid())
+            case "it is silent elsewhere":
+                await owner.lock(pid=1, pid_space="another machine")
+                await owner.fall_silent(for_s=3)
+            case "it is stopped":
+                await owner.lock(pid=stopped_pid)
+                await owner.fall_silent(for_s=3)
+            case _:
+                # Its number belongs to another program by now.
+                await owner.lock(pid=1)
+                await owner.fall_silent(for_s=60)
         began = monotonic()
         await ledgers().execute(withdrawal_of(owner.wallet, 100))
         assert monotonic() - began < TRANSACTION_LIFETIME_S - 1
@@ -159,18 +183,59 @@ class TestADeadOwner:
         assert await owner.commit_code() == _NO_SUCH_TRANSACTION
         assert await databases.wallet["ledger_processes"].find_one({"_id": owner.own.id}) is None
 
-    @pytest.mark.parametrize("is_hidden", [False, True])
+    @pytest.mark.parametrize("how", ["it beats", "/proc hides it", "it is too busy to beat", "stopped just now"])
     async def test_is_left_to_mongodb_while_it_may_be_alive(
-        self, databases: Databases, ledgers: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, *, is_hidden: bool
+        self,
+        databases: Databases,
+        ledgers: Callable[[], Ledger],
+        monkeypatch: pytest.MonkeyPatch,
+        stopped_pid: int,
+        how: str,
     ) -> None:
         owner = Owner(databases, await make_funded_wallet(databases, 1_000))
-        await owner.lock(pid=hidden_pid(monkeypatch) if is_hidden else 1)
+        match how:
+            case "/proc hides it":
+                await owner.lock(pid=hidden_pid(monkeypatch))
+            case "it is too busy to beat":
+                await owner.lock(pid=os.getpid())
+                await owner.fall_silent(for_s=3)
+            case "stopped just now":
+                await owner.lock(pid=stopped_pid)
+            case _:
+                await owner.lock(pid=1)
         waiting = asyncio.create_task(ledgers().execute(withdrawal_of(owner.wallet, 100)))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         assert await owner.commit_code() is None
         await waiting
         await owner.own.close()
+
+    async def test_is_ended_beside_a_row_that_cannot_be_read(
+        self, databases: Databases, ledgers: Callable[[], Ledger], admin: Admin, settings: Settings
+    ) -> None:
+        """As a release after this one may write it."""
+        processes = admin[settings.database]["ledger_processes"]
+        strange: dict[str, Any] = {"host": "host", "pid": Int64(1), "pid_space": None, "seen_at": None}
+        rows = [
+            {"_id": "0" * 32},
+            {"_id": "1" * 32, **strange, "session_ids": []},
+            {"_id": "2" * 32, **strange, "session_ids": [b"short"], "seen_at": utc_now()},
+        ]
+        admin[settings.database].command("collMod", "ledger_processes", validationLevel="off")
+        processes.insert_many(rows)
+        try:
+            owner = Owner(databases, await make_funded_wallet(databases, 1_000))
+            await owner.lock(pid=dead_pid())
+            began = monotonic()
+            with own_logs() as lines:
+                await ledgers().execute(withdrawal_of(owner.wallet, 100))
+            assert monotonic() - began < TRANSACTION_LIFETIME_S - 1
+        finally:
+            processes.delete_many({"_id": {"$in": [row["_id"] for row in rows]}})
+            admin[settings.database].command("collMod", "ledger_processes", validationLevel="strict")
+        # Once each, however often it was looked.
+        unreadable = [line["process_id"] for line in lines if line["event"] == "ledger.process_unreadable"]
+        assert sorted(unreadable) == [row["_id"] for row in rows]
 
     async def test_that_lives_loses_no_money_when_it_is_taken_for_dead(
         self, databases: Databases, ledgers: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch
