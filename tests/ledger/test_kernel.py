@@ -11,14 +11,17 @@ from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import IdWindow, Prefix, first_id_at
+from service.domain.incidents import Incident
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet
 from service.errors import InternalError
 from service.ledger.approvals import LapsePayment
 from service.ledger.batch import Batch, Decided, Loaded, Writes
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State, merged_needs
+from service.ledger.rules import with_one_fewer_open
 from tests.records import at, build_incident, build_return, build_transfer, build_voucher, build_wallet
 
 _ASHA = build_wallet()
@@ -224,6 +227,19 @@ class TestWhatIsWritten:
         both = Changes(_VOUCHER, (_movement("wal_ravi"), _movement(entry_id="ent_2")))
         writes, _ = _run(_does(both))
         assert [update.after.id for update in writes.wallet_updates] == ["wal_asha", "wal_ravi"]
+
+
+def test_a_record_of_another_kind_is_none() -> None:
+    draft = Batch(Loaded({}, {}, {"vch_1": _VOUCHER}, {}), Policy())._state
+    assert draft.record("vch_1", Voucher) == _VOUCHER
+    assert draft.record("vch_1", Incident) is None
+    assert draft.record("vch_2", Voucher) is None
+
+
+def test_no_more_ends_than_has_begun() -> None:
+    assert with_one_fewer_open(_ASHA._replace(open_operations=1), at(5)).open_operations == 0
+    with pytest.raises(AssertionError, match=r"^wal_asha has nothing open that could end$"):
+        with_one_fewer_open(_ASHA, at(5))
 
 
 def test_an_answer_is_given_only_to_who_came_with_a_key() -> None:

@@ -188,7 +188,9 @@ def test_withdrawals() -> None:
     journal.say(journal.settling(paid))
     refused = journal.ask_for(300)
     journal.say(journal.asking(refused))
-    journal.say(journal.asking(refused, last_outcome="rejected: busy", answered_at=journal.made(refused).updated_at))
+    first_at = journal.made(refused).updated_at
+    journal.say(journal.asking(refused))
+    journal.say(journal.asking(refused, last_outcome="rejected: busy", answered_at=first_at), why="of the first one")
     journal.say(journal.failing(refused, in_flight=timedelta(minutes=5)), why="another order is under way")
     journal.say(journal.failing(refused, in_flight=timedelta(minutes=1)), why="it is under way no longer")
     wrong = journal.ask_for(50)

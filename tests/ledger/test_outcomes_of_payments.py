@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from service.domain.adjustments import AdjustmentType
+from service.domain.limits import Limits
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.approvals import CancelPayment, ConfirmPayment, LapsePayment
@@ -199,6 +200,17 @@ def test_refused_transfers() -> None:
     journal.compare("refused_transfers")
 
 
+def test_limits_of_ones_own() -> None:
+    journal = Payments()
+    journal.change("wal_asha", limits=Limits(per_transaction=30, per_month=50))
+    journal.say(journal.transfer(31), why="above one's own")
+    journal.say(journal.transfer(30))
+    journal.say(journal.transfer(21), why="above that of the month")
+    journal.change("wal_asha", limits=Limits(per_transaction=0, per_day=0))
+    journal.say(journal.transfer(600), why="0 is no limit")
+    journal.compare("limits_of_ones_own")
+
+
 def test_batches_of_transfers() -> None:
     journal = Payments()
     good, bad, gone = journal.transfer(10), journal.transfer(2_000), journal.transfer(11, user="usr_gone")
@@ -364,12 +376,14 @@ def test_reversals() -> None:
     journal = Payments()
     paid, spent, large = journal.transfer(100), journal.transfer(90), journal.transfer(300)
     journal.begin(paid, spent, large)
-    more = journal.transfer(150)
-    journal.begin(more)
+    more, tiny = journal.transfer(150), journal.transfer(3)
+    journal.begin(more, tiny)
     journal.say(journal.reversing(more.transfer_id), why="the house bears nothing of it, however much it is")
     journal.say(journal.reversing(paid.transfer_id))
     journal.say(journal.reversing(paid.transfer_id), why="once only")
     journal.change("wal_ravi", held=390 - 30, available=30)
+    journal.change("wal_ravi", updated_at=at(journal.number + 1) + timedelta(seconds=3))
+    journal.say(journal.reversing(tiny.transfer_id), why="its getter's clock is a little ahead")
     journal.say(journal.reversing(spent.transfer_id), why="it is not all there")
     journal.say(journal.reversing(spent.transfer_id, is_forced=True), why="the house bears the rest")
     journal.say(journal.reversing(large.transfer_id, is_forced=True), why="more than one may give away alone")

@@ -247,7 +247,7 @@ def test_returns_freeze_a_wallet() -> None:
 
 def test_returns_of_points() -> None:
     journal = Wallets()
-    journal.fund("wal_asha", 2_000)
+    journal.fund("wal_asha", 3_000)
     journal.fund("wal_asha_points", 15)
     for name in ("dep_a", "dep_b", "dep_c", "dep_d"):
         journal.settled(name)
@@ -259,6 +259,10 @@ def test_returns_of_points() -> None:
     journal.fund("wal_asha_points", 10)
     journal.say(journal.returning("dep_b"), why="its points were spent")
     journal.say(journal.credit(3, "wal_asha_points"), why="what comes in pays them")
+    journal.settled("dep_e")
+    journal.put(build_reward(id="rwd_e", operation_id="dep_e"))
+    journal.change("wal_asha_points", updated_at=at(journal.number + 9))
+    journal.say(journal.returning("dep_e"), why="nothing of its points is there, and the clock was ahead")
     journal.change("wal_asha_points", status=WalletStatus.CLOSED)
     journal.say(journal.returning("dep_c"), why="the points' wallet is closed")
     journal.say(journal.earning("dep_a"), why="no points for what was taken back")
