@@ -80,6 +80,10 @@ seed: install ## Create the demo users (repeat-safe); ARGS="--users 1000 --balan
 check-ledger: install ## Prove the books: every wallet, entry, operation and the bank's journal
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)
 
+.PHONY: correct-positions
+correct-positions: install ## Correct what accounts of the house can still give, where check-ledger found it wrong
+	@$(IN_STACK) $(BIN)/python -m scripts.correct_positions
+
 .PHONY: correct-sums
 correct-sums: install ## Correct stored sums that check-ledger found wrong: ARGS='--reason "…" --by "…"'
 	@$(IN_STACK) $(BIN)/python -m scripts.correct_sums $(ARGS)

@@ -25,6 +25,7 @@ from service.database import Databases, connect
 from service.domain.clock import to_rfc3339
 from service.domain.money import EXPONENTS, format_minor
 from service.settings import Settings, get_settings
+from service.startup import policy_of
 
 __all__ = ["Breach", "check_ledger"]
 
@@ -83,6 +84,7 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
                 grace=grace,
                 checkpoint_interval=timedelta(seconds=settings.checkpoint_interval_s),
                 answers_kept=timedelta(seconds=settings.idempotency_retention_s),
+                floors=policy_of(settings).house_floors,
                 events_kept=timedelta(seconds=settings.event_retention_s),
                 checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
                 on_progress=lambda rows: progress.advance(task, rows),
@@ -112,6 +114,12 @@ def _show(inspection: Inspection) -> None:
         console.print(
             "The stored sums of accounts differ from the entries. Where the entries are right, make correct-sums "
             '(python -m scripts.correct_sums --reason "…" --by you) adds a correction; stored sums never change.',
+            soft_wrap=True,
+        )
+    if any(breach.rule == Rule.HOUSE_POSITION for breach in inspection.breaches):
+        console.print(
+            "What accounts can still give differs from the entries. Where the entries are right, "
+            "make correct-positions (python -m scripts.correct_positions) puts it right; entries never change.",
             soft_wrap=True,
         )
     if inspection.breaches:

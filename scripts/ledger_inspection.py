@@ -51,6 +51,7 @@ from scripts.ledger_rules import (
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
+from scripts.position_rules import Pair, Positions
 from scripts.quote_rules import check_quote
 from scripts.record_rules import KINDS, Row, Tally
 from scripts.user_limits_inspection import inspect_user_limits
@@ -73,6 +74,7 @@ _READ: Final = (
     "checkpoint_tiles", "rewards", "redemptions",
     "vouchers", "incidents", "dead_letters", "wallets", "events", "events", "audit_events", "reversals", "quotes",
     "conversions", "bank_callbacks", "breaks", "set_aside_lines", "user_limits", "wallets", "audit_events",
+    "house_positions",
 )  # fmt: skip
 _BY_ID: Final = (("_id", 1),)
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -98,7 +100,7 @@ COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
     "incidents", "incidents unresolved", "dead letters", "events",
-    "discrepancies", "lines set aside", "user limits",
+    "discrepancies", "lines set aside", "user limits", "portions of the house",
 )  # fmt: skip
 
 
@@ -157,6 +159,7 @@ async def inspect(
     checkpoint_interval: timedelta | None = None,
     events_kept: timedelta = KEPT_AT_LEAST,
     answers_kept: timedelta = answer_rules.KEPT_AT_LEAST,
+    floors: Mapping[Pair, int] | None = None,
     on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.
@@ -164,7 +167,8 @@ async def inspect(
     What the bank paid longer than `grace` ago and is still processing here is a breach, and so is what it said longer
     ago and nobody has applied; without `grace` neither ever is. Without `checkpoint_key` the signatures of checkpoints
     are not looked at, and without `checkpoint_interval` none is missed for its age. `events_kept` is for how long
-    nobody forgets an event, `answers_kept` an answer under its key.
+    nobody forgets an event, `answers_kept` an answer under its key. `floors` are what the settings state for
+    accounts of the bank and the house; without them nobody looks at that.
     Raises PyMongoError where it could not look.
     """
     attempt = 0
@@ -176,7 +180,7 @@ async def inspect(
             async with databases.client.start_session(snapshot=True) as session:
                 reader = Reader(databases, session, on_progress)
                 inspection = Inspection()
-                await _inspect_wallets(reader, inspection)
+                await _inspect_wallets(reader, inspection, Positions(floors))
                 await _inspect_transactions(reader, inspection)
                 told_since = now - events_kept + MARGIN
                 made = Made(now - answers_kept + MARGIN)
@@ -212,7 +216,7 @@ async def count_rows(databases: Databases) -> int:
     return sum([await collection.estimated_document_count() for collection in collections])
 
 
-async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
+async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Positions) -> None:
     """Reads wallets from the last to the first: so the index (wallet, seq descending) gives entries in order of seq."""
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
     # One document for each hour that the service has run: some MB in a year.
@@ -223,7 +227,7 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
         inspection.counts["corrections of sums"] += len(corrections)
     groups = join(
         (wallets, "_id"),
-        (_chains(reader, inspection, bookings), "_id"),
+        (_chains(reader, inspection, bookings, positions), "_id"),
         (reader.named(), "_id"),
         (
             reader.find(
@@ -251,7 +255,11 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection) -> None:
             total = inspection.total(wallet["currency"])
             total.available += wallet["available"]
             total.held += wallet["held"]
+            positions.owe(wallet)
     _take_over(bookings, inspection)
+    portions = [row async for row in reader.find(reader.wallet["house_positions"], _BY_ID)]
+    inspection.counts["portions of the house"] += len(portions)
+    inspection.breaches += positions.check(portions)
 
 
 def _take_over(bookings: Bookings, inspection: Inspection) -> None:
@@ -270,7 +278,9 @@ async def _inspect_transactions(reader: Reader, inspection: Inspection) -> None:
         inspection.breaches.append(check_transaction(unequal))
 
 
-async def _chains(reader: Reader, inspection: Inspection, bookings: Bookings) -> AsyncIterator[Row]:
+async def _chains(
+    reader: Reader, inspection: Inspection, bookings: Bookings, positions: Positions
+) -> AsyncIterator[Row]:
     """`{_id: wallet, chain: the end of its entries}`, each entry checked and added up on the way."""
     chain: Chain | None = None
     async for entry in reader.find(reader.wallet["transaction_logs"], [("wallet_id", -1), ("seq", 1)]):
@@ -283,6 +293,7 @@ async def _chains(reader: Reader, inspection: Inspection, bookings: Bookings) ->
         if is_entry(entry):
             inspection.breaches += check_counterparty(entry)
             bookings.take(entry)
+            positions.take(entry)
         inspection.counts["entries"] += 1
     if chain is not None:
         yield {"_id": chain.wallet_id, "chain": chain}

@@ -59,6 +59,9 @@ class Rule(StrEnum):
     COUNTERPARTY = "counterparty"
     DOUBLE_ENTRY = "double_entry"
     ACCOUNT_SUMS = "account_sums"
+    HOUSE_POSITION = "house_position"
+    HOUSE_BELOW_FLOOR = "house_below_floor"
+    HOUSE_FLOOR = "house_floor"
 
     OPERATION_UNKNOWN = "operation_unknown"
     OPERATION_STATE = "operation_state"

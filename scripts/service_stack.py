@@ -37,6 +37,7 @@ from scripts.server_process import (
     wait_until,
 )
 from scripts.stack_environment import (
+    HOUSE_FLOORS,
     USUAL_MONGO_PORT,
     USUAL_REDIS_PORT,
     choose_server_port,
@@ -180,6 +181,7 @@ class Stack:
         defaults = {
             **own_secrets(self.data_dir),
             "WALLET_BANK_CALLBACK_URL": f"{self.base_url}/webhooks/bank-callback",
+            "WALLET_HOUSE_FLOORS": HOUSE_FLOORS,
             WORKER_METRICS_PORT: str(free_port()),
         }
         self.settings = {

@@ -1,6 +1,7 @@
 """What the embedded stack's programs are told: settings from the caller and `.env`, secrets and ports of its own."""
 
 import base64
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -33,6 +34,12 @@ JWT_SECRET_BYTES: Final = 48  # HS256 asks for 32 at least (RFC 7518, section 3.
 WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
 KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 
+
+# The house's own money: ten million of each currency of the exchange, at the bank and for the exchange.
+HOUSE_MONEY: Final = {"INR": 10**9, "USD": 10**9, "EUR": 10**9, "GBP": 10**9, "JPY": 10**7, "KWD": 10**10}
+HOUSE_FLOORS: Final = json.dumps(
+    {account: {currency: -amount for currency, amount in HOUSE_MONEY.items()} for account in ("bank", "house:fx")}
+)
 
 # Where processes of one program count together; two programs must not.
 _OF_ONE_PROGRAM: Final = ("PROMETHEUS_MULTIPROC_DIR",)

@@ -91,6 +91,7 @@ _ACTIONS = {
     "checkpoint_tiles": ["find", "insert"],
     "used_tickets": ["find", "insert"],
     "ledger_processes": ["find", "insert", "update", "remove"],
+    "house_positions": ["find", "insert", "update", "remove"],
 }
 _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31

@@ -54,6 +54,7 @@ WalletServiceError
 ├── WalletClosed                   422 wallet_closed
 ├── WalletOwes                     422 wallet_owes
 ├── LimitExceeded                  422 limit_exceeded
+├── HouseFundsExhausted            422 house_funds_exhausted
 ├── SameWallet                     422 same_wallet
 ├── CurrencyMismatch               422 currency_mismatch
 ├── RecipientNotFound              404 recipient_not_found
@@ -404,6 +405,16 @@ class LimitExceeded(WalletServiceError):
     """Says which limit, how much of it is left, and when it starts anew."""
 
     code, http_status, title = "limit_exceeded", 422, "The amount is beyond a limit of the wallet"
+
+
+class HouseFundsExhausted(WalletServiceError):
+    """The house has not enough of that currency to pay this out. How much it has is nobody's business.
+
+    It passes once the house brings money in, so no key keeps it: the same request may be sent again, under its key.
+    """
+
+    code, http_status, title = "house_funds_exhausted", 422, "The house has not enough of this currency at the moment"
+    is_kept_under_key = False
 
 
 class SameWallet(WalletServiceError):

@@ -68,6 +68,12 @@ _conflicts: Final = Counter(
 _commands: Final = Counter(
     "wallet_ledger_commands_total", "Commands that were decided, by what became of them", ["outcome"], registry=REGISTRY
 )
+_house_refusals: Final = Counter(
+    "wallet_house_refusals_total",
+    "Commands that were refused because the house has not enough of a currency",
+    ["currency"],
+    registry=REGISTRY,
+)
 _queue_depth: Final = Gauge(
     "wallet_ledger_queue_depth",
     "Commands that wait for a transaction",
@@ -170,6 +176,11 @@ BANK_ORDER_OVERDUE_AGE: Final = Figure(
 BLOCKED_WITHDRAWALS: Final = Figure(
     "wallet_withdrawals_blocked", "Withdrawals that an admin has to release or cancel before the bank gets them"
 )
+HOUSE_HEADROOM: Final = Figure(
+    "wallet_house_headroom",
+    "What an account can still give above its floor, in minor units, and below 0 what it lacks",
+    ("account", "currency"),
+)
 BREAKER_STATE: Final = Figure(
     "wallet_bank_breaker_state", "1 for the state that the breaker before the bank is in, else 0", ("state",)
 )
@@ -186,6 +197,7 @@ FIGURES: Final = (
     BANK_ORDERS_OVERDUE,
     BANK_ORDER_OVERDUE_AGE,
     BLOCKED_WITHDRAWALS,
+    HOUSE_HEADROOM,
     BREAKER_STATE,
 )
 # By the values of the figure's labels, in their order.
@@ -258,6 +270,10 @@ def batch_committed(commands: int, refused: int, conflicts: int, duration_s: flo
 
 _accepted: Final = _commands.labels("accepted")
 _refused: Final = _commands.labels("refused")
+
+
+def house_refused(currency: str) -> None:
+    _house_refusals.labels(currency).inc()
 
 
 def ledger_queue(depth: int, limit: int) -> None:

@@ -14,8 +14,9 @@ from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.clock import utc_now
+from service.domain.house_positions import Floors
 from service.domain.limits import Limits
-from service.domain.money import ORDINARY_CURRENCIES, is_currency
+from service.domain.money import ORDINARY_CURRENCIES, POINTS, is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.workers import Presence
@@ -36,6 +37,7 @@ from service.services.audit_events import AuditTrail
 from service.services.clock_watch import ClockWatch, watch_of
 from service.services.ended_tokens import EndedTokens
 from service.services.event_feed import EventFeeds
+from service.services.house_positions import apply_floors
 from service.services.login_guard import LoginGuard
 from service.services.metrics import Scrapes
 from service.services.passwords import Passwords, give_way
@@ -81,6 +83,7 @@ def policy_of(settings: Settings) -> Policy:
         adjustment_approval_above=settings.adjustment_approval_above,
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
         currencies=_currencies(settings),
+        house_floors=_house_floors(settings),
     )
 
 
@@ -93,6 +96,18 @@ def _currencies(settings: Settings) -> frozenset[str]:
     if settings.default_currency not in named:
         raise ValueError(f"WALLET_DEFAULT_CURRENCY is {settings.default_currency}, which WALLET_CURRENCIES lacks")
     return named
+
+
+def _house_floors(settings: Settings) -> Floors:
+    floors: Floors = {
+        (str(account), currency): floor
+        for account, by_currency in settings.house_floors.items()
+        for currency, floor in by_currency.items()
+    }
+    unknown = sorted({currency for _, currency in floors if not is_currency(currency) and currency != POINTS})
+    if unknown:
+        raise ValueError(f"WALLET_HOUSE_FLOORS names {', '.join(unknown)}: no currency of ISO 4217 with minor units")
+    return floors
 
 
 def _earning_rule(rule: EarningRuleSettings) -> EarningRule:
@@ -132,6 +147,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         key_uses = _closing(stack, KeyUses())
         rate_limits = RateLimits(redis)
         ledger = _closing(stack, _ledger_of(settings, databases, jobs, rate_limits, clock_watch))
+        await apply_floors(databases.client, ledger.policy.house_floors)
         ledger.start()
         audit_trail = _closing(stack, AuditTrail())
         ended_tokens = _closing(stack, EndedTokens(settings.access_token_lifetime_s))
@@ -190,6 +206,8 @@ def _ledger_of(
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
         metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
+        for currency in committed.currencies_lacking:
+            metrics.house_refused(currency)
         if committed.has_events:
             jobs.wake(Job.DISPATCH_EVENTS)
         log.info(

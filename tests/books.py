@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from service.domain.adjustments import Adjustment
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.holds import Hold
+from service.domain.house_positions import Pair
 from service.domain.idempotency import Answer
 from service.domain.identifiers import IdWindow
 from service.domain.incidents import Incident
@@ -20,7 +21,7 @@ from service.domain.transfers import Transfer
 from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Voucher, VoucherUse
 from service.domain.wallets import Wallet
-from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
+from service.ledger.batch import Batch, Decided, Headroom, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
 from service.ledger.transaction import tombstones_of
@@ -43,6 +44,8 @@ class Books:
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     outbox: dict[str, OutboxRow] = field(default_factory=dict)
     entry_ids: IdWindow | None = None
+    # What accounts of the house can give; None where nobody looks at that.
+    headroom: dict[Pair, int] | None = None
 
     @property
     def operations(self) -> dict[str, Operation]:
@@ -88,6 +91,7 @@ class Books:
             {key: answer for key, answer in self.answers.items() if key in claims},
             entry_ids=self.entry_ids,
             made=self._find_made(commands),
+            headroom=None if self.headroom is None else Headroom({}, self.headroom),
         )
 
     def _find_made(self, commands: Sequence[Command]) -> dict[str, list[Record]]:
@@ -103,6 +107,9 @@ class Books:
         return made
 
     def _take_in(self, writes: Writes) -> None:
+        if self.headroom is not None:
+            for pair, change in writes.headroom_changes.items():
+                self.headroom[pair] = self.headroom.get(pair, 0) + change
         for wallet_update in writes.wallet_updates:
             assert self.wallets[wallet_update.after.id] == wallet_update.before
             self.wallets[wallet_update.after.id] = wallet_update.after

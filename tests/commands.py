@@ -1,6 +1,7 @@
 """Runs this repository's commands as a person would: in a process of their own, told only what a test says."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,8 @@ async def run_module(settings: Settings, folder: Path, module: str, *arguments: 
         "WALLET_MONGO_ADMIN_URL": settings.mongo_admin_url.get_secret_value(),
         "WALLET_REDIS_URL": settings.redis_url.get_secret_value(),
         "WALLET_DATABASE": settings.database,
+        # They stand in the database, and check-ledger holds them against the settings.
+        "WALLET_HOUSE_FLOORS": json.dumps(settings.house_floors),
         **environment,
     }
     process = await asyncio.create_subprocess_exec(

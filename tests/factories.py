@@ -40,6 +40,7 @@ from service.ledger.blocked_withdrawals import CancelWithdrawal, ReleaseWithdraw
 from service.ledger.commands import Command
 from service.ledger.committer import is_duplicate
 from service.ledger.conversions import ConvertMoney
+from service.ledger.house_portions import OwnPortions
 from service.ledger.orders import (
     Fail,
     FlagForReview,
@@ -172,14 +173,19 @@ def entries_of_any_time() -> Iterator[None]:
 
 
 async def run(
-    databases: Databases, *commands: Command, policy: Policy | None = None, is_bank_asked: bool = True
+    databases: Databases,
+    *commands: Command,
+    policy: Policy | None = None,
+    is_bank_asked: bool = True,
+    own: OwnPortions | None = None,
 ) -> list[Decided]:
-    """The commands as one batch, in one transaction, without a committer.
+    """The commands as one batch, in one transaction, without a committer; by a process with these portions.
 
     What the bank says of an order comes after a worker has begun to ask it, unless the bank is not asked.
     Where somebody else has been first it begins anew, as the committer does.
     """
     said: list[Command] = []
+    own = own or OwnPortions("tests")
     duplicates = 0
     for command in commands:
         if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):
@@ -188,16 +194,20 @@ async def run(
     for is_last in (*[False] * _TIMES_SECOND, True):
         try:
             async with databases.client.start_session() as session:
-                prepared = await prepare(session, said, policy or Policy(), Attempt(after_duplicate=duplicates > 0))
+                attempt = Attempt(after_duplicate=duplicates > 0)
+                prepared = await prepare(session, said, policy or Policy(), own, attempt)
                 await session.commit_transaction()
         except GuardMissed:
+            own.forget()
             if is_last:
                 raise
         except PyMongoError as error:
+            own.forget()
             duplicates += is_duplicate(error)
             if is_last or not (is_duplicate(error) or error.has_error_label("TransientTransactionError")):
                 raise
         else:
+            own.remember(prepared.portions)
             break
     asked = {id(command) for command in commands}
     return [decided for command, decided in zip(said, prepared.decided, strict=True) if id(command) in asked]
@@ -487,7 +497,7 @@ def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
     return EarnPoints(**(fields | overrides))
 
 
-def _gift(wallet: Wallet, points: int) -> RequestAdjustment:
+def gift_of(wallet: Wallet, amount: int) -> RequestAdjustment:
     """From the house, by hand: earned ones want a deposit, and that wants a bank that has paid it."""
     return RequestAdjustment(
         now=utc_now(),
@@ -500,7 +510,7 @@ def _gift(wallet: Wallet, points: int) -> RequestAdjustment:
         entry_id=new_id(Prefix.ENTRY),
         type=AdjustmentType.CREDIT,
         wallet_id=wallet.id,
-        amount=points,
+        amount=amount,
         currency=wallet.currency,
         category=None,
         description=None,
@@ -540,7 +550,7 @@ async def make_savers(databases: Databases, count: int, points: int, *, are_gift
         owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
         found = (await wallet_repository.find_named([], owners, session=session)).values()
     if points and are_gifts:
-        await run(databases, *(_gift(wallet, points) for wallet in found if wallet.currency == POINTS))
+        await run(databases, *(gift_of(wallet, points) for wallet in found if wallet.currency == POINTS))
     elif points:
         # In one transaction, so that nothing is ever in the outbox, where a worker of the stack would take it.
         wallets = [wallet for wallet in found if wallet.currency == "INR"]

@@ -24,6 +24,9 @@ _CACHE_GB = 0.25
 NO_RATE_LIMITS = {name.removeprefix("WALLET_").lower(): int(value) for name, value in NO_LIMITS.items()}
 
 
+_DEALT_IN = ("INR", "USD", "EUR", "GBP", "JPY", "KWD", "CHF")
+
+
 class Servers(NamedTuple):
     mongo: MongoServer
     redis: RedisServer
@@ -61,6 +64,8 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "bank_success_rate": 1.0,
         "bank_timeout_rate": 0.0,
         "bank_error_rate": 0.0,
+        # Tests make and exchange what they need.
+        "house_floors": {account: dict.fromkeys(_DEALT_IN, -(2**61)) for account in ("bank", "house:fx")},
         **NO_RATE_LIMITS,
         "earning_rules": (
             EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000, points=1),

@@ -21,6 +21,7 @@ from service.errors import (
     BalanceOverflow,
     CurrencyMismatch,
     Forbidden,
+    HouseFundsExhausted,
     IdempotencyKeyInFlight,
     IdempotencyKeyInvalid,
     IdempotencyKeyMissing,
@@ -113,7 +114,7 @@ _REQUEST: dict[str, Any] = {
     "status_code": 201,
     "response_model": AdjustmentView,
     "responses": {
-        **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch),
+        **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch, HouseFundsExhausted),
         202: {
             "model": AdjustmentView,
             "description": "By an admin above the set amount, or for themselves: another one has to approve it",
@@ -178,6 +179,7 @@ async def _adjust(
         IdempotencyKeyInFlight,
         InsufficientFunds,
         BalanceOverflow,
+        HouseFundsExhausted,
         WalletClosed,
         LedgerBusy,
     ),

@@ -27,7 +27,13 @@ class BookedView(View):
 
 
 class AccountView(BookedView):
+    """Positions: the bank's is its balance with the other sign, a house account's the balance itself."""
+
     account: str = Field(examples=["bank"])
+    floor: Sum | None = Field(description="The lowest that its position may become; null where it has none")
+    headroom: Sum | None = Field(
+        description="How far the position is above the floor, less open withdrawals and what wallets owe"
+    )
 
 
 class WalletsView(View):
@@ -56,11 +62,39 @@ _EXAMPLE: dict[str, Any] = {
         {
             "currency": "INR",
             "accounts": [
-                {"account": "bank", "debit": 1250000, "credit": 250000, "balance": -1000000},
-                {"account": "house:fx", "debit": 0, "credit": 0, "balance": 0},
-                {"account": "house:rewards", "debit": 0, "credit": 0, "balance": 0},
-                {"account": "house:adjustments", "debit": 5000, "credit": 0, "balance": -5000},
-                {"account": "house:revenue", "debit": 0, "credit": 30000, "balance": 30000},
+                {
+                    "account": "bank",
+                    "debit": 1250000,
+                    "credit": 250000,
+                    "balance": -1000000,
+                    "floor": 0,
+                    "headroom": 985000,
+                },
+                {
+                    "account": "house:fx",
+                    "debit": 0,
+                    "credit": 0,
+                    "balance": 0,
+                    "floor": -500000,
+                    "headroom": 500000,
+                },
+                {"account": "house:rewards", "debit": 0, "credit": 0, "balance": 0, "floor": None, "headroom": None},
+                {
+                    "account": "house:adjustments",
+                    "debit": 5000,
+                    "credit": 0,
+                    "balance": -5000,
+                    "floor": None,
+                    "headroom": None,
+                },
+                {
+                    "account": "house:revenue",
+                    "debit": 0,
+                    "credit": 30000,
+                    "balance": 30000,
+                    "floor": None,
+                    "headroom": None,
+                },
             ],
             "between_wallets": {"debit": 48000, "credit": 48000, "balance": 0},
             "wallets": {"available": 960000, "held": 15000, "balance": 975000, "wallets": 42},
@@ -111,12 +145,20 @@ def _currency_view(currency: CurrencyBalance) -> dict[str, Any]:
     _, available, held, wallets = currency.wallets
     return {
         "currency": currency.currency,
-        "accounts": [{"account": one.account, **_booked_view(one)} for one in currency.accounts],
+        "accounts": [
+            {"account": one.account, **_booked_view(one), **_floor_view(currency, one.account)}
+            for one in currency.accounts
+        ],
         "between_wallets": _booked_view(currency.between_wallets),
         "wallets": {"available": available, "held": held, "balance": available + held, "wallets": wallets},
         "total": currency.total,
         "is_balanced": currency.is_balanced,
     }
+
+
+def _floor_view(currency: CurrencyBalance, account: str) -> dict[str, int | None]:
+    floor, headroom = currency.floors.get(account, (None, None))
+    return {"floor": floor, "headroom": headroom}
 
 
 def _booked_view(one: AccountSum) -> dict[str, int]:

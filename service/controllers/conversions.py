@@ -19,6 +19,7 @@ from service.domain.permissions import Permission
 from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
+    HouseFundsExhausted,
     IdempotencyKeyInFlight,
     InsufficientFunds,
     LedgerBusy,
@@ -99,6 +100,7 @@ class ConversionReceipt(ConversionView):
         InsufficientFunds,
         LimitExceeded,
         BalanceOverflow,
+        HouseFundsExhausted,
         LedgerBusy,
     ),
     summary="Take a quote: convert between two of one's own wallets",

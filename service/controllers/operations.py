@@ -17,6 +17,7 @@ from service.errors import (
     AccountDeactivated,
     BalanceOverflow,
     CurrencyNotOffered,
+    HouseFundsExhausted,
     InsufficientFunds,
     LedgerBusy,
     LimitExceeded,
@@ -91,7 +92,9 @@ ORDER_ERRORS = (
     LimitExceeded,
     LedgerBusy,
 )
-ORDER_PROBLEMS = problem_responses(*ORDER_ERRORS, CurrencyNotOffered, BalanceOverflow, NoWalletInCurrency)
+_DEPOSIT_ERRORS = (*ORDER_ERRORS, CurrencyNotOffered, BalanceOverflow, NoWalletInCurrency)
+ORDER_PROBLEMS = problem_responses(*_DEPOSIT_ERRORS)
+WITHDRAWAL_PROBLEMS = problem_responses(*_DEPOSIT_ERRORS, HouseFundsExhausted)
 
 
 _ACCEPTED: Final = 202

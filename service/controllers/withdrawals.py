@@ -9,7 +9,7 @@ from service.controllers.dependencies import IdempotencyKey, OpenResources, clai
 from service.controllers.fields import Account
 from service.controllers.operations import (
     ACCEPTED_HEADERS,
-    ORDER_PROBLEMS,
+    WITHDRAWAL_PROBLEMS,
     OperationsQuery,
     OrderRequest,
     WithdrawalView,
@@ -36,7 +36,7 @@ class WithdrawalRequest(OrderRequest):
     "/withdrawals",
     status_code=202,
     response_model=WithdrawalView,
-    responses=ORDER_PROBLEMS | ACCEPTED_HEADERS,
+    responses=WITHDRAWAL_PROBLEMS | ACCEPTED_HEADERS,
     summary="Withdraw money to an account at the bank",
     description="The amount is held at once and answered with 202; the bank is asked afterwards. On success it "
     "leaves, on failure it is available again. Above the step-up amount the withdrawal `requires_approval`: confirm "

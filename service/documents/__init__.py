@@ -15,6 +15,7 @@ from service.documents.dead_letters import DeadLetterDocument
 from service.documents.duties import DutyDocument
 from service.documents.events import EventDocument
 from service.documents.holds import HoldDocument
+from service.documents.house_positions import HousePosition
 from service.documents.idempotency_keys import IdempotencyKey
 from service.documents.incidents import IncidentDocument
 from service.documents.ledger_processes import LedgerProcessDocument
@@ -58,6 +59,7 @@ __all__ = [
     "DutyDocument",
     "EventDocument",
     "HoldDocument",
+    "HousePosition",
     "IdempotencyKey",
     "IncidentDocument",
     "LedgerProcessDocument",
@@ -119,6 +121,7 @@ WALLET_DOCUMENTS = [
     PasswordReset,
     DeadLetterDocument,
     LedgerProcessDocument,
+    HousePosition,
     WorkerDocument,
     ReturnDocument,
     IncidentDocument,

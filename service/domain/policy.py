@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from service.domain.house_positions import Floors, Pair, floor_of
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS
 from service.domain.rewards import EarningRule
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+_NO_FLOORS: Floors = MappingProxyType({})
 _NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
 
 
@@ -23,6 +25,12 @@ class Policy(NamedTuple):
     earning_rules: tuple[EarningRule, ...] = ()
     # Currencies that wallets are opened in and money is taken in; points always besides.
     currencies: frozenset[str] = ORDINARY_CURRENCIES
+
+    # By account and currency, how far down its position may go.
+    house_floors: Floors = _NO_FLOORS
+
+    def is_guarded(self, pair: Pair) -> bool:
+        return floor_of(pair, self.house_floors) is not None
 
     def deals_in(self, currency: str) -> bool:
         return currency in self.currencies or currency == POINTS

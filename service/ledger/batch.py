@@ -14,6 +14,7 @@ from service.domain.audit_events import AuditEvent
 from service.domain.entries import Entry, EntryType
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
+from service.domain.house_positions import Pair, headroom_change, is_refusable, owed_change
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
@@ -21,7 +22,7 @@ from service.domain.policy import Policy
 from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.returns import Return
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
-from service.errors import IdempotencyKeyReused, WalletServiceError, problem_body
+from service.errors import HouseFundsExhausted, IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand, PersonalCommand
 from service.ledger.debts import assert_debts_explained, pay_oldest
 
@@ -41,10 +42,18 @@ class KnownAnswer(NamedTuple):
     answer: Answer
 
 
+class Headroom(NamedTuple):
+    """What accounts can still give: of some this process's own portion, of others what all portions are together."""
+
+    own: Mapping[Pair, int]
+    totals: Mapping[Pair, int]
+
+
 class Loaded(NamedTuple):
     """The documents that a batch's commands name, as one snapshot.
 
-    `entry_ids` is the range of time that an entry's id may carry; None skips the check, as in tests of single rules.
+    `entry_ids` is the range of time that an entry's id may carry, and `headroom` what accounts can still give. None
+    skips the check, as in tests of single rules.
     """
 
     active_users: Mapping[str, int]  # with the version of their tokens
@@ -54,6 +63,7 @@ class Loaded(NamedTuple):
     entry_ids: IdWindow | None = None
     # By the claim's id: records made under keys whose answers have expired. Empty unless somebody looked for them.
     made: Mapping[str, Sequence[Record]] = MappingProxyType({})
+    headroom: Headroom | None = None
 
 
 class Decided(NamedTuple):
@@ -88,6 +98,7 @@ class Writes:
     outbox_inserts: list[OutboxRow] = field(default_factory=list)
     outbox_deletes: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    headroom_changes: dict[Pair, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(
@@ -112,6 +123,9 @@ class Draft:
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
         self.tombstone_count = 0
+        self.headroom_changes: dict[Pair, int] = defaultdict(int)
+        # Accounts that a command has taken more from than this process's portion has.
+        self.short: set[Pair] = set()
 
     def on_top(self) -> "Draft":
         return Draft(self, self._loaded, self._owners, self.policy)
@@ -147,7 +161,10 @@ class Draft:
         return self._loaded.records.get(record_id) if self._below is None else self._below.any_record(record_id)
 
     def take_in(self, changes: Changes, command: Command) -> None:
-        """Raises ImpossibleMovement or AssertionError for what a rule should have refused."""
+        """Raises ImpossibleMovement or AssertionError for what a rule should have refused.
+
+        Raises HouseFundsExhausted where the house cannot pay it: what this draft has is then to be forgotten.
+        """
         wallets_before = [self._require_unmoved(wallet) for wallet in changes.wallets]
         records = {record.id: record for record in (changes.record, *changes.also)}
         for wallet, was in zip(changes.wallets, wallets_before, strict=True):
@@ -158,6 +175,7 @@ class Draft:
         self._require_accounted_for(changes, command)
         for wallet_id in self.wallets:
             self._pay_debts(wallet_id, records, command)
+        self._require_headroom()
         for wallet_before in wallets_before:
             self._tell_of_wallet(wallet_before, command)
         for record in records.values():
@@ -232,6 +250,56 @@ class Draft:
         assert bool(wallet.owed) == bool(wallet.debts), f"{wallet_id} owes {wallet.owed} for {wallet.debts}"
         self.wallets[wallet_id] = wallet
 
+    def _require_headroom(self) -> None:
+        """Counts what the command takes from accounts of the bank and the house and gives to them.
+
+        Raises HouseFundsExhausted where it takes what an account does not have. What only books what others have
+        decided is let through, and whoever takes more after that is refused.
+        """
+        refusable: dict[Pair, int] = defaultdict(int)
+        for entry in self.entries:
+            account = entry.counterparty
+            if not account.startswith("wal_"):
+                pair, change = (account, entry.currency), headroom_change(account, entry.type, entry.amount)
+                self.headroom_changes[pair] += change
+                if is_refusable(entry.type):
+                    refusable[pair] += change
+        for wallet in self.wallets.values():
+            for pair, change in owed_change(wallet.currency, wallet.owed - self._read(wallet.id).owed).items():
+                self.headroom_changes[pair] += change
+        lacking = [pair for pair, change in refusable.items() if change < 0 and self._lacks(pair)]
+        if lacking:
+            currencies = sorted(currency for _, currency in lacking)
+            raise HouseFundsExhausted(currency=currencies[0])
+
+    def _read(self, wallet_id: str) -> Wallet:
+        """The wallet as it was before this command."""
+        before = self._loaded.wallets.get(wallet_id) if self._below is None else self._below.wallet(wallet_id)
+        assert before is not None, f"{wallet_id} was not named as needed"
+        return before
+
+    def _lacks(self, pair: Pair) -> bool:
+        headroom = self._loaded.headroom
+        if headroom is None or not self.policy.is_guarded(pair):
+            return False
+        known = headroom.totals.get(pair, headroom.own.get(pair, 0))
+        if known + self.headroom_change(pair) >= 0:
+            return False
+        self.note_short(pair)
+        return True
+
+    def headroom_change(self, pair: Pair) -> int:
+        """What the commands of the batch have done to it so far."""
+        below = 0 if self._below is None else self._below.headroom_change(pair)
+        return below + self.headroom_changes.get(pair, 0)
+
+    def note_short(self, pair: Pair) -> None:
+        """On the lowest draft, since this one may be forgotten."""
+        if self._below is None:
+            self.short.add(pair)
+        else:
+            self._below.note_short(pair)
+
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]
         event_type = life_news_of(before, after)
@@ -266,6 +334,8 @@ class Draft:
         below.tombstone_count += self.tombstone_count
         below.entries += self.entries
         below.events += self.events
+        for pair, change in self.headroom_changes.items():
+            below.headroom_changes[pair] += change
         for row_id in self.outbox_deletes:
             if below.outbox_inserts.pop(row_id, None) is None:
                 below.outbox_deletes.append(row_id)
@@ -341,6 +411,16 @@ class Batch:
             )
         )
 
+    @property
+    def headroom_changes(self) -> Mapping[Pair, int]:
+        """What the commands take from accounts of the bank and the house, below 0, and give to them."""
+        return {pair: change for pair, change in self._state.headroom_changes.items() if change}
+
+    @property
+    def short(self) -> frozenset[Pair]:
+        """Accounts of which somebody was refused what may be there, in other processes' portions or in all."""
+        return frozenset(self._state.short)
+
     def writes(self) -> Writes:
         """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.
 
@@ -354,6 +434,7 @@ class Batch:
             events=state.events,
             outbox_inserts=list(state.outbox_inserts.values()),
             outbox_deletes=state.outbox_deletes,
+            headroom_changes=dict(self.headroom_changes),
         )
         for record_id, record in state.records.items():
             before = self._loaded.records.get(record_id)
@@ -395,7 +476,10 @@ def _decide(command: Command, draft: Draft, tombstone: Tombstone | None) -> _Out
         changes = command.decide(draft)
     except WalletServiceError as refusal:
         return _Outcome(draft, None, None, refusal)
-    draft.take_in(changes, command)
+    try:
+        draft.take_in(changes, command)
+    except HouseFundsExhausted as refusal:
+        return _Outcome(draft.emptied(), None, None, refusal)
     if tombstone is not None and changes.record.id == command.made_id:
         draft.leave_tombstone(changes.record.id, tombstone)
     body = None if changes.answer is None else changes.answer(draft)

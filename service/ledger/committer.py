@@ -22,10 +22,18 @@ from service.database import Client, abort_transaction
 from service.domain.idempotency import Answer
 from service.domain.policy import Policy
 from service.domain.records import Record
-from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable, WalletServiceError
+from service.errors import (
+    HouseFundsExhausted,
+    IdempotencyKeyInFlight,
+    InternalError,
+    LedgerBusy,
+    Unavailable,
+    WalletServiceError,
+)
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.dead_owners import LedgerSession
+from service.ledger.house_portions import OwnPortions
 from service.ledger.transaction import Attempt, GuardMissed, prepare
 from service.outages import outages
 from service.tracing import span
@@ -75,6 +83,8 @@ class Committed(NamedTuple):
     duration_s: float
     has_outbox_rows: bool
     has_events: bool
+    # Of each command that was refused because the house lacks it.
+    currencies_lacking: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -106,6 +116,7 @@ class Ledger:
         self._on_committed = on_committed
         self._let_in = let_in
         self._session = LedgerSession(client)
+        self._portions = OwnPortions(self._session.id)
         self._require_clock = require_clock
         self._waiting: deque[Pending] = deque()
         self._waiting_weight = 0
@@ -231,6 +242,7 @@ class Ledger:
                 await self._commit(batch, deadline_s, conflicts, attempt)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 tries += 1
+                self._portions.forget()
                 duplicates += is_duplicate(error)
                 is_outage, is_too_large = _is_outage(error), False
                 if is_outage:
@@ -280,7 +292,8 @@ class Ledger:
         session = self._session.open()
         try:
             with pymongo.timeout(min(_ATTEMPT_S, max(_SHORTEST_ATTEMPT_S, deadline_s - started))):
-                prepared = await prepare(session, [pending.command for pending in batch], self.policy, attempt)
+                commands = [pending.command for pending in batch]
+                prepared = await prepare(session, commands, self.policy, self._portions, attempt)
         except BaseException:  # a cancelled task too must not leave its documents locked
             await abort_transaction(session)
             raise
@@ -288,13 +301,18 @@ class Ledger:
         await self._commit_for_certain(session, deadline_s)
         reach(CrashPoint.LEDGER_COMMITTED)
         self._room = min(self._batch_limit, self._room + max(1, self._batch_limit // _ROOM_STEPS))
+        self._portions.remember(prepared.portions)
         refused = 0
         for pending, outcome in zip(batch, prepared.decided, strict=True):
             refused += outcome.refused
             if not pending.future.done():
                 pending.future.set_result(outcome)
         duration_s = perf_counter() - started
-        committed = Committed(len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events)
+        errors = [outcome.error for outcome in prepared.decided]
+        lacking = tuple(str(one.facts["currency"]) for one in errors if isinstance(one, HouseFundsExhausted))
+        committed = Committed(
+            len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events, lacking
+        )
         # By the loop, not from here: trouble in telling about a commit must not look like trouble in making it.
         asyncio.get_running_loop().call_soon(self._on_committed, committed)
 

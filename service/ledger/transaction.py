@@ -9,6 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import logical_time, start_transaction
 from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
+from service.domain.house_positions import Portion
 from service.domain.idempotency import Answer, Tombstone
 from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
@@ -17,6 +18,7 @@ from service.domain.wallets import Wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, CompositeCommand, merged_needs
+from service.ledger.house_portions import AttemptPortions, OwnPortions
 from service.repositories import events as event_repository
 from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
@@ -29,11 +31,12 @@ log = structlog.get_logger()
 
 
 class Prepared(NamedTuple):
-    """A transaction that only has to be committed."""
+    """A transaction that only has to be committed. `portions` are this process's own, as they are afterwards."""
 
     decided: list[Decided]
     has_outbox_rows: bool
     has_events: bool
+    portions: list[Portion]
 
 
 class GuardMissed(Exception):
@@ -55,7 +58,11 @@ FIRST_ATTEMPT = Attempt()
 
 
 async def prepare(
-    session: AsyncClientSession, commands: Sequence[Command], policy: Policy, attempt: Attempt = FIRST_ATTEMPT
+    session: AsyncClientSession,
+    commands: Sequence[Command],
+    policy: Policy,
+    own: OwnPortions,
+    attempt: Attempt = FIRST_ATTEMPT,
 ) -> Prepared:
     """Everything but the commit. Raises GuardMissed, or what the driver raises.
 
@@ -67,21 +74,36 @@ async def prepare(
         if needs.wallets or needs.owned_wallets or needs.all_wallets_of:
             await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session)
     loaded = await _load(commands, session)
-    batch, decided = _decide_all(loaded, commands, policy)
+    portions = AttemptPortions(own, policy)
+    batch, decided = await _decide_all(loaded, commands, policy, portions, session)
     # A command that is refused now may have succeeded before under its key. Only for such commands is that looked up.
     doubtful = commands if attempt.after_duplicate else batch.without_tombstone
     made = await _find_made(doubtful, loaded, session) if doubtful else {}
     if made:
-        batch, decided = _decide_all(loaded._replace(made=made), commands, policy)
+        batch, decided = await _decide_all(loaded._replace(made=made), commands, policy, portions, session)
     writes = batch.writes()
-    if writes:
-        await _write(writes, session)
-    return Prepared(decided, has_outbox_rows=bool(writes.outbox_inserts), has_events=bool(writes.events))
+    written = await _write(writes, portions, session) if writes else []
+    return Prepared(decided, bool(writes.outbox_inserts), bool(writes.events), written)
 
 
-def _decide_all(loaded: Loaded, commands: Sequence[Command], policy: Policy) -> tuple[Batch, list[Decided]]:
-    batch = Batch(loaded, policy)
-    return batch, [_run_alone(batch, command) for command in commands]
+async def _decide_all(
+    loaded: Loaded,
+    commands: Sequence[Command],
+    policy: Policy,
+    portions: AttemptPortions,
+    session: AsyncClientSession,
+) -> tuple[Batch, list[Decided]]:
+    """Decides the batch by what this process has of the house's money, and again by all of it where that is too little.
+
+    Each turn but the last reads one account more at least, and there are few.
+    """
+    while True:
+        batch = Batch(loaded._replace(headroom=portions.headroom), policy)
+        decided = [_run_alone(batch, command) for command in commands]
+        lacking = portions.lacking(batch)
+        if not lacking:
+            return batch, decided
+        await portions.load(lacking, session=session)
 
 
 async def _find_made(
@@ -152,13 +174,17 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     return Loaded(active_users, wallets, records, answers, entry_ids)
 
 
-async def _write(writes: Writes, session: AsyncClientSession) -> None:
+async def _write(writes: Writes, portions: AttemptPortions, session: AsyncClientSession) -> list[Portion]:
     """One bulk operation for each collection. Wallets, which other processes may want too, come first.
 
     MongoDB lets nobody wait: of two transactions that want one wallet the second fails at once. Early, that costs
     it the reads; last, it would have done all its work for nothing, and would have had the longer to lose the race.
+    Returns this process's portions of the house's money as they then are. Raises GuardMissed.
     """
     if writes.wallet_updates and not await wallet_repository.update_guarded(writes.wallet_updates, session=session):
+        raise GuardMissed
+    written = await portions.write(writes.headroom_changes, session=session)
+    if written is None:
         raise GuardMissed
     if writes.answers:
         await idempotency_repository.insert_many(writes.answers, session=session)
@@ -175,3 +201,4 @@ async def _write(writes: Writes, session: AsyncClientSession) -> None:
         await log_repository.insert_many(writes.entries, session=session)
     if writes.events:
         await event_repository.insert_many(writes.events, session=session)
+    return written

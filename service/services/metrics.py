@@ -21,6 +21,7 @@ from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
 from service.repositories import figures as figure_repository
+from service.repositories import house_positions as position_repository
 from service.services.clock_watch import ClockWatch
 from service.services.event_feed import EventFeeds, StreamKind
 from service.services.integrity import find_days_watched, find_rounds
@@ -57,6 +58,7 @@ class Scrapes:
             _read_incidents,
             _read_overdue_orders,
             _read_blocked,
+            _read_headroom,
             _read_integrity,
             partial(_read_days, settings),
         ]
@@ -149,6 +151,16 @@ async def _read_overdue_orders() -> Mapping[Figure, Values]:
 
 async def _read_blocked() -> Mapping[Figure, Values]:
     return {metrics.BLOCKED_WITHDRAWALS: {(): await figure_repository.count_blocked_withdrawals()}}
+
+
+async def _read_headroom() -> Mapping[Figure, Values]:
+    """Of accounts that have a floor; the others have nothing that could run out."""
+    portions = await position_repository.find_all()
+    guarded: dict[tuple[str, ...], float] = {portion.pair: 0.0 for portion in portions if portion.floor is not None}
+    for portion in portions:
+        if portion.pair in guarded:
+            guarded[portion.pair] += portion.headroom
+    return {metrics.HOUSE_HEADROOM: guarded}
 
 
 async def _read_integrity() -> Mapping[Figure, Values]:

@@ -30,14 +30,16 @@ class TestTheTrialBalance:
         assert TrialBalanceView(**shown).model_dump() == shown
         (francs,) = [one for one in shown["currencies"] if one["currency"] == "XPF"]
         nothing = {"debit": 0, "credit": 0, "balance": 0}
+        no_floor = {"floor": None, "headroom": None}
         assert francs == {
             "currency": "XPF",
             "accounts": [
-                {"account": "bank", "debit": 1_000, "credit": 0, "balance": -1_000},
-                {"account": "house:fx", **nothing},
-                {"account": "house:rewards", **nothing},
-                {"account": "house:adjustments", **nothing},
-                {"account": "house:revenue", **nothing},
+                # What the withdrawal has set aside is no longer the bank's to give.
+                {"account": "bank", "debit": 1_000, "credit": 0, "balance": -1_000, "floor": 0, "headroom": 700},
+                {"account": "house:fx", **nothing, "floor": 0, "headroom": 0},
+                {"account": "house:rewards", **nothing, **no_floor},
+                {"account": "house:adjustments", **nothing, **no_floor},
+                {"account": "house:revenue", **nothing, **no_floor},
             ],
             "between_wallets": nothing,
             "wallets": {"available": 700, "held": 300, "balance": 1_000, "wallets": 1},
@@ -50,7 +52,11 @@ class TestTheTrialBalance:
         held = 1_100 * MAX_AMOUNT_MINOR
         nothing = AccountSum("between_wallets", "CHF", 0, 0)
         francs = CurrencyBalance(
-            "CHF", [AccountSum("bank", "CHF", held, 0)], nothing, WalletTotal("CHF", held, 1, 1_100)
+            "CHF",
+            [AccountSum("bank", "CHF", held, 0)],
+            nothing,
+            WalletTotal("CHF", held, 1, 1_100),
+            {"bank": (0, held - 1)},
         )
         balance = TrialBalance(utc_now(), None, [francs])
         body = json_response(trial_balance_view(balance)).body
@@ -59,6 +65,7 @@ class TestTheTrialBalance:
         (francs_shown,) = shown["currencies"]
         (bank,) = francs_shown["accounts"]
         assert (bank["debit"], bank["credit"], bank["balance"]) == (str(held), 0, str(-held))
+        assert (bank["floor"], bank["headroom"]) == (0, str(held - 1))
         assert (francs_shown["wallets"]["balance"], francs_shown["total"]) == (str(held + 1), 1)
 
     @pytest.mark.parametrize("roles", [[], ["user"], ["user", "service"]], ids=str)

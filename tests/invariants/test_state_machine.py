@@ -26,7 +26,7 @@ _COMMANDS = {
 }  # fmt: skip
 _REFUSALS = {
     "account_deactivated", "already_reversed", "approval_lapsed", "balance_overflow", "capture_exceeds_hold",
-    "currency_mismatch", "currency_not_offered", "hold_above_step_up", "hold_expired",
+    "currency_mismatch", "currency_not_offered", "hold_above_step_up", "hold_expired", "house_funds_exhausted",
     "idempotency_key_reused", "illegal_transition", "insufficient_funds", "invalid_code", "limit_exceeded",
     "may_be_under_way", "no_wallet_in_currency", "not_found", "quote_expired",
     "quote_used", "recipient_already_named", "recipient_not_found", "recipient_wallet_frozen", "same_wallet",

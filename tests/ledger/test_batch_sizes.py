@@ -19,6 +19,7 @@ from service.domain.incidents import Said, SaidEvent
 from service.domain.policy import Policy
 from service.ledger.commands import Command, CompositeCommand
 from service.ledger.committer import Committed, Ledger
+from service.ledger.house_portions import OwnPortions
 from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.transaction import Attempt, Prepared, prepare
 from tests.factories import current, make_funded_wallet, withdrawal_of
@@ -81,9 +82,11 @@ class Slow:
         self._users, self._each_ms = databases.wallet["users"], each_ms
         self.sizes: list[int] = []
 
-    async def prepare(self, session: AsyncClientSession, commands: Any, policy: Policy, attempt: Attempt) -> Prepared:
+    async def prepare(
+        self, session: AsyncClientSession, commands: Any, policy: Policy, own: OwnPortions, attempt: Attempt
+    ) -> Prepared:
         self.sizes.append(len(commands))
-        prepared = await prepare(session, commands, policy, attempt)
+        prepared = await prepare(session, commands, policy, own, attempt)
         await asyncio.sleep(self._each_ms * len(commands) / 1000)
         # The driver and the server see that the attempt's time is over.
         await self._users.find_one(session=session)

@@ -383,9 +383,9 @@ class TestTroubleWithTheServer:
         attempts: list[bool] = []
         limits_s: list[float] = []
 
-        async def watched(session: Any, commands: Any, policy: Policy, attempt: Attempt) -> Any:
+        async def watched(session: Any, commands: Any, policy: Policy, own: Any, attempt: Attempt) -> Any:
             attempts.append(attempt.locks_first)
-            return await prepare(session, commands, policy, attempt)
+            return await prepare(session, commands, policy, own, attempt)
 
         def pause(_tries: int, max_s: float) -> float:
             limits_s.append(max_s)
@@ -543,6 +543,7 @@ class TestTheTransaction:
         seen = [one for one in listener.seen if one[1] != "ledger_processes"]
         assert sorted({collection for _, collection, _ in seen}) == [
             "events",
+            "house_positions",
             "idempotency_keys",
             "outbox",
             "transaction_logs",
@@ -583,4 +584,9 @@ class TestTheLog:
         finally:
             await bind_documents(databases)
             await watched.client.close()
-        assert sorted(set(listener.read) - {"ledger_processes"}) == ["idempotency_keys", "users", "wallets"]
+        # The first of a process reads its portion of what the bank has.
+        assert sorted(set(listener.read) - {"ledger_processes", "house_positions"}) == [
+            "idempotency_keys",
+            "users",
+            "wallets",
+        ]

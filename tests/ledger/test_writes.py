@@ -22,7 +22,8 @@ _WALLET, _VOUCHER = build_wallet(), build_voucher()
     ],
 )
 def test_each_document_is_a_reason_to_write(part: str, document: Any) -> None:
-    assert Writes(**{part: [document]})
+    parts: dict[str, Any] = {part: [document]}
+    assert Writes(**parts)
 
 
 def test_nothing_is_none() -> None:

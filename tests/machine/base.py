@@ -38,6 +38,11 @@ _PURSES = (
 # Some are never filled, so that they can be closed at once.
 EMPTY = ((0, "JPY"), (2, "JPY"))
 OPENING = 1_000
+# Accounts of the house with a floor, and as much money of its own as nobody here can use up.
+HOUSE = ("bank", "house:fx")
+PLENTY = 2**61
+# In a third of the sequences one of the two has little. Not drawn by itself, so that a seed plays what it always did.
+_HOUSES = {(False, 0): (0, PLENTY), (True, 3): (PLENTY, 500)}
 _SECOND_ADMIN_ABOVE = 100
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
 _EARNINGS = (
@@ -188,12 +193,14 @@ class LedgerMachine(RuleBasedStateMachine):
         paper.earnings = list(_EARNINGS)
         # Nobody has any, and wallets in it are there to be closed.
         paper.not_dealt_in = set() if yen else {"JPY"}
+        for account, own in zip(HOUSE, _HOUSES.get((limited, debts), (PLENTY, PLENTY)), strict=True):
+            paper.house_money |= {(account, currency): own for currency in CURRENCIES}
         self.allow_debts(debts)
         self.wallets = list(wallets)
         self.evidence = Evidence(self.table.books, self.policy())
         if not self.table.accounts:
             self.table.accounts.append(self.table.wait_for(self.table.books.draw_up()))
-        self.table.wait_for(self.evidence.open(self.users, wallets, START))
+        self.table.wait_for(self.evidence.open(self.users, wallets, START, paper.house_money))
         self.is_sound = True
         self.fund()
 

@@ -8,16 +8,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+from bson.int64 import Int64
 
 from service.database import Databases, session_in_transaction
 from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
 from service.domain.clock import utc_now
+from service.domain.house_positions import Pair
 from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
+from service.ledger.house_portions import OwnPortions
+from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
@@ -76,6 +82,10 @@ class Books(Protocol):
         ...
 
     async def forget_awaited(self, row_ids: Iterable[str]) -> None: ...
+    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+        """What these accounts can give from here on."""
+
+    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]: ...
     async def draw_up(self) -> Accounts: ...
 
 
@@ -87,6 +97,8 @@ class DatabaseBooks:
         self._databases = databases
         self._wallet = databases.wallet
         self._keys = admin[databases.wallet.name]["idempotency_keys"]
+        # As of two processes, of which each commits every other batch.
+        self._turn, self._other_turn = OwnPortions(uuid4().hex), OwnPortions(uuid4().hex)
 
     async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
         async with session_in_transaction(self._databases.client) as session:
@@ -101,7 +113,8 @@ class DatabaseBooks:
         await self._wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
 
     async def run(self, commands: Sequence[Command], policy: Policy) -> list[Decided]:
-        return await run(self._databases, *commands, policy=policy, is_bank_asked=False)
+        self._turn, self._other_turn = self._other_turn, self._turn
+        return await run(self._databases, *commands, policy=policy, is_bank_asked=False, own=self._turn)
 
     async def find(self, collection: str, ids: Iterable[str]) -> dict[str, Row]:
         found = self._wallet[collection].find({"_id": {"$in": list(ids)}})
@@ -128,6 +141,25 @@ class DatabaseBooks:
 
     async def forget_awaited(self, row_ids: Iterable[str]) -> None:
         await self._wallet["outbox"].delete_many({"_id": {"$in": list(row_ids)}})
+
+    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+        for own in (self._turn, self._other_turn):
+            await process_repository.beat(own.owner, "tests", 1, None, [])
+        await self._set_headroom(headroom)
+
+    async def _set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+        rows = self._wallet["house_positions"]
+        for (account, currency), left in headroom.items():
+            await rows.delete_many({"account": account, "currency": currency})
+            pool = {"_id": f"{account}/{currency}/pool", "account": account, "currency": currency, "owner": "pool"}
+            await rows.insert_one(pool | {"headroom": Int64(left), "version": Int64(0), "floor": Int64(0)})
+
+    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+        found = dict.fromkeys(pairs, 0)
+        async for row in self._wallet["house_positions"].find():
+            if (row["account"], row["currency"]) in found:
+                found[row["account"], row["currency"]] += row["headroom"]
+        return found
 
     async def draw_up(self) -> Accounts:
         balance: TrialBalance = await draw_up_trial_balance(self._databases.client)
@@ -191,6 +223,13 @@ class MemoryBooks:
     async def forget_awaited(self, row_ids: Iterable[str]) -> None:
         for row_id in row_ids:
             self._books.outbox.pop(row_id, None)
+
+    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+        self._books.headroom = dict(headroom)
+
+    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+        assert self._books.headroom is not None
+        return {pair: self._books.headroom[pair] for pair in pairs}
 
     async def draw_up(self) -> Accounts:
         """From the entries alone, like the service's."""

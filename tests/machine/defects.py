@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from service.domain import house_positions
+from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import IdWindow
 from service.domain.operations import Operation, OperationStatus, Release
@@ -234,6 +236,27 @@ def a_capture_by_others_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(holds, "_audit_events", lambda *_: ())
 
 
+def what_comes_back_stays_taken_from_the_house(patch: pytest.MonkeyPatch) -> None:
+    change_of = house_positions.headroom_change
+
+    def lasting(account: str, entry_type: EntryType, amount: int) -> int:
+        return 0 if entry_type is EntryType.WITHDRAWAL_REFUND else change_of(account, entry_type, amount)
+
+    patch.setattr(batch, "headroom_change", lasting)
+
+
+def what_the_house_lacks_is_paid_all_the_same(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch.Draft, "_lacks", lambda *_: False)
+
+
+def what_is_owed_counts_as_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "owed_change", lambda *_: {})
+
+
+def what_a_return_leaves_lacking_is_refused(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "is_refusable", lambda _: True)
+
+
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
@@ -269,6 +292,10 @@ DEFECTS: dict[Defect, int] = {
     what_may_be_on_its_way_is_blocked: 7,
     a_release_lets_everything_out: 77,
     a_capture_by_others_is_not_recorded: 1,
+    what_comes_back_stays_taken_from_the_house: 1,
+    what_the_house_lacks_is_paid_all_the_same: 1,
+    what_is_owed_counts_as_there: 1,
+    what_a_return_leaves_lacking_is_refused: 1,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {

@@ -75,9 +75,16 @@ class Evidence:
         self.outside: Counter[tuple[str, str]] = Counter()
         self._last: dict[str, Row] = {}
 
-    async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
-        """Wallets by id, with owner and currency."""
+    async def open(
+        self,
+        users: Sequence[str],
+        wallets: Mapping[str, tuple[str, str]],
+        now: datetime,
+        headroom: Mapping[tuple[str, str], int],
+    ) -> None:
+        """Wallets by id, with owner and currency; what accounts of the house can give."""
         await self.books.open(users, wallets, now)
+        await self.books.set_headroom(headroom)
 
     async def insert(self, record: Record) -> None:
         """One that no command makes."""
@@ -95,6 +102,9 @@ class Evidence:
         await asyncio.gather(
             self._compare_entries(rows), self._compare_records(paper, names), self._compare_outbox(paper)
         )
+        house = await self.books.find_headroom(paper.house_money)
+        expected_house = {pair: paper.house_has(*pair) for pair in paper.house_money}
+        assert house == expected_house, f"the house can give {house}, on paper {expected_house}"
         for name, purse in paper.purses.items():
             row = rows[name]
             status, freeze = _SHUT.get(purse.shut, ("frozen", purse.shut))

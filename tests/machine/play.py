@@ -9,7 +9,7 @@ from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from service.ledger import returns
-from tests.machine.base import Table
+from tests.machine.base import CURRENCIES, HOUSE, PLENTY, Table
 from tests.machine.books import Books
 from tests.machine.outcomes import OutcomeRules
 
@@ -34,4 +34,7 @@ async def play(books: Books, first_seed: int, *, rounds: int, **overrides: Any) 
         except BaseException as failure:
             failure.add_note(f"To play this round alone: TEST_SEED={round_seed}")
             raise
+        finally:
+            # For other tests, which exchange and pay out as they like.
+            await books.set_headroom({(account, currency): PLENTY for account in HOUSE for currency in CURRENCIES})
     return table

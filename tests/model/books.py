@@ -25,6 +25,7 @@ _FORGOTTEN = {
     "second_admin_required",
     "invalid_code",
     "hold_guaranteed",
+    "house_funds_exhausted",
 }
 
 # Deposits, withdrawals, transfers, holds, adjustments and redemptions: whoever asks twice would get two.
@@ -137,6 +138,8 @@ class Paper:
     things: dict[str, Thing] = field(default_factory=dict)
     # What the bank and the house have, by account and currency.
     outside: Counter[tuple[str, str]] = field(default_factory=Counter)
+    # How much of its own the house lets go out of an account, in each currency.
+    house_money: dict[tuple[str, str], int] = field(default_factory=dict)
     awaited: dict[str, datetime] = field(default_factory=dict)
     answers: dict[str, tuple[str, Said]] = field(default_factory=dict)
     # By key, with its request: what was made under it and would be made again, as far as its answer shows it for ever.
@@ -271,6 +274,22 @@ class Paper:
     def ceilings(self, name: str) -> dict[str, int]:
         purse = self.purses[name]
         return self.limits.get(purse.currency, {}) | (purse.own_limits or {})
+
+    def house_has(self, account: str, currency: str) -> int:
+        """What the account can still give."""
+        has, own = self.outside[account, currency], self.house_money[account, currency]
+        if account != "bank":
+            return own + has
+        owed = sum(sum(one.owes.values()) for one in self.purses.values() if one.currency == currency)
+        return own - has - owed - self.promised(currency)
+
+    def promised(self, currency: str) -> int:
+        """What the bank has yet to pay out."""
+        raise NotImplementedError
+
+    def require_house_has(self, account: str, currency: str, amount: int) -> None:
+        if self.house_has(account, currency) < amount:
+            raise Refused("house_funds_exhausted")
 
     def require_payee(self, name: str | None, amount: int, currency: str) -> str:
         if name is None or name not in self.purses or self.purses[name].shut == "closed":

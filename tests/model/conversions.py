@@ -49,6 +49,7 @@ class ConversionPaper(HoldPaper):
         self.require_may_spend(source, quote.amount)
         self.require_way_in(target)
         self.require_room(target, quote.brings)
+        self.require_house_has(EXCHANGE, quote.to_currency, quote.brings)
         self.take(source, quote.amount, account=EXCHANGE)
         self.spend(source, name, quote.amount)
         self.give(target, quote.brings, account=EXCHANGE)

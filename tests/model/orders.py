@@ -67,6 +67,7 @@ class OrderPaper(Paper):
         self.require_asker(user, token)
         purse = self._require_purse(user, currency)
         self.require_may_spend(purse, amount)
+        self.require_house_has(BANK, currency, amount)
         self.set_aside(purse, name, amount)
         order = Order(user, purse, amount, "pending", is_out=True)
         self.things[name] = order
@@ -76,6 +77,15 @@ class OrderPaper(Paper):
         else:
             self.await_bank(name)
         return {"status": order.status, "amount": amount}
+
+    def promised(self, currency: str) -> int:
+        orders = [self.thing(name, Order) for name in self.of(Order)]
+        ended = ("success", "failed", "canceled")
+        return sum(
+            one.amount
+            for one in orders
+            if one.is_out and one.status not in ended and self.purses[one.purse].currency == currency
+        )
 
     def _require_purse(self, user: str, currency: str) -> str:
         purse = self.purse_of(user, currency)

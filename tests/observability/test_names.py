@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from scripts.service_stack import Stack
 from service.controllers.problems import _PATHS
+from service.domain.accounts import SystemAccount
 from service.domain.breaks import BreakKind
+from service.domain.money import EXPONENTS
 from service.services.event_feed import StreamKind
 from tests.observability.registry import TARGET_LABELS, Definition, definitions
 from tests.person import Person
@@ -53,6 +55,7 @@ _VALUES = {
         *("delivered", "retry", "gone"),
     },
     "queue": {"outbox", "callbacks", "events", "deliveries", "bank"},
+    "account": {*SystemAccount},
     "state": {"closed", "open", "half_open"},
     "method": {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER"},
     "limit": {"everybody", "caller", "address", "login", "balance", "transactions"},
@@ -101,6 +104,7 @@ def test_all_that_were_agreed_are_there() -> None:
         "wallet_bank_calls_total", "wallet_bank_call_duration_seconds_bucket", "wallet_bank_breaker_state",
         "wallet_jobs_total", "wallet_rows_in_hand", "wallet_queue_rows", "wallet_queue_oldest_age_seconds",
         "wallet_dead_letters", "wallet_reconciliation_breaks", "wallet_integrity_last_round_age_seconds",
+        "wallet_house_headroom", "wallet_house_refusals_total",
         "wallet_incidents_open", "wallet_rate_limited_total", "wallet_event_streams", "wallet_webhook_deliveries_total",
     }  # fmt: skip
 
@@ -160,6 +164,8 @@ class TestLabels:
                         assert value in allowed[label], (name, label, value)
                     elif label == "kind":
                         assert value in {*BreakKind, *StreamKind}, (name, value)
+                    elif label == "currency":
+                        assert value in EXPONENTS, (name, value)
                     elif label == "days_ago":
                         assert value in {*map(str, range(1, 32)), "older"}, (name, value)
                     else:

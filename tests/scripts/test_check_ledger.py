@@ -110,7 +110,7 @@ _COLLECTIONS = (
     "wallets", "transaction_logs", "deposits", "withdrawals", "transfers", "outbox", "idempotency_keys",
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
-    "account_corrections", "audit_events", "quotes", "user_limits",
+    "account_corrections", "audit_events", "quotes", "user_limits", "house_positions",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -404,6 +404,7 @@ class TestASoundLedger:
             "incidents": 2,
             "incidents unresolved": 2,
             "user limits": 2,
+            "portions of the house": await books.named("house_positions").count_documents({}),
         }
         total = inspection.total("INR")
         assert (total.available, total.held, total.deposited, total.withdrawn) == (22_670, 3_030, 26_200, 1_200)
@@ -534,7 +535,8 @@ class TestASoundLedger:
         before = (await inspect(books.databases)).total("INR").accounts.get(counterparty, Booked())
         await with_counterparty(kind, change, counterparty)(books)
         inspection = await inspect(books.databases)
-        assert rules_of(inspection.breaches) == {"operation_unknown"}
+        # Booked past the ledger, of which no portion knows.
+        assert rules_of(inspection.breaches) == {"operation_unknown", "house_position"}
         assert inspection.total("INR").accounts[counterparty].balance - before.balance == -change
 
     async def test_has_an_answer_for_whatever_a_key_has_made_as_long_as_answers_are_kept(self, books: Books) -> None:
@@ -1303,6 +1305,35 @@ async def _without(books: Books, transfer: Row, wallet_id: str, change: int) -> 
 CHAIN = {"entry_hash"}
 # Of an entry whose effect on the balance is another, all that is summed up from entries tells.
 BOOKED = {"currency_total", "bank_total", "account_sums"}
+
+
+def change_position(account: str, **changes: Any) -> Callable[[Books], Awaitable[str]]:
+    """Of the account's pool in rupees: added to headroom, put in place of the rest."""
+
+    async def damage(books: Books) -> str:
+        row = await books.one("house_positions", account=account, currency="INR", owner="pool")
+        added = {"headroom": Int64(row["headroom"] + changes.get("headroom", 0))}
+        await books.put("house_positions", {**row, **changes, **added})
+        return f"{account} INR"
+
+    return damage
+
+
+async def lose_position(books: Books) -> str:
+    row = await books.one("house_positions", account="bank", currency="INR", owner={"$ne": "pool"})
+    await books.remove("house_positions", row)
+    return "bank INR"
+
+
+async def raise_floor(books: Books) -> str:
+    """To a floor that the books are below of, and not by returns alone; the portions go along."""
+    row = await books.one("house_positions", account="bank", currency="INR", owner="pool")
+    floor = 100_000
+    headroom = row["headroom"] + row["floor"] - floor
+    await books.put("house_positions", {**row, "floor": Int64(floor), "headroom": Int64(headroom)})
+    return "bank INR"
+
+
 DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry's amount": (
         change("transaction_logs", {"type": "WITHDRAWAL_SETTLEMENT"}, amount=Int64(999)),
@@ -1348,19 +1379,19 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an amount as text": (
         change("transaction_logs", {"type": "WITHDRAWAL"}, amount="1000"),
         "malformed_document",
-        {"seq_gap", "entry_continuity", "hash_chain", "entry_mismatch"},
+        {"seq_gap", "entry_continuity", "hash_chain", "entry_mismatch", "house_position"},
     ),
     "an entry gone": (
         remove_an_entry_in_the_middle,
         "seq_gap",
-        {"entry_continuity", "hash_chain", "entry_missing"},
+        {"entry_continuity", "hash_chain", "entry_missing", "house_position"},
     ),
     "a settlement's entry gone": (
         remove_settlement_entry,
         "entry_missing",
         {"seq_gap", "entry_continuity", "hash_chain", *BOOKED},
     ),
-    "a second refund": (refund_twice, "entry_surplus", {"balance_negative", "wallet_held"}),
+    "a second refund": (refund_twice, "entry_surplus", {"balance_negative", "wallet_held", "house_position"}),
     "a balance raised": (raise_balance, "wallet_balance", {"currency_total"}),
     "a balance below zero": (
         change("wallets", {"seq": 0}, available=Int64(-1)),
@@ -1567,8 +1598,12 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "entry_surplus",
         {"entry_status", "wallet_open_operations", "event_state"},
     ),
-    "what is owed, erased": (change("wallets", {"owed": {"$gt": 0}}, owed=Int64(0), debts=[]), "wallet_owed", set()),
-    "what is owed, forged": (change("wallets", {"owed": 0}, owed=Int64(7)), "wallet_owed", set()),
+    "what is owed, erased": (
+        change("wallets", {"owed": {"$gt": 0}}, owed=Int64(0), debts=[]),
+        "wallet_owed",
+        {"house_position"},
+    ),
+    "what is owed, forged": (change("wallets", {"owed": 0}, owed=Int64(7)), "wallet_owed", {"house_position"}),
     "a debt that names another return": (
         change("wallets", {"owed": {"$gt": 0}}, debts=["rtn_other"]),
         "wallet_owed",
@@ -1579,7 +1614,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "entry_mismatch",
         {"wallet_owed", "bank_total"},
     ),
-    "what is owed, rewritten on both sides": (rewrite_what_is_owed, "entry_mismatch", {"bank_total"}),
+    "what is owed, rewritten on both sides": (rewrite_what_is_owed, "entry_mismatch", {"bank_total", "house_position"}),
     "what a return took of a hold, forgotten": (
         change("holds", {"takings.0": {"$exists": True}}, takings=[]),
         "entry_surplus",
@@ -1842,23 +1877,36 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "a deposit from the house": (
         with_counterparty("DEPOSIT", 5, "house:adjustments"),
         "counterparty",
-        {"operation_unknown"},
+        {"operation_unknown", "house_position"},
     ),
     "a credit from the bank": (
         with_counterparty("CREDIT", 5, "bank"),
         "counterparty",
-        {"bank_total", "operation_unknown"},
+        {"bank_total", "operation_unknown", "house_position"},
     ),
     "a transfer to the house": (
         with_counterparty("TRANSFER_OUT", -5, "house:revenue"),
         "counterparty",
-        {"operation_unknown"},
+        {"operation_unknown", "house_position"},
     ),
     "a voucher of nobody": (
         with_counterparty("VOUCHER", -5, "a friend"),
         "counterparty",
-        {"operation_unknown"},
+        {"operation_unknown", "house_position"},
     ),
+    "what the bank can give, raised": (
+        change_position("bank", headroom=Int64(1)),
+        "house_position",
+        set(),
+    ),
+    "a portion of the bank's, gone": (lose_position, "house_position", set()),
+    "a portion as text": (
+        change("house_positions", {"owner": "pool", "account": "bank", "currency": "INR"}, headroom="1"),
+        "malformed_document",
+        {"house_position"},
+    ),
+    "a floor forged": (change_position("house:fx", floor=Int64(-5)), "house_position", set()),
+    "more paid out than the bank's floor lets": (raise_floor, "house_below_floor", set()),
     "an hour's sums": (
         with_sums([{"account": "bank", "currency": "INR", "debit": Decimal128("20001"), "credit": Decimal128("1000")}]),
         "account_sums",
@@ -1872,7 +1920,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an entry that came too late for its hour": (
         commit_in_a_closed_hour,
         "account_sums",
-        {"operation_unknown"},
+        {"operation_unknown", "house_position"},
     ),
 }
 
@@ -1936,7 +1984,7 @@ class TestCorrectingSums:
         ended = await run_module(books.settings, tmp_path, "scripts.correct_sums", *told)
         assert ended.status == 0, ended.out + ended.err
         assert "house:adjustments in INR: debit +9, credit +0" in ended.out
-        assert rules_of(await check_books(books)) == {"operation_unknown"}
+        assert rules_of(await check_books(books)) == {"operation_unknown", "house_position"}
         row = await books.one("account_corrections")
         assert (row["_id"], row["reason"], row["corrected_by"]) == (1, "an entry of the old clock", "asha")
         ended = await run_module(books.settings, tmp_path, "scripts.correct_sums", *told)
@@ -1960,6 +2008,26 @@ async def make_an_entry_older(books: Books, age: timedelta) -> str:
     await books.put("transaction_logs", older)
     await books.put("wallets", {**wallet, "head_hash": older["hash"]})
     return str(older["_id"])
+
+
+class TestFloors:
+    async def test_are_those_that_the_settings_state(self, books: Books, tmp_path: Path) -> None:
+        other = {"WALLET_HOUSE_FLOORS": json.dumps({**books.settings.house_floors, "bank": {"INR": -5}})}
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", **other)
+        assert ended.status == 1, ended.out + ended.err
+        assert "BREACH house_floor: bank INR: its floor is -2305843009213693952, the settings state -5" in ended.out
+
+    async def test_and_portions_are_put_right_by_a_command_that_check_ledger_names(
+        self, books: Books, tmp_path: Path
+    ) -> None:
+        await lose_position(books)
+        ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
+        assert (ended.status, "scripts.correct_positions" in ended.out) == (1, True), ended.out + ended.err
+        ended = await run_module(books.settings, tmp_path, "scripts.correct_positions")
+        assert (ended.status, "bank in INR: the portions had " in ended.out) == (0, True), ended.out + ended.err
+        assert await check_books(books) == []
+        ended = await run_module(books.settings, tmp_path, "scripts.correct_positions")
+        assert (ended.status, ended.out.startswith("Nothing to correct")) == (0, True), ended.out + ended.err
 
 
 class TestEachDamage:

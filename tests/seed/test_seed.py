@@ -171,6 +171,8 @@ async def _forget_settlements(settings: Settings, bank_state: str) -> None:
     admin = connect(settings.mongo_admin_url.get_secret_value(), settings)
     try:
         await admin.wallet["outbox"].delete_many({"topic": "reward"})
+        # The next start tells from the books what the accounts of the house can give.
+        await admin.wallet["house_positions"].delete_many({})
         for deposit in await admin.wallet["deposits"].find().to_list():
             await admin.wallet["outbox"].insert_one(
                 {

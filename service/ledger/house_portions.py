@@ -1,0 +1,99 @@
+"""A process's own portions of what the house can still give, and how one attempt at a batch uses them.
+
+The process remembers its portions between batches, so that an ordinary batch reads nothing for them and writes one
+document that nobody else writes. Every write has the portion's version as its guard: where another process has taken
+from it meanwhile the attempt fails, what is remembered is dropped, and the next one reads it anew.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pymongo.asynchronous.client_session import AsyncClientSession
+
+from service.domain.house_positions import (
+    Pair,
+    Portion,
+    PortionUpdate,
+    gather,
+    has_enough,
+    total_headroom,
+)
+from service.domain.policy import Policy
+from service.ledger.batch import Batch, Headroom
+from service.repositories import house_positions as position_repository
+
+
+class OwnPortions:
+    """What one process remembers; `owner` is its name among the ledger processes."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.remembered: dict[Pair, Portion] = {}
+
+    def remember(self, portions: Iterable[Portion]) -> None:
+        """As they are since the commit."""
+        self.remembered |= {portion.pair: portion for portion in portions}
+
+    def forget(self) -> None:
+        """After any attempt that failed: somebody may have taken from them, or the commit may have happened."""
+        self.remembered.clear()
+
+
+class AttemptPortions:
+    """The portions that one attempt has read, beside those that its process remembers."""
+
+    def __init__(self, own: OwnPortions, policy: Policy) -> None:
+        self._owner = own.owner
+        self._remembered = dict(own.remembered)
+        self._policy = policy
+        # Of these accounts every process's, as of the transaction's snapshot.
+        self._all: dict[Pair, list[Portion]] = {}
+
+    @property
+    def headroom(self) -> Headroom:
+        return Headroom(
+            {pair: portion.headroom for pair, portion in self._remembered.items()},
+            {pair: total_headroom(portions) for pair, portions in self._all.items()},
+        )
+
+    def lacking(self, batch: Batch) -> list[Pair]:
+        """Accounts of which all portions have to be read before the batch can be decided and written."""
+        wanted = {*batch.short} | {pair for pair, change in batch.headroom_changes.items() if self._lacks(pair, change)}
+        return sorted(wanted - self._all.keys())
+
+    def _lacks(self, pair: Pair, change: int) -> bool:
+        own = self._remembered.get(pair)
+        if own is None:
+            return True
+        return change < 0 and own.headroom + change < 0 and self._policy.is_guarded(pair)
+
+    async def load(self, pairs: Sequence[Pair], *, session: AsyncClientSession) -> None:
+        self._all |= await position_repository.find_of(pairs, session=session)
+
+    async def write(self, changes: Mapping[Pair, int], *, session: AsyncClientSession) -> list[Portion] | None:
+        """Writes what the batch takes and gives, and returns this process's portions as they then are.
+
+        None where another process has changed one meanwhile. In sorted order, as everything is that two may want.
+        """
+        updates: list[PortionUpdate] = []
+        living: set[str] | None = None
+        for pair in sorted(changes):
+            own = self._own(pair, changes[pair])
+            if own is not None:
+                updates.append(PortionUpdate(own.id, own, own.with_headroom(own.headroom + changes[pair])))
+                continue
+            if living is None:
+                living = await position_repository.find_living(session=session)
+            updates += gather(pair, self._all[pair], self._owner, changes[pair], living)
+        if updates and not await position_repository.write_guarded(updates, session=session):
+            return None
+        return [after for _, _, after in updates if after is not None and after.owner == self._owner]
+
+    def _own(self, pair: Pair, change: int) -> Portion | None:
+        """Returns this process's portion, where the change is a matter of that one alone."""
+        portions = self._all.get(pair)
+        if portions is None:
+            return self._remembered[pair]
+        own = [portion for portion in portions if portion.owner == self._owner]
+        if not own or (self._policy.is_guarded(pair) and not has_enough(portions, self._owner, change)):
+            return None
+        return own[0]

@@ -1,0 +1,155 @@
+"""Floors of the bank's and the house's accounts: stated at start, compared with the books, and corrected by hand.
+
+The portions of an account (domain/house_positions.py) have to add up to what its position is in the books, less what is
+reserved and owed, less its floor.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import structlog
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import PyMongoError
+
+from service.database import Client, read_in_snapshot, run_in_transaction
+from service.domain.accounts import BETWEEN_WALLETS, AccountSum, SystemAccount, add_up
+from service.domain.house_positions import POOL, Floors, Pair, Portion, floor_of, total_headroom
+from service.ledger.committer import is_duplicate
+from service.repositories import account_sums as sums_repository
+from service.repositories import house_positions as position_repository
+
+log = structlog.get_logger()
+
+# The same reads as a trial balance's, once at the first start.
+_LIMIT_S = 240.0
+
+
+class Correction(NamedTuple):
+    """By how much the portions of an account differed from the books."""
+
+    account: str
+    currency: str
+    headroom_before: int
+    headroom_after: int
+
+
+class _Seen(NamedTuple):
+    """Of one moment: what each account has beyond what is promised, and all portions."""
+
+    positions: Mapping[Pair, int]
+    portions: list[Portion]
+
+
+async def apply_floors(client: Client, floors: Floors) -> None:
+    """Makes the stated floors hold. Safe to repeat, also by ten processes at once: each change is made once.
+
+    Where there is no portion yet, at the first start with books of an earlier release, the books tell what there is.
+    Before any command is taken, or a process could spend what is not there.
+    """
+    while not await _apply(client, floors):
+        log.info("house_positions.others_were_first")
+
+
+async def _apply(client: Client, floors: Floors) -> bool:
+    """False where somebody else has changed something meanwhile."""
+    pools = {pool.pair: pool for pool in await position_repository.find_pools()}
+    new = {pair: -floor for pair, floor in floors.items() if pair not in pools}
+    if not pools:
+        seen = await read_in_snapshot(client, _see)
+        pairs = {*seen.positions, *floors}
+        new = {pair: seen.positions.get(pair, 0) - (floor_of(pair, floors) or 0) for pair in pairs}
+    is_done = not new or await _insert(client, new, floors)
+    for pair, pool in pools.items():
+        floor = floor_of(pair, floors)
+        if floor != pool.floor:
+            change = (pool.floor or 0) - (floor or 0)
+            is_done = await _change(client, pool, floor, change) and is_done
+    return is_done
+
+
+async def _insert(client: Client, headroom: Mapping[Pair, int], floors: Floors) -> bool:
+    pools = [
+        Portion(account, currency, POOL, left, floor=floor_of((account, currency), floors))
+        for (account, currency), left in sorted(headroom.items())
+    ]
+
+    async def insert(session: AsyncClientSession) -> None:
+        await position_repository.insert_pools(pools, session=session)
+
+    try:
+        await run_in_transaction(client, insert)
+    except PyMongoError as error:
+        if not is_duplicate(error):
+            raise
+        return False
+    for pool in pools:
+        log.info("house_positions.opened", pair=" ".join(pool.pair), floor=pool.floor)
+    return True
+
+
+async def _change(client: Client, pool: Portion, floor: int | None, change: int) -> bool:
+    async def make(session: AsyncClientSession) -> bool:
+        return await position_repository.change_pool(pool, floor, change, session=session)
+
+    is_changed = await run_in_transaction(client, make)
+    if is_changed:
+        log.warning("house_positions.changed", pair=" ".join(pool.pair), floor=floor, headroom_change=change)
+    return is_changed
+
+
+async def correct_positions(client: Client) -> list[Correction]:
+    """Corrects the pool of each account whose portions differ from the books, and returns what was corrected.
+
+    The ledger may run meanwhile: books and portions change together, so the difference stays what it was.
+    """
+    made: list[Correction] = []
+    while True:
+        seen = await read_in_snapshot(client, _see)
+        by_pair: dict[Pair, list[Portion]] = {pair: [] for pair in seen.positions}
+        for portion in seen.portions:
+            by_pair.setdefault(portion.pair, []).append(portion)
+        is_done = True
+        for pair, portions in sorted(by_pair.items()):
+            pool = next((one for one in portions if one.owner == POOL), None)
+            floor = None if pool is None else pool.floor
+            due = seen.positions.get(pair, 0) - (floor or 0)
+            found = total_headroom(portions)
+            if due == found and (pool is not None or not portions):
+                continue
+            if pool is None:
+                is_corrected = await _insert(client, {pair: due - found}, {})
+            else:
+                is_corrected = await _change(client, pool, floor, due - found)
+            is_done = is_corrected and is_done
+            if is_corrected:
+                made.append(Correction(*pair, found, due))
+        if is_done:
+            return made
+
+
+async def read_positions(*, session: AsyncClientSession, limit_s: float) -> dict[Pair, int]:
+    """By account and currency: the position in the books, less what is reserved for withdrawals and what is owed."""
+    stored = await sums_repository.find_last(session=session)
+    corrections = await sums_repository.find_corrections(session=session)
+    reached = None if stored is None else stored.through
+    since = await sums_repository.sum_entries(reached, None, session=session, limit_s=limit_s)
+    corrected = [one for correction in corrections for one in correction.sums]
+    booked = add_up([*(() if stored is None else stored.sums), *corrected, *since])
+    positions = {(one.account, one.currency): _position(one) for one in booked if one.account != BETWEEN_WALLETS}
+    reserved = await position_repository.sum_reserved(session=session)
+    owed = await position_repository.sum_owed(session=session)
+    for promised in (reserved, owed):
+        for currency, amount in promised.items():
+            pair = SystemAccount.BANK.value, currency
+            positions[pair] = positions.get(pair, 0) - amount
+    return positions
+
+
+def _position(one: AccountSum) -> int:
+    """The bank's is what wallets have let the house have there; a house account's what wallets gave to it."""
+    return -one.balance if one.account == SystemAccount.BANK else one.balance
+
+
+async def _see(session: AsyncClientSession) -> _Seen:
+    positions = await read_positions(session=session, limit_s=_LIMIT_S)
+    return _Seen(positions, await position_repository.find_all(session=session))

@@ -1,0 +1,174 @@
+"""What movements do to the headroom of accounts, and how portions of it change hands."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.domain.accounts import SystemAccount
+from service.domain.entries import EFFECTS, EntryType
+from service.domain.house_positions import (
+    POOL,
+    Portion,
+    PortionUpdate,
+    floor_of,
+    gather,
+    has_enough,
+    headroom_change,
+    is_refusable,
+    owed_change,
+    total_headroom,
+)
+from service.domain.wallets import Movement, apply_movement, new_wallet
+
+_NOW = datetime(2026, 11, 30, tzinfo=UTC)
+_PAIR = ("bank", "EUR")
+_AMOUNTS = st.integers(-1_000, 1_000)
+_CHANGES = st.integers(-1_500, 1_500)
+_OWN, _LIVING = "me", ("ada", "bo", "me")
+
+
+def portion(owner: str, headroom: int, version: int = 3) -> Portion:
+    return Portion(*_PAIR, owner, headroom, version, floor=-7 if owner == POOL else None)
+
+
+@st.composite
+def several(draw: st.DrawFn) -> list[Portion]:
+    owners = draw(st.sets(st.sampled_from((POOL, _OWN, "ada", "bo", "gone", "long gone"))))
+    return [portion(owner, draw(_AMOUNTS)) for owner in sorted(owners)]
+
+
+def applied(portions: Sequence[Portion], updates: Sequence[PortionUpdate]) -> dict[str, Portion]:
+    """The portions afterwards, by owner; each update is of the very portion that was read."""
+    now = {one.id: one for one in portions}
+    for update_id, before, after in updates:
+        assert now.pop(update_id, None) == before
+        if after is not None:
+            now[update_id] = after
+    return {one.owner: one for one in now.values()}
+
+
+def gathered(portions: Sequence[Portion], change: int) -> dict[str, Portion]:
+    return applied(portions, gather(_PAIR, portions, _OWN, change, _LIVING))
+
+
+class TestHeadroomChange:
+    @pytest.mark.parametrize(
+        ("account", "steps", "changes"),
+        [
+            ("bank", ["DEPOSIT"], [10]),
+            # Taken when it is accepted; afterwards it leaves, or comes back.
+            ("bank", ["WITHDRAWAL", "WITHDRAWAL_SETTLEMENT"], [-10, 0]),
+            ("bank", ["WITHDRAWAL", "WITHDRAWAL_REFUND"], [-10, 10]),
+            ("bank", ["WITHDRAWAL", "WITHDRAWAL_SETTLEMENT", "WITHDRAWAL_RETURN"], [-10, 0, 10]),
+            ("bank", ["DEPOSIT", "DEPOSIT_RETURN"], [10, -10]),
+            ("house:fx", ["CONVERSION_IN"], [-10]),
+            ("house:fx", ["CONVERSION_OUT"], [10]),
+            ("house:adjustments", ["CREDIT"], [-10]),
+            ("house:rewards", ["VOUCHER"], [10]),
+            # What is set aside for the house is not the house's yet.
+            ("house:revenue", ["HOLD", "HOLD_CAPTURE"], [0, 10]),
+            ("house:revenue", ["HOLD", "HOLD_RELEASE"], [0, 0]),
+        ],
+    )
+    def test_is_what_the_account_can_give_less(self, account: str, steps: list[str], changes: list[int]) -> None:
+        assert [headroom_change(account, EntryType(step), 10) for step in steps] == changes
+
+    @given(
+        steps=st.lists(st.tuples(st.sampled_from(EntryType), st.integers(1, 50)), max_size=30),
+        account=st.sampled_from(SystemAccount),
+    )
+    def test_adds_up_to_what_the_entries_say(self, steps: list[tuple[EntryType, int]], account: SystemAccount) -> None:
+        """The bank's: its position less what is set aside; the house's: what wallets gave less what they got."""
+        start = new_wallet("wal_ada", "usr_ada", "EUR", _NOW)._replace(available=2_000, held=2_000)
+        wallet, total = start, 0
+        for entry_type, amount in steps:
+            movement = Movement(wallet.id, entry_type, amount, "success", "ref", "txn", account, "ent", _NOW)
+            wallet, entry = apply_movement(wallet, movement)
+            total += headroom_change(entry.counterparty, entry.type, entry.amount)
+        balance = (start.available + start.held) - (wallet.available + wallet.held)
+        reserved = wallet.held - start.held
+        assert total == (-balance - reserved if account == "bank" else balance)
+
+    def test_of_what_is_owed_is_the_banks_and_never_in_points(self) -> None:
+        assert owed_change("EUR", 5) == {("bank", "EUR"): -5}
+        assert owed_change("EUR", -5) == {("bank", "EUR"): 5}
+        assert owed_change("PTS", 5) == owed_change("EUR", 0) == {}
+
+    def test_is_refusable_unless_it_was_decided_before(self) -> None:
+        assert {one for one in EFFECTS if not is_refusable(one)} == {EntryType.DEPOSIT_RETURN, EntryType.POINTS_EARNED}
+
+
+class TestFloorOf:
+    def test_is_nothing_for_bank_and_exchange_and_none_for_others_unless_stated(self) -> None:
+        floors = {("bank", "EUR"): -5, ("house:rewards", "PTS"): -9}
+        assert floor_of(("bank", "EUR"), floors) == -5
+        assert floor_of(("bank", "INR"), floors) == floor_of(("house:fx", "EUR"), floors) == 0
+        assert floor_of(("house:rewards", "PTS"), floors) == -9
+        assert floor_of(("house:adjustments", "EUR"), floors) is None
+
+
+class TestGather:
+    @given(portions=several(), change=_CHANGES)
+    def test_loses_nothing_and_makes_nothing(self, portions: list[Portion], change: int) -> None:
+        assert total_headroom(gathered(portions, change).values()) == total_headroom(portions) + change
+
+    @given(portions=several(), change=_CHANGES)
+    def test_leaves_nobody_below_0_while_there_is_enough(self, portions: list[Portion], change: int) -> None:
+        after = gathered(portions, change)
+        if total_headroom(portions) + change >= 0:
+            assert min(one.headroom for one in after.values()) >= 0
+
+    @given(portions=several(), change=_CHANGES)
+    def test_that_is_not_enough_leaves_nobody_a_portion_to_remember(self, portions: list[Portion], change: int) -> None:
+        after = gathered(portions, change)
+        if total_headroom(portions) + change < 0:
+            assert {one.owner: one.headroom for one in after.values() if one.headroom} == {
+                _OWN: total_headroom(portions) + change
+            }
+            assert all(one.version > 3 for one in after.values() if one.owner in {was.owner for was in portions})
+
+    @given(portions=several(), change=_CHANGES)
+    def test_makes_no_new_portion_without_writing_the_pool(self, portions: list[Portion], change: int) -> None:
+        """Or it could be made beside a transaction that leaves all others nothing, and be spent after it."""
+        updates = gather(_PAIR, portions, _OWN, change, _LIVING)
+        written = {after.owner for _, _, after in updates if after is not None}
+        if _OWN not in {one.owner for one in portions}:
+            assert POOL in written
+        assert [update.id for update in updates] == sorted(update.id for update in updates)
+
+    @given(portions=several(), change=_CHANGES)
+    def test_removes_the_portions_of_processes_that_are_gone(self, portions: list[Portion], change: int) -> None:
+        assert gathered(portions, change).keys() <= {POOL, *_LIVING}
+
+    @given(portions=several(), change=_CHANGES)
+    def test_changes_no_floor(self, portions: list[Portion], change: int) -> None:
+        after = gathered(portions, change)
+        is_new = POOL not in {one.owner for one in portions}
+        assert POOL not in after or after[POOL].floor == (0 if is_new else -7)
+
+    def test_takes_a_fair_share_and_leaves_one(self) -> None:
+        after = gathered([portion(POOL, 900)], -100)
+        assert (after[_OWN].headroom, after[POOL].headroom) == (400, 400)
+        after = gathered([portion(POOL, 0), portion("ada", 900)], -100)
+        assert {name: one.headroom for name, one in after.items()} == {POOL: 0, "ada": 534, _OWN: 266}
+
+    def test_takes_the_last_from_whoever_has_it(self) -> None:
+        after = gathered([portion(POOL, 0), portion("ada", 60), portion("bo", 40), portion(_OWN, 0)], -100)
+        assert {one.headroom for one in after.values()} == {0}
+
+
+class TestHasEnough:
+    @pytest.mark.parametrize(
+        ("own", "other", "change", "enough"),
+        [(5, 0, -5, True), (5, 0, -6, False), (-5, 0, 1, True), (-5, 0, -1, False), (5, -1, 3, False), (0, 0, 0, True)],
+    )
+    def test_is_told_by_its_own_and_by_nobody_being_below_0(
+        self, own: int, other: int, change: int, *, enough: bool
+    ) -> None:
+        assert has_enough([portion(_OWN, own), portion("ada", other)], _OWN, change) is enough
+
+    def test_is_no_matter_of_those_without_a_portion(self) -> None:
+        assert not has_enough([portion(POOL, 100)], _OWN, 1)

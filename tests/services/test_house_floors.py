@@ -1,0 +1,408 @@
+"""The house pays out no currency that it does not have: floors of its accounts, on a database of their own.
+
+Each test has a currency of its own, of which the bank has what is paid in here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from bson.int64 import Int64
+
+from scripts.check_ledger import check_ledger
+from service.domain.house_positions import POOL, Pair, Portion
+from service.domain.identifiers import Prefix, new_id
+from service.domain.incidents import Said, SaidEvent
+from service.domain.operations import Operation, OperationStatus
+from service.domain.policy import Policy
+from service.domain.returns import Return, ReturnStatus, return_id_of
+from service.domain.wallets import Wallet
+from service.errors import HouseFundsExhausted, problem_body
+from service.ledger.batch import Decided
+from service.ledger.commands import Command
+from service.ledger.committer import Committed, Ledger
+from service.ledger.house_portions import OwnPortions
+from service.ledger.returns import TakeReturn
+from service.ledger.transaction import GuardMissed, prepare
+from service.repositories import house_positions as position_repository
+from service.repositories import records as record_repository
+from service.services.house_positions import apply_floors, correct_positions
+from service.startup import Resources
+from tests.books_of_their_own import OwnBooks, own_books
+from tests.factories import (
+    asking_of,
+    change,
+    conversion_of,
+    current,
+    deposit_of,
+    failure_of,
+    fund_wallet,
+    gift_of,
+    make_account,
+    make_quote,
+    make_user,
+    make_wallet,
+    run,
+    settlement_of,
+    withdrawal_of,
+)
+from tests.servers import Servers
+
+_CURRENCIES = iter(
+    ("AUD", "CAD", "CHF", "CZK", "DKK", "HKD", "HUF", "ILS", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "THB", "ZAR",
+     "TRY", "RON", "PHP", "CLP")
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+async def books(servers: Servers, resources: Resources) -> AsyncIterator[OwnBooks]:
+    async with own_books(servers, resources, house_floors={}) as own:
+        yield own
+
+
+@pytest.fixture
+async def currency(books: OwnBooks) -> AsyncIterator[str]:
+    """One that nobody has had before. Afterwards the books are sound."""
+    currency = next(_CURRENCIES)
+    yield currency
+    assert await house_breaches(books, currency) == []
+
+
+async def house_breaches(books: OwnBooks, currency: str) -> list[str]:
+    """The bank's journal, of which nothing is in these books, is others' matter."""
+    found = await check_ledger(books.admin)
+    return [breach.rule for breach in found if breach.rule.startswith("house_") and breach.subject.endswith(currency)]
+
+
+async def wallet_with(books: OwnBooks, currency: str, paid_in: int = 0, given: int = 0) -> Wallet:
+    """`paid_in` is at the bank, `given` is a present by the house, of which the bank has nothing."""
+    wallet = await make_wallet(books.databases, await make_user(books.databases), currency=currency)
+    if paid_in:
+        await fund_wallet(books.databases, wallet, paid_in)
+    if given:
+        (decided,) = await run(books.databases, gift_of(wallet, given))
+        assert decided.error is None, decided
+    return await current(wallet)
+
+
+async def portions_of(pair: Pair) -> dict[str, int]:
+    """What each owner has."""
+    found = await position_repository.find_all()
+    return {portion.owner: portion.headroom for portion in found if portion.pair == pair}
+
+
+async def headroom_of(currency: str, account: str = "bank") -> int:
+    return sum((await portions_of((account, currency))).values())
+
+
+def code_of(decided: Decided) -> str | None:
+    return None if decided.error is None else decided.error.code
+
+
+async def try_as(books: OwnBooks, own: OwnPortions, *commands: Command) -> list[str | None]:
+    """The commands as one batch of a process that remembers its portions, as the committer does it."""
+    while True:
+        async with books.databases.client.start_session() as session:
+            try:
+                prepared = await prepare(session, commands, Policy(), own)
+            except GuardMissed:
+                own.forget()
+                continue
+            await session.commit_transaction()
+        own.remember(prepared.portions)
+        return [code_of(decided) for decided in prepared.decided]
+
+
+def return_of(operation: Operation) -> TakeReturn:
+    """The bank takes a deposit back."""
+    return TakeReturn(
+        now=operation.updated_at,
+        transaction_id=new_id(Prefix.TRANSACTION),
+        operation_id=operation.id,
+        wallet_id=operation.wallet_id,
+        user_id=operation.user_id,
+        said=Said(SaidEvent.RETURNED, None, operation.amount, operation.currency, "ret_test", "chargeback"),
+        entry_id=new_id(Prefix.ENTRY),
+        incident_id=new_id(Prefix.INCIDENT),
+        incident_event_id=new_id(Prefix.AUDIT_EVENT),
+        freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+    )
+
+
+class TestTheTrial:
+    async def test_euros_that_nobody_brought_in_are_not_paid_out(self, books: OwnBooks) -> None:
+        asha, _ = await make_account(books.databases, balance=1_000_000)
+        euros = await make_wallet(books.databases, asha, currency="EUR")
+        quote = await make_quote(books.databases, asha, to_currency="EUR", to_amount=10_000)
+        (converted,) = await run(books.databases, conversion_of(quote))
+        (paid,) = await run(books.databases, withdrawal_of(euros, 10_000))
+        assert code_of(converted) == "house_funds_exhausted"
+        assert "insufficient_funds" in str(paid.answer), "she has got no euros"
+        assert (await current(euros)).seq == 0
+
+    async def test_nor_when_the_exchange_may_give_them(self, books: OwnBooks) -> None:
+        """The house may let wallets have them, and still has none at the bank."""
+        asha, _ = await make_account(books.databases, balance=1_000_000)
+        pounds = await make_wallet(books.databases, asha, currency="GBP")
+        await apply_floors(books.databases.client, {("house:fx", "GBP"): -10_000})
+        quote = await make_quote(books.databases, asha, to_currency="GBP", to_amount=10_000)
+        (converted,) = await run(books.databases, conversion_of(quote))
+        (paid,) = await run(books.databases, withdrawal_of(pounds, 10_000))
+        assert (code_of(converted), code_of(paid)) == (None, "house_funds_exhausted")
+        # And no more than it may.
+        further = await make_quote(books.databases, asha, to_currency="GBP", to_amount=1)
+        (refused,) = await run(books.databases, conversion_of(further))
+        assert code_of(refused) == "house_funds_exhausted"
+        await apply_floors(books.databases.client, {})
+
+
+class TestAWithdrawal:
+    async def test_that_is_refused_says_nothing_of_amounts_and_leaves_nothing(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100, given=900)
+        before = await portions_of(("bank", currency))
+        (decided,) = await run(books.databases, withdrawal_of(wallet, 101))
+        assert isinstance(decided.error, HouseFundsExhausted)
+        body = orjson.loads(problem_body(decided.error, None))
+        assert (body["currency"], body["status"]) == (currency, 422)
+        assert "100" not in str({**body, "request_id": None})
+        assert await current(wallet) == wallet
+        assert await portions_of(("bank", currency)) == before, "an exhausted house costs no writes"
+
+    async def test_goes_through_under_its_key_once_the_house_has_the_money(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        wallet = await wallet_with(books, currency, given=900)
+        asked = withdrawal_of(wallet, 900)
+        (refused,) = await run(books.databases, asked)
+        await wallet_with(books, currency, paid_in=900)
+        (accepted,) = await run(books.databases, asked)
+        assert (code_of(refused), code_of(accepted)) == ("house_funds_exhausted", None)
+        assert isinstance(accepted.record, Operation)
+        assert await headroom_of(currency) == 0
+
+    async def test_that_fails_gives_back_what_it_took_and_one_that_is_paid_takes_nothing_more(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100)
+        first = await change(books.databases, withdrawal_of(wallet, 100))
+        assert await headroom_of(currency) == 0
+        await change(books.databases, failure_of(first))
+        assert await headroom_of(currency) == 100
+        second = await change(books.databases, withdrawal_of(wallet, 70))
+        await change(books.databases, settlement_of(second))
+        assert await headroom_of(currency) == 30
+
+    async def test_is_decided_after_those_before_it_in_its_batch(self, books: OwnBooks, currency: str) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100, given=900)
+        own = OwnPortions(currency)
+        codes = await try_as(books, own, *(withdrawal_of(wallet, amount) for amount in (60, 60, 40, 1)))
+        assert codes == [None, "house_funds_exhausted", None, "house_funds_exhausted"]
+
+
+class TestAReturn:
+    async def test_goes_below_the_floor_and_whoever_wants_more_waits_until_it_is_back(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """Of two processes, the one that does not know of it spends nothing that it remembers."""
+        databases = books.databases
+        taken = await wallet_with(books, currency)
+        deposit = await fund_wallet(databases, taken, 1_000)
+        other = await wallet_with(books, currency, paid_in=100, given=2_000)
+        one, two = OwnPortions(f"{currency}-one"), OwnPortions(f"{currency}-two")
+        # Each has some.
+        assert await try_as(books, one, withdrawal_of(taken, 500)) == [None]
+        assert await try_as(books, two, withdrawal_of(other, 500)) == [None]
+        assert two.remembered["bank", currency].headroom > 0
+        assert await try_as(books, one, return_of(deposit)) == [None]
+        assert await headroom_of(currency) == 100 - 1_000
+        returned = await record_repository.find(return_id_of(deposit.id), Return)
+        assert returned is not None
+        assert returned.status is ReturnStatus.OWED
+        assert await try_as(books, two, withdrawal_of(other, 1)) == ["house_funds_exhausted"]
+        # What comes in first makes good what is missing, whoever books it.
+        late = await change(databases, settlement_of(await _asked(books, other, 850)))
+        assert late.status is OperationStatus.SUCCESS
+        assert await try_as(books, two, withdrawal_of(other, 1)) == ["house_funds_exhausted"]
+        await wallet_with(books, currency, paid_in=51)
+        assert await try_as(books, two, withdrawal_of(other, 2)) == ["house_funds_exhausted"]
+        assert await try_as(books, two, withdrawal_of(other, 1)) == [None]
+        assert await headroom_of(currency) == 0
+
+    async def test_that_is_owed_counts_once_and_its_payment_changes_nothing(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        databases = books.databases
+        wallet = await wallet_with(books, currency)
+        deposit = await fund_wallet(databases, wallet, 1_000)
+        paid = await change(databases, withdrawal_of(wallet, 400))
+        await run(databases, asking_of(paid))
+        await run(databases, return_of(deposit))
+        assert await headroom_of(currency) == -400, "600 went back, and 400 are owed"
+        # What comes back from the bank pays 400 of it.
+        await change(databases, failure_of(paid), is_bank_asked=False)
+        assert (await current(wallet)).owed == 0
+        assert await headroom_of(currency) == 0
+
+
+async def _asked(books: OwnBooks, wallet: Wallet, amount: int) -> Operation:
+    operation = await change(books.databases, deposit_of(wallet, amount))
+    await run(books.databases, asking_of(operation))
+    return operation
+
+
+class TestPortions:
+    async def test_of_an_ordinary_batch_are_one_update_and_no_read(
+        self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100)
+        own = OwnPortions(currency)
+        assert await try_as(books, own, withdrawal_of(wallet, 10)) == [None]
+
+        async def not_read(*_: Any, **__: Any) -> Any:
+            raise AssertionError("it is remembered")
+
+        monkeypatch.setattr(position_repository, "find_of", not_read)
+        written: list[int] = []
+        write = position_repository.write_guarded
+
+        async def counted(updates: Sequence[Any], **session: Any) -> bool:
+            written.append(len(updates))
+            return await write(updates, **session)
+
+        monkeypatch.setattr(position_repository, "write_guarded", counted)
+        assert await try_as(books, own, withdrawal_of(wallet, 10), withdrawal_of(wallet, 5)) == [None, None]
+        assert written == [1]
+
+    async def test_are_taken_from_others_where_ones_own_is_too_small(self, books: OwnBooks, currency: str) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100, given=100)
+        one, two = OwnPortions(f"{currency}-one"), OwnPortions(f"{currency}-two")
+        assert await try_as(books, one, withdrawal_of(wallet, 1)) == [None]
+        assert await try_as(books, two, withdrawal_of(wallet, 99)) == [None]
+        assert await headroom_of(currency) == 0
+        # What the first one remembers is no longer there.
+        assert one.remembered["bank", currency].headroom > 0
+        assert await try_as(books, one, withdrawal_of(wallet, 1)) == ["house_funds_exhausted"]
+
+    async def test_of_processes_that_are_gone_are_counted_and_do_not_pile_up(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100)
+        for number in range(5):
+            assert await try_as(books, OwnPortions(f"{currency}-{number}"), withdrawal_of(wallet, 1)) == [None]
+        assert len(await portions_of(("bank", currency))) <= 3
+        assert await headroom_of(currency) == 95
+
+    async def test_of_accounts_without_a_floor_are_kept_and_refuse_nothing(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        await wallet_with(books, currency, given=100)
+        assert await headroom_of(currency, "house:adjustments") == -100
+
+    async def test_with_a_stated_floor_refuse_what_goes_below_it(self, books: OwnBooks, currency: str) -> None:
+        pair = ("house:adjustments", currency)
+        wallet = await wallet_with(books, currency)
+        policy = Policy(house_floors={pair: -100})
+        await apply_floors(books.databases.client, policy.house_floors)
+        codes = [code_of(one) for one in await run(books.databases, gift_of(wallet, 60), gift_of(wallet, 41),
+                                                   gift_of(wallet, 40), policy=policy)]  # fmt: skip
+        assert codes == [None, "house_funds_exhausted", None]
+        await apply_floors(books.databases.client, {})
+
+
+class TestFloors:
+    async def test_that_are_stated_anew_are_applied_once_by_ten_at_once(self, books: OwnBooks, currency: str) -> None:
+        pair = ("bank", currency)
+        wallet = await wallet_with(books, currency, paid_in=100, given=900)
+        client = books.databases.client
+        own = OwnPortions(currency)
+        assert await try_as(books, own, withdrawal_of(wallet, 10)) == [None]
+        for floor, headroom in ((-500, 590), (50, 40), (200, -110)):
+            await asyncio.gather(*(apply_floors(client, {pair: floor}) for _ in range(10)))
+            assert await headroom_of(currency) == headroom
+        assert await try_as(books, own, withdrawal_of(wallet, 1)) == ["house_funds_exhausted"]
+        assert await house_breaches(books, currency) == ["house_below_floor"]
+        await apply_floors(client, {})
+        assert await headroom_of(currency) == 90
+
+    async def test_at_the_first_start_with_old_books_go_by_what_those_say(self, books: OwnBooks, currency: str) -> None:
+        """Of ten processes that start at once one writes it."""
+        databases = books.databases
+        wallet = await wallet_with(books, currency)
+        deposit = await fund_wallet(databases, wallet, 1_000)
+        await change(databases, settlement_of(await change(databases, withdrawal_of(wallet, 300))))
+        await change(databases, withdrawal_of(wallet, 200))
+        await run(databases, return_of(deposit))
+        before = {(one.pair): await headroom_of(one.currency, one.account) for one in await _all()}
+        assert before["bank", currency] == -500
+        await books.admin.wallet["house_positions"].delete_many({})
+        await asyncio.gather(*(apply_floors(databases.client, {}) for _ in range(10)))
+        assert {one.pair: one.headroom for one in await _all()} == before
+        assert {one.owner for one in await _all()} == {POOL}
+
+    async def test_are_put_right_where_the_portions_are_not_what_the_books_say(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """As after processes of an earlier release, or somebody's own hand."""
+        wallet = await wallet_with(books, currency, paid_in=100)
+        pair = ("bank", currency)
+        await books.admin.wallet["house_positions"].update_one(
+            {"account": "bank", "currency": currency}, {"$inc": {"headroom": Int64(55)}}
+        )
+        assert await house_breaches(books, currency) == ["house_position"]
+        (corrected,) = await correct_positions(books.databases.client)
+        assert corrected == (*pair, 155, 100)
+        await books.admin.wallet["house_positions"].delete_many({"account": "bank", "currency": currency})
+        (corrected,) = await correct_positions(books.databases.client)
+        assert corrected == (*pair, 0, 100)
+        assert await correct_positions(books.databases.client) == []
+        assert [code_of(one) for one in await run(books.databases, withdrawal_of(wallet, 100))] == [None]
+
+
+async def _all() -> list[Portion]:
+    return await position_repository.find_all()
+
+
+class TestTwoProcesses:
+    async def test_pay_out_exactly_what_is_there_whoever_has_it(self, books: OwnBooks, currency: str) -> None:
+        """Of 200 withdrawals of 1 to 9 at once, against 300 at the bank, through two ledgers with 8 wallets each."""
+        wallets = [await wallet_with(books, currency, given=1_000) for _ in range(16)]
+        await wallet_with(books, currency, paid_in=300)
+        committed: list[Committed] = []
+        limits: dict[str, Any] = {"policy": Policy(), "batch_limit": 16, "queue_limit": 2_000, "patience_s": 60.0}
+        both = [Ledger(books.databases.client, **limits, on_committed=committed.append) for _ in range(2)]
+        for ledger in both:
+            ledger.start()
+        amounts = [1 + n % 9 for n in range(200)]
+
+        async def ask(n: int, amount: int) -> int:
+            try:
+                await both[n % 2].execute(withdrawal_of(wallets[n % 16], amount))
+            except HouseFundsExhausted:
+                return 0
+            return amount
+
+        try:
+            paid = await asyncio.gather(*(ask(n, amount) for n, amount in enumerate(amounts)))
+            left = 300 - sum(paid)
+            assert await headroom_of(currency) == left >= 0
+            # What is left is less than what anybody was refused at the end, and goes to whoever asks either of them.
+            assert left < max(amounts)
+            assert sum([await ask(n, 1) for n in range(left + 4)]) == left
+        finally:
+            for ledger in both:
+                await ledger.close()
+
+    async def test_of_which_one_dies_with_its_writes_made_lose_nothing(self, books: OwnBooks, currency: str) -> None:
+        """Portion and money are one transaction: neither is there without the other."""
+        wallet = await wallet_with(books, currency, paid_in=100)
+        own = OwnPortions(f"{currency}-dead")
+        async with books.databases.client.start_session() as session:
+            prepared = await prepare(session, [withdrawal_of(wallet, 60)], Policy(), own)
+            assert prepared.portions
+            await session.abort_transaction()
+        assert await headroom_of(currency) == 100
+        assert await try_as(books, OwnPortions(f"{currency}-alive"), withdrawal_of(wallet, 100)) == [None]
