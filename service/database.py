@@ -15,6 +15,7 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
+    BulkWriteError,
     ConnectionFailure,
     ExecutionTimeout,
     OperationFailure,
@@ -71,6 +72,11 @@ _RETRY_AFTER_S = 1
 
 # Nobody there to answer, or no majority: what is raised where no transaction's own patience comes first.
 OUTAGES: tuple[type[Exception], ...] = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError, WriteConcernError)
+# What a server may refuse a command with; `says_it_is_away` tells those apart that are an outage too.
+REFUSALS: tuple[type[Exception], ...] = (OperationFailure,)
+# What a server says that ends or is no longer the primary, or that has broken a command off. Where one of a command's
+# writes met it, the driver raises a plain WriteError: "Server Discovery and Monitoring", state change errors.
+_AWAY_CODES = frozenset({91, 189, 10058, 10107, 11600, 11601, 11602, 13435, 13436})
 
 _NAMESPACE_EXISTS = 48
 # A collection that was made or indexed a moment ago is not in any snapshot yet.
@@ -97,6 +103,13 @@ _USUAL_ACTIONS = ["find", "insert", "update"]
 _ROLE_NOT_FOUND = 31
 _USER_NOT_FOUND = 11
 _EXISTS = {"Role": 51002, "User": 51003}
+
+
+def says_it_is_away(error: BaseException) -> bool:
+    """Whether a server refused a command, or one of its writes, since it ends or is no longer the primary."""
+    if isinstance(error, BulkWriteError):
+        return any(one["code"] in _AWAY_CODES for one in error.details.get("writeErrors", ()))
+    return isinstance(error, OperationFailure) and error.code in _AWAY_CODES
 
 
 class Databases(NamedTuple):

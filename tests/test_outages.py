@@ -5,21 +5,26 @@ from collections.abc import MutableMapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
-from pymongo.errors import AutoReconnect, NetworkTimeout, NotPrimaryError
+from fastapi import FastAPI
+from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, NotPrimaryError, OperationFailure, WriteError
 
 import workers.drain
 import workers.outbox
+from service.controllers.problems import add_problem_handlers
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.errors import LedgerBusy, Unavailable
+from service.gateways.job_queue import Job
 from service.outages import OutageLog
 from service.repositories import outbox as outbox_repository
 from service.startup import Resources
 from tests.factories import make_user
 from tests.logs import own_logs
 from tests.workers.test_drain import GRACE_S
+from workers.drain import run_drains
 from workers.outbox import outbox_drain
 
 _OUTAGES = [
@@ -28,6 +33,9 @@ _OUTAGES = [
     NetworkTimeout("timed out"),
     NotPrimaryError("not primary"),
     AutoReconnect("connection closed"),
+    # As the driver tells of one write of several.
+    WriteError("Not primary while writing to wallet.events", 189),
+    BulkWriteError({"writeErrors": [{"index": 0, "code": 11602, "errmsg": "interrupted"}]}),
 ]
 
 
@@ -92,3 +100,48 @@ async def test_a_row_that_an_outage_kept_waiting_is_put_back_and_has_not_failed(
     # Soon again, and not only once its claim would have ended.
     assert left["due_at"] <= utc_now() + timedelta(seconds=2)
     await databases.wallet["outbox"].delete_one({"_id": row.id})
+
+
+@pytest.mark.parametrize("error", _OUTAGES, ids=lambda error: type(error).__name__)
+async def test_a_job_that_an_outage_stops_is_told_of_as_an_outage(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Before it has a row: while it looks for them."""
+    told = OutageLog(quiet_s=0.01)
+    monkeypatch.setattr(workers.drain, "outages", told)
+    with own_logs() as lines:
+        await run_drains([Stopped(error)], Job.DISPATCH_EVENTS)
+        await until_over(lines)
+    assert [line["event"] for line in lines] == ["outage.began", "outage.ended"]
+
+
+async def test_a_job_that_a_defect_stops_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.drain, "outages", OutageLog())
+    with pytest.raises(OperationFailure):
+        await run_drains([Stopped(OperationFailure("no", 13))], Job.DISPATCH_EVENTS)
+
+
+class Stopped:
+    """A drain whose look for rows fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def run(self) -> None:
+        raise self._error
+
+
+class TestARequest:
+    @pytest.mark.parametrize(("code", "status"), [(189, 503), (11602, 503), (13, 500)])
+    async def test_that_meets_an_outage_is_told_to_come_back(self, code: int, status: int) -> None:
+        """Whatever the driver calls it. Any other refusal is a defect."""
+        app = FastAPI()
+        add_problem_handlers(app)
+
+        @app.get("/write")
+        async def write() -> None:
+            raise WriteError("refused", code)
+
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            assert (await http.get("/write")).status_code == status

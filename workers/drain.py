@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from service.domain.dead_letters import Queue
-from service.gateways.job_queue import JOBS, JobQueue
+from service.gateways.job_queue import JOBS, Job, JobQueue
 from service.metrics import rows_done, rows_taken
 from service.outages import outages
 from service.services.dead_letters import is_outage
@@ -184,3 +184,17 @@ class Drain(Generic[Row]):
             await self._aftercare.give_back(rows, was_begun)
         except Exception as trouble:  # noqa: BLE001 whatever it is, they come back when their claim ends
             log.error("job.rows_not_given_back", job=self.job, error=repr(trouble))  # noqa: TRY400 an outage needs no traceback
+
+
+class _Runs(Protocol):
+    async def run(self) -> None: ...
+
+
+async def run_drains(drains: Sequence[_Runs], job: Job) -> None:
+    """All of one queue. An outage ends it without an error: the rows are where they were, and the sweep looks again."""
+    try:
+        await asyncio.gather(*(drain.run() for drain in drains))
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        outages.met(job, error)

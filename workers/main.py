@@ -24,6 +24,7 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.drain import run_drains
 from workers.ending import Ending
 from workers.events import events_drain
 from workers.metrics import serve_metrics
@@ -120,7 +121,7 @@ def _job(queue: Queue) -> Function:
     """One try: the next nudge or the sweep is the retry, and a kept result would block the job's id."""
 
     async def work_down(context: dict[str, Any]) -> None:
-        await asyncio.gather(*(drain.run() for drain in context["drains"] if drain.queue is queue))
+        await run_drains([drain for drain in context["drains"] if drain.queue is queue], JOBS[queue])
 
     return func(cast(WorkerCoroutine, work_down), name=JOBS[queue], max_tries=1, keep_result=0)
 

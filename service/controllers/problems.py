@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import Scope
 
-from service.database import OUTAGES
+from service.database import OUTAGES, REFUSALS, says_it_is_away
 from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLarge,
@@ -70,6 +70,8 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
     for outage in OUTAGES:
         app.add_exception_handler(outage, _on_outage)
+    for refusal in REFUSALS:
+        app.add_exception_handler(refusal, _on_refusal)
 
 
 async def _on_service_error(_request: Request, error: Exception) -> Response:
@@ -88,6 +90,13 @@ async def _on_service_error(_request: Request, error: Exception) -> Response:
 async def _on_outage(_request: Request, error: Exception) -> Response:
     outages.met("requests", error)
     return problem_response(Unavailable(retry_after_s=_RETRY_AFTER_S))
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    """MongoDB refused a command. Raises the error again, as the defect that it is, unless the server is going away."""
+    if not says_it_is_away(error):
+        raise error
+    return await _on_outage(request, error)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

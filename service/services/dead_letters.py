@@ -16,7 +16,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 from redis.exceptions import RedisError
 
-from service.database import OUTAGES, Client, run_in_transaction
+from service.database import OUTAGES, Client, run_in_transaction, says_it_is_away
 from service.domain.audit_events import AuditAction
 from service.domain.clock import utc_now
 from service.domain.dead_letters import DeadLetter, DeadLetterState, Queue
@@ -73,7 +73,9 @@ def is_outage(error: BaseException) -> bool:
     """Whether MongoDB, Redis or the mail server was away, or the ledger too busy, which says nothing about the row."""
     if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("TransientTransactionError")):
         return True
-    return isinstance(error, (*OUTAGES, RedisError, MailboxUnavailable, Unavailable, LedgerBusy))
+    return says_it_is_away(error) or isinstance(
+        error, (*OUTAGES, RedisError, MailboxUnavailable, Unavailable, LedgerBusy)
+    )
 
 
 def reason_of(error: BaseException) -> Reason:
