@@ -4,6 +4,7 @@ Each test has a currency of its own, of which the bank has what is paid in here.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -27,8 +28,10 @@ from service.ledger.house_portions import OwnPortions
 from service.ledger.returns import TakeReturn
 from service.ledger.transaction import GuardMissed, prepare
 from service.repositories import house_positions as position_repository
+from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
 from service.services.house_positions import apply_floors, correct_positions
+from service.services.metrics import _read_headroom
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
 from tests.factories import (
@@ -99,6 +102,13 @@ async def headroom_of(currency: str, account: str = "bank") -> int:
 
 def code_of(decided: Decided) -> str | None:
     return None if decided.error is None else decided.error.code
+
+
+async def new_process(currency: str, name: str) -> OwnPortions:
+    """One that lives: its portion stays its own when others take from it."""
+    own = OwnPortions(f"{currency}-{name}")
+    await process_repository.beat(own.owner, "tests", os.getpid(), None, [])
+    return own
 
 
 async def try_as(books: OwnBooks, own: OwnPortions, *commands: Command) -> list[str | None]:
@@ -212,7 +222,7 @@ class TestAReturn:
         taken = await wallet_with(books, currency)
         deposit = await fund_wallet(databases, taken, 1_000)
         other = await wallet_with(books, currency, paid_in=100, given=2_000)
-        one, two = OwnPortions(f"{currency}-one"), OwnPortions(f"{currency}-two")
+        one, two = await new_process(currency, "one"), await new_process(currency, "two")
         # Each has some.
         assert await try_as(books, one, withdrawal_of(taken, 500)) == [None]
         assert await try_as(books, two, withdrawal_of(other, 500)) == [None]
@@ -279,12 +289,13 @@ class TestPortions:
 
     async def test_are_taken_from_others_where_ones_own_is_too_small(self, books: OwnBooks, currency: str) -> None:
         wallet = await wallet_with(books, currency, paid_in=100, given=100)
-        one, two = OwnPortions(f"{currency}-one"), OwnPortions(f"{currency}-two")
+        one, two = await new_process(currency, "one"), await new_process(currency, "two")
         assert await try_as(books, one, withdrawal_of(wallet, 1)) == [None]
         assert await try_as(books, two, withdrawal_of(wallet, 99)) == [None]
         assert await headroom_of(currency) == 0
         # What the first one remembers is no longer there.
         assert one.remembered["bank", currency].headroom > 0
+        assert (await portions_of(("bank", currency)))[one.owner] == 0
         assert await try_as(books, one, withdrawal_of(wallet, 1)) == ["house_funds_exhausted"]
 
     async def test_of_processes_that_are_gone_are_counted_and_do_not_pile_up(
@@ -362,6 +373,17 @@ class TestFloors:
         assert [code_of(one) for one in await run(books.databases, withdrawal_of(wallet, 100))] == [None]
 
 
+class TestWhatIsShown:
+    async def test_to_prometheus_is_what_accounts_with_a_floor_can_give(self, books: OwnBooks, currency: str) -> None:
+        await wallet_with(books, currency, paid_in=100, given=30)
+        own = OwnPortions(f"{currency}-shown")
+        assert await try_as(books, own, withdrawal_of(await wallet_with(books, currency, given=5), 5)) == [None]
+        (shown,) = (await _read_headroom()).values()
+        assert shown["bank", currency] == 95
+        # Gifts have no floor, and nothing of theirs can run out.
+        assert ("house:adjustments", currency) not in shown
+
+
 async def _all() -> list[Portion]:
     return await position_repository.find_all()
 
@@ -389,6 +411,8 @@ class TestTwoProcesses:
             paid = await asyncio.gather(*(ask(n, amount) for n, amount in enumerate(amounts)))
             left = 300 - sum(paid)
             assert await headroom_of(currency) == left >= 0
+            refusals = [one for batch in committed for one in batch.currencies_lacking]
+            assert refusals == [currency] * paid.count(0), "each refusal is counted for the metric"
             # What is left is less than what anybody was refused at the end, and goes to whoever asks either of them.
             assert left < max(amounts)
             assert sum([await ask(n, 1) for n in range(left + 4)]) == left
