@@ -1,7 +1,5 @@
 """Sums of accounts, and when an hour is over for good."""
 
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -58,16 +56,6 @@ class TestCorrections:
         assert corrected_by_then(corrections, noon - timedelta(milliseconds=1)) == []
         assert corrected_by_then(corrections, noon) == [first, second]
         assert corrected_by_then(corrections, noon + timedelta(hours=1)) == [first, second, second]
-
-
-@pytest.fixture
-def in_kolkata(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The machine's own zone, half an hour off those of UTC."""
-    monkeypatch.setenv("TZ", "Asia/Kolkata")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 class TestTheEndOfAnHour:

@@ -311,3 +311,26 @@ class TestExceeding:
         exceeded = find_exceeded(Limits(per_day=3), charge(_NOTHING, 5, _NOON), 1, _NOON)
         assert exceeded is not None
         assert exceeded.left == 0
+
+
+class TestGivingBackToTheRightWindow:
+    def test_counters_that_never_counted_have_nothing_to_give_back(self) -> None:
+        at = datetime(2026, 2, 24, 12, tzinfo=UTC)
+        assert give_back(Usage(), 5, count=1, charged_at=at) == Usage()
+
+    def test_a_month_that_began_later_has_not_counted_it(self) -> None:
+        """After a change of the zone a counter may begin within its month."""
+        since = datetime(2026, 2, 24, 12, tzinfo=UTC)
+        usage = Usage("", 0, "2026-02-24", 7, "2026-02", 9, day_since=since, month_since=since)
+        before, after = since - timedelta(seconds=1), since
+        assert give_back(usage, 5, count=0, charged_at=before) == usage
+        assert give_back(usage, 5, count=0, charged_at=after) == usage._replace(day_amount=2, month_amount=4)
+
+
+@pytest.mark.usefixtures("in_kolkata")
+def test_windows_end_in_utc_wherever_the_machine_is() -> None:
+    states = limit_states(
+        Limits(1, 1, 1, 1), Usage(), datetime(2026, 2, 24, 12, 30, tzinfo=UTC), ZoneInfo("Asia/Tokyo")
+    )
+    ends = [None if state.resets_at is None else state.resets_at.isoformat() for state in states]
+    assert ends == [None, "2026-02-24T13:00:00+00:00", "2026-02-24T15:00:00+00:00", "2026-02-28T15:00:00+00:00"]

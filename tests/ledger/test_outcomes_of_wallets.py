@@ -442,4 +442,6 @@ def test_time_zones() -> None:
     journal.say(journal.zoning("Asia/Tokyo", "usr_gone"), why="nobody who may act")
     journal.say(journal.zoning(None, now=at(0)), why="each currency's, and it comes late")
     journal.say(journal.zoning(None, "usr_ravi"), why="it was never another")
+    journal.say(journal.zoning("Asia/Tokyo", "usr_boss"), why="of somebody without a wallet")
+    journal.say(journal.zoning(None, "usr_boss", now=at(0)), why="of somebody without a wallet, and it comes late")
     journal.compare("time_zones")
