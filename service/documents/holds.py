@@ -7,7 +7,7 @@ from pymongo import IndexModel
 
 from service.documents.operations import BY_WALLET, MADE_ONCE, USER_NEWEST
 from service.documents.validation import validator_of
-from service.domain.holds import Hold
+from service.domain.holds import Hold, HoldStatus
 
 
 class HoldDocument(Document):
@@ -17,6 +17,12 @@ class HoldDocument(Document):
             USER_NEWEST,
             MADE_ONCE,
             BY_WALLET,
+            # Those of one wallet that have not ended, which are few: a return looks for them each time.
+            IndexModel(
+                [("wallet_id", 1), ("_id", -1)],
+                name="open_by_wallet",
+                partialFilterExpression={"status": HoldStatus.HELD.value},
+            ),
             # The same for who is to be paid.
             IndexModel([("to_user_id", 1), ("_id", -1)], name="payee_newest"),
         ]
