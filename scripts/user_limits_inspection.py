@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from scripts import audit_rules
-from scripts.ledger_reader import Reader, join
+from scripts.ledger_reader import Reader, fields_of, join
 from scripts.ledger_rules import Breach, told_of
 from scripts.record_rules import Row
-from scripts.user_limits_rules import ACTIONS, LIMITS_PREFIX, USER_PREFIX, check_user
+from scripts.user_limits_rules import ACTIONS, COUNTED, LIMITS_PREFIX, USER_PREFIX, check_user
 
-_WALLET_FIELDS: Final = ("_id", "user_id", "owner_time_zone")
+_WALLET_FIELDS: Final = ("_id", "user_id", "owner_time_zone", "counts_for_owner")
+# The filter of the index that they come from.
+_WAS_COUNTED: Final[Row] = {"counted.at": {"$exists": True}}
 
 
 async def inspect_user_limits(reader: Reader) -> tuple[int, list[Breach]]:
@@ -25,10 +27,20 @@ async def inspect_user_limits(reader: Reader) -> tuple[int, list[Breach]]:
         (_by_user(reader), "of_user"),
         (reader.find(reader.wallet["wallets"], [("user_id", 1)], _WALLET_FIELDS), "user_id"),
         (events, "subject_id"),
+        *(
+            (
+                reader.find(
+                    reader.wallet[kind.collection], [("user_id", 1)], (*fields_of(kind), "counted"), _WAS_COUNTED
+                ),
+                "user_id",
+            )
+            for kind in COUNTED
+        ),
     )
-    async for user_id, (limits, wallets, deeds) in groups:
+    async for user_id, (limits, wallets, deeds, *payments) in groups:
         count += len(limits)
-        breaches += told_of(user_id, check_user(user_id, limits, wallets, deeds))
+        sent = [(kind, row) for kind, rows in zip(COUNTED, payments, strict=True) for row in rows]
+        breaches += told_of(user_id, check_user(user_id, limits, wallets, deeds, sent))
     return count, breaches
 
 

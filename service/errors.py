@@ -402,9 +402,9 @@ class WalletOwes(WalletServiceError):
 
 
 class LimitExceeded(WalletServiceError):
-    """Says which limit, how much of it is left, and when it starts anew."""
+    """Says which limit of the wallet or of its owner (`scope`), what of it is left, and when it starts anew."""
 
-    code, http_status, title = "limit_exceeded", 422, "The amount is beyond a limit of the wallet"
+    code, http_status, title = "limit_exceeded", 422, "The amount is beyond a limit of the wallet or of its owner"
 
 
 class HouseFundsExhausted(WalletServiceError):

@@ -63,6 +63,12 @@ class LimitSettings(BaseModel):
     count_per_hour: int = Field(0, ge=0, le=_LARGEST_AMOUNT)
 
 
+class UserLimitSettings(LimitSettings):
+    """What may leave all wallets of one user together, in minor units of `currency` at the rate of the moment."""
+
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+
+
 class EarningRuleSettings(BaseModel):
     """`points` for each whole `per_amount` (minor units) of what has settled; rules that fit it add up."""
 
@@ -170,6 +176,8 @@ class Settings(BaseSettings):
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
     # By currency, in minor units. What is not named has no limit and needs no approval.
     limits: dict[str, LimitSettings] = {}
+    # Over all wallets of a user, in one currency; admins' overrides are in that currency too.
+    user_limits: UserLimitSettings = UserLimitSettings()
     # 200,000.00 INR: about what banks confirm by a second factor of their own.
     step_up_above: dict[str, _Ceiling] = {
         "INR": 20_000_000,

@@ -19,6 +19,7 @@ from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS, is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.user_limits import ReferenceLimits
 from service.domain.workers import Presence
 from service.gateways.bank import Bank
 from service.gateways.bank_breaker import BankBreaker, BreakerState
@@ -84,6 +85,7 @@ def policy_of(settings: Settings) -> Policy:
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
         currencies=_currencies(settings),
         house_floors=_house_floors(settings),
+        user_limits=_user_limits(settings),
     )
 
 
@@ -108,6 +110,15 @@ def _house_floors(settings: Settings) -> Floors:
     if unknown:
         raise ValueError(f"WALLET_HOUSE_FLOORS names {', '.join(unknown)}: no currency of ISO 4217 with minor units")
     return floors
+
+
+def _user_limits(settings: Settings) -> ReferenceLimits:
+    """With the rates of the settings' own table. A source that changes has to be put into the policy as it changes."""
+    limits = settings.user_limits
+    if not is_currency(limits.currency):
+        raise ValueError(f"WALLET_USER_LIMITS is in {limits.currency}, which is no ISO 4217 currency")
+    rates = TableRates(settings.fx_rates, as_of=utc_now()).rates_into(limits.currency)
+    return ReferenceLimits(limits.currency, Limits(**limits.model_dump(exclude={"currency"})), rates)
 
 
 def _earning_rule(rule: EarningRuleSettings) -> EarningRule:

@@ -24,7 +24,7 @@ from service.domain.wallets import Wallet
 from service.ledger.batch import Batch, Decided, Headroom, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, merged_needs
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
-from service.ledger.transaction import tombstones_of
+from service.ledger.transaction import further_records, tombstones_of
 
 Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident | UserLimits
 
@@ -81,8 +81,7 @@ class Books:
             or (wallet.user_id, wallet.currency) in needs.owned_wallets
             or wallet.user_id in needs.all_wallets_of
         }
-        # Whatever comes into a wallet that owes pays those returns.
-        named = {*needs.records, *(return_id for wallet in wallets.values() for return_id in wallet.debts)}
+        named = {*needs.records, *further_records(wallets.values(), self.policy)}
         users = {*needs.users, *(self.wallets[one].user_id for one in needs.owners_of if one in self.wallets)}
         return Loaded(
             {name: version for name, version in self.users.items() if name in users},

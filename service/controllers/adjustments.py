@@ -30,6 +30,7 @@ from service.errors import (
     LedgerBusy,
     LimitExceeded,
     Malformed,
+    RateUnavailable,
     SecondAdminRequired,
     WalletClosed,
 )
@@ -109,7 +110,7 @@ class AdjustmentsQuery(PageQuery):
     status: AdjustmentStatus | None = None
 
 
-_ORDER_ERRORS = tuple(error for error in ORDER_ERRORS if error is not LimitExceeded)
+_ORDER_ERRORS = tuple(error for error in ORDER_ERRORS if error not in (LimitExceeded, RateUnavailable))
 _REQUEST: dict[str, Any] = {
     "status_code": 201,
     "response_model": AdjustmentView,

@@ -26,6 +26,7 @@ from service.errors import (
     InsufficientFunds,
     LimitExceeded,
     NotFound,
+    RateUnavailable,
     RecipientAlreadyNamed,
     RecipientBalanceOverflow,
     RecipientNotFound,
@@ -126,7 +127,9 @@ class HoldsQuery(PageQuery):
 
 _RECIPIENT_ERRORS = (SameWallet, CurrencyMismatch, RecipientNotFound, RecipientWalletFrozen, RecipientBalanceOverflow)
 # What is set aside already needs no funds and counts for no limit, and comes back to any wallet.
-_CAPTURE_ERRORS = tuple(error for error in ORDER_ERRORS if error not in (InsufficientFunds, LimitExceeded))
+_CAPTURE_ERRORS = tuple(
+    error for error in ORDER_ERRORS if error not in (InsufficientFunds, LimitExceeded, RateUnavailable)
+)
 _RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (WalletFrozen, WalletClosed, WalletOwes))
 
 

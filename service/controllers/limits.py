@@ -18,10 +18,11 @@ from service.domain.limits import Limits, LimitState
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.domain.time_zones import ZoneSource
-from service.errors import AccountDeactivated, LedgerBusy, SecondAdminRequired, WalletClosed
-from service.services import limits, users
+from service.errors import AccountDeactivated, LedgerBusy, RateUnavailable, SecondAdminRequired, WalletClosed
+from service.services import limits, user_limits, users
 from service.services.callers import Caller
 from service.services.limits import WalletLimits
+from service.services.user_limits import OverallLimits
 
 router = api_router("Limits")
 
@@ -51,13 +52,40 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class LimitsRequest(StrictModel):
+_OVERALL_EXAMPLE: dict[str, Any] = {
+    "user_id": "usr_0198c0ffee0070008000000000000001",
+    "currency": "USD",
+    "time_zone": "Asia/Kolkata",
+    "time_zone_from": "user",
+    "is_overridden": True,
+    "override": {"per_transaction": None, "per_day": 10000, "per_month": None, "count_per_hour": None},
+    "override_currency": "USD",
+    "limits": {
+        "per_transaction": {"ceiling": None, "used": 0, "left": None, "resets_at": None},
+        "count_per_hour": {"ceiling": None, "used": 1, "left": None, "resets_at": "2026-02-24T13:00:00.000Z"},
+        "per_day": {"ceiling": 10000, "used": 6000, "left": 4000, "resets_at": "2026-02-24T18:30:00.000Z"},
+        "per_month": {"ceiling": None, "used": 6000, "left": None, "resets_at": "2026-02-28T18:30:00.000Z"},
+    },
+}
+
+
+class CeilingsRequest(StrictModel):
     """In place of the override before. Minor units, and for the hour a number of payments."""
 
     per_transaction: _Ceiling = None
     per_day: _Ceiling = None
     per_month: _Ceiling = None
     count_per_hour: _Ceiling = None
+    reason: Annotated[Reason, Field(examples=["Buys a car this week"])]
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**self.model_dump(include={*Limits._fields}))
+
+
+class LimitsRequest(CeilingsRequest):
+    """The override of one wallet."""
+
     time_zone: Annotated[
         ZoneName | None,
         Field(
@@ -65,11 +93,6 @@ class LimitsRequest(StrictModel):
             "the currency. Each date has its limit once: a change gives nobody a day twice",
         ),
     ] = None
-    reason: Annotated[Reason, Field(examples=["Buys a car this week"])]
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(**self.model_dump(exclude={"reason", "time_zone"}))
 
 
 class ResetQuery(StrictQuery):
@@ -99,6 +122,27 @@ class AllLimitsView(View):
     count_per_hour: LimitView
     per_day: LimitView
     per_month: LimitView
+
+
+class OverallLimitsView(View):
+    """What may leave all wallets of a user together, and what of it was used."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_OVERALL_EXAMPLE]})
+
+    user_id: str
+    currency: str = Field(
+        description="In which they are counted: what leaves a wallet in another one counts at the rate of the moment"
+    )
+    time_zone: str = Field(description="In which their days and months begin")
+    time_zone_from: ZoneSource = Field(
+        description="Who decided on it: `user` (`PATCH /me`), `currency` where most who hold it live, `default` nobody"
+    )
+    is_overridden: bool
+    override: OverrideView | None = Field(description="What an admin has set: null is the usual limit, 0 is none")
+    override_currency: str | None = Field(
+        description="In which the override was set; it is converted where that is another one by now"
+    )
+    limits: AllLimitsView
 
 
 class LimitsView(View):
@@ -182,6 +226,92 @@ async def reset_limits(
         resources.ledger, user.requester, user_id, currency, Limits(), None, query.reason, correlation_id.get()
     )
     return _shape(changed)
+
+
+@router.get(
+    "/me/limits",
+    operation_id="get_my_limits",
+    response_model=OverallLimitsView,
+    responses=problem_responses(AccountDeactivated, RateUnavailable),
+    summary="What may still leave all of one's wallets together",
+    description="In one currency. While no such limit is set, every `ceiling` is null and nothing is counted.",
+)
+async def get_my_limits(
+    user: Annotated[Caller, require(Permission.WALLETS_READ)], resources: OpenResources
+) -> Response:
+    return _shape_overall(await user_limits.get_user_limits(user.user_id, resources.ledger.policy))
+
+
+@router.get(
+    "/admin/users/{user_id}/limits",
+    operation_id="get_user_limits",
+    response_model=OverallLimitsView,
+    responses=problem_responses(RateUnavailable),
+    summary="What may still leave all wallets of a user together (admin)",
+    description="As the user sees it in `GET /me/limits`.",
+)
+async def get_user_limits(
+    user_id: _UserId, _user: Annotated[Caller, require(Permission.WALLETS_ADMIN)], resources: OpenResources
+) -> Response:
+    return _shape_overall(await user_limits.get_limits_of_anybody(user_id, resources.ledger.policy))
+
+
+_OVERALL_ERRORS = (AccountDeactivated, SecondAdminRequired, RateUnavailable, LedgerBusy)
+
+
+@router.put(
+    "/admin/users/{user_id}/limits",
+    operation_id="override_user_limits",
+    response_model=OverallLimitsView,
+    responses=problem_responses(*_OVERALL_ERRORS),
+    summary="Set limits over all wallets of a user (admin)",
+    description="Minor units of the reference currency (`WALLET_USER_LIMITS`). What was used stays used. Setting the "
+    "same again changes nothing.",
+)
+async def override_user_limits(
+    body: CeilingsRequest,
+    user_id: _UserId,
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
+) -> Response:
+    changed = await user_limits.override_user_limits(
+        resources.ledger, user.requester, user_id, body.limits, body.reason, correlation_id.get()
+    )
+    return _shape_overall(changed)
+
+
+@router.delete(
+    "/admin/users/{user_id}/limits",
+    operation_id="reset_user_limits",
+    response_model=OverallLimitsView,
+    responses=problem_responses(*_OVERALL_ERRORS),
+    summary="Go back to the usual limits over all wallets (admin)",
+    description="What was used stays used.",
+)
+async def reset_user_limits(
+    user_id: _UserId,
+    query: Annotated[ResetQuery, Query()],
+    user: Annotated[Caller, require(Permission.WALLETS_ADMIN)],
+    resources: OpenResources,
+) -> Response:
+    changed = await user_limits.override_user_limits(
+        resources.ledger, user.requester, user_id, Limits(), query.reason, correlation_id.get()
+    )
+    return _shape_overall(changed)
+
+
+def _shape_overall(found: OverallLimits) -> Response:
+    body = {
+        "user_id": found.user_id,
+        "currency": found.currency,
+        "time_zone": found.time_zone,
+        "time_zone_from": found.time_zone_from,
+        "is_overridden": found.override is not None,
+        "override": None if found.override is None else found.override._asdict(),
+        "override_currency": found.override_currency,
+        "limits": {state.limit.value: _limit_view(state) for state in found.states},
+    }
+    return json_response(body)
 
 
 def _shape(found: WalletLimits) -> Response:

@@ -22,6 +22,7 @@ from service.errors import (
     LedgerBusy,
     LimitExceeded,
     NoWalletInCurrency,
+    RateUnavailable,
     WalletClosed,
     WalletFrozen,
     WalletOwes,
@@ -90,6 +91,7 @@ ORDER_ERRORS = (
     WalletFrozen,
     WalletClosed,
     LimitExceeded,
+    RateUnavailable,
     LedgerBusy,
 )
 _DEPOSIT_ERRORS = (*ORDER_ERRORS, CurrencyNotOffered, BalanceOverflow, NoWalletInCurrency)

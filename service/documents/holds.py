@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from beanie import Document
 from pymongo import IndexModel
 
-from service.documents.operations import BY_WALLET, MADE_ONCE, USER_NEWEST
+from service.documents.operations import BY_WALLET, COUNTED, MADE_ONCE, USER_NEWEST
 from service.documents.validation import validator_of
 from service.domain.holds import Hold, HoldStatus
 
@@ -23,6 +23,7 @@ class HoldDocument(Document):
                 name="open_by_wallet",
                 partialFilterExpression={"status": HoldStatus.HELD.value},
             ),
+            COUNTED,
             # The same for who is to be paid.
             IndexModel([("to_user_id", 1), ("_id", -1)], name="payee_newest"),
         ]

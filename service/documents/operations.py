@@ -24,6 +24,9 @@ _OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
 # What waits for a person, oldest first. Whatever passes review by is not in it, and costs nothing to keep out.
+# What counts for its owner's limits over all wallets, for check-ledger. Where there is no such limit, nothing is in it.
+COUNTED = IndexModel("user_id", name="counted", partialFilterExpression={"counted.at": {"$exists": True}})
+
 _IN_REVIEW = IndexModel(
     [("status", 1), ("_id", 1)],
     name="in_review",
@@ -47,12 +50,12 @@ class Deposit(Document):
 class Withdrawal(Document):
     class Settings:
         name = "withdrawals"
-        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, _IN_REVIEW, _BLOCKED]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, COUNTED, _IN_REVIEW, _BLOCKED]
         validator: ClassVar = _OPERATION
 
 
 class TransferDocument(Document):
     class Settings:
         name = "transfers"
-        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE]
+        indexes: ClassVar = [USER_NEWEST, BY_WALLET, MADE_ONCE, COUNTED]
         validator: ClassVar[dict[str, Any]] = validator_of(Transfer)

@@ -34,6 +34,7 @@ class WalletDocument(Document):
     time_zone: str | None = None
     freeze_event_id: str | None = None
     owner_time_zone: str | None = None
+    counts_for_owner: bool = False
 
     class Settings:
         name = "wallets"
@@ -69,5 +70,6 @@ class WalletDocument(Document):
                 "time_zone": OPTIONAL_TEXT,
                 "freeze_event_id": OPTIONAL_TEXT,
                 "owner_time_zone": OPTIONAL_TEXT,
+                "counts_for_owner": {"bsonType": "bool"},
             },
         }  # fmt: skip

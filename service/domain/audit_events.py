@@ -34,6 +34,8 @@ class AuditAction(StrEnum):
     RETURN_COLLECTED = "return.collected"
     LIMITS_SET = "limits.set"
     LIMITS_RESET = "limits.reset"
+    USER_LIMITS_SET = "user.limits_set"
+    USER_LIMITS_RESET = "user.limits_reset"
     API_KEY_CREATED = "api_key.created"
     API_KEY_ROTATED = "api_key.rotated"
     API_KEY_REVOKED = "api_key.revoked"

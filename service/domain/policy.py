@@ -8,6 +8,7 @@ from service.domain.house_positions import Floors, Pair, floor_of
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS
 from service.domain.rewards import EarningRule
+from service.domain.user_limits import ReferenceLimits
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
 _NO_FLOORS: Floors = MappingProxyType({})
@@ -25,6 +26,8 @@ class Policy(NamedTuple):
     earning_rules: tuple[EarningRule, ...] = ()
     # Currencies that wallets are opened in and money is taken in; points always besides.
     currencies: frozenset[str] = ORDINARY_CURRENCIES
+    # Of each user over all wallets; those of `limits` are of each wallet.
+    user_limits: ReferenceLimits = ReferenceLimits()
 
     # By account and currency, how far down its position may go.
     house_floors: Floors = _NO_FLOORS

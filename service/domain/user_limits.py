@@ -1,9 +1,49 @@
-"""What holds for the limits of all of a user's wallets together."""
+"""What holds for the limits of all of a user's wallets together: in which zone they count, and what may leave them.
 
-from datetime import datetime
+The limits over all wallets are in one currency, the reference: what leaves a wallet in another one counts there with
+what it is worth at that moment.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+from types import MappingProxyType
 from typing import NamedTuple
 
 from service.domain.identifiers import Prefix
+from service.domain.limits import Limits, Usage, effective_limits
+from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR
+from service.domain.quotes import Rate
+from service.domain.time_zones import ZoneSource, has_home_zone, home_zone_name, zone_named
+
+_NO_RATES: Mapping[str, Rate] = MappingProxyType({})
+
+
+class ReferenceLimits(NamedTuple):
+    """The usual limits of each user over all of their wallets, in minor units of `currency`; 0 or None is no limit.
+
+    `rates` has what one major unit of each currency is worth in `currency`. They are in memory: no payment waits for a
+    source of rates.
+    """
+
+    currency: str = "USD"
+    limits: Limits = Limits()
+    rates: Mapping[str, Rate] = _NO_RATES
+
+    @property
+    def are_usual(self) -> bool:
+        """Whether they hold for everybody. Otherwise only admins' overrides do."""
+        return any(self.limits)
+
+
+class Counted(NamedTuple):
+    """What a payment counts for in its sender's limits over all wallets: minor units of `currency`, at `rate`, at that
+    time. A payment that was made while there was no such limit has none.
+    """
+
+    amount: int
+    currency: str
+    rate: Rate
+    at: datetime
 
 
 class UserLimits(NamedTuple):
@@ -11,6 +51,9 @@ class UserLimits(NamedTuple):
 
     `time_zone` is where the days and months of their wallets begin, as far as no admin has set a wallet's own; None
     leaves that to each wallet's currency. The wallets carry a copy, so that no payment has to read this.
+
+    `limits` is what an admin has set in place of the usual, in minor units of `limits_currency`. `usage` is counted in
+    `usage_currency` since `usage_since`: with another reference currency the counters begin anew.
     """
 
     id: str
@@ -19,6 +62,16 @@ class UserLimits(NamedTuple):
     created_at: datetime
     updated_at: datetime
     version: int = 0
+    limits: Limits | None = None
+    limits_currency: str | None = None
+    usage: Usage = Usage()
+    usage_currency: str | None = None
+    usage_since: datetime | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether payments have to look here: an override is set, or something was counted."""
+        return self.limits is not None or self.usage_currency is not None
 
 
 def user_limits_id(user_id: str) -> str:
@@ -27,3 +80,59 @@ def user_limits_id(user_id: str) -> str:
 
 def new_user_limits(user_id: str, at: datetime) -> UserLimits:
     return UserLimits(user_limits_id(user_id), user_id, None, at, at)
+
+
+def reference_zone_name(known: UserLimits | None, currency: str) -> str:
+    """In which the days and months of the limits over all wallets begin."""
+    own = None if known is None else known.time_zone
+    return own or home_zone_name(currency)
+
+
+def reference_zone(known: UserLimits | None, currency: str) -> tzinfo:
+    return zone_named(reference_zone_name(known, currency))
+
+
+def reference_zone_source(known: UserLimits | None, currency: str) -> ZoneSource:
+    if known is not None and known.time_zone is not None:
+        return ZoneSource.USER
+    return ZoneSource.CURRENCY if has_home_zone(currency) else ZoneSource.DEFAULT
+
+
+def worth(amount: int, currency: str, reference: str, rate: Rate) -> int:
+    """Minor units of the reference currency, rounded up, so that no payment is too small to count.
+
+    What is worth more than any ceiling counts as the largest one.
+    """
+    dividend: int = amount * rate.numerator * 10 ** EXPONENTS[reference]
+    divisor: int = rate.denominator * 10 ** EXPONENTS[currency]
+    return min(-(-dividend // divisor), MAX_AMOUNT_MINOR)
+
+
+def limits_in_force(reference: ReferenceLimits, known: UserLimits | None) -> Limits | None:
+    """The usual ones, and in their place what an admin has set.
+
+    What was set under another reference currency is converted at the rate of now. None where there is no rate for it.
+    """
+    if known is None or known.limits is None:
+        return reference.limits
+    own, currency = known.limits, known.limits_currency or reference.currency
+    if currency != reference.currency:
+        rate = reference.rates.get(currency)
+        if rate is None:
+            return None
+        amounts = own._replace(count_per_hour=None)._asdict()
+        converted = {
+            name: ceiling and worth(ceiling, currency, reference.currency, rate) for name, ceiling in amounts.items()
+        }
+        own = Limits(**converted)._replace(count_per_hour=own.count_per_hour)
+    return effective_limits(reference.limits, own)
+
+
+def usage_in(reference_currency: str, known: UserLimits | None) -> Usage:
+    """The counters, which count for nothing in another currency."""
+    return known.usage if known is not None and known.usage_currency == reference_currency else Usage()
+
+
+def latest_time(known: UserLimits | None) -> datetime:
+    """Nothing is counted before it."""
+    return datetime.min.replace(tzinfo=UTC) if known is None else known.updated_at

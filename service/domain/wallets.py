@@ -58,6 +58,8 @@ class Wallet(NamedTuple):
     time_zone: str | None = None
     freeze_event_id: str | None = None
     owner_time_zone: str | None = None
+    # Its owner has limits over all wallets, or had: payments look at their counters.
+    counts_for_owner: bool = False
 
     @property
     def zone_name(self) -> str:
@@ -101,11 +103,17 @@ class ImpossibleMovement(Exception):
 
 
 def new_wallet(
-    wallet_id: str, user_id: str, currency: str, now: datetime, owner_time_zone: str | None = None
+    wallet_id: str,
+    user_id: str,
+    currency: str,
+    now: datetime,
+    owner_time_zone: str | None = None,
+    *,
+    counts_for_owner: bool = False,
 ) -> Wallet:
     return Wallet(
         wallet_id, user_id, currency, 0, 0, WalletStatus.ACTIVE, 0, GENESIS_HASH, now, now,
-        owner_time_zone=owner_time_zone,
+        owner_time_zone=owner_time_zone, counts_for_owner=counts_for_owner,
     )  # fmt: skip
 
 

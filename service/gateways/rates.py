@@ -39,6 +39,17 @@ class TableRates:
         self._values = _values_in_base(table)
         self._as_of = as_of
 
+    def rates_into(self, to_currency: str) -> dict[str, Rate]:
+        """What one major unit of each currency is worth in that one, which itself is always among them."""
+        theirs = self._values.get(to_currency)
+        known = {to_currency: Fraction(1)}
+        if theirs is not None:
+            known |= {currency: ours / theirs for currency, ours in self._values.items()}
+        return {
+            currency: Rate(exact.numerator, exact.denominator, _SOURCE, self._as_of)
+            for currency, exact in known.items()
+        }
+
     async def rate(self, from_currency: str, to_currency: str) -> Rate:
         ours, theirs = self._values.get(from_currency), self._values.get(to_currency)
         if ours is None or theirs is None:

@@ -21,6 +21,8 @@ from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.returns import Return
+from service.domain.user_counts import Sent, counted_of, recounted
+from service.domain.user_limits import UserLimits, user_limits_id
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import HouseFundsExhausted, IdempotencyKeyReused, WalletServiceError, problem_body
 from service.ledger.commands import Changes, Command, CompositeCommand, PersonalCommand
@@ -179,8 +181,11 @@ class Draft:
         for wallet_before in wallets_before:
             self._tell_of_wallet(wallet_before, command)
         for record in records.values():
-            self._tell_of_record(self.any_record(record.id), record, command)
+            before = self.any_record(record.id)
+            self._tell_of_record(before, record, command)
             self.records[record.id] = record
+            if counted_of(record) is not None:
+                self._count_for_owner(before, record)
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
             if self.outbox_inserts.pop(row_id, None) is None:
@@ -299,6 +304,19 @@ class Draft:
             self.short.add(pair)
         else:
             self._below.note_short(pair)
+
+    def _count_for_owner(self, before: Record | None, after: Record) -> None:
+        """Counts a payment for its sender's limits over all wallets, and gives back what of it has come to nothing."""
+        assert isinstance(after, Sent), "it counts"
+        assert before is None or isinstance(before, Sent), f"{after.id} was something else"
+        name = user_limits_id(after.user_id)
+        changed = recounted(before, after, self.record(name, UserLimits))
+        if changed is None:
+            return
+        self.records[name] = changed
+        wallet = self.wallets[after.wallet_id]
+        # From now on whatever is about the wallet has these counters read with it.
+        self.wallets[wallet.id] = wallet._replace(counts_for_owner=True)
 
     def _tell_of_wallet(self, before: Wallet, command: Command) -> None:
         after = self.wallets[before.id]

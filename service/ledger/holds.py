@@ -43,6 +43,7 @@ from service.ledger.rules import (
     require_requester,
     time_of,
 )
+from service.ledger.user_counts import counted_for_owner
 
 _CREATED = 201
 _OK = 200
@@ -89,10 +90,11 @@ class RequestHold(PersonalCommand):
         if state.policy.needs_step_up(self.amount, self.currency):
             raise HoldAboveStepUp(ceiling=state.policy.step_up_above[self.currency])
         require_payable(payer, self.amount, at, state)
+        counted = counted_for_owner(payer, self.amount, at, state)
         recipient = None
         if self.to_wallet_id is not None:
             recipient = require_recipient(state.wallet(self.to_wallet_id), self.amount, self.currency)
-        hold = self._new_hold(payer, recipient, at)
+        hold = self._new_hold(payer, recipient, at)._replace(counted=counted)
         step = reserve(HOLD, payer, hold, counterparty=_other_side(hold), command=self, entry_id=self.entry_id)
         return Changes(
             hold,

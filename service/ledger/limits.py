@@ -11,12 +11,12 @@ from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import require_anothers, require_requester, time_of
 
-_MOMENT = timedelta(milliseconds=1)
+MOMENT = timedelta(milliseconds=1)
 
 
 def later_than(wallet: Wallet, at: datetime) -> datetime:
     """The time itself, or the first one after all that has happened in the wallet."""
-    return max(at, wallet.updated_at + _MOMENT)
+    return max(at, wallet.updated_at + MOMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ from service.ledger.rules import (
     with_one_fewer_open,
     with_one_more_open,
 )
+from service.ledger.user_counts import counted_for_owner
 
 _HTTP_ACCEPTED = 202
 
@@ -116,9 +117,10 @@ class RequestWithdrawal(RequestOperation):
         wallet = _wallet_of(self, state)
         at = time_of(self.now, wallet)
         require_payable(wallet, self.amount, at, state)
+        counted = counted_for_owner(wallet, self.amount, at, state)
         status = OperationStatus.PENDING if self.challenge is None else OperationStatus.REQUIRES_APPROVAL
         withdrawal = _new_operation(self, wallet, OperationType.WITHDRAWAL, status, at)._replace(
-            challenge=self.challenge
+            challenge=self.challenge, counted=counted
         )
         rows = (submission_of(withdrawal),) if self.challenge is None else approval_rows(withdrawal, self.challenge)
         step = reserve(WITHDRAWAL, wallet, withdrawal, counterparty=BANK, command=self, entry_id=self.entry_id)

@@ -110,6 +110,8 @@ def _require_within_limits(wallet: Wallet, amount: int, at: datetime, state: Sta
     if exceeded is not None:
         raise LimitExceeded(
             f"The limit {exceeded.limit} is {exceeded.ceiling}, of which {exceeded.left} is left",
+            scope="wallet",
+            currency=wallet.currency,
             limit=exceeded.limit,
             ceiling=exceeded.ceiling,
             left=exceeded.left,

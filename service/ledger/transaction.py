@@ -1,7 +1,7 @@
 """One attempt at a batch: read what its commands name, decide them in order, write, all in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -14,6 +14,7 @@ from service.domain.idempotency import Answer, Tombstone
 from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.user_limits import user_limits_id
 from service.domain.wallets import Wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
@@ -73,7 +74,7 @@ async def prepare(
         needs = merged_needs([command.needs for command in commands])
         if needs.wallets or needs.owned_wallets or needs.all_wallets_of:
             await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session)
-    loaded = await _load(commands, session)
+    loaded = await _load(commands, policy, session)
     portions = AttemptPortions(own, policy)
     batch, decided = await _decide_all(loaded, commands, policy, portions, session)
     # A command that is refused now may have succeeded before under its key. Only for such commands is that looked up.
@@ -145,7 +146,7 @@ def _run_alone(batch: Batch, command: Command) -> Decided:
         return Decided(None, None, InternalError(), refused=True)
 
 
-async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loaded:
+async def _load(commands: Sequence[Command], policy: Policy, session: AsyncClientSession) -> Loaded:
     needs = merged_needs([command.needs for command in commands])
     claims = [command.claim.id for command in commands if command.claim is not None]
     answers: dict[str, KnownAnswer] = {}
@@ -160,10 +161,9 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
         wallets = await wallet_repository.find_named(
             needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session
         )
-    # Whatever comes into a wallet that owes pays those returns.
-    debts = {return_id for wallet in wallets.values() for return_id in wallet.debts} - records.keys()
-    if debts:
-        records = records | await record_repository.find_named(debts, session=session)
+    further = further_records(wallets.values(), policy) - records.keys()
+    if further:
+        records = records | await record_repository.find_named(further, session=session)
     active_users: dict[str, int] = {}
     owners = {wallets[wallet_id].user_id for wallet_id in needs.owners_of if wallet_id in wallets}
     if needs.users or owners:
@@ -172,6 +172,17 @@ async def _load(commands: Sequence[Command], session: AsyncClientSession) -> Loa
     began = logical_time(session)
     entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)
     return Loaded(active_users, wallets, records, answers, entry_ids)
+
+
+def further_records(wallets: Collection[Wallet], policy: Policy) -> set[str]:
+    """What is read because of the wallets that the commands name.
+
+    Whatever comes into a wallet that owes pays those returns. Whatever leaves, or comes to nothing, changes the
+    counters of an owner who has limits over all wallets.
+    """
+    debts = {return_id for wallet in wallets for return_id in wallet.debts}
+    counts_all = policy.user_limits.are_usual
+    return debts | {user_limits_id(one.user_id) for one in wallets if counts_all or one.counts_for_owner}
 
 
 async def _write(writes: Writes, portions: AttemptPortions, session: AsyncClientSession) -> list[Portion]:

@@ -107,6 +107,8 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
         changed["time_zone"] = after.time_zone
     if after.owner_time_zone != before.owner_time_zone:
         changed["owner_time_zone"] = after.owner_time_zone
+    if after.counts_for_owner != before.counts_for_owner:
+        changed["counts_for_owner"] = after.counts_for_owner
     return UpdateOne(
         {
             "_id": before.id,

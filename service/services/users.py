@@ -122,11 +122,12 @@ async def ensure_users(
             wallet.user_id for wallet in (await wallet_repository.find_named([], owners, session=session)).values()
         }
         missing = [user_id for user_id in ids.values() if user_id not in known]
-        zones: dict[str, str | None] = {}
-        for user_id in {*missing} - {user.id for user in users}:
-            common = await user_limits_repository.note_new_wallet(user_id, now, session=session)
-            zones[user_id] = common.time_zone
-        wallets = [new_wallet(new_id(Prefix.WALLET), user_id, currency, now, zones.get(user_id)) for user_id in missing]
+        wallets = [new_wallet(new_id(Prefix.WALLET), user_id, currency, now) for user_id in missing]
+        known_before = {*missing} - {user.id for user in users}
+        for position, wallet in enumerate(wallets):
+            if wallet.user_id in known_before:
+                common = await user_limits_repository.note_new_wallet(wallet.user_id, now, session=session)
+                wallets[position] = wallet._replace(owner_time_zone=common.time_zone, counts_for_owner=common.counts)
         if wallets:
             await wallet_repository.insert_many(wallets, session=session)
         return [ids[email] for email in names]

@@ -55,7 +55,7 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
         if user.token_version not in (None, token_version):
             raise Unauthenticated("The access token is no longer valid")
         common = await user_limits_repository.note_new_wallet(user.user_id, opened_at, session=session)
-        opened = wallet._replace(owner_time_zone=common.time_zone)
+        opened = wallet._replace(owner_time_zone=common.time_zone, counts_for_owner=common.counts)
         await wallet_repository.insert(opened, session=session)
         return opened
 

@@ -22,7 +22,7 @@ _COMMANDS = {
     "ExpireHold", "ConvertMoney", "RequestAdjustment", "ApproveAdjustment", "RejectAdjustment", "ReverseOriginal",
     "FreezeWallet", "UnfreezeWallet", "CloseWallet", "ReopenWallet", "OverrideLimits", "EarnPoints",
     "CreateVoucher", "UpdateVoucher", "RedeemVoucher", "TakeReturn", "CollectReturn", "DecideReview", "AskAgain",
-    "ReleaseWithdrawal", "CancelWithdrawal", "SetTimeZone",
+    "ReleaseWithdrawal", "CancelWithdrawal", "SetTimeZone", "OverrideUserLimits",
 }  # fmt: skip
 _REFUSALS = {
     "account_deactivated", "already_reversed", "approval_lapsed", "balance_overflow", "capture_exceeds_hold",

@@ -223,8 +223,8 @@ class TestTurns:
         (hot,) = await wallets_of(databases, 100_000)
         load = transaction._load
 
-        async def loading(commands: Sequence[Command], session: Any) -> Any:
-            loaded = await load(commands, session)
+        async def loading(commands: Sequence[Command], *rest: Any) -> Any:
+            loaded = await load(commands, *rest)
             if any(command.request_id == "slow" for command in commands):
                 # As long as a machine that is busy with other things takes, and longer than any batch of the quick one.
                 await asyncio.sleep(0.1)

@@ -1,21 +1,27 @@
-"""A user's time zone over all wallets: when it begins to hold, and what it meets on its way."""
+"""Limits of a user over all wallets, and the zone that they count in: what meets them, and what meets at once."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
+from service.domain.limits import Limits
+from service.domain.operations import Operation
 from service.domain.policy import Policy
-from service.domain.user_limits import UserLimits, user_limits_id
+from service.domain.quotes import Rate
+from service.domain.user_limits import ReferenceLimits, UserLimits, user_limits_id
 from service.domain.wallets import new_wallet
-from service.ledger.user_limits import SetTimeZone
+from service.ledger.transaction import further_records
+from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
 from service.repositories import records as record_repository
 from service.services.orders import Requester
 from service.services.wallets import open_wallet
 from tests.books import Books
-from tests.factories import current, failure_of, make_user, make_wallet, withdrawal_of
+from tests.factories import current, failure_of, fund_wallet, make_user, make_wallet, withdrawal_of
 from tests.ledger.conftest import TwoLedgers
 
 _TIMES = 10
@@ -102,3 +108,136 @@ class TestAtTheSameMoment:
             known = await record_repository.find(user_limits_id(user.id), UserLimits)
             assert known is not None
             assert {(await current(one)).owner_time_zone for one in wallets} == {known.time_zone}
+
+
+_CENTS = ReferenceLimits("USD", rates={"USD": Rate(1, 1, "test", _NOW), "INR": Rate(1, 80, "test", _NOW)})
+
+
+def limits_set(owner_id: str, limits: Limits | None, **fields: Any) -> OverrideUserLimits:
+    common: dict[str, Any] = {
+        "now": _NOW,
+        "transaction_id": new_id(Prefix.TRANSACTION),
+        "audit_event_id": new_id(Prefix.AUDIT_EVENT),
+        "user_id": "usr_boss",
+        "token_version": None,
+        "reason": "A test",
+        "currency": "USD",
+    }
+    return OverrideUserLimits(**common | fields, owner_id=owner_id, limits=limits)
+
+
+def _two_wallets(limits: Limits) -> Books:
+    wallets = [new_wallet(f"wal_{one}", "usr_ada", one, _NOW)._replace(available=100_000) for one in ("USD", "INR")]
+    policy = Policy(user_limits=_CENTS._replace(limits=limits))
+    return Books({"usr_ada": 0, "usr_boss": 0}, {wallet.id: wallet for wallet in wallets}, policy)
+
+
+def _counters(books: Books) -> tuple[int, int, int]:
+    record = books.records["ulm_ada"]
+    assert isinstance(record, UserLimits)
+    return record.usage.hour_count, record.usage.day_total, record.usage.month_total
+
+
+class TestCounting:
+    def test_rounds_up_so_that_nothing_is_too_small_to_count(self) -> None:
+        books = _two_wallets(Limits(per_day=2))
+        rupees = books.wallets["wal_INR"]
+        decided = books.run([withdrawal_of(rupees, 1, now=_NOW) for _ in range(3)])
+        assert [one.given.status_code for one in decided] == [202, 202, 422]
+        assert _counters(books) == (2, 2, 2)
+
+    def test_of_two_wallets_whose_clocks_differ_never_goes_back(self) -> None:
+        """An hour that has begun for one wallet goes on for the other, whose payment says an earlier time."""
+        books = _two_wallets(Limits(count_per_hour=2))
+        dollars, rupees = books.wallets["wal_USD"], books.wallets["wal_INR"]
+        ahead = withdrawal_of(dollars, 10, now=_NOW + timedelta(seconds=1), claim=None)
+        behind = withdrawal_of(rupees, 800, now=_NOW - timedelta(seconds=1), claim=None)
+        books.run([ahead, behind])
+        assert _counters(books) == (2, 20, 20)
+        (refused,) = books.run([withdrawal_of(rupees, 800, now=_NOW - timedelta(seconds=1))])
+        assert refused.given.status_code == 422
+        for command in (behind, ahead):
+            books.run([failure_of(books.operations[command.operation_id], now=_NOW + timedelta(seconds=2))])
+        assert _counters(books) == (0, 0, 0)
+
+    def test_gives_back_also_when_the_limit_has_been_taken_away(self) -> None:
+        books = _two_wallets(Limits())
+        dollars = books.wallets["wal_USD"]
+        before = withdrawal_of(dollars, 70, now=_NOW, claim=None)
+        counted = withdrawal_of(dollars, 60, now=_NOW, claim=None)
+        books.run([before, limits_set("usr_ada", Limits(per_day=100)), counted])
+        # What was made while there was no limit is no part of it.
+        assert _counters(books) == (1, 60, 60)
+        uncounted = withdrawal_of(dollars, 500, now=_NOW, claim=None)
+        books.run([limits_set("usr_ada", None), uncounted])
+        books.run([failure_of(books.operations[counted.operation_id], now=_NOW)])
+        assert _counters(books) == (0, 0, 0)
+        books.run([failure_of(books.operations[one.operation_id], now=_NOW) for one in (before, uncounted)])
+        assert _counters(books) == (0, 0, 0)
+
+    def test_begins_anew_in_another_reference_currency(self) -> None:
+        books = _two_wallets(Limits(per_day=100))
+        old = withdrawal_of(books.wallets["wal_USD"], 60, now=_NOW, claim=None)
+        books.run([old])
+        rates = {"INR": Rate(1, 1, "test", _NOW), "USD": Rate(80, 1, "test", _NOW)}
+        books.policy = Policy(user_limits=ReferenceLimits("INR", Limits(per_day=100), rates))
+        later = _NOW + timedelta(seconds=1)
+        books.run([withdrawal_of(books.wallets["wal_USD"], 1, now=later, claim=None)])
+        books.run([failure_of(books.operations[old.operation_id], now=later)])
+        assert _counters(books) == (1, 80, 80)
+
+    def test_costs_nobody_anything_while_there_is_no_limit(self) -> None:
+        books = _two_wallets(Limits())
+        payment = withdrawal_of(books.wallets["wal_USD"], 60, now=_NOW, claim=None)
+        books.run([payment])
+        assert "ulm_ada" not in books.records
+        assert books.operations[payment.operation_id].counted is None
+        assert further_records(books.wallets.values(), books.policy) == set()
+
+
+class TestTheLastOfALimit:
+    async def test_is_used_up_exactly_by_two_processes_in_two_wallets(
+        self, ledgers: TwoLedgers, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for ledger in ledgers:
+            monkeypatch.setattr(ledger, "policy", Policy(user_limits=_CENTS._replace(limits=Limits(per_day=50))))
+        for _ in range(_TIMES // 2):
+            user = await make_user(databases)
+            wallets = [await make_wallet(databases, user, currency=currency) for currency in ("USD", "INR")]
+            for wallet in wallets:
+                await fund_wallet(databases, wallet, 10_000)
+            decided = await asyncio.gather(
+                *(
+                    ledger.execute(withdrawal_of(wallet, amount))
+                    for _ in range(8)
+                    for ledger, wallet, amount in zip(ledgers, wallets, (5, 400), strict=True)
+                )
+            )
+            statuses = [one.given.status_code for one in decided]
+            assert (statuses.count(202), statuses.count(422)) == (10, 6)
+            known = await record_repository.find(user_limits_id(user.id), UserLimits)
+            assert known is not None
+            assert (known.usage.day_total, known.usage.hour_count) == (50, 10)
+
+    async def test_set_at_the_moment_of_a_payment_comes_before_or_after_it(
+        self, ledgers: TwoLedgers, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for ledger in ledgers:
+            monkeypatch.setattr(ledger, "policy", Policy(user_limits=_CENTS))
+        boss = await make_user(databases)
+        for _ in range(_TIMES // 2):
+            user = await make_user(databases)
+            wallet = await make_wallet(databases, user, currency="USD")
+            await fund_wallet(databases, wallet, 10_000)
+            *decided, _ = await asyncio.gather(
+                *(ledgers.first.execute(withdrawal_of(wallet, 5)) for _ in range(10)),
+                ledgers.second.execute(limits_set(user.id, Limits(per_day=12), user_id=boss.id, now=utc_now())),
+            )
+            made = [one.record for one in decided if one.given.status_code == 202]
+            counted = sum(isinstance(one, Operation) and one.counted is not None for one in made)
+            known = await record_repository.find(user_limits_id(user.id), UserLimits)
+            assert known is not None
+            assert (known.usage.day_total, known.usage.hour_count) == (5 * counted, counted)
+            assert counted <= 2
+            late = [await ledgers.first.execute(withdrawal_of(wallet, 5)) for _ in range(3)]
+            assert [one.given.status_code for one in late].count(202) == 2 - counted

@@ -11,12 +11,12 @@ from service.domain.wallets import Freeze
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.limits import OverrideLimits
 from service.ledger.reversals import ReverseOriginal
-from service.ledger.user_limits import SetTimeZone
+from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, ReopenWallet, UnfreezeWallet
 from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS, USERS, WALLETS, WHICH, has_live, move
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
-from tests.model.books import CHOSEN_ZONES, Thing
+from tests.model.books import CHOSEN_ZONES, REFERENCE, Thing
 from tests.model.outcomes import Returned
 from tests.model.transfers import Transfer
 
@@ -28,6 +28,9 @@ _SHUT_AT_MOST = 4
 _OWN_LIMITS = st.sampled_from((None, {"per_transaction": 200}, {"per_day": 500, "count_per_hour": 3}, {"per_day": 0}))
 
 
+_OVERALL_LIMITS = st.sampled_from(
+    (None, {"per_day": 900}, {"per_transaction": 700, "count_per_hour": 4}, {"per_day": 0})
+)
 _ZONES = st.sampled_from((None, *CHOSEN_ZONES))
 
 
@@ -238,6 +241,26 @@ class AdjustmentRules(ConversionRules):
         self.say(
             lambda common: SetTimeZone(time_zone=zone, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
             lambda: self.paper.set_time_zone(asker, token, zone),
+            ends=ends,
+        )
+
+    @move(owner=USERS, user=USERS, token=TOKENS, limits=_OVERALL_LIMITS, ends=ENDS)
+    def set_overall_limits(
+        self, owner: int, user: int, token: int | None, limits: dict[str, int] | None, *, ends: bool
+    ) -> None:
+        asker, by = self._by(user, token)
+        theirs = self.users[owner]
+        own = None if limits is None else Limits(**limits)
+        self.say(
+            lambda common: OverrideUserLimits(
+                owner_id=theirs,
+                currency=REFERENCE,
+                limits=own,
+                audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                **by,
+                **common,
+            ),
+            lambda: self.paper.set_overall_limits(theirs, asker, token, limits),
             ends=ends,
         )
 

@@ -17,12 +17,14 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.limits import Limits
 from service.domain.money import POINTS
 from service.domain.policy import Policy
+from service.domain.quotes import Rate
 from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.user_limits import ReferenceLimits
 from service.ledger import returns
 from service.ledger.commands import Command
 from tests.machine.books import Accounts, Books
 from tests.machine.evidence import Evidence, Heard, compare_accounts
-from tests.model.books import Said, Thing
+from tests.model.books import REFERENCE, Said, Thing
 from tests.model.ledger import LedgerPaper
 from tests.model.rewards import Earning
 
@@ -45,6 +47,13 @@ PLENTY = 2**61
 _HOUSES = {(False, 0): (0, PLENTY), (True, 3): (PLENTY, 500)}
 _SECOND_ADMIN_ABOVE = 100
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
+_OVERALL_LIMITS: Mapping[str, int] = {"per_transaction": 1_100, "per_day": 2_000, "per_month": 4_000}
+# As on paper, but for major units: 100 minor units each, of JPY one.
+_RATES = {
+    "INR": Rate(1, 1, "test", START),
+    "USD": Rate(7, 3, "test", START),
+    "JPY": Rate(3, 200, "test", START),
+}
 _EARNINGS = (
     Earning("paying in", "deposit", "INR", 100, 5, 40, 0),
     Earning("paying in much", "deposit", "INR", 500, 50, 200, 500),
@@ -178,16 +187,18 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(
         limited=st.booleans(),
+        overall=st.booleans(),
         code_above=st.sampled_from((None, 400)),
         yen=st.sampled_from((True, True, False)),
         debts=st.sampled_from((0, 1, 3)),
     )
-    def open_books(self, *, limited: bool, code_above: int | None, yen: bool, debts: int) -> None:
+    def open_books(self, *, limited: bool, overall: bool, code_above: int | None, yen: bool, debts: int) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
         wallets = {new_id(Prefix.WALLET): (self.users[index], currency) for index, currency in _PURSES}
         paper.open(self.users, wallets)
         paper.limits = {"INR": dict(_LIMITS)} if limited else {}
+        paper.overall_limits = dict(_OVERALL_LIMITS) if overall else {}
         paper.code_above = {} if code_above is None else {"INR": code_above, "USD": code_above}
         paper.second_admin_above = dict.fromkeys(CURRENCIES, _SECOND_ADMIN_ABOVE)
         paper.earnings = list(_EARNINGS)
@@ -213,6 +224,7 @@ class LedgerMachine(RuleBasedStateMachine):
         paper = self.paper
         return Policy(
             limits={currency: Limits(**limits) for currency, limits in paper.limits.items()},
+            user_limits=ReferenceLimits(REFERENCE, Limits(**paper.overall_limits), _RATES),
             currencies=frozenset(CURRENCIES) - paper.not_dealt_in,
             step_up_above=paper.code_above,
             adjustment_approval_above=paper.second_admin_above,

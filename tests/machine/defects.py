@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from service.domain import house_positions
+from service.domain import user_counts as user_limit_counts
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import IdWindow
@@ -14,6 +15,7 @@ from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
+from service.domain.user_counts import recounted
 from service.domain.vouchers import Availability, Voucher
 from service.ledger import (
     adjustments,
@@ -28,6 +30,7 @@ from service.ledger import (
     rewards,
     rules,
     transfers,
+    user_counts,
     wallet_life,
 )
 from service.ledger.commands import Changes, State
@@ -70,6 +73,40 @@ def nothing_comes_back_when_the_bank_declines(patch: pytest.MonkeyPatch) -> None
 
 def exchanging_counts_for_no_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(conversions, "charged", lambda wallet, *_: wallet)
+
+
+def limits_over_all_wallets_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch, "recounted", lambda before, *rest: None if before is not None else recounted(before, *rest))
+
+
+def a_payment_counts_twice_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
+    def twice(*args: Any) -> Any:
+        counted = user_counts.counted_for_owner(*args)
+        return None if counted is None else counted._replace(amount=2 * counted.amount)
+
+    for module in (orders, transfers, holds):
+        patch.setattr(module, "counted_for_owner", twice)
+
+
+def exchanging_counts_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
+    """As if it left the owner: refused where a payment would be."""
+    require_payable = rules.require_payable
+
+    def counting(wallet: Any, amount: int, at: Any, state: Any) -> None:
+        require_payable(wallet, amount, at, state)
+        user_counts.counted_for_owner(wallet, amount, at, state)
+
+    patch.setattr(conversions, "require_payable", counting)
+
+
+def a_part_of_a_hold_gives_nothing_back_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
+    share_of = user_limit_counts.share_of
+
+    def whole(sent: Any) -> Any:
+        share = share_of(sent)
+        return share._replace(amount=sent.counted.amount) if share.operations else share
+
+    patch.setattr(user_limit_counts, "share_of", whole)
 
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
@@ -264,6 +301,10 @@ DEFECTS: dict[Defect, int] = {
     nothing_comes_back_when_the_bank_declines: 1,
     exchanging_counts_for_no_limit: 1,
     limits_are_not_given_back: 1,
+    limits_over_all_wallets_are_not_given_back: 1,
+    a_payment_counts_twice_over_all_wallets: 1,
+    exchanging_counts_over_all_wallets: 1,
+    a_part_of_a_hold_gives_nothing_back_over_all_wallets: 1,
     the_rest_of_a_hold_stays_held: 1,
     freezes_let_everything_out: 1,
     a_voucher_never_runs_out: 1,

@@ -15,11 +15,12 @@ from service.domain.clock import to_rfc3339, utc_now
 from service.domain.identifiers import Prefix, first_id_at, made_at
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.user_limits import user_limits_id
 from service.ledger.audit_events import Unchanged
 from service.ledger.batch import Decided
 from service.ledger.commands import Command, CompositeCommand
 from tests.machine.books import Accounts, Books, Row, collection_of
-from tests.model.books import Paper, local
+from tests.model.books import REFERENCE, Paper, local
 
 _GENESIS = "0" * 64
 _SIGNS: Mapping[str, tuple[int, int]] = {
@@ -119,6 +120,22 @@ class Evidence:
             own = {limit: value for limit, value in (row["limits"] or {}).items() if value is not None}
             assert own == (purse.own_limits or {})
             assert row["owner_time_zone"] == purse.zone
+            assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
+        await self._compare_persons(paper)
+
+    async def _compare_persons(self, paper: Paper) -> None:
+        """What was counted over all of somebody's wallets."""
+        ids = {user_limits_id(user): user for user in paper.persons}
+        rows = await self.books.find("user_limits", ids)
+        for name, user in ids.items():
+            person, row = paper.persons[user], rows.get(name)
+            if row is None:
+                assert (person.zone, person.own_limits, person.sheet.spent) == (None, None, {})
+                continue
+            own = {limit: value for limit, value in (row["limits"] or {}).items() if value is not None}
+            assert (row["time_zone"], own) == (person.zone, person.own_limits or {})
+            used = _used(row["usage"], paper.now, person.zone or REFERENCE)
+            assert used == person.used(paper.now), f"{user} has used {used}, on paper {person.used(paper.now)}"
             assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
 
     async def _compare_entries(self, wallets: Mapping[str, Row]) -> None:

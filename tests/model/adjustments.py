@@ -229,15 +229,28 @@ class AdjustmentPaper(ConversionPaper):
     def set_time_zone(self, user: str, token: int | None, zone: str | None) -> dict[str, object]:
         """Where all of one's days and months begin."""
         self.require_asker(user, token)
-        if self.zones.get(user) == zone:
+        if self.persons[user].zone == zone:
             raise Refused("unchanged")
-        self.zones[user] = zone
+        self.persons[user].zone = zone
         for purse in self.purses.values():
             if purse.owner == user:
                 purse.zone = zone
         self.audited.append((user, "user.time_zone_set", user))
         # The zone changes between two payments, also where both come at this moment.
         self.now += timedelta(milliseconds=1)
+        return {}
+
+    def set_overall_limits(
+        self, owner: str, user: str, token: int | None, limits: dict[str, int] | None
+    ) -> dict[str, object]:
+        """Over all purses of a person."""
+        self.require_asker(user, token)
+        if self.persons[owner].own_limits == limits:
+            raise Refused("unchanged")
+        if owner == user:
+            raise Refused("second_admin_required")
+        self.persons[owner].own_limits = limits
+        self.audited.append((user, "user.limits_reset" if limits is None else "user.limits_set", owner))
         return {}
 
     def _require_anothers(self, purse: str, user: str) -> None:

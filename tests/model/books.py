@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import ceil
 from typing import NamedTuple, TypeVar
 
 # What a JSON number carries exactly.
@@ -42,6 +44,11 @@ def local(at: datetime, where: str) -> datetime:
     return at + timedelta(hours=(homes | CHOSEN_ZONES).get(where, 0))
 
 
+# What one minor unit of each money is worth, in minor units of the one in which a person's limits are.
+REFERENCE = "INR"
+WORTHS = {"INR": Fraction(1), "USD": Fraction(7, 3), "JPY": Fraction(3, 2)}
+
+
 class Refused(Exception):
     """By its code. Whoever raises it after a change means the change to stay."""
 
@@ -65,37 +72,63 @@ class Spending:
 
 
 @dataclass
-class Purse:
+class Sheet:
+    """What was spent, each thing on the page of its day and month. A page that was turned stays turned."""
+
+    spent: dict[str, Spending] = field(default_factory=dict)
+    page: tuple[str, str] = "", ""
+
+    def page_at(self, at: datetime, where: str) -> tuple[str, str]:
+        here = local(at, where)
+        return max(self.page[0], f"{here:%Y-%m-%d}"), max(self.page[1], f"{here:%Y-%m}")
+
+    def write(self, thing: str, amount: int, at: datetime, where: str) -> None:
+        self.page = self.page_at(at, where)
+        self.spent[thing] = Spending(at, amount, *self.page)
+
+    def used_at(self, at: datetime, where: str) -> tuple[int, int, int]:
+        """Operations in this hour, and amounts of this day and this month where those clocks are."""
+        today, this_month = self.page_at(at, where)
+        hour = [one.number for one in self.spent.values() if f"{one.at:%Y%m%d%H}" == f"{at:%Y%m%d%H}"]
+        day = [one.amount for one in self.spent.values() if one.day == today]
+        month = [one.amount for one in self.spent.values() if one.month == this_month]
+        return sum(hour), sum(day), sum(month)
+
+
+@dataclass
+class Person:
+    """What somebody's purses have spent together, for others. `own_limits` take the place of everybody's."""
+
+    zone: str | None = None
+    own_limits: "dict[str, int] | None" = None
+    sheet: Sheet = field(default_factory=Sheet)
+    # What each thing on the sheet was worth as a whole, and its amount in the purse's money.
+    whole: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def used(self, at: datetime) -> tuple[int, int, int]:
+        return self.sheet.used_at(at, self.zone or REFERENCE)
+
+
+@dataclass
+class Purse(Sheet):
     """`free` can be spent, `aside` is set aside; `shut` is in, out, both or closed; `open` names what may move it."""
 
-    owner: str
-    currency: str
+    owner: str = ""
+    currency: str = ""
     free: int = 0
     aside: int = 0
     shut: str | None = None
     # How often it was frozen, one way or another.
     freezes: int = 0
     open: set[str] = field(default_factory=set)
-    spent: dict[str, Spending] = field(default_factory=dict)
     # Deposits that were taken back, the oldest first, with what each still lacks.
     owes: dict[str, int] = field(default_factory=dict)
     own_limits: "dict[str, int] | None" = None
     # The zone that its owner has chosen.
     zone: str | None = None
-    # The latest day and month under which anything was ever written down: a page that was turned stays turned.
-    page: tuple[str, str] = "", ""
-
-    def page_at(self, at: datetime) -> tuple[str, str]:
-        here = local(at, self.zone or self.currency)
-        return max(self.page[0], f"{here:%Y-%m-%d}"), max(self.page[1], f"{here:%Y-%m}")
 
     def used(self, at: datetime) -> tuple[int, int, int]:
-        """Operations in this hour, and amounts of this day and this month where the clocks of its owner are."""
-        today, this_month = self.page_at(at)
-        hour = [one.number for one in self.spent.values() if f"{one.at:%Y%m%d%H}" == f"{at:%Y%m%d%H}"]
-        day = [one.amount for one in self.spent.values() if one.day == today]
-        month = [one.amount for one in self.spent.values() if one.month == this_month]
-        return sum(hour), sum(day), sum(month)
+        return self.used_at(at, self.zone or self.currency)
 
 
 @dataclass
@@ -144,8 +177,9 @@ class Paper:
     answers: dict[str, tuple[str, Said]] = field(default_factory=dict)
     # By key, with its request: what was made under it and would be made again, as far as its answer shows it for ever.
     made: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)
-    # The time zones that people have chosen.
-    zones: dict[str, str | None] = field(default_factory=dict)
+    persons: dict[str, Person] = field(default_factory=dict)
+    # Of each person, over all of their purses.
+    overall_limits: dict[str, int] = field(default_factory=dict)
     # Who did what to what, of the deeds that are accounted for.
     audited: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -256,20 +290,24 @@ class Paper:
         if self.purses[name].free < amount:
             raise Refused("insufficient_funds")
 
-    def require_may_spend(self, name: str, amount: int) -> None:
-        """What the owner wants to let out of it: way, money, limits."""
+    def require_may_spend(self, name: str, amount: int, *, to_others: bool = True) -> None:
+        """What the owner wants to let out of it: way, money, limits. What they keep counts for the purse alone."""
         self.require_way_out(name)
         self.require_money(name, amount)
-        ceilings = self.ceilings(name)
-        number, today, this_month = self.purses[name].used(self.now)
-        wanted = {
-            "per_transaction": amount,
-            "count_per_hour": number + 1,
-            "per_day": today + amount,
-            "per_month": this_month + amount,
-        }
-        if any(ceilings.get(limit) and total > ceilings[limit] for limit, total in wanted.items()):
-            raise Refused("limit_exceeded")
+        _require_within(self.ceilings(name), self.purses[name].used(self.now), amount)
+        if to_others and self.counts_for_owner(name):
+            owner = self.purses[name].owner
+            _require_within(self.overall_ceilings(owner), self.persons[owner].used(self.now), self.worth(name, amount))
+
+    def counts_for_owner(self, name: str) -> bool:
+        purse = self.purses[name]
+        return purse.currency in WORTHS and any(self.overall_ceilings(purse.owner).values())
+
+    def overall_ceilings(self, owner: str) -> dict[str, int]:
+        return self.overall_limits | (self.persons[owner].own_limits or {})
+
+    def worth(self, name: str, amount: int) -> int:
+        return ceil(amount * WORTHS[self.purses[name].currency])
 
     def ceilings(self, name: str) -> dict[str, int]:
         purse = self.purses[name]
@@ -332,13 +370,27 @@ class Paper:
         if account is not None:
             self.outside[account, self.purses[name].currency] += amount
 
-    def spend(self, name: str, thing: str, amount: int) -> None:
+    def spend(self, name: str, thing: str, amount: int, *, to_others: bool = True) -> None:
         purse = self.purses[name]
-        purse.page = purse.page_at(self.now)
-        purse.spent[thing] = Spending(self.now, amount, *purse.page)
+        purse.write(thing, amount, self.now, purse.zone or purse.currency)
+        if to_others and self.counts_for_owner(name):
+            person = self.persons[purse.owner]
+            person.whole[thing] = self.worth(name, amount), amount
+            person.sheet.write(thing, self.worth(name, amount), self.now, person.zone or REFERENCE)
+
+    def spend_only(self, name: str, thing: str, amount: int) -> None:
+        """So much of it after all, which still is one operation."""
+        purse = self.purses[name]
+        purse.spent[thing].amount = amount
+        person = self.persons[purse.owner]
+        if thing in person.whole:
+            worth, whole = person.whole[thing]
+            person.sheet.spent[thing].amount = ceil(Fraction(worth * amount, whole))
 
     def unspend(self, name: str, thing: str) -> None:
-        del self.purses[name].spent[thing]
+        purse = self.purses[name]
+        del purse.spent[thing]
+        self.persons[purse.owner].sheet.spent.pop(thing, None)
 
     # --- what is awaited
 
@@ -358,3 +410,15 @@ class Paper:
 
     def wait(self, time: timedelta) -> None:
         self.now += time
+
+
+def _require_within(ceilings: Mapping[str, int], used: tuple[int, int, int], amount: int) -> None:
+    number, today, this_month = used
+    wanted = {
+        "per_transaction": amount,
+        "count_per_hour": number + 1,
+        "per_day": today + amount,
+        "per_month": this_month + amount,
+    }
+    if any(ceilings.get(limit) and total > ceilings[limit] for limit, total in wanted.items()):
+        raise Refused("limit_exceeded")

@@ -46,12 +46,12 @@ class ConversionPaper(HoldPaper):
         source, target = self.purse_of(user, quote.currency), self.purse_of(user, quote.to_currency)
         if source is None or target is None:
             raise Refused("no_wallet_in_currency")
-        self.require_may_spend(source, quote.amount)
+        self.require_may_spend(source, quote.amount, to_others=False)
         self.require_way_in(target)
         self.require_room(target, quote.brings)
         self.require_house_has(EXCHANGE, quote.to_currency, quote.brings)
         self.take(source, quote.amount, account=EXCHANGE)
-        self.spend(source, name, quote.amount)
+        self.spend(source, name, quote.amount, to_others=False)
         self.give(target, quote.brings, account=EXCHANGE)
         quote.status, quote.conversion = "used", name
         self.things[name] = Conversion(user, source, quote.amount, "success", quote.brings)

@@ -78,7 +78,7 @@ class HoldPaper(TransferPaper):
         self.let_go(hold.purse, name, amount, account=REVENUE if payee is None else None)
         purse.aside -= rest
         purse.free += rest
-        purse.spent[name].amount = amount
+        self.spend_only(hold.purse, name, amount)
         if payee is not None:
             self.give(payee, amount)
         hold.status, hold.captured, hold.to = "captured", amount, payee
@@ -100,7 +100,7 @@ class HoldPaper(TransferPaper):
             return
         purse.aside -= amount
         purse.free += amount
-        purse.spent[name].amount -= amount
+        self.spend_only(hold.purse, name, hold.left)
 
     def release(self, name: str, user: str, token: int | None, *, for_house: bool) -> dict[str, object]:
         """By whom it is for; by its payer only where nobody was promised anything."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.model.books import Purse
+from tests.model.books import Person, Purse
 from tests.model.outcomes import OutcomePaper
 
 
@@ -12,4 +12,5 @@ class LedgerPaper(OutcomePaper):
         self.earnings = []
         self.debts_at_most = 1
         self.people = dict.fromkeys(users, 0)
-        self.purses = {name: Purse(owner, currency) for name, (owner, currency) in purses.items()}
+        self.persons = {user: Person() for user in users}
+        self.purses = {name: Purse(owner=owner, currency=currency) for name, (owner, currency) in purses.items()}

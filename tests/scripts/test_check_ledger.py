@@ -28,12 +28,13 @@ from service.domain.adjustments import AdjustmentType
 from service.domain.clock import to_rfc3339, utc_now
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, first_id_at, new_id
-from service.domain.limits import Usage
+from service.domain.limits import Limits, Usage
 from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.domain.policy import Policy
 from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.transfers import Transfer
+from service.domain.wallets import Wallet
 from service.gateways.simulated_bank import report_of
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
@@ -63,7 +64,7 @@ from service.services.reversals import reverse
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.services.transfers import TransferOrder, request_transfer
-from service.services.user_limits import set_time_zone
+from service.services.user_limits import override_user_limits, set_time_zone
 from service.services.wallets import get_balances
 from service.services.withdrawals import request_withdrawal
 from service.settings import Settings
@@ -253,8 +254,30 @@ async def _deal(resources: Resources) -> None:
     quote = await make_quote(
         client, resources.rates, resources.settings, ledger.policy, user_id=payer.id, order=wish, request_id=None
     )
+    await _count_over_all_wallets(resources, asker, claim, wallet, to)
     converted = await convert(ledger, asker, ConversionOrder(quote.id, None, None, {}), claim("conversion"), None)
     assert converted.status_code == 201, converted.body
+
+
+async def _count_over_all_wallets(
+    resources: Resources, asker: Requester, claim: Callable[[str], IdempotencyClaim], wallet: Wallet, to: Wallet
+) -> None:
+    """A limit is set, and of what counts for it one payment stands, one is canceled and a hold is captured in part."""
+    ledger, settings = resources.ledger, resources.settings
+    boss = await make_user(resources.databases, email="boss@example.com", roles=["user", "admin"])
+    await override_user_limits(
+        ledger, Requester(boss.id, None), asker.user_id, Limits(per_day=1_000), "On request", None
+    )
+    order = Order(20, "INR", "account-success", None, None, {})
+    asked = await request_withdrawal(ledger, asker, order, claim("counted"), None, settings)
+    await cancel_payment(ledger, asker, str(json.loads(asked.body)["id"]), claim("calling off"), None)
+    sent = TransferOrder(wallet.id, to.id, None, 10, "INR", None, None, {})
+    assert (await request_transfer(ledger, asker, sent, claim("counted too"), None, settings)).status_code == 201
+    wish = HoldOrder(wallet.id, to.id, 90, "INR", 3 * 24 * 3600, None, None, {})
+    held = await request_hold(ledger, asker, wish, claim("counted hold"), None, settings)
+    hold_id = str(json.loads(held.body)["id"])
+    token = Caller(asker.user_id, ("user",), 0)
+    await capture_hold(ledger, token, hold_id, CaptureOrder(40, None), claim("counted capture"), None)
 
 
 async def _send_back(resources: Resources) -> None:
@@ -384,11 +407,11 @@ class TestASoundLedger:
         assert inspection.breaches == []
         assert dict(inspection.counts) == {
             "wallets": 11,
-            "entries": 43,
+            "entries": 51,
             "deposits": 9,
-            "withdrawals": 10,
-            "transfers": 3,
-            "holds": 3,
+            "withdrawals": 11,
+            "transfers": 4,
+            "holds": 4,
             "adjustments": 2,
             "reversals": 1,
             "conversions": 1,
@@ -397,7 +420,7 @@ class TestASoundLedger:
             "redemptions": 0,
             "orders at the bank": 13,
             "callbacks of the bank": 8,
-            "idempotency records": 30,
+            "idempotency records": 35,
             "closed hours": await books.named("account_sums").count_documents({}),
             "checkpoints": 3,
             "events": await books.named("events").count_documents({}),
@@ -685,6 +708,36 @@ async def forget_a_users_limits(books: Books) -> str:
     limits = await books.one("user_limits", time_zone={"$ne": None})
     await books.remove("user_limits", limits)
     return str(limits["user_id"])
+
+
+async def forge_a_users_limits(books: Books) -> str:
+    limits = await books.one("user_limits", limits={"$ne": None})
+    await books.put("user_limits", {**limits, "limits": {**limits["limits"], "per_day": Int64(10**9)}})
+    return str(limits["user_id"])
+
+
+async def set_a_users_usage_back(books: Books) -> str:
+    limits = await books.one("user_limits", usage_currency={"$ne": None})
+    await books.put("user_limits", {**limits, "usage": {**limits["usage"], "day_amount": Int64(0)}})
+    return str(limits["user_id"])
+
+
+async def count_a_transfer_for_less(books: Books) -> str:
+    transfer = await books.one("transfers", counted={"$ne": None})
+    await books.put("transfers", {**transfer, "counted": {**transfer["counted"], "amount": Int64(0)}})
+    return str(transfer["user_id"])
+
+
+async def forget_what_a_transfer_counted_for(books: Books) -> str:
+    transfer = await books.one("transfers", counted={"$ne": None})
+    await books.put("transfers", {**transfer, "counted": None})
+    return str(transfer["user_id"])
+
+
+async def forget_the_mark_of_a_wallet(books: Books) -> str:
+    wallet = await books.one("wallets", counts_for_owner=True)
+    await books.put("wallets", {**wallet, "counts_for_owner": False})
+    return str(wallet["user_id"])
 
 
 async def forget_an_arrival(books: Books) -> str:
@@ -1787,10 +1840,23 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     ),
     "a user's time zone": (forge_a_time_zone, "audit_missing", {"user_time_zone"}),
     "the copy of a user's time zone": (forge_the_copy_of_a_time_zone, "user_time_zone", set()),
-    "a user's limits gone": (forget_a_users_limits, "audit_missing", {"user_time_zone"}),
+    "a user's limits gone": (forget_a_users_limits, "audit_missing", {"user_time_zone", "user_usage"}),
     "a user's limits under another id": (
         change("user_limits", {"time_zone": {"$ne": None}}, user_id="usr_other"),
         "user_limits_unknown",
+        set(),
+    ),
+    "a user's own limits": (forge_a_users_limits, "audit_missing", set()),
+    "a user's counters set back": (set_a_users_usage_back, "user_usage", set()),
+    "what a payment counted for": (count_a_transfer_for_less, "user_counted", {"user_usage"}),
+    "a payment that counts for no user": (
+        forget_what_a_transfer_counted_for,
+        "user_usage",
+        set(),
+    ),
+    "a wallet that passes by its owner's limits": (
+        forget_the_mark_of_a_wallet,
+        "user_limits_mark",
         set(),
     ),
     "a wallet thawed by nobody": (

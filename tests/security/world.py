@@ -570,6 +570,7 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     ("PATCH /api/v1/admin/vouchers/{voucher_id}", "title"): _title,
     ("POST /api/v1/wallets/{wallet_id}/close", "reason"): _title,
     ("DELETE /api/v1/admin/users/{user_id}/limits/{currency}", "reason"): _title,
+    ("DELETE /api/v1/admin/users/{user_id}/limits", "reason"): _title,
 }
 
 # Ids in bodies that have to be one's own; others name who is to be paid, or whom an admin means, whoever that is.

@@ -200,6 +200,43 @@ LIMITS: Final = Folder(
             query={"reason": "Not wanted any more"},
             expects={"is_overridden": False, "override": None},
         ),
+        Step(
+            "PUT /admin/users/{user_id}/limits",
+            "At most 0.50 USD a day over all of Tomas' wallets",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            body={"per_day": 50, "reason": "On request"},
+            expects={"is_overridden": True, "currency": "USD", "limits.per_day.ceiling": 50},
+        ),
+        Step(
+            "POST /transfers",
+            "Rupees count with what they are worth",
+            422,
+            by="friend",
+            body={**_TO_PRIYA, "amount": 5000},
+            error="limit_exceeded",
+        ),
+        Step(
+            "GET /me/limits",
+            "What may still leave all of one's wallets",
+            by="friend",
+            expects={"user_id": "{{friend_id}}", "limits.per_day.left": 50},
+        ),
+        Step(
+            "GET /admin/users/{user_id}/limits",
+            "As an admin sees it",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            expects={"is_overridden": True},
+        ),
+        Step(
+            "DELETE /admin/users/{user_id}/limits",
+            "Back to the usual limits over all wallets",
+            by="admin",
+            path={"user_id": "{{friend_id}}"},
+            query={"reason": "Not wanted any more"},
+            expects={"is_overridden": False, "override": None},
+        ),
     ),
 )
 

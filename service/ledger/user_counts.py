@@ -1,0 +1,62 @@
+"""The limits of a user over all of their wallets, as the commands ask for them."""
+
+from datetime import datetime
+
+from service.domain.clock import to_rfc3339
+from service.domain.limits import find_exceeded
+from service.domain.money import POINTS
+from service.domain.user_limits import (
+    Counted,
+    UserLimits,
+    latest_time,
+    limits_in_force,
+    reference_zone,
+    reference_zone_name,
+    usage_in,
+    user_limits_id,
+    worth,
+)
+from service.domain.wallets import Wallet
+from service.errors import LimitExceeded, RateUnavailable
+from service.ledger.commands import State
+
+
+def counted_for_owner(wallet: Wallet, amount: int, at: datetime, state: State) -> Counted | None:
+    """What leaves the wallet for somebody else, as the limits of its owner over all wallets count it.
+
+    None where no such limit is in force; nothing is read for that. The ledger counts it when the record is made that
+    carries it, and gives back what of it comes to nothing. Points are no money and do not count.
+    Raises LimitExceeded, RateUnavailable.
+    """
+    reference = state.policy.user_limits
+    if wallet.currency == POINTS or not (reference.are_usual or wallet.counts_for_owner):
+        return None
+    known = state.record(user_limits_id(wallet.user_id), UserLimits)
+    limits = limits_in_force(reference, known)
+    if limits is not None and not any(limits):
+        return None
+    rate = reference.rates.get(wallet.currency)
+    if limits is None or rate is None:
+        # Refused, since a limit that cannot be counted would be none.
+        raise RateUnavailable(
+            f"What {wallet.currency} is worth in {reference.currency} is not known, and there is a limit in it",
+            from_currency=wallet.currency,
+            to_currency=reference.currency,
+        )
+    at = max(at, latest_time(known))
+    counted = Counted(worth(amount, wallet.currency, reference.currency, rate), reference.currency, rate, at)
+    zone = reference_zone(known, reference.currency)
+    exceeded = find_exceeded(limits, usage_in(reference.currency, known), counted.amount, at, zone)
+    if exceeded is not None:
+        raise LimitExceeded(
+            f"The limit {exceeded.limit} over all wallets is {exceeded.ceiling} {reference.currency}, "
+            f"of which {exceeded.left} is left",
+            scope="user",
+            currency=reference.currency,
+            limit=exceeded.limit,
+            ceiling=exceeded.ceiling,
+            left=exceeded.left,
+            resets_at=None if exceeded.resets_at is None else to_rfc3339(exceeded.resets_at),
+            time_zone=reference_zone_name(known, reference.currency),
+        )
+    return counted
