@@ -143,7 +143,7 @@ soak: install ## Ten minutes of load on a busy machine, without a traceback; MIN
 		$(BIN)/python -m pytest tests/cluster/test_soak.py --capture=no $(ARGS)
 
 .PHONY: test-mutants
-test-mutants: install ## Break each line of the rules and see a test notice (hours); ARGS="--sample 400", ARGS="--help"
+test-mutants: install ## Break each line of the rules and see a test notice (1 h or more); ARGS="--sample 400", ARGS="--help"
 	@$(BIN)/python -m scripts.mutants $(ARGS)
 
 .PHONY: fuzz

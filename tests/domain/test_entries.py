@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.domain.entries import EntryType, entry_hash
+from service.domain.entries import GENESIS_HASH, EntryType, entry_hash
 from service.domain.events import status_of
 from service.domain.money import MAX_AMOUNT_MINOR
-from service.domain.wallets import ImpossibleMovement, Movement, apply_movement
+from service.domain.wallets import ImpossibleMovement, Movement, Wallet, WalletStatus, apply_movement, new_wallet
 from tests.records import at, build_transfer, build_voucher, build_wallet, shown
 
 
@@ -90,3 +90,21 @@ class TestAMovement:
 def test_not_every_record_has_a_status() -> None:
     assert status_of(build_transfer()) == "success"
     assert status_of(build_voucher()) is None
+
+
+def test_a_new_wallet_is_empty_and_in_its_owners_zone() -> None:
+    wallet = new_wallet("wal_1", "usr_1", "INR", at(1), "Asia/Tokyo")
+    assert wallet == Wallet(
+        id="wal_1",
+        user_id="usr_1",
+        currency="INR",
+        available=0,
+        held=0,
+        status=WalletStatus.ACTIVE,
+        seq=0,
+        head_hash=GENESIS_HASH,
+        created_at=at(1),
+        updated_at=at(1),
+        owner_time_zone="Asia/Tokyo",
+    )
+    assert new_wallet("wal_1", "usr_1", "INR", at(1)).owner_time_zone is None

@@ -126,6 +126,10 @@ class TestItStops:
         message = "wal_asha owes inc_1, which is no return"
         _assert_stopped(message, credit, wallets=(owing,), records=(build_incident(),))
 
+    def test_a_rule_that_owes_without_a_return(self) -> None:
+        owing = _does(Changes(_VOUCHER, wallets=(_ASHA._replace(owed=5, debts=("rtn_1",)),)))
+        _assert_stopped("wal_asha owes rtn_1, which is no return", owing)
+
     @pytest.mark.parametrize(("owed", "debts"), [(0, ("rtn_1",)), (5, ())])
     def test_an_amount_that_is_owed_for_nothing(self, owed: int, debts: tuple[str, ...]) -> None:
         wallet = _ASHA._replace(available=0, owed=owed, debts=debts)

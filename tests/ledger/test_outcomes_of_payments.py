@@ -465,6 +465,10 @@ def test_keys_whose_answers_have_expired() -> None:
     lonely = journal.batch(journal.transfer(9_000), journal.transfer(16), whole=False, key="lonely")
     journal.say(lonely, why="only the second one was made")
     journal.say(journal.transfer(10, key="transfer"), why="its answer is kept again")
+    early = journal.transfer(10, key="transfer")
+    assert early.claim is not None
+    mistaken = replace(early, claim=early.claim._replace(fingerprint="of another request"))
+    journal.say(mistaken, why="another request, while the answer is kept")
     later = journal.hold(17, key="later")
     journal.begin(later)
     journal.forget_answers()
