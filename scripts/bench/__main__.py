@@ -213,7 +213,12 @@ class Bench:
 def settings_of(stack: Stack) -> Settings:
     """As the stack's own programs read them from their environment."""
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
-    values: dict[str, Any] = {names[name]: value for name, value in stack.settings.items() if name in names}
+    # What the environment has as JSON, pydantic reads from there only.
+    values: dict[str, Any] = {
+        names[name]: json.loads(value) if value.startswith("{") else value
+        for name, value in stack.settings.items()
+        if name in names
+    }
     return Settings(**values, _env_file=None)
 
 

@@ -1,6 +1,7 @@
 """The bench's arithmetic, and its load generator against a server that answers by rote."""
 
 import asyncio
+import json
 import re
 import shutil
 from collections import Counter
@@ -12,13 +13,15 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from scripts.bench.__main__ import has_failed
+from scripts.bench.__main__ import has_failed, settings_of
 from scripts.bench.drain import DrainReport, DrainRun, table_of_drain
 from scripts.bench.face import CONNECTIONS, Face, Flood, Timing, Turn, table_of_face
 from scripts.bench.outage import OutageReport, Phase, Seen, table_of_outage
 from scripts.bench.report import CELLS, Cell, Row, Run, Traffic, ratios, table_of_ratios, table_of_rows
 from scripts.bench.wrk import Measurement, Target, WrkError, find_wrk, parse, run_wrk
 from scripts.ledger_rules import Breach
+from scripts.service_stack import Stack
+from scripts.stack_environment import HOUSE_FLOORS
 
 # What wrk 4.1 printed with our script, in a run with refusals.
 WRK_OUTPUT = """\
@@ -62,6 +65,13 @@ def make_measurement(per_second: float = 100.0, errors: int = 0) -> Measurement:
 
 def make_row(traffic: Traffic = Traffic.SPREAD, *measurements: Measurement, breaches: tuple[Breach, ...] = ()) -> Row:
     return Row(Cell(traffic, 32), [Run(one, 0.9, 0.8, breaches) for one in measurements or (make_measurement(),)])
+
+
+class TestTheSettings:
+    def test_are_read_as_the_stacks_programs_read_them(self, tmp_path: Path) -> None:
+        stack = Stack(tmp_path, settings={"WALLET_HOUSE_FLOORS": HOUSE_FLOORS, "WALLET_PORT": "8123"})
+        settings = settings_of(stack)
+        assert (settings.house_floors, settings.port) == (json.loads(HOUSE_FLOORS), 8123)
 
 
 class TestReadingWrk:
