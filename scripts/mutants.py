@@ -264,17 +264,27 @@ def _list_of(title: str, changes: Iterable[Change]) -> str:
     found = list(changes)
     if not found:
         return ""
-    lines = [f"- `{one.function}`: `{_short(one.was)}` → `{_short(one.becomes)}`" for one in found]
+    lines = [f"- `{one.function}`: `{was}` → `{becomes}`" for one in found for was, becomes in [_short(one)]]
     return "\n".join([f"**{title}** ({len(found)}):", "", *dict.fromkeys(lines)])
 
 
-_SHOWN = 160
+_SHOWN = 120
+_BEFORE = 40
 
 
-def _short(text: str) -> str:
-    """For a line of the page."""
-    clean = text.replace("`", "'") or "nothing"
-    return clean if len(clean) <= _SHOWN else f"{clean[:_SHOWN]} …"
+def _short(change: Change) -> tuple[str, str]:
+    """For a line of the page. Of long ones what is alike is left out, but for some of it before the difference."""
+    was, becomes = change.was.replace("`", "'"), change.becomes.replace("`", "'")
+    start = 0
+    if max(len(was), len(becomes)) > _SHOWN:
+        differing = (place for place, pair in enumerate(zip(was, becomes, strict=False)) if pair[0] != pair[1])
+        start = max(0, next(differing, 0) - _BEFORE)
+    return _cut(was, start), _cut(becomes, start)
+
+
+def _cut(text: str, start: int) -> str:
+    end = start + _SHOWN
+    return f"{'… ' * bool(start)}{text[start:end]}{' …' * (len(text) > end)}" or "nothing"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet
 from service.errors import InternalError
 from service.ledger.approvals import LapsePayment
-from service.ledger.batch import Batch, Decided, Loaded, Writes
+from service.ledger.batch import Batch, Decided, Headroom, Loaded, Writes
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State, merged_needs
 from service.ledger.rules import with_one_fewer_open
 from tests.records import at, build_incident, build_return, build_transfer, build_voucher, build_wallet
@@ -249,6 +249,65 @@ def test_no_more_ends_than_has_begun() -> None:
 def test_an_answer_is_given_only_to_who_came_with_a_key() -> None:
     with pytest.raises(AssertionError, match=r"^it came without a key$"):
         _ = Decided(None, None, None, refused=False).given
+
+
+class TestHeadroom:
+    """The bank has 20 left, as far as this process remembers."""
+
+    _BANK = ("bank", "INR")
+
+    def _batch(self, own: int = 20, **totals: int) -> Batch:
+        headroom = Headroom({self._BANK: own}, dict.fromkeys([self._BANK] if totals else [], totals.get("total", 0)))
+        wallets = {one.id: one for one in (_ASHA, _RAVI)}
+        return Batch(Loaded({"usr_asha": 0}, wallets, {"rtn_1": build_return()}, {}, headroom=headroom), Policy())
+
+    def _pays_out(self, amount: int, number: int = 1) -> Command:
+        """What a withdrawal takes: of what is available."""
+        out = _movement(type=EntryType.WITHDRAWAL, amount=amount, entry_id=f"ent_{number}")
+        return _does(Changes(build_voucher(id=f"vch_{number}"), (out,)))
+
+    def test_is_used_up_by_the_commands_of_a_batch_together(self) -> None:
+        batch = self._batch()
+        assert not batch.run(self._pays_out(12, 1)).refused
+        refused = batch.run(self._pays_out(9, 2))
+        assert refused.error is not None
+        assert (refused.error.code, refused.error.facts) == ("house_funds_exhausted", {"currency": "INR"})
+        assert not batch.run(self._pays_out(8, 3)).refused
+        assert batch.run(self._pays_out(1, 4)).refused
+        assert batch.headroom_changes == {self._BANK: -20}
+        assert batch.short == {self._BANK}
+
+    def test_of_all_processes_counts_where_it_is_known(self) -> None:
+        batch = self._batch(own=5, total=12)
+        assert not batch.run(self._pays_out(12)).refused
+        assert batch.short == frozenset()
+
+    def test_comes_back_with_what_comes_in(self) -> None:
+        batch = self._batch(own=0)
+        assert batch.run(self._pays_out(1, 1)).refused
+        batch.run(_does(Changes(_VOUCHER, (_movement(type=EntryType.DEPOSIT, amount=3, entry_id="ent_9"),))))
+        assert not batch.run(self._pays_out(3, 2)).refused
+        assert batch.headroom_changes == {}
+
+    def test_is_not_asked_for_by_what_the_bank_has_decided(self) -> None:
+        batch = self._batch(own=0)
+        returned = _movement(type=EntryType.DEPOSIT_RETURN, amount=7)
+        assert not batch.run(_does(Changes(_VOUCHER, (returned,)))).refused
+        assert batch.headroom_changes == {self._BANK: -7}
+        assert batch.short == frozenset()
+
+    def test_is_less_by_what_wallets_come_to_owe(self) -> None:
+        batch = self._batch()
+        returned = build_return(id="rtn_2", owed=6)
+        owing = _ASHA._replace(available=700, owed=6, debts=("rtn_2",), open_operations=1)
+        batch.run(_does(Changes(returned, wallets=(owing,))))
+        # It owed 6 for an instant and paid them: the bank has that money.
+        assert batch.headroom_changes == {self._BANK: -6}
+
+    def test_is_looked_at_by_nobody_where_it_was_not_read(self) -> None:
+        writes, (decided,) = _run(self._pays_out(600))
+        assert not decided.refused
+        assert writes.headroom_changes == {self._BANK: -600}
 
 
 class TestNeeds:
