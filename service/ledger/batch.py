@@ -125,7 +125,7 @@ class Draft:
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
         self.tombstone_count = 0
-        self.headroom_changes: dict[Pair, int] = defaultdict(int)
+        self.headroom_changes: dict[Pair, int] = {}
         # Accounts that a command has taken more from than this process's portion has.
         self.short: set[Pair] = set()
 
@@ -261,17 +261,20 @@ class Draft:
         Raises HouseFundsExhausted where it takes what an account does not have. What only books what others have
         decided is let through, and whoever takes more after that is refused.
         """
-        refusable: dict[Pair, int] = defaultdict(int)
+        changes = self.headroom_changes
+        refusable: dict[Pair, int] = {}
         for entry in self.entries:
             account = entry.counterparty
             if not account.startswith("wal_"):
                 pair, change = (account, entry.currency), headroom_change(account, entry.type, entry.amount)
-                self.headroom_changes[pair] += change
+                changes[pair] = changes.get(pair, 0) + change
                 if is_refusable(entry.type):
-                    refusable[pair] += change
+                    refusable[pair] = refusable.get(pair, 0) + change
         for wallet in self.wallets.values():
-            for pair, change in owed_change(wallet.currency, wallet.owed - self._read(wallet.id).owed).items():
-                self.headroom_changes[pair] += change
+            owed = wallet.owed - self._read(wallet.id).owed
+            if owed:
+                for pair, change in owed_change(wallet.currency, owed).items():
+                    changes[pair] = changes.get(pair, 0) + change
         lacking = [pair for pair, change in refusable.items() if change < 0 and self._lacks(pair)]
         if lacking:
             currencies = sorted(currency for _, currency in lacking)
@@ -353,7 +356,7 @@ class Draft:
         below.entries += self.entries
         below.events += self.events
         for pair, change in self.headroom_changes.items():
-            below.headroom_changes[pair] += change
+            below.headroom_changes[pair] = below.headroom_changes.get(pair, 0) + change
         for row_id in self.outbox_deletes:
             if below.outbox_inserts.pop(row_id, None) is None:
                 below.outbox_deletes.append(row_id)
