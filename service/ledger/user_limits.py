@@ -14,7 +14,8 @@ from service.ledger.rules import require_anothers, require_requester
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTimeZone(AuditedCommand):
-    """The days and months of all of one's wallets begin in that zone from the next payment on; None: each currency's.
+    """The days and months of all of one's wallets begin in that zone from the next payment on. None restores the zone
+    of each currency.
 
     A wallet in which an admin has set a zone keeps that one.
     """
@@ -52,9 +53,10 @@ class SetTimeZone(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideUserLimits(AuditedCommand):
-    """Those that are None stay the usual ones; with no `limits` all of them do. What was used stays used.
+    """A None ceiling keeps the usual limit. `limits=None` removes the override. What was used stays used.
 
-    It writes all of the user's wallets, so that a payment at this moment is either before it or sees it.
+    It writes all of the user's wallets, also those that are marked already, so that a payment at this moment either
+    commits before it or sees it.
     """
 
     owner_id: str
@@ -90,5 +92,7 @@ class OverrideUserLimits(AuditedCommand):
             **(self.limits or Limits())._asdict(),
             **{f"was_{name}": value for name, value in (was or Limits())._asdict().items()},
         )
-        marked = tuple(wallet._replace(counts_for_owner=True) for wallet in wallets)
+        marked = tuple(
+            wallet._replace(counts_for_owner=True, updated_at=later_than(wallet, self.now)) for wallet in wallets
+        )
         return Changes(changed, wallets=marked, also=(event,))

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from service.database import Databases
 from service.domain.clock import utc_now
@@ -15,13 +16,14 @@ from service.domain.policy import Policy
 from service.domain.quotes import Rate
 from service.domain.user_limits import ReferenceLimits, UserLimits, user_limits_id
 from service.domain.wallets import new_wallet
-from service.ledger.transaction import further_records
+from service.ledger.house_portions import OwnPortions
+from service.ledger.transaction import further_records, prepare
 from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
 from service.repositories import records as record_repository
 from service.services.orders import Requester
 from service.services.wallets import open_wallet
 from tests.books import Books
-from tests.factories import current, failure_of, fund_wallet, make_user, make_wallet, withdrawal_of
+from tests.factories import current, failure_of, fund_wallet, make_user, make_wallet, run, withdrawal_of
 from tests.ledger.conftest import TwoLedgers
 
 _TIMES = 10
@@ -241,3 +243,24 @@ class TestTheLastOfALimit:
             assert counted <= 2
             late = [await ledgers.first.execute(withdrawal_of(wallet, 5)) for _ in range(3)]
             assert [one.given.status_code for one in late].count(202) == 2 - counted
+
+    async def test_set_once_more_at_the_moment_of_a_payment_comes_before_or_after_it(
+        self, databases: Databases
+    ) -> None:
+        """Although the user's wallets are marked already: the payment that was read before must not pass after it."""
+        policy = Policy(user_limits=_CENTS)
+        boss, user = await make_user(databases), await make_user(databases)
+        wallet = await make_wallet(databases, user, currency="USD")
+        await fund_wallet(databases, wallet, 10_000)
+        for limits in (Limits(per_day=12), None):
+            await run(databases, limits_set(user.id, limits, user_id=boss.id, now=utc_now()), policy=policy)
+        async with databases.client.start_session() as session:
+            await prepare(session, [withdrawal_of(wallet, 5_000)], policy, OwnPortions("slow"))
+            again = limits_set(user.id, Limits(per_day=12), user_id=boss.id, now=utc_now())
+
+            async def both() -> None:
+                await run(databases, again, policy=policy)
+                await session.commit_transaction()
+
+            with pytest.raises(OperationFailure):
+                await both()
