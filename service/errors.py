@@ -83,6 +83,7 @@ WalletServiceError
 ├── HoldGuaranteed                 403 hold_guaranteed
 ├── HoldAboveStepUp                422 hold_above_step_up
 ├── CaptureExceedsHold             422 capture_exceeds_hold
+├── PayerCannotPay                 422 payer_cannot_pay
 ├── ReversalNotCovered             422 reversal_not_covered
 ├── UserIsNoService                422 user_is_no_service
 ├── InternalError                  500 internal_error
@@ -554,6 +555,12 @@ class AmountTooLarge(WalletServiceError):
     """What it is worth would leave the range that JSON numbers carry exactly."""
 
     code, http_status, title = "amount_too_large", 422, "The amount is too large to be converted"
+
+
+class PayerCannotPay(WalletServiceError):
+    """For the recipient of a hold, in place of WalletOwes: what its payer owes to others is not theirs to know."""
+
+    code, http_status, title = "payer_cannot_pay", 422, "The payer of this hold cannot pay at the moment"
 
 
 class HoldGuaranteed(WalletServiceError):

@@ -26,6 +26,7 @@ from service.errors import (
     InsufficientFunds,
     LimitExceeded,
     NotFound,
+    PayerCannotPay,
     RateUnavailable,
     RecipientAlreadyNamed,
     RecipientBalanceOverflow,
@@ -127,10 +128,12 @@ class HoldsQuery(PageQuery):
 
 _RECIPIENT_ERRORS = (SameWallet, CurrencyMismatch, RecipientNotFound, RecipientWalletFrozen, RecipientBalanceOverflow)
 # What is set aside already needs no funds and counts for no limit, and comes back to any wallet.
-_CAPTURE_ERRORS = tuple(
-    error for error in ORDER_ERRORS if error not in (InsufficientFunds, LimitExceeded, RateUnavailable)
+_CAPTURE_ERRORS = (
+    *(error for error in ORDER_ERRORS if error not in (InsufficientFunds, LimitExceeded, RateUnavailable)),
+    PayerCannotPay,
 )
-_RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in (WalletFrozen, WalletClosed, WalletOwes))
+_REFUSES_CAPTURES_ALONE = (WalletFrozen, WalletClosed, WalletOwes, PayerCannotPay)
+_RELEASE_ERRORS = tuple(error for error in _CAPTURE_ERRORS if error not in _REFUSES_CAPTURES_ALONE)
 
 
 @router.post(

@@ -24,6 +24,7 @@ from service.errors import (
     HoldGuaranteed,
     IllegalTransition,
     NotFound,
+    PayerCannotPay,
     RecipientAlreadyNamed,
     SameWallet,
     WalletClosed,
@@ -194,6 +195,8 @@ class CaptureHold(OnHold):
             raise RecipientAlreadyNamed(to_wallet_id=hold.to_wallet_id)
         if self.to_wallet_id == wallet.id:
             raise SameWallet
+        if wallet.owed and self.user_id != wallet.user_id and wallet.status is not WalletStatus.CLOSED:
+            raise PayerCannotPay
         _require_capturable(wallet, is_promised=self.to_wallet_id is None)
         recipient_id = hold.to_wallet_id or self.to_wallet_id
         recipient = None

@@ -66,6 +66,9 @@ class HoldPaper(TransferPaper):
             raise Refused("same_wallet")
         # What is promised is paid also where the payer is kept from paying anything new; to whom it was promised only
         # now is new.
+        if self.purses[hold.purse].owes and user != hold.owner:
+            # What somebody owes is nobody else's business.
+            raise Refused("payer_cannot_pay")
         self.require_nothing_owed(hold.purse)
         if to is not None:
             self.require_way_out(hold.purse)

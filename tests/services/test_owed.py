@@ -24,7 +24,7 @@ from service.domain.policy import Policy
 from service.domain.returns import Return, ReturnStatus, points_return_id_of, return_id_of
 from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.wallets import Freeze, Wallet, WalletStatus
-from service.errors import IllegalTransition, WalletOwes, WalletServiceError
+from service.errors import IllegalTransition, PayerCannotPay, WalletOwes, WalletServiceError
 from service.gateways.mailbox import Mail
 from service.ledger.adjustments import RequestAdjustment
 from service.ledger.commands import Command
@@ -429,7 +429,9 @@ class TestHolds:
             await case.take_back(deposit)
         assert await case.amounts() == (0, 10_000, 10_000)
         (decided,) = await run(case.databases, case.capture(self.hold))
-        assert isinstance(decided.error, WalletOwes)
+        # The recipient does not learn of the payer's debt.
+        assert isinstance(decided.error, PayerCannotPay)
+        assert not decided.error.facts
         await run(case.databases, ReleaseHold(**case.about(self.hold)))
         assert await case.amounts() == (0, 0, 0)
 
