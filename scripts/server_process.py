@@ -200,6 +200,7 @@ class EmbeddedServer(ABC):
     name: str
     port_setting: str
     exit_hints: Mapping[int, str] = {}  # exit status → what it most likely means and what to do
+    own_environment: Mapping[str, str] = {}  # beside that of this process
 
     def __init__(self, data_dir: Path, port: int) -> None:
         self.data_dir = data_dir.resolve()
@@ -282,6 +283,7 @@ class EmbeddedServer(ABC):
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    env={**os.environ, **self.own_environment},
                     start_new_session=True,  # a Ctrl-C in the terminal is for the stack, which ends us last
                 )
             except OSError as error:

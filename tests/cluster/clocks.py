@@ -31,6 +31,9 @@ class Clocks:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
+            # Waits between threads go by the monotonic clock, which stays as it is. Otherwise libfaketime translates
+            # them, and a write that a majority confirms takes 300 to 600 ms in mongod instead of 5.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
     def set(self, name: str, ahead_s: int) -> None:

@@ -67,7 +67,10 @@ class Member(MongoServer):
 
 
 class ReplicaSet:
-    """`addresses` are the ports at which members are known to each other and to clients: their own, or proxies'."""
+    """`addresses` are the ports at which members are known to each other and to clients: their own, or proxies'.
+
+    `environments` has more for the environment of each member, in order.
+    """
 
     def __init__(
         self,
@@ -75,9 +78,12 @@ class ReplicaSet:
         *,
         settings: Mapping[str, int] = ELECTION_SETTINGS,
         proxies: Callable[[Sequence[int]], Sequence[int]] | None = None,
+        environments: Sequence[Mapping[str, str]] = ({},) * MEMBERS,
     ) -> None:
         self._settings = dict(settings)
         self.members = [Member(folder / f"member-{n}", free_port(), cache_gb=_CACHE_GB) for n in range(MEMBERS)]
+        for member, environment in zip(self.members, environments, strict=True):
+            member.own_environment = environment
         ports = [member.port for member in self.members]
         self.addresses = list(ports if proxies is None else proxies(ports))
         key, password = secrets.token_hex(KEY_FILE_BYTES // 2), secrets.token_urlsafe(24)

@@ -1,8 +1,6 @@
-"""A clock that leaps ten minutes ahead or behind, in an API and in a worker, for `make test-nightly`.
+"""A clock that leaps ten minutes ahead or behind, in any process of the cluster, for `make test-nightly`."""
 
-Not in mongod: under libfaketime its waits between threads take so long that nothing else can be measured.
-"""
-
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +11,8 @@ import pytest
 from scripts.service_stack import API, WORKER
 from tests.cluster.clocks import Clocks, find_library
 from tests.cluster.environment import APIS, WORKERS, Cluster
-from tests.cluster.replica_set import ReplicaSet
-from tests.cluster.trial import Trial, opened_trial
+from tests.cluster.replica_set import MEMBERS, ReplicaSet
+from tests.cluster.trial import ALL_ENDED_S, Trial, opened_trial
 
 _LIBRARY = find_library()
 pytestmark = [
@@ -24,6 +22,7 @@ pytestmark = [
 
 _OFF_S: Final = 600
 _LASTING_S: Final = 20.0
+_UNDISTURBED_S: Final = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,9 @@ def clocks(tmp_path_factory: pytest.TempPathFactory) -> Clocks:
 async def trial(tmp_path_factory: pytest.TempPathFactory, clocks: Clocks) -> AsyncIterator[Trial]:
     folder = tmp_path_factory.mktemp("wrong_clocks")
     programs = {name: clocks.environment(name) for name in (*APIS, *WORKERS)}
-    cluster = Cluster(folder / "stack", ReplicaSet(folder / "mongo"), own_environment=programs)
+    members = [clocks.environment(f"member-{n}") for n in range(MEMBERS)]
+    replica_set = ReplicaSet(folder / "mongo", environments=members)
+    cluster = Cluster(folder / "stack", replica_set, own_environment=programs)
     async with opened_trial(folder, cluster) as trial:
         yield trial
 
@@ -55,3 +56,28 @@ async def _off(clocks: Clocks, name: str, ahead_s: int) -> AsyncIterator[None]:
 async def test_a_clock_that_leaps_and_is_right_again(trial: Trial, clocks: Clocks, name: str, ahead_s: int) -> None:
     fault = _off(clocks, name, ahead_s)
     await trial.under(f"clock of one {name} {ahead_s / 60:+.0f} min", fault, lasting_s=_LASTING_S)
+
+
+async def test_a_secondary_whose_clock_is_behind_is_nobodys_trouble(trial: Trial, clocks: Clocks) -> None:
+    """One that leaps ahead stands for election at once, since its timers go by that clock: the trial after next."""
+    members = trial.cluster.replica_set
+    secondary, *_ = await asyncio.to_thread(members.secondaries)
+    fault = _off(clocks, f"member-{members.members.index(secondary)}", -_OFF_S)
+    figures = await trial.under(f"clock of a secondary {-_OFF_S / 60:+.0f} min", fault, lasting_s=_LASTING_S)
+    assert figures.without_writes_s < _UNDISTURBED_S
+
+
+# Ahead comes last: the set's logical time never goes back.
+@pytest.mark.parametrize("ahead_s", [-_OFF_S, _OFF_S])
+async def test_a_primarys_clock_stops_everybody_until_it_is_right_again(
+    trial: Trial, clocks: Clocks, ahead_s: int
+) -> None:
+    """Everybody goes by it. Until they notice, within 2 s, rows and the simulated bank's orders get times by it.
+
+    What got a time that is still to come when the clock is right again waits for that time.
+    """
+    members = trial.cluster.replica_set
+    primary = await asyncio.to_thread(members.primary)
+    fault = _off(clocks, f"member-{members.members.index(primary)}", ahead_s)
+    name = f"clock of the primary {ahead_s / 60:+.0f} min"
+    await trial.under(name, fault, lasting_s=_LASTING_S, ended_within_s=ALL_ENDED_S + max(0, ahead_s))

@@ -31,6 +31,8 @@ async def _open_operations(databases: Databases) -> list[dict[str, Any]]:
 async def verify(databases: Databases, client: OutsideClient) -> None:
     journal = client.journal
     assert all(request.answered_s is not None for request in journal.requests), "a request was never answered"
+    defects = [request for request in journal.requests if 500 in request.statuses]
+    assert not defects, f"a fault is no defect of the service, and was answered with 500: {defects[:3]}"
     await _holds_every_acknowledged_request_once(databases, journal)
     _refused_what_has_to_be(journal)
     await _has_the_balances_of_the_journal(client)
