@@ -12,6 +12,7 @@ ends the sessions that it has dropped in the same way, as soon as the server ans
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -40,7 +41,8 @@ _SILENT_AND_RUNNING_S = 2.0 * TRANSACTION_LIFETIME_S
 # Conflicts come by the hundred; who is dead is the same for all of them.
 _LOOK_EVERY_S = 0.2
 _CALL_S = 2.0
-# A server that is there answers a small read in milliseconds, on a busy machine in some hundred.
+# A server that is there answers something small in milliseconds, on a busy machine in some hundred. A heartbeat that is
+# lost ends after as long: the next one still comes before `_SILENT_S`.
 _ANSWER_S = 1.0
 # An election may make a member primary that nobody has set up.
 _LIFETIME_EVERY_S = 30.0
@@ -58,21 +60,28 @@ class LedgerSession:
         self._session: AsyncClientSession | None = None
         # With when each was dropped. Until they are ended the driver cannot use their ids for anything else.
         self._dropped: list[tuple[float, AsyncClientSession]] = []
+        # Set when the heartbeat has other sessions to publish.
         self._changed = asyncio.Event()
-        self._beating: asyncio.Task[None] | None = None
+        self._has_dropped = asyncio.Event()
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
+        self._failed_steps: set[str] = set()
         self._looked_at_s = -_LOOK_EVERY_S
         # Told of already.
         self._unreadable: frozenset[str] = frozenset()
         self._lifetimes = LifetimeWatch(client)
-        self._lifetime_due_s = 0.0
 
     def start(self) -> None:
-        self._beating = asyncio.create_task(self._beat_for_ever(), name="ledger session")
+        """Starts one task for each kind of upkeep: a slow call of another kind must not delay the heartbeat."""
+        self._tasks = (
+            asyncio.create_task(self._beat_for_ever(), name="ledger heartbeat"),
+            asyncio.create_task(self._end_left_open(), name="ledger sessions left open"),
+            asyncio.create_task(self._watch_lifetime(), name="ledger transaction lifetime"),
+        )
 
     async def close(self) -> None:
         """Ends the session and removes the heartbeat, so that nobody takes this process for dead."""
-        if self._beating is not None:
-            await end(self._beating)
+        if self._tasks:
+            await end(*self._tasks)
         self.drop()
         with suppress(PyMongoError), pymongo.timeout(_CALL_S):
             await self._end_dropped()
@@ -95,6 +104,7 @@ class LedgerSession:
         if session is not None:
             self._dropped.append((monotonic(), session))
             self._changed.set()
+            self._has_dropped.set()
 
     async def is_answered(self) -> bool:
         """Whether the server answers a small read at once."""
@@ -116,29 +126,45 @@ class LedgerSession:
         self._dropped = [one for one in self._dropped if one not in dropped]
         for _, session in dropped:
             await session.end_session()
+        self._changed.set()
 
     async def _beat_for_ever(self) -> None:
+        while True:
+            self._changed.clear()
+            due_s = monotonic() + _BEAT_S
+            await self._take_step("beat", self._beat, _ANSWER_S)
+            await _wait(self._changed, due_s - monotonic())
+
+    async def _beat(self) -> None:
+        sessions = [session for _, session in self._dropped] + ([self._session] if self._session else [])
+        known = [_id_of(session) for session in sessions]
+        await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
+
+    async def _end_left_open(self) -> None:
         # The process that this one replaces may have left a transaction open.
         await self.end_the_dead()
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), _BEAT_S)
-            self._changed.clear()
-            # Whatever has work to do logs the outage.
-            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
-                await self._end_dropped()
-            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
-                sessions = [session for _, session in self._dropped] + ([self._session] if self._session else [])
-                known = [_id_of(session) for session in sessions]
-                await process_repository.beat(self.id, socket.gethostname(), os.getpid(), self._pid_space, known)
-            with suppress(PyMongoError), pymongo.timeout(_CALL_S):
-                await self._watch_lifetime()
+            await _wait(self._has_dropped, _BEAT_S)
+            self._has_dropped.clear()
+            await self._take_step("end dropped sessions", self._end_dropped)
 
     async def _watch_lifetime(self) -> None:
-        """What a dead process has locked stays locked for so long, unless another one ends it."""
-        if monotonic() >= self._lifetime_due_s:
-            self._lifetime_due_s = monotonic() + _LIFETIME_EVERY_S
-            await self._lifetimes.look()
+        """Checks the server's transaction lifetime every 30 s."""
+        while True:
+            await self._take_step("watch the lifetime of transactions", self._lifetimes.look)
+            await asyncio.sleep(_LIFETIME_EVERY_S)
+
+    async def _take_step(self, name: str, step: Callable[[], Awaitable[None]], limit_s: float = _CALL_S) -> None:
+        """Ignores outages: whatever has work to do logs them. Logs any other error once for each name."""
+        try:
+            with pymongo.timeout(limit_s):
+                await step()
+        except PyMongoError:
+            return
+        except Exception as error:  # noqa: BLE001 the next step must come, or the others take this process for dead
+            if name not in self._failed_steps:
+                self._failed_steps.add(name)
+                log.warning("ledger.upkeep_failed", step=name, error=repr(error))
 
     async def end_the_dead(self) -> None:
         """Ends what dead processes and this one's dropped sessions have open. Every 0.2 s at most; ignores outages."""
@@ -189,6 +215,11 @@ class ProcessState(Enum):
     GONE = "gone"
     STOPPED = "stopped"
     MAY_RUN = "may run"
+
+
+async def _wait(event: asyncio.Event, limit_s: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), max(0.0, limit_s))
 
 
 def _id_of(session: AsyncClientSession) -> bytes:

@@ -23,7 +23,7 @@ from service.ledger.dead_owners import LedgerSession
 from service.ledger.transaction import prepare
 from service.repositories import ledger_processes as process_repository
 from service.settings import Settings
-from service.transaction_lifetime import TRANSACTION_LIFETIME_S
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S, LifetimeWatch
 from tests.factories import current, make_funded_wallet, withdrawal_of
 from tests.logs import own_logs
 from tests.servers import Admin, fail_point
@@ -155,6 +155,70 @@ class TestAnOwnerThatLives:
             assert await is_told_of()
         await asyncio.sleep(1.2)
         assert not await is_told_of()
+
+
+class TestAHeartbeat:
+    """It goes on whatever else its process waits for: a silent process on another machine is taken for dead."""
+
+    @pytest.fixture
+    async def own(self, databases: Databases) -> AsyncIterator[LedgerSession]:
+        own = LedgerSession(databases.client)
+        yield own
+        await own.close()
+
+    async def count_beats(self, databases: Databases, own: LedgerSession, wanted: int, within_s: float) -> int:
+        """Counts the heartbeats that are seen until there are `wanted`."""
+        seen: set[Any] = set()
+        until_s = monotonic() + within_s
+        while len(seen) < wanted and monotonic() < until_s:
+            row = await databases.wallet["ledger_processes"].find_one({"_id": own.id})
+            if row is not None:
+                seen.add(row["seen_at"])
+            await asyncio.sleep(0.02)
+        return len(seen)
+
+    async def test_does_not_wait_for_the_lifetime_of_transactions(
+        self, databases: Databases, own: LedgerSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        is_looking = asyncio.Event()
+
+        async def never_answered(_: LifetimeWatch) -> None:
+            is_looking.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(LifetimeWatch, "look", never_answered)
+        own.start()
+        await is_looking.wait()
+        assert await self.count_beats(databases, own, wanted=4, within_s=10) == 4
+
+    async def test_does_not_wait_for_the_end_of_dropped_sessions(
+        self, databases: Databases, own: LedgerSession, admin: Admin
+    ) -> None:
+        own.start()
+        own.open()
+        with fail_point(admin, 1_000, failCommands=["killSessions"], blockConnection=True, blockTimeMS=4_000):
+            own.drop()
+            assert await self.count_beats(databases, own, wanted=6, within_s=9) == 6
+
+    async def test_goes_on_after_an_error_that_nobody_expects_and_that_is_logged_once(
+        self, databases: Databases, own: LedgerSession, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as a server that answers without the parameter that was asked for."""
+        looks = 0
+
+        async def find_nothing(_: Any) -> int:
+            nonlocal looks
+            looks += 1
+            raise KeyError("transactionLifetimeLimitSeconds")
+
+        monkeypatch.setattr("service.transaction_lifetime.find_lifetime_s", find_nothing)
+        monkeypatch.setattr("service.ledger.dead_owners._LIFETIME_EVERY_S", 0.05)
+        with own_logs() as lines:
+            own.start()
+            assert await self.count_beats(databases, own, wanted=4, within_s=10) == 4
+        assert looks > 1
+        (warning,) = [line for line in lines if line["event"] == "ledger.upkeep_failed"]
+        assert (warning["log_level"], warning["step"]) == ("warning", "watch the lifetime of transactions")
 
 
 class TestADeadOwner:
