@@ -394,14 +394,18 @@ class Batch:
             return Decided(None, known.answer._replace(replayed=True), None, refused=False)
         outcome = _decide(command, self._state.on_top(), None if claim is None else claim.tombstone)
         error = outcome.error
-        if claim is None or (error is not None and not error.is_kept_under_key):
+        if claim is None:
             outcome.draft.settle_into(self._state)
             return Decided(outcome.record, None, error, refused=error is not None)
+        # Before any refusal, also one that no key keeps: who is told that nothing was done pays again.
         made = self._loaded.made.get(claim.id)
         if made:
             return self._answer_made(command, claim, made)
         if command.made_id is not None and outcome.draft.tombstone_count < command.weight:
             self.without_tombstone.append(command)
+        if error is not None and not error.is_kept_under_key:
+            outcome.draft.settle_into(self._state)
+            return Decided(outcome.record, None, error, refused=True)
         # Everything that can fail comes before the first change to the batch.
         if error is not None:
             answer = Answer(error.http_status, problem_body(error, command.request_id))

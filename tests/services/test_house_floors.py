@@ -14,6 +14,7 @@ from bson.int64 import Int64
 
 from scripts.check_ledger import check_ledger
 from service.domain.house_positions import POOL, Pair, Portion
+from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import Said, SaidEvent
 from service.domain.operations import Operation, OperationStatus
@@ -51,6 +52,7 @@ from tests.factories import (
     settlement_of,
     withdrawal_of,
 )
+from tests.records import at
 from tests.servers import Servers
 
 _CURRENCIES = iter(
@@ -192,6 +194,21 @@ class TestAWithdrawal:
         (accepted,) = await run(books.databases, asked)
         assert (code_of(refused), code_of(accepted)) == ("house_funds_exhausted", None)
         assert isinstance(accepted.record, Operation)
+        assert await headroom_of(currency) == 0
+
+    async def test_that_was_made_under_a_key_whose_answer_has_expired_is_told_of_while_the_house_is_exhausted(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """Told that nothing moved, the client would pay a second time under a new key."""
+        wallet = await wallet_with(books, currency, paid_in=100, given=900)
+        claim = IdempotencyClaim(f"{wallet.user_id}:{currency}", "same", at(10**7), key_hashes=(currency.lower() * 11,))
+        (made,) = await run(books.databases, withdrawal_of(wallet, 100, claim=claim))
+        assert isinstance(made.record, Operation)
+        await books.admin.wallet["idempotency_keys"].delete_one({"_id": claim.id})
+        (again,) = await run(books.databases, withdrawal_of(wallet, 100, claim=claim))
+        assert code_of(again) is None
+        assert again.given.replayed
+        assert made.record.id in str(again.given.body)
         assert await headroom_of(currency) == 0
 
     async def test_that_fails_gives_back_what_it_took_and_one_that_is_paid_takes_nothing_more(
