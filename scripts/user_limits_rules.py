@@ -105,14 +105,14 @@ def _check_usage(own: Row, wallets: Sequence[Row], sent: Sequence[tuple[Kind, Ro
 
 
 def worth(row: Row, counted: Row) -> int | None:
-    """Minor units of the reference currency, rounded up, and no more than the largest amount."""
+    """Minor units of the reference currency, rounded up, from one to the largest amount."""
     rate: Any = counted.get("rate")
     ours, theirs = EXPONENTS.get(str(row.get("currency"))), EXPONENTS.get(str(counted.get("currency")))
     if not isinstance(rate, dict) or ours is None or theirs is None:
         return None
     dividend: int = row["amount"] * rate["numerator"] * 10**theirs
     divisor: int = rate["denominator"] * 10**ours
-    return min(-(-dividend // divisor), _LARGEST)
+    return min(max(-(-dividend // divisor), 1), _LARGEST)
 
 
 def _limits_of(event: Row, prefix: str) -> tuple[object, ...]:

@@ -542,7 +542,10 @@ class SearchTooLong(WalletServiceError):
 
 
 class RateUnavailable(WalletServiceError):
+    """The refusal is temporary: it ends when the table has the rate. So the same key may be sent again."""
+
     code, http_status, title = "rate_unavailable", 422, "There is no rate for this pair of currencies"
+    is_kept_under_key = False
 
 
 class AmountTooSmall(WalletServiceError):

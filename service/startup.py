@@ -118,6 +118,13 @@ def _user_limits(settings: Settings) -> ReferenceLimits:
     if not is_currency(limits.currency):
         raise ValueError(f"WALLET_USER_LIMITS is in {limits.currency}, which is no ISO 4217 currency")
     rates = TableRates(settings.fx_rates, as_of=utc_now()).rates_into(limits.currency)
+    others = _currencies(settings) - {limits.currency}
+    needs_rates = limits.model_fields_set - {"count_per_hour"}
+    if needs_rates and others and not rates.keys() & others:
+        raise ValueError(
+            f"WALLET_USER_LIMITS is in {limits.currency}, for which WALLET_FX_RATES has no rate: "
+            "payments in other currencies would be refused. Name a currency of the table, or add a pair with this one"
+        )
     return ReferenceLimits(limits.currency, Limits(**limits.model_dump(exclude={"currency"})), rates)
 
 

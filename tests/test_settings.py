@@ -134,6 +134,22 @@ class TestLimits:
             Settings(_env_file=None)
 
 
+class TestUserLimits:
+    def test_in_a_currency_without_rates_are_refused_at_the_start(self) -> None:
+        """Or every payment in another currency would be."""
+        for wrong in ({"currency": "CHF"}, {"currency": "CHF", "per_day": 100}):
+            with pytest.raises(ValueError, match="WALLET_USER_LIMITS is in CHF, for which WALLET_FX_RATES has no rate"):
+                policy_of(Settings(_env_file=None, user_limits=wrong))
+        with pytest.raises(ValueError, match="is in USD, for which WALLET_FX_RATES has no rate"):
+            policy_of(Settings(_env_file=None, user_limits={"per_day": 100}, fx_rates={"EUR/INR": "90"}))
+
+    def test_need_no_rates_where_nothing_would_be_converted(self) -> None:
+        only: dict[str, Any] = {"currencies": ("CHF",), "default_currency": "CHF"}
+        assert policy_of(Settings(_env_file=None, user_limits={"currency": "CHF", "per_day": 1}, **only))
+        assert policy_of(Settings(_env_file=None, user_limits={"count_per_hour": 5}, fx_rates={"EUR/INR": "90"}))
+        assert policy_of(Settings(_env_file=None, fx_rates={"EUR/INR": "90"}))
+
+
 class TestCurrencies:
     def test_are_those_of_ordinary_money_unless_they_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         policy = policy_of(Settings(_env_file=None))

@@ -25,6 +25,11 @@ class Limits(NamedTuple):
     per_month: int | None = None
     count_per_hour: int | None = None
 
+    @property
+    def bound_amounts(self) -> bool:
+        """Tells whether one of them is in money, not only in a number of payments."""
+        return bool(self.per_transaction or self.per_day or self.per_month)
+
 
 # `day_amount` and `month_amount` stay below this; their carries count how often the sum has passed it.
 _CARRY = 2**53

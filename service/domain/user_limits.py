@@ -98,25 +98,32 @@ def reference_zone_source(known: UserLimits | None, currency: str) -> ZoneSource
     return ZoneSource.CURRENCY if has_home_zone(currency) else ZoneSource.DEFAULT
 
 
-def worth(amount: int, currency: str, reference: str, rate: Rate) -> int:
-    """Minor units of the reference currency, rounded up, so that no payment is too small to count.
+def no_rate(at: datetime) -> Rate:
+    """Stands in where there is no rate and only the number of payments is limited. A payment then counts as one minor
+    unit.
+    """
+    return Rate(0, 1, "none", at)
 
-    What is worth more than any ceiling counts as the largest one.
+
+def worth(amount: int, currency: str, reference: str, rate: Rate) -> int:
+    """Minor units of the reference currency, rounded up, and at least one, so that no payment is too small to count.
+
+    Capped at MAX_AMOUNT_MINOR.
     """
     dividend: int = amount * rate.numerator * 10 ** EXPONENTS[reference]
     divisor: int = rate.denominator * 10 ** EXPONENTS[currency]
-    return min(-(-dividend // divisor), MAX_AMOUNT_MINOR)
+    return min(max(-(-dividend // divisor), 1), MAX_AMOUNT_MINOR)
 
 
 def limits_in_force(reference: ReferenceLimits, known: UserLimits | None) -> Limits | None:
-    """The usual ones, and in their place what an admin has set.
+    """Returns the override merged with the usual limits.
 
-    What was set under another reference currency is converted at the rate of now. None where there is no rate for it.
+    Amounts set under another reference currency are converted at the current rate. Returns None if there is no rate.
     """
     if known is None or known.limits is None:
         return reference.limits
     own, currency = known.limits, known.limits_currency or reference.currency
-    if currency != reference.currency:
+    if currency != reference.currency and own.bound_amounts:
         rate = reference.rates.get(currency)
         if rate is None:
             return None

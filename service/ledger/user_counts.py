@@ -10,6 +10,7 @@ from service.domain.user_limits import (
     UserLimits,
     latest_time,
     limits_in_force,
+    no_rate,
     reference_zone,
     reference_zone_name,
     usage_in,
@@ -36,8 +37,10 @@ def counted_for_owner(wallet: Wallet, amount: int, at: datetime, state: State) -
     if limits is not None and not any(limits):
         return None
     rate = reference.rates.get(wallet.currency)
+    if rate is None and limits is not None and not limits.bound_amounts:
+        rate = no_rate(at)
     if limits is None or rate is None:
-        # Refused, since a limit that cannot be counted would be none.
+        # Without a rate the limit could not be enforced, so the payment is refused.
         raise RateUnavailable(
             f"What {wallet.currency} is worth in {reference.currency} is not known, and there is a limit in it",
             from_currency=wallet.currency,

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from pymongo.errors import OperationFailure
 
 from service.database import Databases
 from service.domain.clock import utc_now
+from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.limits import Limits
 from service.domain.operations import Operation
@@ -16,6 +18,7 @@ from service.domain.policy import Policy
 from service.domain.quotes import Rate
 from service.domain.user_limits import ReferenceLimits, UserLimits, user_limits_id
 from service.domain.wallets import new_wallet
+from service.errors import LimitExceeded, RateUnavailable
 from service.ledger.house_portions import OwnPortions
 from service.ledger.transaction import further_records, prepare
 from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
@@ -25,6 +28,7 @@ from service.services.wallets import open_wallet
 from tests.books import Books
 from tests.factories import current, failure_of, fund_wallet, make_user, make_wallet, run, withdrawal_of
 from tests.ledger.conftest import TwoLedgers
+from tests.servers import Admin
 
 _TIMES = 10
 # Ten at night in UTC: the next day has begun in Kiritimati, and is far away in Pago Pago.
@@ -188,6 +192,21 @@ class TestCounting:
         books.run([failure_of(books.operations[old.operation_id], now=later)])
         assert _counters(books) == (1, 80, 80)
 
+    def test_of_payments_alone_needs_no_rate(self) -> None:
+        books = _two_wallets(Limits(count_per_hour=2))
+        rupees = books.wallets["wal_INR"]
+        books.policy = Policy(user_limits=ReferenceLimits("CHF", Limits(count_per_hour=2)))
+        # Under another reference currency, without a rate: the number needs none either.
+        books.run([limits_set("usr_ada", Limits(per_day=0, count_per_hour=3), currency="JPY")])
+        payments = [withdrawal_of(rupees, 500, now=_NOW, claim=None) for _ in range(4)]
+        decided = books.run(payments)
+        assert [type(one.error) for one in decided] == [NoneType, NoneType, NoneType, LimitExceeded]
+        assert _counters(books) == (3, 3, 3)
+        books.run([failure_of(books.operations[one.operation_id], now=_NOW) for one in payments[:3]])
+        assert _counters(books) == (0, 0, 0)
+        (refused,) = books.run([limits_set("usr_ada", Limits(per_day=9)), withdrawal_of(rupees, 1, claim=None)])[1:]
+        assert isinstance(refused.error, RateUnavailable)
+
     def test_costs_nobody_anything_while_there_is_no_limit(self) -> None:
         books = _two_wallets(Limits())
         payment = withdrawal_of(books.wallets["wal_USD"], 60, now=_NOW, claim=None)
@@ -195,6 +214,36 @@ class TestCounting:
         assert "ulm_ada" not in books.records
         assert books.operations[payment.operation_id].counted is None
         assert further_records(books.wallets.values(), books.policy) == set()
+
+
+class TestAMissingRate:
+    _WITHOUT = Policy(user_limits=ReferenceLimits("USD", Limits(per_day=100)))
+
+    async def test_refuses_a_key_only_until_there_is_a_rate(self, databases: Databases) -> None:
+        wallet = await make_wallet(databases, await make_user(databases))
+        await fund_wallet(databases, wallet, 800)
+        asked = withdrawal_of(wallet, 800)
+        (refused,) = await run(databases, asked, policy=self._WITHOUT)
+        assert isinstance(refused.error, RateUnavailable)
+        (made,) = await run(databases, asked, policy=Policy(user_limits=_CENTS._replace(limits=Limits(per_day=100))))
+        assert made.given.status_code == 202
+
+    async def test_does_not_refuse_a_payment_that_was_made_under_a_key_whose_answer_has_expired(
+        self, databases: Databases, admin: Admin
+    ) -> None:
+        """Told that nothing moved, the client would pay a second time under a new key."""
+        wallet = await make_wallet(databases, await make_user(databases))
+        await fund_wallet(databases, wallet, 800)
+        claim = IdempotencyClaim(
+            f"{wallet.user_id}:key", "same", utc_now() + timedelta(days=7), key_hashes=(new_id(Prefix.ENTRY),)
+        )
+        (made,) = await run(databases, withdrawal_of(wallet, 300, claim=claim))
+        assert isinstance(made.record, Operation)
+        assert admin[databases.wallet.name]["idempotency_keys"].delete_one({"_id": claim.id}).deleted_count == 1
+        (again,) = await run(databases, withdrawal_of(wallet, 300, claim=claim), policy=self._WITHOUT)
+        assert again.given.replayed
+        assert made.record.id in str(again.given.body)
+        assert (await current(wallet)).available == 500
 
 
 class TestTheLastOfALimit:
