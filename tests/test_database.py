@@ -18,7 +18,7 @@ from service.documents import BANK_DOCUMENTS, WALLET_DOCUMENTS
 from service.domain.clock import utc_now
 from service.services.account_sums import SUMMING_LIMIT_S
 from service.settings import Settings
-from service.transaction_lifetime import TRANSACTION_LIFETIME_S, LifetimeWatch
+from service.transaction_lifetime import TRANSACTION_LIFETIME_S, LifetimeWatch, limit_transactions
 from tests.logs import own_logs
 from tests.servers import Admin, Servers, fail_point, make_settings
 
@@ -86,6 +86,37 @@ class TestSetUp:
         assert "WARNING: transactionLifetimeLimitSeconds is 60 s" in told[0]
         (warning,) = [line for line in lines if line["event"] == "database.transactions_live_long"]
         assert (warning["log_level"], warning["found_s"], warning["wanted_s"]) == ("warning", 60, 5)
+
+    async def test_logs_in_at_each_member_by_the_database_that_the_url_names(
+        self, servers: Servers, settings: Settings, admin: Admin
+    ) -> None:
+        """Where no authSource is named, that database is where the user is."""
+        users = admin["users_of_somebody"]
+        users.command("createUser", "guest", pwd="guest", roles=[{"role": "root", "db": "admin"}])
+        url = re.sub(r"//[^@]*@", "//guest:guest@", servers.mongo.admin_url)
+        url = url.replace("/?authSource=admin&", f"/{users.name}?")
+        admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=60)
+        try:
+            told = await set_up(settings.model_copy(update={"mongo_admin_url": SecretStr(url)}))
+        finally:
+            admin.admin.command("setParameter", 1, transactionLifetimeLimitSeconds=TRANSACTION_LIFETIME_S)
+            users.command("dropUser", "guest")
+        assert f"transactions: ended by the server after {TRANSACTION_LIFETIME_S} s" in told
+
+    async def test_says_so_where_a_member_refuses_the_login(self, databases: Databases, servers: Servers) -> None:
+        url = re.sub(r"//[^@]*@", "//guest:wrong@", servers.mongo.admin_url)
+        with own_logs() as lines:
+            told = await limit_transactions(databases.client, url)
+        assert re.search(r"is not known on [\w.:]+, which refuses the login, and was not set there", told)
+        (warning,) = [line for line in lines if line["event"] == "database.transactions_live_long"]
+        assert warning["error"] == "refuses the login"
+
+    async def test_says_so_where_a_member_answers_with_another_error(
+        self, databases: Databases, servers: Servers, admin: Admin
+    ) -> None:
+        with fail_point(admin, 10, failCommands=["setParameter"], errorCode=8, appName="wallet-service"):
+            told = await limit_transactions(databases.client, servers.mongo.admin_url)
+        assert ", which answers with error 8, and" in told
 
     async def test_a_process_warns_at_its_start_of_a_server_that_nobody_has_set_up(
         self, databases: Databases, admin: Admin
