@@ -25,6 +25,7 @@ from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
+from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 
@@ -48,7 +49,8 @@ class Attempt(NamedTuple):
     """What earlier attempts have met.
 
     `after_duplicate`: a unique index refused an insert, perhaps because a key was used before and its answer has
-    expired. `locks_first`: other processes were quicker, so this attempt locks the wallets before it reads them.
+    expired. `locks_first`: other processes were quicker, so this attempt locks the wallets, and
+    the limits of their owners, before it reads them.
     """
 
     after_duplicate: bool = False
@@ -71,9 +73,7 @@ async def prepare(
     """
     await start_transaction(session)
     if attempt.locks_first:
-        needs = merged_needs([command.needs for command in commands])
-        if needs.wallets or needs.owned_wallets or needs.all_wallets_of:
-            await wallet_repository.take_turn(needs.wallets, needs.owned_wallets, needs.all_wallets_of, session=session)
+        await _take_turn(commands, policy, session)
     loaded = await _load(commands, policy, session)
     portions = AttemptPortions(own, policy)
     batch, decided = await _decide_all(loaded, commands, policy, portions, session)
@@ -85,6 +85,18 @@ async def prepare(
     writes = batch.writes()
     written = await _write(writes, portions, session) if writes else []
     return Prepared(decided, bool(writes.outbox_inserts), bool(writes.events), written)
+
+
+async def _take_turn(commands: Sequence[Command], policy: Policy, session: AsyncClientSession) -> None:
+    """Locks the wallets that the commands name, and the limits of their owners over all wallets where they have any."""
+    needs = merged_needs([command.needs for command in commands])
+    named = (needs.wallets, needs.owned_wallets, needs.all_wallets_of)
+    if not any(named):
+        return
+    await wallet_repository.take_turn(*named, session=session)
+    owners = await wallet_repository.find_owners(*named, only_marked=not policy.user_limits.are_usual, session=session)
+    if owners:
+        await user_limits_repository.take_turn([user_limits_id(owner) for owner in owners], session=session)
 
 
 async def _decide_all(

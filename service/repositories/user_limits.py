@@ -1,5 +1,6 @@
 """Queries on `user_limits`, besides those of records in general."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from bson.int64 import Int64
@@ -29,3 +30,10 @@ async def note_new_wallet(user_id: str, now: datetime, *, session: AsyncClientSe
     assert row is not None, "an upsert finds what it made"  # noqa: S101 MongoDB promises it
     noted: UserLimits = from_row(UserLimits, row)
     return noted
+
+
+async def take_turn(ids: Sequence[str], *, session: AsyncClientSession) -> None:
+    """Locks the documents for the rest of the transaction, as wallets.take_turn does with wallets."""
+    await UserLimitsDocument.get_pymongo_collection().update_many(
+        {"_id": {"$in": list(ids)}}, {"$inc": {"version": Int64(1)}}, session=session
+    )

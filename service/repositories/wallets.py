@@ -56,6 +56,20 @@ async def take_turn(
     )
 
 
+async def find_owners(
+    wallet_ids: Sequence[str],
+    owners: Iterable[tuple[str, str]],
+    all_of: Sequence[str] = (),
+    *,
+    only_marked: bool,
+    session: AsyncClientSession,
+) -> set[str]:
+    """Returns the ids of the wallets' owners; with `only_marked` of wallets that read their owner's counters."""
+    condition = _named(wallet_ids, owners, all_of) | ({"counts_for_owner": True} if only_marked else {})
+    found = WalletDocument.get_pymongo_collection().find(condition, {"user_id": 1}, session=session)
+    return {row["user_id"] async for row in found}
+
+
 def _named(wallet_ids: Sequence[str], owners: Iterable[tuple[str, str]], all_of: Sequence[str]) -> dict[str, Any]:
     users = sorted({user_id for user_id, _ in owners})
     currencies = sorted({currency for _, currency in owners})

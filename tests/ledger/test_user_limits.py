@@ -19,8 +19,10 @@ from service.domain.quotes import Rate
 from service.domain.user_limits import ReferenceLimits, UserLimits, user_limits_id
 from service.domain.wallets import new_wallet
 from service.errors import LimitExceeded, RateUnavailable
+from service.ledger import transaction
+from service.ledger.batch import Loaded
 from service.ledger.house_portions import OwnPortions
-from service.ledger.transaction import further_records, prepare
+from service.ledger.transaction import Attempt, further_records, prepare
 from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
 from service.repositories import records as record_repository
 from service.services.orders import Requester
@@ -292,6 +294,40 @@ class TestTheLastOfALimit:
             assert counted <= 2
             late = [await ledgers.first.execute(withdrawal_of(wallet, 5)) for _ in range(3)]
             assert [one.given.status_code for one in late].count(202) == 2 - counted
+
+    @pytest.mark.parametrize("is_usual", [True, False])
+    async def test_is_not_lost_by_a_slow_process_to_a_quick_one_in_another_wallet(
+        self, databases: Databases, monkeypatch: pytest.MonkeyPatch, is_usual: bool
+    ) -> None:
+        """After some lost races it locks first what both of them write."""
+        policy = Policy(user_limits=_CENTS._replace(limits=Limits(per_day=50 if is_usual else 0)))
+        boss, user = await make_user(databases), await make_user(databases)
+        dollars, rupees = [await make_wallet(databases, user, currency=currency) for currency in ("USD", "INR")]
+        for wallet in (dollars, rupees):
+            await fund_wallet(databases, wallet, 10_000)
+        if not is_usual:
+            fifty = limits_set(user.id, Limits(per_day=50), user_id=boss.id, now=utc_now())
+            await run(databases, fifty, policy=policy)
+        await run(databases, withdrawal_of(rupees, 80), policy=policy)
+        load = transaction._load
+        quick: list[str] = []
+
+        async def load_beside_a_quick_one(*args: Any) -> Loaded:
+            monkeypatch.setattr(transaction, "_load", load)
+            try:
+                await run(databases, withdrawal_of(rupees, 80), policy=policy)
+            except OperationFailure:
+                quick.append("lost")
+            return await load(*args)
+
+        monkeypatch.setattr(transaction, "_load", load_beside_a_quick_one)
+        async with databases.client.start_session() as session:
+            await prepare(session, [withdrawal_of(dollars, 5)], policy, OwnPortions("slow"), Attempt(locks_first=True))
+            await session.commit_transaction()
+        assert quick == ["lost"]
+        known = await record_repository.find(user_limits_id(user.id), UserLimits)
+        assert known is not None
+        assert known.usage.day_total == 1 + 5
 
     async def test_set_once_more_at_the_moment_of_a_payment_comes_before_or_after_it(
         self, databases: Databases
