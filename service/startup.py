@@ -224,7 +224,7 @@ def _ledger_of(
         if committed.has_outbox_rows:
             jobs.wake(Job.DRAIN_OUTBOX)
         metrics.batch_committed(committed.commands, committed.refused, committed.conflicts, committed.duration_s)
-        for currency in committed.currencies_lacking:
+        for currency in committed.exhausted_currencies:
             metrics.house_refused(currency)
         if committed.has_events:
             jobs.wake(Job.DISPATCH_EVENTS)

@@ -35,7 +35,7 @@ _REPLICA_SET_OPTIONS: Final = frozenset(
 
 
 class _Member(NamedTuple):
-    """`found_s`: None if the server did not answer or does not allow reading it. `trouble`: why it was not asked."""
+    """`found_s`: None if the server did not answer or does not allow reading it. `trouble`: why not."""
 
     address: str
     found_s: int | None
@@ -93,7 +93,7 @@ def _warning_of(wrong: Sequence[_Member]) -> str:
 
 
 async def _member_addresses(client: _Client) -> list[str]:
-    """Addresses of members that can become primary. Empty where there is no replica set."""
+    """Addresses of members that can become primary, or could with a higher priority. Empty without a replica set."""
     hello = await client.admin.command("hello")
     return sorted([*hello.get("hosts", ()), *hello.get("passives", ())])
 

@@ -58,10 +58,10 @@ _TURNS_BETWEEN_BATCHES = 3
 # (database.TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
 _ATTEMPT_S = 4.0
 _SHORTEST_ATTEMPT_S = 1.0
-# How much a committed batch adds to the room for the next one, after a batch that took too long has halved it. It grows
+# How much a committed batch adds to the weight limit, after a batch that took too long has halved it. It grows
 # slowly and shrinks quickly, as windows do that look for what a network carries (Chiu and Jain, "Analysis of the
 # Increase and Decrease Algorithms for Congestion Avoidance", 1989).
-_ROOM_STEPS = 32
+_WEIGHT_STEPS = 32
 _DUPLICATE_KEY = 11000
 # The server interrupted the command: another process took this one for dead and ended its session (dead_owners.py), or
 # an operator killed it.
@@ -83,8 +83,8 @@ class Committed(NamedTuple):
     duration_s: float
     has_outbox_rows: bool
     has_events: bool
-    # Of each command that was refused because the house lacks it.
-    currencies_lacking: tuple[str, ...] = ()
+    # One currency for each command refused with HouseFundsExhausted.
+    exhausted_currencies: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -109,8 +109,8 @@ class Ledger:
         self._client = client
         self.policy = policy
         self._batch_limit = batch_limit
-        # What a batch may weigh at the moment: less than the limit after a batch took too long.
-        self._room = batch_limit
+        # Current maximum weight of a batch. A batch that took too long has made it smaller than `batch_limit`.
+        self._weight_limit = batch_limit
         self._queue_limit = queue_limit
         self._patience_s = patience_s
         self._on_committed = on_committed
@@ -220,7 +220,7 @@ class Ledger:
         overdue_s = perf_counter() - self._patience_s
         batch: list[Pending] = []
         weight = 0
-        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._room):
+        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._weight_limit):
             pending = self._waiting.popleft()
             self._waiting_weight -= pending.command.weight
             if pending.arrived_s <= overdue_s:
@@ -271,7 +271,7 @@ class Ledger:
         middle = len(batch) // 2
         # Lost races are no trouble: a busy wallet in several processes halves a batch each second.
         tell = log.info if conflicts >= _CONFLICTS_BEFORE_HALVING else log.warning
-        tell("ledger.batch_halved", size=len(batch), conflicts=conflicts, room=self._room)
+        tell("ledger.batch_halved", size=len(batch), conflicts=conflicts, weight_limit=self._weight_limit)
         for half in (batch[:middle], batch[middle:]):
             await self._settle(half, deadline_s, is_contended=is_contended)
         return None
@@ -284,7 +284,7 @@ class Ledger:
         if len(batch) == 1 or not _has_run_out_of_time(error) or not await self._session.is_answered():
             return False
         weight = sum(pending.command.weight for pending in batch)
-        self._room = max(1, min(self._room, weight) // 2)
+        self._weight_limit = max(1, min(self._weight_limit, weight) // 2)
         return True
 
     async def _commit(self, batch: Sequence[Pending], deadline_s: float, conflicts: int, attempt: Attempt) -> None:
@@ -300,7 +300,7 @@ class Ledger:
         reach(CrashPoint.LEDGER_WRITTEN)
         await self._commit_for_certain(session, deadline_s)
         reach(CrashPoint.LEDGER_COMMITTED)
-        self._room = min(self._batch_limit, self._room + max(1, self._batch_limit // _ROOM_STEPS))
+        self._weight_limit = min(self._batch_limit, self._weight_limit + max(1, self._batch_limit // _WEIGHT_STEPS))
         self._portions.remember(prepared.portions)
         refused = 0
         for pending, outcome in zip(batch, prepared.decided, strict=True):
@@ -309,9 +309,9 @@ class Ledger:
                 pending.future.set_result(outcome)
         duration_s = perf_counter() - started
         errors = [outcome.error for outcome in prepared.decided]
-        lacking = tuple(str(one.facts["currency"]) for one in errors if isinstance(one, HouseFundsExhausted))
+        exhausted = tuple(str(one.facts["currency"]) for one in errors if isinstance(one, HouseFundsExhausted))
         committed = Committed(
-            len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events, lacking
+            len(batch), refused, conflicts, duration_s, prepared.has_outbox_rows, prepared.has_events, exhausted
         )
         # By the loop, not from here: trouble in telling about a commit must not look like trouble in making it.
         asyncio.get_running_loop().call_soon(self._on_committed, committed)
@@ -363,14 +363,17 @@ def is_duplicate(error: Exception) -> bool:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Nobody there to say no, or not in time."""
+    """Tells whether the server did not answer, or not in time."""
     return isinstance(error, ConnectionFailure) or (
         isinstance(error, PyMongoError) and (error.timeout or _is_commit_unknown(error))
     )
 
 
 def _has_run_out_of_time(error: Exception) -> bool:
-    """Before the commit: how long a commit waits for a majority does not depend on how large it is."""
+    """Tells whether the batch timed out before its commit.
+
+    A slow commit does not depend on the size of the batch.
+    """
     return isinstance(error, PyMongoError) and error.timeout and not _is_commit_unknown(error)
 
 

@@ -35,8 +35,8 @@ log = structlog.get_logger()
 _BEAT_S = 0.5
 # Three beats may be late, on a busy machine or behind a slow commit.
 _SILENT_S = 2.0
-# On a machine that is too busy all its processes fall silent, and none is dead. After so long the server has ended
-# whatever such a process had open; its number may belong to another program by now.
+# On an overloaded machine every heartbeat is late. After this time the server has aborted the transaction, and the pid
+# may have been reused.
 _SILENT_AND_RUNNING_S = 2.0 * TRANSACTION_LIFETIME_S
 # Conflicts come by the hundred; who is dead is the same for all of them.
 _LOOK_EVERY_S = 0.2
@@ -66,7 +66,7 @@ class LedgerSession:
         self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._failed_steps: set[str] = set()
         self._looked_at_s = -_LOOK_EVERY_S
-        # Told of already.
+        # Rows already logged.
         self._unreadable: frozenset[str] = frozenset()
         self._lifetimes = LifetimeWatch(client)
 
@@ -177,7 +177,7 @@ class LedgerSession:
                 await self._end_those_found()
         except PyMongoError:
             return
-        except Exception as error:  # noqa: BLE001 whatever another release has told: the money goes on without it
+        except Exception as error:  # noqa: BLE001 a row that cannot be read must not stop the ledger
             log.warning("ledger.dead_owners_unknown", error=repr(error))
 
     async def _end_those_found(self) -> None:
@@ -196,7 +196,7 @@ class LedgerSession:
             )
 
     def _is_dead(self, process: LedgerProcess, silent_s: float) -> bool:
-        """By its pid where that can be looked at: on this boot and in this container. Elsewhere by its silence.
+        """Tells whether the process is dead: by pid on the same boot and container, otherwise by its heartbeat.
 
         A process that is stopped is as good as dead once it is silent. One that runs is alive, however slow it is.
         """

@@ -130,7 +130,7 @@ class TestABatchThatTakesTooLong:
         committed = list[Committed]()
         wallet = await make_funded_wallet(databases, 1_000)
         ledger = _ledger(databases, committed)
-        ledger._room = 1
+        ledger._weight_limit = 1
         ledger.start()
         try:
             await asyncio.gather(*(ledger.execute(withdrawal_of(wallet, 1)) for _ in range(20)))
@@ -165,4 +165,4 @@ class TestABatchThatTakesTooLong:
         await ledger.close()
         assert set(sizes) == {10}
         assert [one.commands for one in committed] == [10]
-        assert ledger._room == _LIMIT
+        assert ledger._weight_limit == _LIMIT

@@ -428,7 +428,7 @@ class TestTwoProcesses:
             paid = await asyncio.gather(*(ask(n, amount) for n, amount in enumerate(amounts)))
             left = 300 - sum(paid)
             assert await headroom_of(currency) == left >= 0
-            refusals = [one for batch in committed for one in batch.currencies_lacking]
+            refusals = [one for batch in committed for one in batch.exhausted_currencies]
             assert refusals == [currency] * paid.count(0), "each refusal is counted for the metric"
             # What is left is less than what anybody was refused at the end, and goes to whoever asks either of them.
             assert left < max(amounts)
