@@ -81,8 +81,12 @@ def _check_events(own: Row, zone: object, events: Sequence[Row]) -> Iterator[Fou
 
 
 def _check_usage(own: Row, wallets: Sequence[Row], sent: Sequence[tuple[Kind, Row]]) -> Iterator[Found]:
-    """The counters are what the payments make that carry what they counted for, since they count in this currency."""
-    tally, since = Tally(""), own.get("usage_since")
+    """The counters of each currency are what the payments make that were counted in it since those counters began."""
+    other: Row = own.get("other_usage") or {}
+    slots = [
+        (own.get("usage"), own.get("usage_currency"), own.get("usage_since"), Tally("")),
+        (other.get("usage"), other.get("currency"), other.get("since"), Tally("")),
+    ]
     marked = {wallet.get("_id") for wallet in wallets if wallet.get("counts_for_owner") is True}
     for kind, row in sent:
         counted = row.get("counted")
@@ -93,15 +97,15 @@ def _check_usage(own: Row, wallets: Sequence[Row], sent: Sequence[tuple[Kind, Ro
             yield UserLimitsRule.COUNTED, f"{row.get('_id')} counts for {counted.get('amount')}, its worth is {due}"
         if row.get("wallet_id") not in marked:
             yield UserLimitsRule.MARK, f"{row.get('_id')} was counted, and {row.get('wallet_id')} is not marked"
-        is_current = counted.get("currency") == own.get("usage_currency")
-        if own and (not is_current or since is None or counted["at"] < since):
-            continue
         share = kind.share(row)
         part = -(-counted["amount"] * share.counted // row["amount"])
-        tally.add(share._replace(counted=part), {**row, "created_at": counted["at"]}, is_counted=True)
-    usage = tally.usage_differs(own.get("usage") or {"hour": "", "hour_count": 0, "day_amount": 0, "month_amount": 0})
-    if usage is not None:
-        yield UserLimitsRule.USAGE, usage
+        for _, currency, since, tally in slots if own else slots[:1]:
+            if not own or (counted.get("currency") == currency and since is not None and counted["at"] >= since):
+                tally.add(share._replace(counted=part), {**row, "created_at": counted["at"]}, is_counted=True)
+    for usage, _, _, tally in slots:
+        differs = tally.usage_differs(usage or {"hour": "", "hour_count": 0, "day_amount": 0, "month_amount": 0})
+        if differs is not None:
+            yield UserLimitsRule.USAGE, differs
 
 
 def worth(row: Row, counted: Row) -> int | None:

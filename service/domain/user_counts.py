@@ -1,12 +1,13 @@
 """What a payment still counts for in its sender's limits over all wallets, and the counters after it has changed."""
 
+from datetime import datetime
 from typing import NamedTuple, assert_never
 
 from service.domain.holds import Hold, HoldStatus
 from service.domain.limits import Usage, charge, give_back
 from service.domain.operations import Operation, OperationStatus
 from service.domain.transfers import Transfer
-from service.domain.user_limits import Counted, UserLimits, new_user_limits, reference_zone
+from service.domain.user_limits import Counted, OtherUsage, UserLimits, new_user_limits, reference_zone
 
 Sent = Operation | Transfer | Hold
 
@@ -60,24 +61,38 @@ def recounted(before: Sent | None, after: Sent, known: UserLimits | None) -> Use
         return None
     if before is None:
         return _charged(counted, is_now, known or new_user_limits(after.user_id, counted.at))
-    if known is None or known.usage_currency != counted.currency:
+    if known is None:
         return None
-    if known.usage_since is not None and counted.at < known.usage_since:
-        return None
-    usage = give_back(
-        known.usage, was.amount - is_now.amount, count=was.operations - is_now.operations, charged_at=counted.at
-    )
-    return known._replace(usage=usage)
+    returned = Share(was.amount - is_now.amount, was.operations - is_now.operations)
+    if known.usage_currency == counted.currency:
+        return known._replace(usage=_less(known.usage, returned, counted, known.usage_since))
+    other = known.other_usage
+    if other is not None and other.currency == counted.currency:
+        return known._replace(other_usage=other._replace(usage=_less(other.usage, returned, counted, other.since)))
+    return None
+
+
+def _less(usage: Usage, returned: Share, counted: Counted, since: datetime | None) -> Usage:
+    """Returns the counters without that share; unchanged where the payment was counted before they began."""
+    if since is not None and counted.at < since:
+        return usage
+    return give_back(usage, returned.amount, count=returned.operations, charged_at=counted.at)
 
 
 def _charged(counted: Counted, share: Share, known: UserLimits) -> UserLimits:
     assert counted.at >= known.updated_at, f"{known.id} counts at a time before its last"  # noqa: S101 by the rule
     zone = reference_zone(known, counted.currency)
-    is_anew = known.usage_currency != counted.currency
-    usage = charge(Usage() if is_anew else known.usage, share.amount, counted.at, zone)
+    if known.usage_currency != counted.currency:
+        known = _in_currency(known, counted)
+    return known._replace(usage=charge(known.usage, share.amount, counted.at, zone), updated_at=counted.at)
+
+
+def _in_currency(known: UserLimits, counted: Counted) -> UserLimits:
+    """Sets the counters aside and goes on with those of the payment's currency, or begins new ones."""
+    aside = None if known.usage_currency is None else OtherUsage(known.usage_currency, known.usage, known.usage_since)
+    resumed = known.other_usage
+    if resumed is None or resumed.currency != counted.currency:
+        resumed = OtherUsage(counted.currency, Usage(), counted.at)
     return known._replace(
-        usage=usage,
-        usage_currency=counted.currency,
-        usage_since=counted.at if is_anew else known.usage_since,
-        updated_at=counted.at,
+        usage=resumed.usage, usage_currency=resumed.currency, usage_since=resumed.since, other_usage=aside
     )

@@ -46,14 +46,24 @@ class Counted(NamedTuple):
     at: datetime
 
 
-class UserLimits(NamedTuple):
-    """One user's, by an id that follows from the user's.
+class OtherUsage(NamedTuple):
+    """Counters in another reference currency, and since when they count."""
 
-    `time_zone` is where the days and months of their wallets begin, as far as no admin has set a wallet's own; None
+    currency: str
+    usage: Usage
+    since: datetime | None
+
+
+class UserLimits(NamedTuple):
+    """Limits and counters of one user. Its id is derived from the user's id.
+
+    `time_zone` is where the days and months of their wallets begin, unless an admin has set a zone on the wallet; None
     leaves that to each wallet's currency. The wallets carry a copy, so that no payment has to read this.
 
     `limits` is what an admin has set in place of the usual, in minor units of `limits_currency`. `usage` is counted in
-    `usage_currency` since `usage_since`: with another reference currency the counters begin anew.
+    `usage_currency` since `usage_since`. With another reference currency new counters begin, and those of the currency
+    before go into `other_usage`. A process that still has the old setting goes on with them, so that nobody gains by
+    alternating between such processes.
     """
 
     id: str
@@ -67,6 +77,7 @@ class UserLimits(NamedTuple):
     usage: Usage = Usage()
     usage_currency: str | None = None
     usage_since: datetime | None = None
+    other_usage: OtherUsage | None = None
 
     @property
     def counts(self) -> bool:
@@ -136,10 +147,15 @@ def limits_in_force(reference: ReferenceLimits, known: UserLimits | None) -> Lim
 
 
 def usage_in(reference_currency: str, known: UserLimits | None) -> Usage:
-    """The counters, which count for nothing in another currency."""
-    return known.usage if known is not None and known.usage_currency == reference_currency else Usage()
+    """Returns the counters in that currency; empty if there are none."""
+    if known is None:
+        return Usage()
+    if known.usage_currency == reference_currency:
+        return known.usage
+    other = known.other_usage
+    return Usage() if other is None or other.currency != reference_currency else other.usage
 
 
 def latest_time(known: UserLimits | None) -> datetime:
-    """Nothing is counted before it."""
+    """Returns the time of the last counted payment."""
     return datetime.min.replace(tzinfo=UTC) if known is None else known.updated_at

@@ -194,6 +194,32 @@ class TestCounting:
         books.run([failure_of(books.operations[old.operation_id], now=later)])
         assert _counters(books) == (1, 80, 80)
 
+    def test_goes_on_in_each_of_two_reference_currencies_while_processes_differ(self) -> None:
+        """As in a rolling change of WALLET_USER_LIMITS: nobody gets a new limit by each other payment."""
+        books = _two_wallets(Limits(per_day=100))
+        old = books.policy
+        rates = {"INR": Rate(1, 1, "test", _NOW), "USD": Rate(80, 1, "test", _NOW)}
+        new = Policy(user_limits=ReferenceLimits("INR", Limits(per_day=8_000), rates))
+        payments = [
+            withdrawal_of(books.wallets["wal_USD"], 60, now=_NOW + timedelta(seconds=second), claim=None)
+            for second in range(4)
+        ]
+        errors: list[type] = []
+        for payment, books.policy in zip(payments, (old, new, old, new), strict=True):
+            (decided,) = books.run([payment])
+            errors.append(type(decided.error))
+        assert errors == [NoneType, NoneType, LimitExceeded, LimitExceeded]
+        assert _counters(books) == (1, 4_800, 4_800)
+        # What the first one counted for is given back in its own currency.
+        books.run([failure_of(books.operations[payments[0].operation_id], now=_NOW)])
+        assert _counters(books) == (1, 4_800, 4_800)
+        books.policy = old
+        (again,) = books.run(
+            [withdrawal_of(books.wallets["wal_USD"], 100, now=_NOW + timedelta(seconds=9), claim=None)]
+        )
+        assert again.error is None
+        assert _counters(books) == (1, 100, 100)
+
     def test_of_payments_alone_needs_no_rate(self) -> None:
         books = _two_wallets(Limits(count_per_hour=2))
         rupees = books.wallets["wal_INR"]

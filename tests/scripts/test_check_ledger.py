@@ -6,7 +6,7 @@ The damage is done by the administrator past every validator: the service's own 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -1848,6 +1848,19 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     ),
     "a user's own limits": (forge_a_users_limits, "audit_missing", set()),
     "a user's counters set back": (set_a_users_usage_back, "user_usage", set()),
+    "a user's counters in the currency before": (
+        change(
+            "user_limits",
+            {"usage_currency": {"$ne": None}},
+            other_usage={
+                "currency": "EUR",
+                "usage": {"hour": "2026-01-01T00", "hour_count": Int64(1)},
+                "since": datetime(2026, 1, 1, tzinfo=UTC),
+            },
+        ),
+        "user_usage",
+        set(),
+    ),
     "what a payment counted for": (count_a_transfer_for_less, "user_counted", {"user_usage"}),
     "a payment that counts for no user": (
         forget_what_a_transfer_counted_for,
