@@ -55,7 +55,7 @@ _RETRY_AFTER_S = 1
 # Reading a socket, parsing the request, running its handler: measured, more turns gain nothing.
 _TURNS_BETWEEN_BATCHES = 3
 # The driver's own budget for retries is two minutes. An attempt has to end before the server ends the transaction
-# (database.TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
+# (TRANSACTION_LIFETIME_S); much shorter, and a slow moment would make the driver throw connections away.
 _ATTEMPT_S = 4.0
 _SHORTEST_ATTEMPT_S = 1.0
 # How much a committed batch adds to the weight limit, after a batch that took too long has halved it. It grows
