@@ -37,10 +37,10 @@ async def inspect_user_limits(reader: Reader) -> tuple[int, list[Breach]]:
             for kind in COUNTED
         ),
     )
-    async for user_id, (limits, wallets, deeds, *payments) in groups:
+    async for user_id, (limits, wallets, events_of_user, *payments) in groups:
         count += len(limits)
         sent = [(kind, row) for kind, rows in zip(COUNTED, payments, strict=True) for row in rows]
-        breaches += told_of(user_id, check_user(user_id, limits, wallets, deeds, sent))
+        breaches += told_of(user_id, check_user(user_id, limits, wallets, events_of_user, sent))
     return count, breaches
 
 

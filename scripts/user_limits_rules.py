@@ -37,7 +37,7 @@ class UserLimitsRule(StrEnum):
 
 
 Found = tuple[str, str]
-"""A rule that does not hold, and what stands there instead."""
+"""A broken rule and the detail."""
 
 
 def check_user(
@@ -58,7 +58,7 @@ def check_user(
         if copied != zone:
             yield UserLimitsRule.TIME_ZONE, f"{wallet.get('_id')} counts in {copied}, its owner has set {zone}"
         if override is not None and wallet.get("counts_for_owner") is not True:
-            yield UserLimitsRule.MARK, f"{wallet.get('_id')} passes by its owner's limits"
+            yield UserLimitsRule.MARK, f"{wallet.get('_id')} is not marked, so its payments skip its owner's limits"
     yield from _check_events(own, zone, events)
     yield from _check_usage(own, wallets, sent)
 

@@ -49,7 +49,7 @@ class UserEntriesQuery(EntriesQuery):
 
 
 class MeView(UserView):
-    """Oneself, with what one has set."""
+    """The signed-in user and their settings."""
 
     time_zone: str | None = Field(
         description="In which the days and months of all of one's limits begin, but for wallets in which an admin has "
@@ -62,7 +62,7 @@ class ProfileChanges(StrictModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"time_zone": "Asia/Kolkata"}]})
 
     time_zone: ZoneName | None = Field(
-        description="By its name at IANA; null: that of each wallet's currency. Each date has its limits once: a "
+        description="IANA name; null uses each currency's zone. Each date has its limits once: a "
         "change gives nobody a day twice"
     )
 

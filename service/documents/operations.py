@@ -23,10 +23,10 @@ BY_WALLET = IndexModel("wallet_id", name="wallet")
 _OPERATION: dict[str, Any] = validator_of(Operation, account_masked=TEXT)
 
 
-# What waits for a person, oldest first. Whatever passes review by is not in it, and costs nothing to keep out.
 # What counts for its owner's limits over all wallets, for check-ledger. Where there is no such limit, nothing is in it.
 COUNTED = IndexModel("user_id", name="counted", partialFilterExpression={"counted.at": {"$exists": True}})
 
+# What waits for a person, oldest first. Whatever passes review by is not in it, and costs nothing to keep out.
 _IN_REVIEW = IndexModel(
     [("status", 1), ("_id", 1)],
     name="in_review",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from service.domain.clock import to_rfc3339
 from service.domain.idempotency import Tombstone
 from service.domain.transfers import balance_view
-from service.domain.user_limits import Counted
+from service.domain.user_limits import LimitCharge
 from service.domain.wallets import Wallet
 
 
@@ -58,7 +58,7 @@ class Hold(NamedTuple):
     # Who captured or released it. None while it is held, where its time ended it, and of holds of earlier releases.
     ended_by: str | None = None
     # For the limits of its payer over all wallets.
-    counted: Counted | None = None
+    counted: LimitCharge | None = None
 
     @property
     def taken_amount(self) -> int:

@@ -9,7 +9,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.idempotency import Tombstone
 from service.domain.sealed import Sealed
 from service.domain.step_up import Challenge
-from service.domain.user_limits import Counted
+from service.domain.user_limits import LimitCharge
 
 
 class OperationType(StrEnum):
@@ -179,7 +179,7 @@ class Operation(NamedTuple):
     # Of a withdrawal that had been blocked: the last time that an admin released it.
     release: Release | None = None
     # For the limits of its owner over all wallets. A deposit does not count.
-    counted: Counted | None = None
+    counted: LimitCharge | None = None
 
 
 # With back-off to 10 min the last three hours: who looks into it wants those, and the document stays small.

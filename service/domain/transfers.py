@@ -8,7 +8,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.idempotency import Tombstone
 from service.domain.operations import OperationStatus
 from service.domain.step_up import Challenge
-from service.domain.user_limits import Counted
+from service.domain.user_limits import LimitCharge
 from service.domain.wallets import Wallet
 
 
@@ -38,7 +38,7 @@ class Transfer(NamedTuple):
     version: int = 0
     tombstone: Tombstone | None = None
     # For the limits of its sender over all wallets.
-    counted: Counted | None = None
+    counted: LimitCharge | None = None
 
 
 def transfer_view(transfer: Transfer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a payment still counts for in its sender's limits over all wallets, and the counters after it has changed."""
+"""Computes what a payment counts for in the sender's limits over all wallets, and updates the counters."""
 
 from datetime import datetime
 from typing import NamedTuple, assert_never
@@ -7,7 +7,7 @@ from service.domain.holds import Hold, HoldStatus
 from service.domain.limits import Usage, charge, give_back
 from service.domain.operations import Operation, OperationStatus
 from service.domain.transfers import Transfer
-from service.domain.user_limits import Counted, OtherUsage, UserLimits, new_user_limits, reference_zone
+from service.domain.user_limits import LimitCharge, OtherUsage, UserLimits, new_user_limits, reference_zone
 
 Sent = Operation | Transfer | Hold
 
@@ -20,13 +20,13 @@ class Share(NamedTuple):
 _NOTHING = Share(0, 0)
 
 
-def counted_of(record: object) -> Counted | None:
-    """What the record has counted for when it was made; None for what does not count."""
+def limit_charge_of(record: object) -> LimitCharge | None:
+    """Returns the record's `counted`; None if it does not count."""
     return record.counted if isinstance(record, Sent) else None
 
 
 def share_of(sent: Sent | None) -> Share:
-    """What of it counts as it stands. A part of the amount counts for its part of the worth, rounded up."""
+    """Returns the share that counts now: `counted` in proportion to the remaining amount, rounded up."""
     if sent is None or sent.counted is None:
         return _NOTHING
     left = _amount_that_counts(sent)
@@ -50,20 +50,20 @@ def _amount_that_counts(sent: Sent) -> int | None:
             assert_never(sent)
 
 
-def recounted(before: Sent | None, after: Sent, known: UserLimits | None) -> UserLimits | None:
-    """The sender's counters after the change of a payment; None where they stay as they are.
+def apply_charge(before: Sent | None, after: Sent, known: UserLimits | None) -> UserLimits | None:
+    """Returns the sender's counters after the change of a payment; None where they stay as they are.
 
-    Whatever comes to nothing, or is captured in part, gives back exactly what its share was.
+    A canceled payment gives back its share. A partial capture gives back the rest.
     """
     counted = after.counted
-    was, is_now = share_of(before), share_of(after)
-    if counted is None or was == is_now:
+    share_before, share_after = share_of(before), share_of(after)
+    if counted is None or share_before == share_after:
         return None
     if before is None:
-        return _charged(counted, is_now, known or new_user_limits(after.user_id, counted.at))
+        return _with_new_payment(counted, share_after, known or new_user_limits(after.user_id, counted.at))
     if known is None:
         return None
-    returned = Share(was.amount - is_now.amount, was.operations - is_now.operations)
+    returned = Share(share_before.amount - share_after.amount, share_before.operations - share_after.operations)
     if known.usage_currency == counted.currency:
         return known._replace(usage=_less(known.usage, returned, counted, known.usage_since))
     other = known.other_usage
@@ -72,22 +72,22 @@ def recounted(before: Sent | None, after: Sent, known: UserLimits | None) -> Use
     return None
 
 
-def _less(usage: Usage, returned: Share, counted: Counted, since: datetime | None) -> Usage:
+def _less(usage: Usage, returned: Share, counted: LimitCharge, since: datetime | None) -> Usage:
     """Returns the counters without that share; unchanged where the payment was counted before they began."""
     if since is not None and counted.at < since:
         return usage
     return give_back(usage, returned.amount, count=returned.operations, charged_at=counted.at)
 
 
-def _charged(counted: Counted, share: Share, known: UserLimits) -> UserLimits:
-    assert counted.at >= known.updated_at, f"{known.id} counts at a time before its last"  # noqa: S101 by the rule
+def _with_new_payment(counted: LimitCharge, share: Share, known: UserLimits) -> UserLimits:
+    assert counted.at >= known.updated_at, f"{known.id} is counted earlier than the last payment"  # noqa: S101 by the rule
     zone = reference_zone(known, counted.currency)
     if known.usage_currency != counted.currency:
         known = _in_currency(known, counted)
     return known._replace(usage=charge(known.usage, share.amount, counted.at, zone), updated_at=counted.at)
 
 
-def _in_currency(known: UserLimits, counted: Counted) -> UserLimits:
+def _in_currency(known: UserLimits, counted: LimitCharge) -> UserLimits:
     """Sets the counters aside and goes on with those of the payment's currency, or begins new ones."""
     aside = None if known.usage_currency is None else OtherUsage(known.usage_currency, known.usage, known.usage_since)
     resumed = known.other_usage

@@ -1,4 +1,4 @@
-"""What holds for the limits of all of a user's wallets together: in which zone they count, and what may leave them.
+"""Limits over all wallets of a user: zone, override, counters.
 
 The limits over all wallets are in one currency, the reference: what leaves a wallet in another one counts there with
 what it is worth at that moment.
@@ -21,8 +21,7 @@ _NO_RATES: Mapping[str, Rate] = MappingProxyType({})
 class ReferenceLimits(NamedTuple):
     """The usual limits of each user over all of their wallets, in minor units of `currency`; 0 or None is no limit.
 
-    `rates` has what one major unit of each currency is worth in `currency`. They are in memory: no payment waits for a
-    source of rates.
+    `rates`: value of one major unit of each currency in `currency`. Held in memory.
     """
 
     currency: str = "USD"
@@ -30,12 +29,12 @@ class ReferenceLimits(NamedTuple):
     rates: Mapping[str, Rate] = _NO_RATES
 
     @property
-    def are_usual(self) -> bool:
-        """Whether they hold for everybody. Otherwise only admins' overrides do."""
+    def apply_to_everybody(self) -> bool:
+        """Tells whether they limit every user. Otherwise only admins' overrides do."""
         return any(self.limits)
 
 
-class Counted(NamedTuple):
+class LimitCharge(NamedTuple):
     """What a payment counts for in its sender's limits over all wallets: minor units of `currency`, at `rate`, at that
     time. A payment that was made while there was no such limit has none.
     """
@@ -80,7 +79,7 @@ class UserLimits(NamedTuple):
     other_usage: OtherUsage | None = None
 
     @property
-    def counts(self) -> bool:
+    def has_counters(self) -> bool:
         """Whether payments have to look here: an override is set, or something was counted."""
         return self.limits is not None or self.usage_currency is not None
 

@@ -54,11 +54,11 @@ class Wallet(NamedTuple):
     event_sequence: int = 0
     owed: int = 0
     debts: tuple[str, ...] = ()
-    # Its own, set by an admin; in place of its owner's, which takes the place of that of its currency.
+    # Set by an admin. Order: this one, the owner's, the currency's.
     time_zone: str | None = None
     freeze_event_id: str | None = None
     owner_time_zone: str | None = None
-    # Its owner has limits over all wallets, or had: payments look at their counters.
+    # Its owner has or had limits over all wallets: payments read their counters.
     counts_for_owner: bool = False
 
     @property

@@ -21,7 +21,7 @@ from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Marked, Record, RecordUpdate
 from service.domain.returns import Return
-from service.domain.user_counts import Sent, counted_of, recounted
+from service.domain.user_counts import Sent, apply_charge, limit_charge_of
 from service.domain.user_limits import UserLimits, user_limits_id
 from service.domain.wallets import Movement, Wallet, apply_movement, wallet_view
 from service.errors import HouseFundsExhausted, IdempotencyKeyReused, WalletServiceError, problem_body
@@ -184,7 +184,7 @@ class Draft:
             before = self.any_record(record.id)
             self._tell_of_record(before, record, command)
             self.records[record.id] = record
-            if counted_of(record) is not None:
+            if limit_charge_of(record) is not None:
                 self._count_for_owner(before, record)
         for row_id in changes.done_outbox_ids:
             # A row that this batch made and is done with already never gets to be one.
@@ -313,7 +313,7 @@ class Draft:
         assert isinstance(after, Sent), "it counts"
         assert before is None or isinstance(before, Sent), f"{after.id} was something else"
         name = user_limits_id(after.user_id)
-        changed = recounted(before, after, self.record(name, UserLimits))
+        changed = apply_charge(before, after, self.record(name, UserLimits))
         if changed is None:
             return
         self.records[name] = changed

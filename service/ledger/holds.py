@@ -44,7 +44,7 @@ from service.ledger.rules import (
     require_requester,
     time_of,
 )
-from service.ledger.user_counts import counted_for_owner
+from service.ledger.user_counts import charge_for_user
 
 _CREATED = 201
 _OK = 200
@@ -91,7 +91,7 @@ class RequestHold(PersonalCommand):
         if state.policy.needs_step_up(self.amount, self.currency):
             raise HoldAboveStepUp(ceiling=state.policy.step_up_above[self.currency])
         require_payable(payer, self.amount, at, state)
-        counted = counted_for_owner(payer, self.amount, at, state)
+        counted = charge_for_user(payer, self.amount, at, state)
         recipient = None
         if self.to_wallet_id is not None:
             recipient = require_recipient(state.wallet(self.to_wallet_id), self.amount, self.currency)

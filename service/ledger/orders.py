@@ -52,7 +52,7 @@ from service.ledger.rules import (
     with_one_fewer_open,
     with_one_more_open,
 )
-from service.ledger.user_counts import counted_for_owner
+from service.ledger.user_counts import charge_for_user
 
 _HTTP_ACCEPTED = 202
 
@@ -117,7 +117,7 @@ class RequestWithdrawal(RequestOperation):
         wallet = _wallet_of(self, state)
         at = time_of(self.now, wallet)
         require_payable(wallet, self.amount, at, state)
-        counted = counted_for_owner(wallet, self.amount, at, state)
+        counted = charge_for_user(wallet, self.amount, at, state)
         status = OperationStatus.PENDING if self.challenge is None else OperationStatus.REQUIRES_APPROVAL
         withdrawal = _new_operation(self, wallet, OperationType.WITHDRAWAL, status, at)._replace(
             challenge=self.challenge, counted=counted

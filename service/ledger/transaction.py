@@ -94,7 +94,9 @@ async def _take_turn(commands: Sequence[Command], policy: Policy, session: Async
     if not any(named):
         return
     await wallet_repository.take_turn(*named, session=session)
-    owners = await wallet_repository.find_owners(*named, only_marked=not policy.user_limits.are_usual, session=session)
+    owners = await wallet_repository.find_owners(
+        *named, only_marked=not policy.user_limits.apply_to_everybody, session=session
+    )
     if owners:
         await user_limits_repository.take_turn([user_limits_id(owner) for owner in owners], session=session)
 
@@ -193,7 +195,7 @@ def further_records(wallets: Collection[Wallet], policy: Policy) -> set[str]:
     counters of an owner who has limits over all wallets.
     """
     debts = {return_id for wallet in wallets for return_id in wallet.debts}
-    counts_all = policy.user_limits.are_usual
+    counts_all = policy.user_limits.apply_to_everybody
     return debts | {user_limits_id(one.user_id) for one in wallets if counts_all or one.counts_for_owner}
 
 

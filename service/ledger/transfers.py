@@ -24,7 +24,7 @@ from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, reserve
 from service.ledger.rewards import reward_rows
 from service.ledger.rules import charged, require_own_wallet, require_payable, require_requester, time_of
-from service.ledger.user_counts import counted_for_owner
+from service.ledger.user_counts import charge_for_user
 
 _CREATED = 201
 _ACCEPTED = 202
@@ -73,7 +73,7 @@ class RequestTransfer(PersonalCommand):
         if self.to_wallet_id == sender.id or self.to_user_id == sender.user_id:
             raise SameWallet
         require_payable(sender, self.amount, at, state)
-        counted = counted_for_owner(sender, self.amount, at, state)
+        counted = charge_for_user(sender, self.amount, at, state)
         recipient = require_recipient(found, self.amount, self.currency)
         transfer = self._new_transfer(sender, recipient, at)._replace(counted=counted)
         if self.challenge is not None:

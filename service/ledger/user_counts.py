@@ -6,7 +6,7 @@ from service.domain.clock import to_rfc3339
 from service.domain.limits import find_exceeded
 from service.domain.money import POINTS
 from service.domain.user_limits import (
-    Counted,
+    LimitCharge,
     UserLimits,
     latest_time,
     limits_in_force,
@@ -22,15 +22,15 @@ from service.errors import LimitExceeded, RateUnavailable
 from service.ledger.commands import State
 
 
-def counted_for_owner(wallet: Wallet, amount: int, at: datetime, state: State) -> Counted | None:
-    """What leaves the wallet for somebody else, as the limits of its owner over all wallets count it.
+def charge_for_user(wallet: Wallet, amount: int, at: datetime, state: State) -> LimitCharge | None:
+    """Checks a payment against its owner's limits over all wallets and returns what it counts for.
 
-    None where no such limit is in force; nothing is read for that. The ledger counts it when the record is made that
-    carries it, and gives back what of it comes to nothing. Points are no money and do not count.
+    None where no such limit is in force; nothing is read for that. The kernel adds it to the counters when the record
+    is stored, and gives back what of it comes to nothing. Points are no money and do not count.
     Raises LimitExceeded, RateUnavailable.
     """
     reference = state.policy.user_limits
-    if wallet.currency == POINTS or not (reference.are_usual or wallet.counts_for_owner):
+    if wallet.currency == POINTS or not (reference.apply_to_everybody or wallet.counts_for_owner):
         return None
     known = state.record(user_limits_id(wallet.user_id), UserLimits)
     limits = limits_in_force(reference, known)
@@ -47,7 +47,7 @@ def counted_for_owner(wallet: Wallet, amount: int, at: datetime, state: State) -
             to_currency=reference.currency,
         )
     at = max(at, latest_time(known))
-    counted = Counted(worth(amount, wallet.currency, reference.currency, rate), reference.currency, rate, at)
+    counted = LimitCharge(worth(amount, wallet.currency, reference.currency, rate), reference.currency, rate, at)
     zone = reference_zone(known, reference.currency)
     exceeded = find_exceeded(limits, usage_in(reference.currency, known), counted.amount, at, zone)
     if exceeded is not None:

@@ -12,11 +12,11 @@ from service.domain.user_limits import UserLimits, new_user_limits
 from service.repositories.records import from_row, to_row
 
 
-async def note_new_wallet(user_id: str, now: datetime, *, session: AsyncClientSession) -> UserLimits:
-    """What a wallet that is opened in this transaction takes over.
+async def read_for_new_wallet(user_id: str, now: datetime, *, session: AsyncClientSession) -> UserLimits:
+    """Returns what a new wallet copies from its owner, and bumps the document so that it conflicts with commands on all
+    wallets.
 
-    It changes the document, and makes it where there is none: a command that changes all of the user's wallets at
-    this moment does not see the new one, and so must conflict with its opening.
+    Makes the document where there is none.
     """
     fields = to_row(new_user_limits(user_id, now))
     name, _ = fields.pop("_id"), fields.pop("version")

@@ -78,14 +78,14 @@ async def ensure_points_wallet(client: Client, user_id: str) -> None:
 
     async def insert_missing(session: AsyncClientSession) -> None:
         if not await wallet_repository.find_named([], [(user_id, POINTS)], session=session):
-            common = await user_limits_repository.note_new_wallet(user_id, opened_at, session=session)
+            user_limits = await user_limits_repository.read_for_new_wallet(user_id, opened_at, session=session)
             wallet = new_wallet(
                 new_id(Prefix.WALLET),
                 user_id,
                 POINTS,
                 opened_at,
-                common.time_zone,
-                counts_for_owner=common.counts,
+                user_limits.time_zone,
+                counts_for_owner=user_limits.has_counters,
             )
             await wallet_repository.insert(wallet, session=session)
             log.info("wallet.opening", wallet_id=wallet.id, user_id=user_id, currency=POINTS)

@@ -126,8 +126,10 @@ async def ensure_users(
         known_before = {*missing} - {user.id for user in users}
         for position, wallet in enumerate(wallets):
             if wallet.user_id in known_before:
-                common = await user_limits_repository.note_new_wallet(wallet.user_id, now, session=session)
-                wallets[position] = wallet._replace(owner_time_zone=common.time_zone, counts_for_owner=common.counts)
+                user_limits = await user_limits_repository.read_for_new_wallet(wallet.user_id, now, session=session)
+                wallets[position] = wallet._replace(
+                    owner_time_zone=user_limits.time_zone, counts_for_owner=user_limits.has_counters
+                )
         if wallets:
             await wallet_repository.insert_many(wallets, session=session)
         return [ids[email] for email in names]

@@ -54,8 +54,8 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
             raise AccountDeactivated
         if user.token_version not in (None, token_version):
             raise Unauthenticated("The access token is no longer valid")
-        common = await user_limits_repository.note_new_wallet(user.user_id, opened_at, session=session)
-        opened = wallet._replace(owner_time_zone=common.time_zone, counts_for_owner=common.counts)
+        user_limits = await user_limits_repository.read_for_new_wallet(user.user_id, opened_at, session=session)
+        opened = wallet._replace(owner_time_zone=user_limits.time_zone, counts_for_owner=user_limits.has_counters)
         await wallet_repository.insert(opened, session=session)
         return opened
 

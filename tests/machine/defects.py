@@ -15,7 +15,7 @@ from service.domain.outbox import bank_order_id
 from service.domain.quotes import Quote, QuoteStatus
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
-from service.domain.user_counts import recounted
+from service.domain.user_counts import apply_charge
 from service.domain.vouchers import Availability, Voucher
 from service.ledger import (
     adjustments,
@@ -76,16 +76,18 @@ def exchanging_counts_for_no_limit(patch: pytest.MonkeyPatch) -> None:
 
 
 def limits_over_all_wallets_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(batch, "recounted", lambda before, *rest: None if before is not None else recounted(before, *rest))
+    patch.setattr(
+        batch, "apply_charge", lambda before, *rest: None if before is not None else apply_charge(before, *rest)
+    )
 
 
 def a_payment_counts_twice_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
     def twice(*args: Any) -> Any:
-        counted = user_counts.counted_for_owner(*args)
+        counted = user_counts.charge_for_user(*args)
         return None if counted is None else counted._replace(amount=2 * counted.amount)
 
     for module in (orders, transfers, holds):
-        patch.setattr(module, "counted_for_owner", twice)
+        patch.setattr(module, "charge_for_user", twice)
 
 
 def exchanging_counts_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
@@ -94,7 +96,7 @@ def exchanging_counts_over_all_wallets(patch: pytest.MonkeyPatch) -> None:
 
     def counting(wallet: Any, amount: int, at: Any, state: Any) -> None:
         require_payable(wallet, amount, at, state)
-        user_counts.counted_for_owner(wallet, amount, at, state)
+        user_counts.charge_for_user(wallet, amount, at, state)
 
     patch.setattr(conversions, "require_payable", counting)
 
