@@ -257,6 +257,9 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Po
             total.held += wallet["held"]
             positions.owe(wallet)
     _take_over(bookings, inspection)
+    waiting = {"status": "requires_review", "type": "deposit"}
+    async for returned in reader.find(reader.wallet["returns"], _BY_ID, ("amount", "currency"), waiting):
+        positions.add_unbooked(returned)
     portions = [row async for row in reader.find(reader.wallet["house_positions"], _BY_ID)]
     inspection.counts["portions of the house"] += len(portions)
     inspection.breaches += positions.check(portions)

@@ -55,6 +55,13 @@ class Positions:
             self._due[_BANK, wallet["currency"]] -= owed
             self._excused[_BANK, wallet["currency"]] += owed
 
+    def add_unbooked(self, returned: Row) -> None:
+        """A deposit's return that waits for an admin: the bank has that money already."""
+        amount = returned.get("amount")
+        if isinstance(amount, int):
+            self._due[_BANK, returned["currency"]] -= amount
+            self._excused[_BANK, returned["currency"]] += amount
+
     def check(self, portions: list[Row]) -> Iterator[Breach]:
         """All portions of one account and currency against what is due there."""
         found: dict[Pair, list[Row]] = {pair: [] for pair in self._due}

@@ -1,9 +1,10 @@
-"""What the bank's and the house's accounts can still give in each currency, and who keeps which portion of that.
+"""Computes how much each account of the bank and the house can still pay out, and how ledger processes share it.
 
-An account's position is what the house has there. A floor is the lowest that the position may become. Headroom is what
-lies between the two, less what is promised already: withdrawals that the bank has not carried out yet, and what wallets
-owe for deposits that the bank has taken back. One document for each account would be in every transaction's way, so
-headroom is kept in portions: each ledger process writes its own, and takes from the others when its own is too small.
+An account's position is what the house has there. A floor is the lowest that the position may become.
+Headroom = position - floor - open withdrawals - debts of wallets. Debts are what wallets owe for deposits that the bank
+has taken back, and such returns that no admin has booked yet. Every transaction would conflict on one document for each
+account, so headroom is kept in portions: each ledger process writes its own, and takes from the others when its own is
+too small.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -38,8 +39,11 @@ def headroom_change(account: str, entry_type: EntryType, amount: int) -> int:
     return -(effect.available + effect.held) * amount
 
 
-def owed_change(currency: str, amount: int) -> dict[Pair, int]:
-    """What it does to the bank's headroom that wallets owe so much more: the bank has that money already."""
+def headroom_change_of_debt(currency: str, amount: int) -> dict[Pair, int]:
+    """Reduces the bank's headroom by what a wallet newly owes: the bank has already taken that money.
+
+    The same goes for a deposit's return that waits for an admin.
+    """
     return {} if currency == POINTS or not amount else {(SystemAccount.BANK, currency): -amount}
 
 

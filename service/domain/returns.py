@@ -63,6 +63,12 @@ class Return(NamedTuple):
         """What has moved so far."""
         return 0 if self.status is ReturnStatus.REQUIRES_REVIEW else self.amount - self.owed
 
+    @property
+    def taken_unbooked(self) -> int:
+        """What the bank has taken back and no wallet has given or owes: the return waits for an admin."""
+        is_waiting = self.type is ReturnType.DEPOSIT and self.status is ReturnStatus.REQUIRES_REVIEW
+        return self.amount if is_waiting else 0
+
 
 def return_id_of(operation_id: str) -> str:
     """One operation, one return: the database itself lets no second one in."""

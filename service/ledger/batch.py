@@ -14,7 +14,7 @@ from service.domain.audit_events import AuditEvent
 from service.domain.entries import Entry, EntryType
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
-from service.domain.house_positions import Pair, headroom_change, is_refusable, owed_change
+from service.domain.house_positions import Pair, headroom_change, headroom_change_of_debt, is_refusable
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
@@ -177,7 +177,7 @@ class Draft:
         self._require_accounted_for(changes, command)
         for wallet_id in self.wallets:
             self._pay_debts(wallet_id, records, command)
-        self._require_headroom()
+        self._require_headroom(records)
         for wallet_before in wallets_before:
             self._tell_of_wallet(wallet_before, command)
         for record in records.values():
@@ -255,7 +255,7 @@ class Draft:
         assert bool(wallet.owed) == bool(wallet.debts), f"{wallet_id} owes {wallet.owed} for {wallet.debts}"
         self.wallets[wallet_id] = wallet
 
-    def _require_headroom(self) -> None:
+    def _require_headroom(self, records: Mapping[str, Record]) -> None:
         """Counts what the command takes from accounts of the bank and the house and gives to them.
 
         Raises HouseFundsExhausted where it takes what an account does not have. What only books what others have
@@ -273,12 +273,21 @@ class Draft:
         for wallet in self.wallets.values():
             owed = wallet.owed - self._read(wallet.id).owed
             if owed:
-                for pair, change in owed_change(wallet.currency, owed).items():
-                    changes[pair] = changes.get(pair, 0) + change
+                self._count_debt(wallet.currency, owed)
+        for record in records.values():
+            if isinstance(record, Return):
+                before = self.record(record.id, Return)
+                waiting = record.taken_unbooked - (0 if before is None else before.taken_unbooked)
+                if waiting:
+                    self._count_debt(record.currency, waiting)
         lacking = [pair for pair, change in refusable.items() if change < 0 and self._lacks(pair)]
         if lacking:
             currencies = sorted(currency for _, currency in lacking)
             raise HouseFundsExhausted(currency=currencies[0])
+
+    def _count_debt(self, currency: str, amount: int) -> None:
+        for pair, change in headroom_change_of_debt(currency, amount).items():
+            self.headroom_changes[pair] = self.headroom_changes.get(pair, 0) + change
 
     def _read(self, wallet_id: str) -> Wallet:
         """The wallet as it was before this command."""

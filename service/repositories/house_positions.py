@@ -8,10 +8,11 @@ from pymongo import DeleteOne, InsertOne, UpdateOne
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
-from service.documents import HousePosition, LedgerProcessDocument, WalletDocument, Withdrawal
+from service.documents import HousePosition, LedgerProcessDocument, ReturnDocument, WalletDocument, Withdrawal
 from service.domain.house_positions import POOL, Pair, Portion, PortionUpdate
 from service.domain.money import POINTS
 from service.domain.operations import OperationStatus
+from service.domain.returns import ReturnStatus, ReturnType
 
 _ENDED = [OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.CANCELED]
 
@@ -128,6 +129,12 @@ async def sum_owed(*, session: AsyncClientSession) -> dict[str, int]:
     """What wallets owe for returned deposits, by currency."""
     owing = {"owed": {"$gt": 0}, "currency": {"$ne": POINTS}}
     return await _sum(WalletDocument.get_pymongo_collection(), owing, "$owed", session=session)
+
+
+async def sum_unbooked(*, session: AsyncClientSession) -> dict[str, int]:
+    """What the bank has taken back by returns of deposits that wait for an admin, by currency."""
+    waiting = {"status": ReturnStatus.REQUIRES_REVIEW, "type": ReturnType.DEPOSIT}
+    return await _sum(ReturnDocument.get_pymongo_collection(), waiting, "$amount", session=session)
 
 
 async def _sum(

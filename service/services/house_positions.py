@@ -128,7 +128,7 @@ async def correct_positions(client: Client) -> list[Correction]:
 
 
 async def read_positions(*, session: AsyncClientSession, limit_s: float) -> dict[Pair, int]:
-    """By account and currency: the position in the books, less what is reserved for withdrawals and what is owed."""
+    """By account and currency: the position in the books, less what is reserved, owed, and taken back unbooked."""
     stored = await sums_repository.find_last(session=session)
     corrections = await sums_repository.find_corrections(session=session)
     reached = None if stored is None else stored.through
@@ -138,7 +138,8 @@ async def read_positions(*, session: AsyncClientSession, limit_s: float) -> dict
     positions = {(one.account, one.currency): _position(one) for one in booked if one.account != BETWEEN_WALLETS}
     reserved = await position_repository.sum_reserved(session=session)
     owed = await position_repository.sum_owed(session=session)
-    for promised in (reserved, owed):
+    unbooked = await position_repository.sum_unbooked(session=session)
+    for promised in (reserved, owed, unbooked):
         for currency, amount in promised.items():
             pair = SystemAccount.BANK.value, currency
             positions[pair] = positions.get(pair, 0) - amount

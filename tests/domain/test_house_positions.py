@@ -17,8 +17,8 @@ from service.domain.house_positions import (
     gather,
     has_enough,
     headroom_change,
+    headroom_change_of_debt,
     is_refusable,
-    owed_change,
     total_headroom,
 )
 from service.domain.wallets import Movement, apply_movement, new_wallet
@@ -93,9 +93,9 @@ class TestHeadroomChange:
         assert total == (-balance - reserved if account == "bank" else balance)
 
     def test_of_what_is_owed_is_the_banks_and_never_in_points(self) -> None:
-        assert owed_change("EUR", 5) == {("bank", "EUR"): -5}
-        assert owed_change("EUR", -5) == {("bank", "EUR"): 5}
-        assert owed_change("PTS", 5) == owed_change("EUR", 0) == {}
+        assert headroom_change_of_debt("EUR", 5) == {("bank", "EUR"): -5}
+        assert headroom_change_of_debt("EUR", -5) == {("bank", "EUR"): 5}
+        assert headroom_change_of_debt("PTS", 5) == headroom_change_of_debt("EUR", 0) == {}
 
     def test_is_refusable_unless_it_was_decided_before(self) -> None:
         assert {one for one in EFFECTS if not is_refusable(one)} == {EntryType.DEPOSIT_RETURN, EntryType.POINTS_EARNED}

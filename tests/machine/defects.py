@@ -289,7 +289,7 @@ def what_the_house_lacks_is_paid_all_the_same(patch: pytest.MonkeyPatch) -> None
 
 
 def what_is_owed_counts_as_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(batch, "owed_change", lambda *_: {})
+    patch.setattr(batch, "headroom_change_of_debt", lambda *_: {})
 
 
 def what_a_return_leaves_lacking_is_refused(patch: pytest.MonkeyPatch) -> None:

@@ -319,10 +319,14 @@ class Paper:
         if account != "bank":
             return own + has
         owed = sum(sum(one.owes.values()) for one in self.purses.values() if one.currency == currency)
-        return own - has - owed - self.promised(currency)
+        return own - has - owed - self.promised(currency) - self.unbooked(currency)
 
     def promised(self, currency: str) -> int:
         """What the bank has yet to pay out."""
+        raise NotImplementedError
+
+    def unbooked(self, currency: str) -> int:
+        """What the bank has taken back that no purse has given or owes."""
         raise NotImplementedError
 
     def require_house_has(self, account: str, currency: str, amount: int) -> None:

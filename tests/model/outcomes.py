@@ -108,6 +108,17 @@ class OutcomePaper(RewardPaper):
                     del purse.owes[debt]
                     purse.open.remove(debt)
 
+    def unbooked(self, currency: str) -> int:
+        returns = [self.thing(name, Returned) for name in self.of(Returned)]
+        return sum(
+            one.amount
+            for one in returns
+            if one.status == "requires_review"
+            and not one.is_in
+            and one.account == BANK
+            and self.purses[one.purse].currency == currency
+        )
+
     def require_nothing_returned(self, purse: str, returns: Sequence[str]) -> None:
         super().require_nothing_returned(purse, returns)
         for name in returns:

@@ -13,6 +13,8 @@ import pytest
 from bson.int64 import Int64
 
 from scripts.check_ledger import check_ledger
+from service.documents import User
+from service.domain.clock import utc_now
 from service.domain.house_positions import POOL, Pair, Portion
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
@@ -26,8 +28,9 @@ from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
 from service.ledger.house_portions import OwnPortions
-from service.ledger.returns import TakeReturn
+from service.ledger.returns import CollectReturn, TakeReturn
 from service.ledger.transaction import GuardMissed, prepare
+from service.ledger.wallet_life import CloseWallet
 from service.repositories import house_positions as position_repository
 from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
@@ -50,6 +53,7 @@ from tests.factories import (
     make_wallet,
     run,
     settlement_of,
+    transfer_of,
     withdrawal_of,
 )
 from tests.records import at
@@ -140,6 +144,34 @@ def return_of(operation: Operation) -> TakeReturn:
         incident_id=new_id(Prefix.INCIDENT),
         incident_event_id=new_id(Prefix.AUDIT_EVENT),
         freeze_event_id=new_id(Prefix.AUDIT_EVENT),
+    )
+
+
+def closing_of(wallet: Wallet) -> CloseWallet:
+    """By its owner."""
+    return CloseWallet(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        user_id=wallet.user_id,
+        token_version=None,
+        audit_event_id=new_id(Prefix.AUDIT_EVENT),
+        reason=None,
+        wallet_id=wallet.id,
+        is_admin=False,
+    )
+
+
+def collection_of(returned: Return, admin: User) -> CollectReturn:
+    return CollectReturn(
+        now=utc_now(),
+        transaction_id=new_id(Prefix.TRANSACTION),
+        user_id=admin.id,
+        token_version=None,
+        audit_event_id=new_id(Prefix.AUDIT_EVENT),
+        reason="The wallet is open again",
+        return_id=returned.id,
+        wallet_id=returned.wallet_id,
+        entry_id=new_id(Prefix.ENTRY),
     )
 
 
@@ -272,6 +304,30 @@ class TestAReturn:
         # What comes back from the bank pays 400 of it.
         await change(databases, failure_of(paid), is_bank_asked=False)
         assert (await current(wallet)).owed == 0
+        assert await headroom_of(currency) == 0
+
+    async def test_to_a_closed_wallet_counts_although_nothing_can_be_booked(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """The bank has its money back, whatever the wallet is: a friend must not be paid with what is gone."""
+        databases = books.databases
+        thief, friend = await wallet_with(books, currency), await wallet_with(books, currency)
+        deposit = await fund_wallet(databases, thief, 1_000)
+        (sent,) = await run(databases, transfer_of(await current(thief), friend, 1_000))
+        assert sent.given.status_code == 201
+        (closed,) = await run(databases, closing_of(thief))
+        assert code_of(closed) is None
+        (taken,) = await run(databases, return_of(deposit))
+        assert isinstance(taken.record, Return)
+        assert taken.record.status is ReturnStatus.REQUIRES_REVIEW
+        (paid,) = await run(databases, withdrawal_of(await current(friend), 1_000))
+        assert code_of(paid) == "house_funds_exhausted", "of the 1,000 that came in the bank has none"
+        assert await headroom_of(currency) == 0
+        # Booked later, it counts no second time.
+        await books.admin.wallet["wallets"].update_one({"_id": thief.id}, {"$set": {"status": "active"}})
+        (booked,) = await run(databases, collection_of(taken.record, await make_user(databases)))
+        assert code_of(booked) is None
+        assert (await current(thief)).owed == 1_000
         assert await headroom_of(currency) == 0
 
 
