@@ -98,6 +98,11 @@ class PortionUpdate(NamedTuple):
     after: Portion | None
 
 
+def stored_floor(pair: Pair, portions: Iterable[Portion]) -> int | None:
+    """Returns the pool's floor. Where there is no pool nothing was ever stated, and the usual floor holds."""
+    return next((portion.floor for portion in portions if portion.owner == POOL), floor_of(pair, {}))
+
+
 def total_headroom(portions: Iterable[Portion]) -> int:
     return sum(portion.headroom for portion in portions)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.domain.house_positions import Floors, Pair, floor_of
+from service.domain.house_positions import Floors
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS
 from service.domain.rewards import EarningRule
@@ -31,9 +31,6 @@ class Policy(NamedTuple):
 
     # By account and currency, how far down its position may go.
     house_floors: Floors = _NO_FLOORS
-
-    def is_guarded(self, pair: Pair) -> bool:
-        return floor_of(pair, self.house_floors) is not None
 
     def deals_in(self, currency: str) -> bool:
         return currency in self.currencies or currency == POINTS

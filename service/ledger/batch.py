@@ -14,7 +14,7 @@ from service.domain.audit_events import AuditEvent
 from service.domain.entries import Entry, EntryType
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
-from service.domain.house_positions import Pair, headroom_change, headroom_change_of_debt, is_refusable
+from service.domain.house_positions import Pair, floor_of, headroom_change, headroom_change_of_debt, is_refusable
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
@@ -45,10 +45,19 @@ class KnownAnswer(NamedTuple):
 
 
 class Headroom(NamedTuple):
-    """What accounts can still give: of some this process's own portion, of others what all portions are together."""
+    """What accounts can still pay out.
+
+    `own`: this process's portions. `totals`: sums over all portions, where they were loaded. `floors`: the stored
+    floors, as far as they were loaded; an account without one has None.
+    """
 
     own: Mapping[Pair, int]
     totals: Mapping[Pair, int]
+    floors: Mapping[Pair, int | None] = MappingProxyType({})
+
+    def is_guarded(self, pair: Pair, policy: Policy) -> bool:
+        """By the stored floor, since the settings of this process may be older. By them until that is loaded."""
+        return self.floors.get(pair, floor_of(pair, policy.house_floors)) is not None
 
 
 class Loaded(NamedTuple):
@@ -297,7 +306,7 @@ class Draft:
 
     def _lacks(self, pair: Pair) -> bool:
         headroom = self._loaded.headroom
-        if headroom is None or not self.policy.is_guarded(pair):
+        if headroom is None or not headroom.is_guarded(pair, self.policy):
             return False
         known = headroom.totals.get(pair, headroom.own.get(pair, 0))
         if known + self.headroom_change(pair) >= 0:

@@ -15,6 +15,7 @@ from service.domain.house_positions import (
     PortionUpdate,
     gather,
     has_enough,
+    stored_floor,
     total_headroom,
 )
 from service.domain.policy import Policy
@@ -28,6 +29,8 @@ class OwnPortions:
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.remembered: dict[Pair, Portion] = {}
+        # Of accounts whose portions were loaded. A changed floor gives every portion a new version.
+        self.floors: dict[Pair, int | None] = {}
 
     def remember(self, portions: Iterable[Portion]) -> None:
         """As they are since the commit."""
@@ -36,6 +39,7 @@ class OwnPortions:
     def forget(self) -> None:
         """After any attempt that failed: somebody may have taken from them, or the commit may have happened."""
         self.remembered.clear()
+        self.floors.clear()
 
 
 class AttemptPortions:
@@ -44,6 +48,7 @@ class AttemptPortions:
     def __init__(self, own: OwnPortions, policy: Policy) -> None:
         self._owner = own.owner
         self._remembered = dict(own.remembered)
+        self._floors = own.floors
         self._policy = policy
         # Of these accounts every process's, as of the transaction's snapshot.
         self._all: dict[Pair, list[Portion]] = {}
@@ -53,6 +58,7 @@ class AttemptPortions:
         return Headroom(
             {pair: portion.headroom for pair, portion in self._remembered.items()},
             {pair: total_headroom(portions) for pair, portions in self._all.items()},
+            self._floors,
         )
 
     def lacking(self, batch: Batch) -> list[Pair]:
@@ -64,10 +70,13 @@ class AttemptPortions:
         own = self._remembered.get(pair)
         if own is None:
             return True
-        return change < 0 and own.headroom + change < 0 and self._policy.is_guarded(pair)
+        return change < 0 and own.headroom + change < 0 and self.headroom.is_guarded(pair, self._policy)
 
     async def load(self, pairs: Sequence[Pair], *, session: AsyncClientSession) -> None:
-        self._all |= await position_repository.find_of(pairs, session=session)
+        found = await position_repository.find_of(pairs, session=session)
+        self._all |= found
+        for pair, portions in found.items():
+            self._floors[pair] = stored_floor(pair, portions)
 
     async def write(self, changes: Mapping[Pair, int], *, session: AsyncClientSession) -> list[Portion] | None:
         """Writes what the batch takes and gives, and returns this process's portions as they then are.
@@ -94,6 +103,6 @@ class AttemptPortions:
         if portions is None:
             return self._remembered[pair]
         own = [portion for portion in portions if portion.owner == self._owner]
-        if not own or (self._policy.is_guarded(pair) and not has_enough(portions, self._owner, change)):
+        if not own or (self.headroom.is_guarded(pair, self._policy) and not has_enough(portions, self._owner, change)):
             return None
         return own[0]

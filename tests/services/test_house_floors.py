@@ -396,6 +396,25 @@ class TestPortions:
         assert codes == [None, "house_funds_exhausted", None]
         await apply_floors(books.databases.client, {})
 
+    async def test_with_a_floor_that_a_process_has_not_read_yet_are_guarded_by_it(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """While processes are restarted one after the other, the stored floor decides, not each one's settings."""
+        pair, databases = ("house:adjustments", currency), books.databases
+        wallet = await wallet_with(books, currency)
+        old, new = await new_process(currency, "old"), await new_process(currency, "new")
+        policy = Policy(house_floors={pair: -100})
+        await run(databases, gift_of(wallet, 1), own=old)
+        await apply_floors(databases.client, policy.house_floors)
+        (given,) = await run(databases, gift_of(wallet, 10), policy=policy, own=new)
+        (refused,) = await run(databases, gift_of(wallet, 500), own=old)
+        assert (code_of(given), code_of(refused)) == (None, "house_funds_exhausted")
+        assert await headroom_of(*reversed(pair)) == 89
+        await apply_floors(databases.client, {})
+        # And the other way around: no floor is left.
+        (given,) = await run(databases, gift_of(wallet, 500), policy=policy, own=new)
+        assert code_of(given) is None
+
 
 class TestFloors:
     async def test_that_are_stated_anew_are_applied_once_by_ten_at_once(self, books: OwnBooks, currency: str) -> None:
