@@ -81,8 +81,8 @@ check-ledger: install ## Prove the books: every wallet, entry, operation and the
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)
 
 .PHONY: correct-positions
-correct-positions: install ## Correct what accounts of the house can still give, where check-ledger found it wrong
-	@$(IN_STACK) $(BIN)/python -m scripts.correct_positions
+correct-positions: install ## Correct what accounts of the house can still give, where check-ledger found it wrong: ARGS='--reason "…" --by "…"'
+	@$(IN_STACK) $(BIN)/python -m scripts.correct_positions $(ARGS)
 
 .PHONY: correct-sums
 correct-sums: install ## Correct stored sums that check-ledger found wrong: ARGS='--reason "…" --by "…"'

@@ -119,7 +119,8 @@ def _show(inspection: Inspection) -> None:
     if any(breach.rule == Rule.HOUSE_POSITION for breach in inspection.breaches):
         console.print(
             "What accounts can still give differs from the entries. Where the entries are right, "
-            "make correct-positions (python -m scripts.correct_positions) puts it right; entries never change.",
+            'make correct-positions (python -m scripts.correct_positions --reason "…" --by you) puts it right; entries '
+            "never change.",
             soft_wrap=True,
         )
     if inspection.breaches:

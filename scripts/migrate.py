@@ -3,18 +3,32 @@
 import asyncio
 import sys
 
-from service.database import OldData, set_up
-from service.settings import get_settings
+from service.database import OldData, bind_documents, connect, set_up
+from service.services.house_positions import apply_floors
+from service.settings import Settings, get_settings
+from service.startup import policy_of
 
 
 def main() -> None:
     try:
-        lines = asyncio.run(set_up(get_settings()))
+        lines = asyncio.run(_migrate(get_settings()))
     except OldData as error:
         print(error, file=sys.stderr)
         sys.exit(1)
     for line in lines:
         print(line)
+
+
+async def _migrate(settings: Settings) -> list[str]:
+    """The stated floors too, so that whatever runs next, the seed say, finds them."""
+    lines = await set_up(settings)
+    databases = connect(settings.mongo_url.get_secret_value(), settings, silence_s=None)
+    try:
+        await bind_documents(databases)
+        await apply_floors(databases.client, policy_of(settings).house_floors)
+    finally:
+        await databases.client.close()
+    return [*lines, "floors of the house's accounts: applied"]
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ async def _reconcile(settings: Settings, days: list[date] | None, replay: bool) 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        async with open_resources(settings) as resources:
+        async with open_resources(settings, applies_floors=False) as resources:
             if days is None:
                 days = [] if replay else await find_days_due(settings, utc_now())
             compared = await _compare_shown(resources, days, progress)

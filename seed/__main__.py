@@ -55,7 +55,7 @@ def main(
 
 
 async def _seed_demo(settings: Settings) -> None:
-    async with open_resources(settings) as resources:
+    async with open_resources(settings, applies_floors=False) as resources:
         for user, is_new in await seed_demo_users(resources):
             money = ", ".join(format_minor(amount, currency) for currency, amount in user.balances.items())
             state = "created" if is_new else "is there"
@@ -67,7 +67,7 @@ async def _seed_demo(settings: Settings) -> None:
 
 async def _seed_load(settings: Settings, users: int, balance: int, currency: str) -> None:
     columns = (TextColumn("Load users"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    async with open_resources(settings) as resources:
+    async with open_resources(settings, applies_floors=False) as resources:
         with Progress(*columns) as progress:
             task = progress.add_task("", total=users)
             kept = await seed_load_users(resources, users, balance, currency, lambda done: progress.advance(task, done))

@@ -140,8 +140,10 @@ def tracing_of(settings: Settings, service_name: str) -> AbstractAsyncContextMan
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Closes all of it again, the last first, however far it came and whatever does not close: who writes, asks or
+async def open_resources(settings: Settings, *, applies_floors: bool = True) -> AsyncIterator[Resources]:
+    """`applies_floors` only for the service's own processes: scripts go by the floors that are stored.
+
+    Closes all of it again, the last first, however far it came and whatever does not close: who writes, asks or
     wakes ends before what it does that with.
     """
     arm(settings.crash_at)
@@ -165,7 +167,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         key_uses = _closing(stack, KeyUses())
         rate_limits = RateLimits(redis)
         ledger = _closing(stack, _ledger_of(settings, databases, jobs, rate_limits, clock_watch))
-        await apply_floors(databases.client, ledger.policy.house_floors)
+        if applies_floors:
+            await apply_floors(databases.client, ledger.policy.house_floors)
         ledger.start()
         audit_trail = _closing(stack, AuditTrail())
         ended_tokens = _closing(stack, EndedTokens(settings.access_token_lifetime_s))

@@ -50,6 +50,8 @@ class AuditAction(StrEnum):
     BREAK_EXPLAINED = "break.explained"
     BREAK_RESOLVED = "break.resolved"
     CHECKPOINT_TAKEN = "checkpoint.taken"
+    HOUSE_FLOOR_CHANGED = "house_floor.changed"
+    HOUSE_POSITION_CORRECTED = "house_position.corrected"
     USER_DEACTIVATED = "user.deactivated"
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"

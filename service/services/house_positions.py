@@ -4,7 +4,7 @@ The portions of an account (domain/house_positions.py) have to add up to what it
 reserved and owed, less its floor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -13,15 +13,23 @@ from pymongo.errors import PyMongoError
 
 from service.database import Client, read_in_snapshot, run_in_transaction
 from service.domain.accounts import BETWEEN_WALLETS, AccountSum, SystemAccount, add_up
+from service.domain.audit_events import AuditAction, AuditEvent
+from service.domain.clock import utc_now
 from service.domain.house_positions import POOL, Floors, Pair, Portion, floor_of, total_headroom
+from service.domain.identifiers import Prefix, new_id
 from service.ledger.committer import is_duplicate
 from service.repositories import account_sums as sums_repository
+from service.repositories import audit_events as audit_repository
 from service.repositories import house_positions as position_repository
 
 log = structlog.get_logger()
 
 # The same reads as a trial balance's, once at the first start.
 _LIMIT_S = 240.0
+
+
+# Who changes floors: whoever has changed the settings.
+_BY_SETTINGS = "settings"
 
 
 class Correction(NamedTuple):
@@ -63,11 +71,16 @@ async def _apply(client: Client, floors: Floors) -> bool:
         floor = floor_of(pair, floors)
         if floor != pool.floor:
             change = (pool.floor or 0) - (floor or 0)
-            is_done = await _change(client, pool, floor, change) and is_done
+            details = {"was_floor": pool.floor, "floor": floor}
+            event = _event(pair, AuditAction.HOUSE_FLOOR_CHANGED, _BY_SETTINGS, None, details)
+            is_done = await _change(client, pool, floor, change, event) and is_done
     return is_done
 
 
-async def _insert(client: Client, headroom: Mapping[Pair, int], floors: Floors) -> bool:
+async def _insert(
+    client: Client, headroom: Mapping[Pair, int], floors: Floors, event: AuditEvent | None = None
+) -> bool:
+    """Returns False if another process inserted a pool meanwhile."""
     pools = [
         Portion(account, currency, POOL, left, floor=floor_of((account, currency), floors))
         for (account, currency), left in sorted(headroom.items())
@@ -75,6 +88,8 @@ async def _insert(client: Client, headroom: Mapping[Pair, int], floors: Floors) 
 
     async def insert(session: AsyncClientSession) -> None:
         await position_repository.insert_pools(pools, session=session)
+        if event is not None:
+            await audit_repository.insert(event, session=session)
 
     try:
         await run_in_transaction(client, insert)
@@ -87,22 +102,41 @@ async def _insert(client: Client, headroom: Mapping[Pair, int], floors: Floors) 
     return True
 
 
-async def _change(client: Client, pool: Portion, floor: int | None, change: int) -> bool:
+async def _change(client: Client, pool: Portion, floor: int | None, change: int, event: AuditEvent) -> bool:
+    """Returns False if another process changed the pool meanwhile."""
+
     async def make(session: AsyncClientSession) -> bool:
-        return await position_repository.change_pool(pool, floor, change, session=session)
+        is_changed = await position_repository.change_pool(pool, floor, change, session=session)
+        if is_changed:
+            await audit_repository.insert(event, session=session)
+        return is_changed
 
     is_changed = await run_in_transaction(client, make)
     if is_changed:
-        log.warning("house_positions.changed", pair=" ".join(pool.pair), floor=floor, headroom_change=change)
+        log.warning(event.action.value, pair=" ".join(pool.pair), floor=floor, headroom_change=change)
     return is_changed
 
 
-async def correct_positions(client: Client) -> list[Correction]:
-    """Corrects the pool of each account whose portions differ from the books, and returns what was corrected.
+def _event(
+    pair: Pair, action: AuditAction, actor: str, reason: str | None, details: Mapping[str, str | int | bool | None]
+) -> AuditEvent:
+    return AuditEvent(
+        id=new_id(Prefix.AUDIT_EVENT),
+        at=utc_now(),
+        actor_id=actor,
+        action=action,
+        subject_id="/".join(pair),
+        reason=reason,
+        details=details,
+        request_id=None,
+    )
+
+
+async def correct_positions(client: Client, reason: str, corrected_by: str, tell: Callable[[Correction], None]) -> None:
+    """Corrects the pool of each account whose portions differ from the books, and tells each correction at once.
 
     The ledger may run meanwhile: books and portions change together, so the difference stays what it was.
     """
-    made: list[Correction] = []
     while True:
         seen = await read_in_snapshot(client, _see)
         by_pair: dict[Pair, list[Portion]] = {pair: [] for pair in seen.positions}
@@ -116,15 +150,17 @@ async def correct_positions(client: Client) -> list[Correction]:
             found = total_headroom(portions)
             if due == found and (pool is not None or not portions):
                 continue
+            details = {"headroom_before": found, "headroom_after": due}
+            event = _event(pair, AuditAction.HOUSE_POSITION_CORRECTED, corrected_by, reason, details)
             if pool is None:
-                is_corrected = await _insert(client, {pair: due - found}, {})
+                is_corrected = await _insert(client, {pair: due - found}, {}, event)
             else:
-                is_corrected = await _change(client, pool, floor, due - found)
+                is_corrected = await _change(client, pool, floor, due - found, event)
             is_done = is_corrected and is_done
             if is_corrected:
-                made.append(Correction(*pair, found, due))
+                tell(Correction(*pair, found, due))
         if is_done:
-            return made
+            return
 
 
 async def read_positions(*, session: AsyncClientSession, limit_s: float) -> dict[Pair, int]:

@@ -2102,10 +2102,14 @@ class TestFloors:
         await lose_position(books)
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger")
         assert (ended.status, "scripts.correct_positions" in ended.out) == (1, True), ended.out + ended.err
-        ended = await run_module(books.settings, tmp_path, "scripts.correct_positions")
+        ended = await run_module(
+            books.settings, tmp_path, "scripts.correct_positions", "--reason", "A test", "--by", "tests"
+        )
         assert (ended.status, "bank in INR: the portions had " in ended.out) == (0, True), ended.out + ended.err
         assert await check_books(books) == []
-        ended = await run_module(books.settings, tmp_path, "scripts.correct_positions")
+        ended = await run_module(
+            books.settings, tmp_path, "scripts.correct_positions", "--reason", "A test", "--by", "tests"
+        )
         assert (ended.status, ended.out.startswith("Nothing to correct")) == (0, True), ended.out + ended.err
 
 

@@ -14,6 +14,7 @@ from bson.int64 import Int64
 
 from scripts.check_ledger import check_ledger
 from service.documents import User
+from service.domain.audit_events import AuditEvent
 from service.domain.clock import utc_now
 from service.domain.house_positions import POOL, Pair, Portion
 from service.domain.idempotency import IdempotencyClaim
@@ -31,10 +32,12 @@ from service.ledger.house_portions import OwnPortions
 from service.ledger.returns import CollectReturn, TakeReturn
 from service.ledger.transaction import GuardMissed, prepare
 from service.ledger.wallet_life import CloseWallet
+from service.repositories import audit_events as audit_repository
 from service.repositories import house_positions as position_repository
 from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
-from service.services.house_positions import apply_floors, correct_positions
+from service.repositories.audit_events import AuditFilter
+from service.services.house_positions import Correction, apply_floors, correct_positions
 from service.services.metrics import _read_headroom
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
@@ -61,7 +64,7 @@ from tests.servers import Servers
 
 _CURRENCIES = iter(
     ("AUD", "CAD", "CHF", "CZK", "DKK", "HKD", "HUF", "ILS", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "THB", "ZAR",
-     "TRY", "RON", "PHP", "CLP")
+     "TRY", "RON", "PHP", "CLP", "MYR", "PEN", "UYU")
 )  # fmt: skip
 
 
@@ -416,7 +419,24 @@ class TestPortions:
         assert code_of(given) is None
 
 
+async def events_of(pair: Pair) -> list[AuditEvent]:
+    """The newest first."""
+    return await audit_repository.find_newest(AuditFilter(subject_id="/".join(pair)), before_id=None, limit=10)
+
+
 class TestFloors:
+    async def test_that_are_changed_stand_on_record(self, books: OwnBooks, currency: str) -> None:
+        """Once, by ten processes."""
+        pair, client = ("bank", currency), books.databases.client
+        await wallet_with(books, currency, paid_in=100)
+        await asyncio.gather(*(apply_floors(client, {pair: -50}) for _ in range(10)))
+        (event,) = await events_of(pair)
+        assert (event.action, event.actor_id) == ("house_floor.changed", "settings")
+        assert event.details == {"was_floor": 0, "floor": -50}
+        assert await headroom_of(currency) == 150
+        await apply_floors(client, {})
+        assert len(await events_of(pair)) == 2
+
     async def test_that_are_stated_anew_are_applied_once_by_ten_at_once(self, books: OwnBooks, currency: str) -> None:
         pair = ("bank", currency)
         wallet = await wallet_with(books, currency, paid_in=100, given=900)
@@ -456,12 +476,16 @@ class TestFloors:
             {"account": "bank", "currency": currency}, {"$inc": {"headroom": Int64(55)}}
         )
         assert await house_breaches(books, currency) == ["house_position"]
-        (corrected,) = await correct_positions(books.databases.client)
-        assert corrected == (*pair, 155, 100)
+        told: list[Correction] = []
+        await correct_positions(books.databases.client, "An upgrade", "ops", told.append)
+        assert told == [(*pair, 155, 100)]
         await books.admin.wallet["house_positions"].delete_many({"account": "bank", "currency": currency})
-        (corrected,) = await correct_positions(books.databases.client)
-        assert corrected == (*pair, 0, 100)
-        assert await correct_positions(books.databases.client) == []
+        for _ in range(2):
+            await correct_positions(books.databases.client, "An upgrade", "ops", told.append)
+        assert told[1:] == [(*pair, 0, 100)]
+        events = await events_of(pair)
+        assert [(one.actor_id, one.reason) for one in events] == [("ops", "An upgrade")] * 2
+        assert events[1].details == {"headroom_before": 155, "headroom_after": 100}
         assert [code_of(one) for one in await run(books.databases, withdrawal_of(wallet, 100))] == [None]
 
 
