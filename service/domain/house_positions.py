@@ -18,12 +18,11 @@ from service.domain.money import POINTS
 Pair = tuple[str, str]
 Floors = Mapping[Pair, int]
 
-# Who owns the portion that belongs to no process.
+# Owner of the shared portion.
 POOL: Final = "pool"
-# What leaves the house by these accounts leaves for good, so that they have a floor in every currency: 0 unless stated.
+# Money paid out through these accounts cannot be taken back. They have a floor in every currency, 0 unless stated.
 _ALWAYS_GUARDED: Final = frozenset({SystemAccount.BANK, SystemAccount.FX})
-# Movements that only book what others have decided already, and that are never refused: the bank has taken its money
-# back, and points were promised when what earns them settled.
+# Movements that are never refused: the bank has already taken the money, or the points were already promised.
 _DECIDED_BEFORE: Final = frozenset({EntryType.DEPOSIT_RETURN, EntryType.POINTS_EARNED})
 
 
@@ -48,12 +47,12 @@ def headroom_change_of_debt(currency: str, amount: int) -> dict[Pair, int]:
 
 
 def is_refusable(entry_type: EntryType) -> bool:
-    """Whether a movement of this type is refused where it would take an account below its floor."""
+    """Tells whether a movement of this type is refused where it would take an account below its floor."""
     return entry_type not in _DECIDED_BEFORE
 
 
 def floor_of(pair: Pair, floors: Floors) -> int | None:
-    """The account's floor; None where it has none, so that nothing is refused."""
+    """Returns the floor; None means that nothing is refused."""
     return floors.get(pair, 0 if pair[0] in _ALWAYS_GUARDED else None)
 
 
@@ -81,7 +80,7 @@ class Portion(NamedTuple):
         return portion_id(self.pair, self.owner)
 
     def with_headroom(self, headroom: int) -> "Portion":
-        """Its next version: whoever remembers this one finds out."""
+        """Returns the portion with the new headroom and the next version, so that writes based on the old one fail."""
         return self._replace(headroom=headroom, version=self.version + 1)
 
 
@@ -91,7 +90,7 @@ def portion_id(pair: Pair, owner: str) -> str:
 
 
 class PortionUpdate(NamedTuple):
-    """`before` is None for a new portion, `after` for one that goes."""
+    """None in `before` makes a new portion, None in `after` deletes it."""
 
     id: str
     before: Portion | None
@@ -108,7 +107,7 @@ def total_headroom(portions: Iterable[Portion]) -> int:
 
 
 def has_enough(portions: Collection[Portion], owner: str, change: int) -> bool:
-    """Whether the owner's portion takes the change by itself, with nobody else's below 0."""
+    """Tells whether the owner's portion covers the change alone and no other portion is negative."""
     own = [portion.headroom for portion in portions if portion.owner == owner]
     others = [portion.headroom for portion in portions if portion.owner != owner]
     return bool(own) and (change > 0 or own[0] + change >= 0) and min(others, default=0) >= 0

@@ -118,7 +118,7 @@ class Writes:
 
 
 class Draft:
-    """The state as a command sees it, over that of what came before; kept when the command is, else forgotten."""
+    """State after one command, layered over the state before it. Discarded if the command is refused."""
 
     def __init__(
         self, below: "Draft | None", loaded: Loaded, owners: Mapping[tuple[str, str], str], policy: Policy
@@ -135,7 +135,7 @@ class Draft:
         self.outbox_deletes: list[str] = []
         self.tombstone_count = 0
         self.headroom_changes: dict[Pair, int] = {}
-        # Accounts that a command has taken more from than this process's portion has.
+        # Accounts whose known headroom was too small for a command.
         self.short: set[Pair] = set()
 
     def on_top(self) -> "Draft":
@@ -315,12 +315,12 @@ class Draft:
         return True
 
     def headroom_change(self, pair: Pair) -> int:
-        """What the commands of the batch have done to it so far."""
+        """Returns the change of this account's headroom by the batch so far."""
         below = 0 if self._below is None else self._below.headroom_change(pair)
         return below + self.headroom_changes.get(pair, 0)
 
     def note_short(self, pair: Pair) -> None:
-        """On the lowest draft, since this one may be forgotten."""
+        """Notes it on the batch's draft: this one may be discarded."""
         if self._below is None:
             self.short.add(pair)
         else:

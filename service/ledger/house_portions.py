@@ -33,11 +33,11 @@ class OwnPortions:
         self.floors: dict[Pair, int | None] = {}
 
     def remember(self, portions: Iterable[Portion]) -> None:
-        """As they are since the commit."""
+        """Caches the portions as committed."""
         self.remembered |= {portion.pair: portion for portion in portions}
 
     def forget(self) -> None:
-        """After any attempt that failed: somebody may have taken from them, or the commit may have happened."""
+        """Clears the cache after a failed attempt: others may have taken from them, or the commit has happened."""
         self.remembered.clear()
         self.floors.clear()
 
