@@ -19,6 +19,7 @@ from service.domain.house_positions import (
     headroom_change,
     headroom_change_of_debt,
     is_refusable,
+    stored_floor,
     total_headroom,
 )
 from service.domain.wallets import Movement, apply_movement, new_wallet
@@ -52,6 +53,10 @@ def applied(portions: Sequence[Portion], updates: Sequence[PortionUpdate]) -> di
 
 def gathered(portions: Sequence[Portion], change: int) -> dict[str, Portion]:
     return applied(portions, gather(_PAIR, portions, _OWN, change, _LIVING))
+
+
+def headrooms(portions: Sequence[Portion], change: int) -> dict[str, int]:
+    return {owner: one.headroom for owner, one in gathered(portions, change).items()}
 
 
 class TestHeadroomChange:
@@ -110,6 +115,16 @@ class TestFloorOf:
         assert floor_of(("house:adjustments", "EUR"), floors) is None
 
 
+class TestTheStoredFloor:
+    def test_is_that_of_the_pool(self) -> None:
+        assert stored_floor(_PAIR, [portion("ada", 1), portion(POOL, 2)]) == -7
+        assert stored_floor(_PAIR, [portion(POOL, 2)._replace(floor=None)]) is None
+
+    def test_is_the_usual_one_where_there_is_no_pool(self) -> None:
+        assert stored_floor(_PAIR, [portion("ada", 1)]) == 0
+        assert stored_floor(("house:rewards", "PTS"), []) is None
+
+
 class TestGather:
     @given(portions=several(), change=_CHANGES)
     def test_loses_nothing_and_makes_nothing(self, portions: list[Portion], change: int) -> None:
@@ -155,6 +170,42 @@ class TestGather:
         after = gathered([portion(POOL, 0), portion("ada", 900)], -100)
         assert {name: one.headroom for name, one in after.items()} == {POOL: 0, "ada": 534, _OWN: 266}
 
+    def test_takes_from_the_pool_first_and_all_that_it_has(self) -> None:
+        assert headrooms([portion(POOL, 300), portion("ada", 900)], 0) == {POOL: 0, "ada": 800, _OWN: 400}
+
+    def test_takes_from_the_richest_process_first(self) -> None:
+        portions = [portion("ada", 300), portion("bo", 600)]
+        assert headrooms(portions, 0) == {POOL: 0, "ada": 300, "bo": 375, _OWN: 225}
+
+    def test_takes_nothing_where_it_has_its_share(self) -> None:
+        assert headrooms([portion(POOL, 100), portion(_OWN, 500)], -1) == {POOL: 100, _OWN: 499}
+
+    def test_shares_with_processes_that_live(self) -> None:
+        portions = [portion(POOL, 300), portion("gone", 0), portion("ada", 0)]
+        assert headrooms(portions, 0) == {POOL: 200, "ada": 0, _OWN: 100}
+
+    def test_writes_only_portions_that_change(self) -> None:
+        """Each further document is one more that another transaction may be writing."""
+        own = portion(_OWN, 5)
+        for change in (-5, -4, 3):
+            updates = gather(_PAIR, [portion(POOL, 0), portion("ada", 0), own], _OWN, change, _LIVING)
+            assert updates == [PortionUpdate(own.id, own, own._replace(headroom=5 + change, version=4))]
+
+    def test_writes_what_it_takes_from_and_in_the_order_of_their_ids(self) -> None:
+        own, pool, ada, gone = portion(_OWN, 0), portion(POOL, 0), portion("ada", 90), portion("gone", 9)
+        updates = gather(_PAIR, [pool, own, gone, ada], _OWN, -9, _LIVING)
+        assert updates == [
+            PortionUpdate("bank/EUR/ada", ada, ada._replace(headroom=60, version=4)),
+            PortionUpdate("bank/EUR/gone", gone, None),
+            PortionUpdate("bank/EUR/me", own, own._replace(headroom=30, version=4)),
+        ]
+
+    def test_begins_with_new_portions_of_the_account(self) -> None:
+        assert gather(_PAIR, [], _OWN, 8, _LIVING) == [
+            PortionUpdate("bank/EUR/me", None, Portion(*_PAIR, _OWN, 8, version=1)),
+            PortionUpdate("bank/EUR/pool", None, Portion(*_PAIR, POOL, 0, version=1, floor=0)),
+        ]
+
     def test_takes_the_last_from_whoever_has_it(self) -> None:
         after = gathered([portion(POOL, 0), portion("ada", 60), portion("bo", 40), portion(_OWN, 0)], -100)
         assert {one.headroom for one in after.values()} == {0}
@@ -163,12 +214,24 @@ class TestGather:
 class TestHasEnough:
     @pytest.mark.parametrize(
         ("own", "other", "change", "enough"),
-        [(5, 0, -5, True), (5, 0, -6, False), (-5, 0, 1, True), (-5, 0, -1, False), (5, -1, 3, False), (0, 0, 0, True)],
+        [
+            (5, 0, -5, True),
+            (5, 0, -6, False),
+            (-5, 0, 1, True),
+            (-5, 0, -1, False),
+            (5, -1, 3, False),
+            (0, 0, 0, True),
+            (-5, 0, 0, False),
+        ],
     )
     def test_is_told_by_its_own_and_by_nobody_being_below_0(
         self, own: int, other: int, change: int, *, enough: bool
     ) -> None:
         assert has_enough([portion(_OWN, own), portion("ada", other)], _OWN, change) is enough
+
+    def test_is_told_by_its_own_where_there_is_no_other(self) -> None:
+        assert has_enough([portion(_OWN, 5)], _OWN, -5)
+        assert not has_enough([portion(_OWN, 5)], _OWN, -6)
 
     def test_is_no_matter_of_those_without_a_portion(self) -> None:
         assert not has_enough([portion(POOL, 100)], _OWN, 1)

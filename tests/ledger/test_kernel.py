@@ -1,6 +1,6 @@
 """What the ledger itself asserts and does, whatever rule it is given: on documents in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -15,12 +15,13 @@ from service.domain.incidents import Incident
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.returns import ReturnStatus, ReturnType
 from service.domain.vouchers import Voucher
 from service.domain.wallets import Movement, Wallet
-from service.errors import InternalError
+from service.errors import HouseFundsExhausted, InternalError, WalletServiceError
 from service.ledger.approvals import LapsePayment
 from service.ledger.batch import Batch, Decided, Headroom, Loaded, Writes
-from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State, merged_needs
+from service.ledger.commands import Changes, Command, CompositeCommand, Needs, PersonalCommand, State, merged_needs
 from service.ledger.rules import with_one_fewer_open
 from tests.records import at, build_incident, build_return, build_transfer, build_voucher, build_wallet
 
@@ -251,6 +252,17 @@ def test_an_answer_is_given_only_to_who_came_with_a_key() -> None:
         _ = Decided(None, None, None, refused=False).given
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole(CompositeCommand):
+    """Of several parts; the refusal of one is that of the whole as it is."""
+
+    def refusal_of_whole(self, position: int, error: WalletServiceError) -> WalletServiceError:  # noqa: ARG002 the same
+        return error
+
+    def conclude(self, outcomes: Sequence[Mapping[str, Any] | WalletServiceError]) -> tuple[int, Mapping[str, Any]]:
+        return 207, {"parts": len(outcomes)}
+
+
 class TestHeadroom:
     """The bank has 20 left, as far as this process remembers."""
 
@@ -308,6 +320,124 @@ class TestHeadroom:
         writes, (decided,) = _run(self._pays_out(600))
         assert not decided.refused
         assert writes.headroom_changes == {self._BANK: -600}
+
+    def test_is_what_the_movements_of_one_command_come_to(self) -> None:
+        def both(first: int, second: int, entry_type: EntryType = EntryType.WITHDRAWAL) -> Command:
+            movements = _movement(type=entry_type, amount=first), _movement(type=EntryType.WITHDRAWAL, amount=second)
+            return _does(Changes(_VOUCHER, movements))
+
+        batch = self._batch()
+        assert batch.run(both(12, 9)).refused
+        assert not batch.run(both(12, 8)).refused
+        assert batch.headroom_changes == {self._BANK: -20}
+        # Nothing is left, and what comes in with it pays it.
+        assert not batch.run(both(3, 3, EntryType.DEPOSIT)).refused
+        assert batch.run(both(3, 4, EntryType.DEPOSIT)).refused
+
+    def test_lacking_refuses_nothing_that_takes_no_more_than_it_gives(self) -> None:
+        batch = self._batch(own=0)
+        types = EntryType.DEPOSIT, EntryType.WITHDRAWAL, EntryType.DEPOSIT_RETURN
+        movements = tuple(_movement(type=one, amount=7, entry_id=f"ent_{one}") for one in types)
+        assert not batch.run(_does(Changes(_VOUCHER, movements))).refused
+        assert batch.headroom_changes == {self._BANK: -7}
+
+    def test_is_no_matter_of_what_moves_between_wallets(self) -> None:
+        out = _movement(counterparty="wal_ravi", type=EntryType.TRANSFER_OUT)
+        into = _movement("wal_ravi", counterparty="wal_asha", type=EntryType.TRANSFER_IN)
+        batch = self._batch(own=0)
+        assert not batch.run(_does(Changes(_VOUCHER, (out, into)))).refused
+        assert batch.headroom_changes == {}
+        assert batch.writes().headroom_changes == {}
+
+    def test_that_is_not_known_is_nothing(self) -> None:
+        for policy_floor, refused in ((0, True), (-5, True)):
+            policy = Policy(house_floors={self._BANK: policy_floor})
+            batch = Batch(Loaded({}, {_ASHA.id: _ASHA}, {}, {}, headroom=Headroom({}, {})), policy)
+            assert batch.run(self._pays_out(1)).refused is refused
+
+    def test_of_an_account_is_asked_for_by_its_stored_floor(self) -> None:
+        """The settings of a process may be older than what is stored; they count until that is read."""
+        adjustments = ("house:adjustments", "INR")
+        credit = _does(Changes(_VOUCHER, (_movement(type=EntryType.CREDIT, counterparty="house:adjustments"),)))
+
+        def is_refused(floors: dict[tuple[str, str], int | None], stated: dict[tuple[str, str], int]) -> bool:
+            headroom = Headroom({}, {}, floors)
+            batch = Batch(Loaded({}, {_ASHA.id: _ASHA}, {}, {}, headroom=headroom), Policy(house_floors=stated))
+            return batch.run(credit).refused
+
+        assert not is_refused({}, {})
+        assert is_refused({}, {adjustments: -5})
+        assert is_refused({adjustments: 0}, {})
+        assert not is_refused({adjustments: None}, {adjustments: -5})
+
+    def test_that_is_lacking_in_two_currencies_is_told_of_the_first(self) -> None:
+        dollars = _RAVI._replace(currency="EUR")
+        wallets = {one.id: one for one in (_ASHA, dollars)}
+        batch = Batch(Loaded({}, wallets, {}, {}, headroom=Headroom({}, {})), Policy())
+        out: dict[str, Any] = {"type": EntryType.WITHDRAWAL, "amount": 1}
+        movements = _movement(**out), _movement("wal_ravi", **out, entry_id="ent_2")
+        decided = batch.run(_does(Changes(_VOUCHER, movements)))
+        assert decided.error is not None
+        assert decided.error.facts == {"currency": "EUR"}
+        assert batch.short == {self._BANK, ("bank", "EUR")}
+
+    def test_comes_back_with_what_pays_a_debt(self) -> None:
+        owing = _ASHA._replace(available=0, owed=120, debts=("rtn_1",), open_operations=1)
+        batch = Batch(Loaded({}, {owing.id: owing}, {"rtn_1": build_return()}, {}), Policy())
+        paid = _movement(type=EntryType.DEPOSIT, amount=50)
+        batch.run(_does(Changes(_VOUCHER, (paid,))))
+        # 50 come in and go to the bank at once; and the bank has taken 50 less that nobody has paid for.
+        assert batch.headroom_changes == {self._BANK: 50}
+        batch.run(_does(Changes(_VOUCHER, (paid._replace(amount=30, entry_id="ent_2"),))))
+        assert batch.headroom_changes == {self._BANK: 80}
+
+    def test_is_less_by_each_debt_once(self) -> None:
+        wallet = _ASHA._replace(available=0, held=0)
+        batch = Batch(Loaded({}, {wallet.id: wallet}, {}, {}), Policy())
+        first, second = build_return(id="rtn_2", owed=6), build_return(id="rtn_3", owed=5)
+        owing = wallet._replace(owed=6, debts=("rtn_2",), open_operations=1)
+        batch.run(_does(Changes(first, wallets=(owing,))))
+        assert batch.headroom_changes == {self._BANK: -6}
+        (update,) = batch.writes().wallet_updates
+        more = update.after._replace(owed=11, debts=("rtn_2", "rtn_3"))
+        batch.run(_does(Changes(second, wallets=(more,))))
+        assert batch.headroom_changes == {self._BANK: -11}
+
+    def test_is_less_by_returns_that_wait_for_somebody_and_by_each_once(self) -> None:
+        waiting = build_return(status=ReturnStatus.REQUIRES_REVIEW, owed=0)
+        batch = Batch(Loaded({}, {_ASHA.id: _ASHA}, {}, {}), Policy())
+        batch.run(_does(Changes(waiting)))
+        assert batch.headroom_changes == {self._BANK: -500}
+        batch.run(_does(Changes(waiting._replace(trouble="wallet_closed"))))
+        assert batch.headroom_changes == {self._BANK: -500}
+        # What is booked in the end moves in the wallet, and waits no more.
+        booked = _movement(type=EntryType.DEPOSIT_RETURN, amount=500)
+        batch.run(_does(Changes(waiting._replace(status=ReturnStatus.SUCCESS), (booked,))))
+        assert batch.headroom_changes == {self._BANK: -500}
+
+    def test_is_not_less_by_returns_of_points_or_by_those_that_waited_before(self) -> None:
+        points = build_return(type=ReturnType.POINTS, status=ReturnStatus.REQUIRES_REVIEW, owed=0)
+        before = build_return(status=ReturnStatus.REQUIRES_REVIEW, owed=0)
+        batch = Batch(Loaded({}, {_ASHA.id: _ASHA}, {"rtn_1": before}, {}), Policy())
+        batch.run(_does(Changes(points._replace(id="rtn_2"))))
+        batch.run(_does(Changes(before._replace(trouble="wallet_closed"))))
+        assert batch.headroom_changes == {}
+
+    @pytest.mark.parametrize("is_all_or_nothing", [True, False])
+    def test_that_a_part_of_a_whole_lacks_refuses_the_whole(self, *, is_all_or_nothing: bool) -> None:
+        """It is kept under no key: what the parts before it took is forgotten too."""
+        parts = [self._pays_out(12, 1), self._pays_out(9, 2)]
+        whole = _Whole(now=at(5), transaction_id="txn_1", parts=parts, is_all_or_nothing=is_all_or_nothing)
+        batch = self._batch()
+        decided = batch.run(whole)
+        assert isinstance(decided.error, HouseFundsExhausted)
+        assert batch.headroom_changes == {}
+        assert batch.short == {self._BANK}
+        assert not batch.writes()
+        small = replace(whole, parts=[self._pays_out(12, 1), self._pays_out(8, 2)])
+        assert batch.run(small) == Decided(None, None, None, refused=False)
+        assert batch.headroom_changes == {self._BANK: -20}
+        assert len(batch.writes().entries) == 2
 
 
 class TestNeeds:
