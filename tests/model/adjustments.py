@@ -251,6 +251,8 @@ class AdjustmentPaper(ConversionPaper):
             raise Refused("second_admin_required")
         self.persons[owner].own_limits = limits
         self.audited.append((user, "user.limits_reset" if limits is None else "user.limits_set", owner))
+        # Each wallet of theirs is written, later than all that happened in it: a payment comes before that or after.
+        self.now += timedelta(milliseconds=1)
         return {}
 
     def _require_anothers(self, purse: str, user: str) -> None:
