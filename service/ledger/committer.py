@@ -15,7 +15,14 @@ from typing import NamedTuple, TypeVar
 import pymongo
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, PyMongoError, WriteConcernError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
 
 from service.crash_points import CrashPoint, reach
 from service.database import Client, abort_transaction
@@ -34,7 +41,7 @@ from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.dead_owners import LedgerSession
 from service.ledger.house_portions import OwnPortions
-from service.ledger.transaction import Attempt, GuardMissed, prepare
+from service.ledger.transaction import Attempt, GuardMissed, PortionMissed, prepare
 from service.outages import outages
 from service.tracing import span
 
@@ -63,6 +70,7 @@ _SHORTEST_ATTEMPT_S = 1.0
 # Increase and Decrease Algorithms for Congestion Avoidance", 1989).
 _WEIGHT_STEPS = 32
 _DUPLICATE_KEY = 11000
+_WRITE_CONFLICT = 112
 # The server interrupted the command: another process took this one for dead and ended its session (dead_owners.py), or
 # an operator killed it.
 _INTERRUPTED = 11601
@@ -242,7 +250,7 @@ class Ledger:
                 await self._commit(batch, deadline_s, conflicts, attempt)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
                 tries += 1
-                self._portions.forget()
+                self._forget_portions(error)
                 duplicates += is_duplicate(error)
                 is_outage, is_too_large = _is_outage(error), False
                 if is_outage:
@@ -275,6 +283,18 @@ class Ledger:
         for half in (batch[:middle], batch[middle:]):
             await self._settle(half, deadline_s, is_contended=is_contended)
         return None
+
+    def _forget_portions(self, error: Exception) -> None:
+        """Forgets the portions after a failed attempt, unless it lost a race for something else.
+
+        A write conflict may be one on a portion. Its guard then tells in the next attempt.
+        """
+        if isinstance(error, GuardMissed):
+            is_elsewhere = not isinstance(error, PortionMissed)
+        else:
+            is_elsewhere = isinstance(error, OperationFailure) and error.code == _WRITE_CONFLICT
+        if not is_elsewhere:
+            self._portions.forget()
 
     async def _is_too_large(self, batch: Sequence[Pending], error: Exception) -> bool:
         """Whether the batch ran out of time at a server that answers. If so, the next batches are smaller as well.

@@ -45,6 +45,10 @@ class GuardMissed(Exception):
     """A document was no longer in the state that was decided on."""
 
 
+class PortionMissed(GuardMissed):
+    """Another process has changed this process's portion of what the house can give."""
+
+
 class Attempt(NamedTuple):
     """What earlier attempts have met.
 
@@ -210,7 +214,7 @@ async def _write(writes: Writes, portions: AttemptPortions, session: AsyncClient
         raise GuardMissed
     written = await portions.write(writes.headroom_changes, session=session)
     if written is None:
-        raise GuardMissed
+        raise PortionMissed
     if writes.answers:
         await idempotency_repository.insert_many(writes.answers, session=session)
     if writes.record_inserts:

@@ -36,6 +36,7 @@ from service.repositories import audit_events as audit_repository
 from service.repositories import house_positions as position_repository
 from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
+from service.repositories import wallets as wallet_repository
 from service.repositories.audit_events import AuditFilter
 from service.services.house_positions import Correction, apply_floors, correct_positions
 from service.services.metrics import _read_headroom
@@ -362,6 +363,36 @@ class TestPortions:
         monkeypatch.setattr(position_repository, "write_guarded", counted)
         assert await try_as(books, own, withdrawal_of(wallet, 10), withdrawal_of(wallet, 5)) == [None, None]
         assert written == [1]
+
+    async def test_are_not_read_again_for_a_race_that_was_lost_for_a_wallet(
+        self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wallet = await wallet_with(books, currency, paid_in=100)
+        limits: dict[str, Any] = {"policy": Policy(), "batch_limit": 16, "queue_limit": 100, "patience_s": 60.0}
+        committed: list[Committed] = []
+        ledger = Ledger(books.databases.client, **limits, on_committed=committed.append)
+        ledger.start()
+        try:
+            await ledger.execute(withdrawal_of(wallet, 10))
+            find, update = position_repository.find_of, wallet_repository.update_guarded
+            reads: list[int] = []
+            lost: list[int] = []
+
+            async def counted(pairs: Any, **session: Any) -> Any:
+                reads.append(1)
+                return await find(pairs, **session)
+
+            async def lose_once(updates: Any, **session: Any) -> bool:
+                won = await update(updates, **session)
+                lost.append(1)
+                return won and len(lost) > 1
+
+            monkeypatch.setattr(position_repository, "find_of", counted)
+            monkeypatch.setattr(wallet_repository, "update_guarded", lose_once)
+            await ledger.execute(withdrawal_of(wallet, 10))
+        finally:
+            await ledger.close()
+        assert (len(lost), reads, committed[-1].conflicts) == (2, [], 1)
 
     async def test_are_taken_from_others_where_ones_own_is_too_small(self, books: OwnBooks, currency: str) -> None:
         wallet = await wallet_with(books, currency, paid_in=100, given=100)
