@@ -136,11 +136,10 @@ def gather(
     for name, headroom in left.items():
         if total < 0 or headroom < 0 or name in gone:
             has, left[name] = has + headroom, 0
-    for kept in (fair, 0):
-        for name, headroom in left.items():
-            wanted = max(0, fair - has) if kept else max(0, -has)
-            taken = min(wanted, max(0, headroom - (0 if name == POOL else kept)))
-            has, left[name] = has + taken, headroom - taken
+    # Enough for its own fair share, since nobody else keeps more than one.
+    for name, headroom in left.items():
+        taken = min(max(0, fair - has), max(0, headroom - (0 if name == POOL else fair)))
+        has, left[name] = has + taken, headroom - taken
     updates = [PortionUpdate(own.id, found.get(owner), own.with_headroom(has))]
     # A new portion writes the pool too, so that it cannot be made beside a transaction that makes everybody reload.
     if POOL not in found or own.owner not in found or total < 0 or left[POOL] != pool.headroom:
