@@ -131,6 +131,11 @@ class TestItStops:
         owing = _does(Changes(_VOUCHER, wallets=(_ASHA._replace(owed=5, debts=("rtn_1",)),)))
         _assert_stopped("wal_asha owes rtn_1, which is no return", owing)
 
+    def test_a_rule_that_owes_more_or_less_than_its_returns(self) -> None:
+        returned = build_return(id="rtn_2", owed=6)
+        owing = _does(Changes(returned, wallets=(_ASHA._replace(available=700, owed=5, debts=("rtn_2",)),)))
+        _assert_stopped("wal_asha owes 5 more, its returns 6", owing)
+
     @pytest.mark.parametrize(("owed", "debts"), [(0, ("rtn_1",)), (5, ())])
     def test_an_amount_that_is_owed_for_nothing(self, owed: int, debts: tuple[str, ...]) -> None:
         wallet = _ASHA._replace(available=0, owed=owed, debts=debts)

@@ -223,6 +223,11 @@ class TestAPayment:
         assert refused.value.facts["resets_at"] is None
         assert refused.value.facts["time_zone"] == "America/New_York"
 
+    def test_beyond_a_days_limit_waits_for_midnight_where_the_currency_is_at_home(self) -> None:
+        with pytest.raises(LimitExceeded) as refused:
+            charge_for_user(_RUPEES, 8_001, at(5), _state(limits=self._LIMITED))
+        assert refused.value.facts["resets_at"] == "2026-02-25T05:00:00.000Z"
+
     @pytest.mark.parametrize("override", [None, "CHF"])
     def test_without_a_rate_is_refused(self, override: str | None) -> None:
         known = None if override is None else _KNOWN._replace(limits_currency=override)
