@@ -177,6 +177,10 @@ class TestGather:
         portions = [portion("ada", 300), portion("bo", 600)]
         assert headrooms(portions, 0) == {POOL: 0, "ada": 300, "bo": 375, _OWN: 225}
 
+    def test_leaves_the_richest_a_fair_share_too(self) -> None:
+        portions = [portion("ada", 300), portion("bo", 300)]
+        assert headrooms(portions, -100) == {POOL: 0, "ada": 125, "bo": 250, _OWN: 125}
+
     def test_takes_nothing_where_it_has_its_share(self) -> None:
         assert headrooms([portion(POOL, 100), portion(_OWN, 500)], -1) == {POOL: 100, _OWN: 499}
 

@@ -29,6 +29,7 @@ from service.domain.user_limits import (
     usage_in,
     worth,
 )
+from service.domain.wallets import new_wallet
 from tests.records import build_hold, build_operation, build_transfer, build_voucher
 
 # Two in the morning in UTC: in New York it is still the day before, and in Kolkata half past seven.
@@ -270,6 +271,11 @@ class TestWhatIsKnown:
         assert not bare.has_counters
         assert bare._replace(limits=Limits()).has_counters
         assert bare._replace(usage_currency="USD").has_counters
+
+    def test_goes_with_a_wallet_from_its_opening(self) -> None:
+        opened = new_wallet("wal_asha", "usr_asha", "USD", _NOW, "Asia/Tokyo", counts_for_owner=True)
+        assert (opened.counts_for_owner, opened.owner_time_zone) == (True, "Asia/Tokyo")
+        assert not new_wallet("wal_asha", "usr_asha", "USD", _NOW).counts_for_owner
 
     def test_is_the_users_zone_before_the_currencys(self) -> None:
         known, without = counters(time_zone="Asia/Tokyo"), counters()
