@@ -30,6 +30,9 @@ from service.ledger.debts import assert_debts_explained, pay_oldest
 
 _Kind = TypeVar("_Kind", bound=Record)
 
+# Refusals of the asker: whoever may not ask is told nothing of what the key has made.
+_BARRED = (401, 403)
+
 # A rule may not change these fields in a wallet that it returns. Movements change the first four, the kernel changes
 # `event_sequence`, and nothing changes the rest.
 _protected_fields = attrgetter(
@@ -415,11 +418,12 @@ class Batch:
         if claim is None:
             outcome.draft.settle_into(self._state)
             return Decided(outcome.record, None, error, refused=error is not None)
-        # Before any refusal, also one that no key keeps: who is told that nothing was done pays again.
-        made = self._loaded.made.get(claim.id)
+        is_barred = error is not None and error.http_status in _BARRED
+        # Before any other refusal, also one that no key keeps: who is told that nothing was done pays again.
+        made = None if is_barred else self._loaded.made.get(claim.id)
         if made:
             return self._answer_made(command, claim, made)
-        if command.made_id is not None and outcome.draft.tombstone_count < command.weight:
+        if command.made_id is not None and not is_barred and outcome.draft.tombstone_count < command.weight:
             self.without_tombstone.append(command)
         if error is not None and not error.is_kept_under_key:
             outcome.draft.settle_into(self._state)

@@ -28,7 +28,10 @@ _FORGOTTEN = {
     "invalid_code",
     "hold_guaranteed",
     "house_funds_exhausted",
+    "rate_unavailable",
 }
+# Of them those about when. They do not hide what the key has made.
+_FOR_NOW = {"invalid_code", "house_funds_exhausted", "rate_unavailable"}
 
 # Deposits, withdrawals, transfers, holds, adjustments and redemptions: whoever asks twice would get two.
 _MADE_ONCE = ("dep_", "wdr_", "trf_", "hld_", "adj_", "rdm_")
@@ -217,7 +220,7 @@ class Paper:
         try:
             act()
         except Refused as refusal:
-            if refusal.code in _FORGOTTEN:
+            if refusal.code in _FORGOTTEN - _FOR_NOW:
                 return Said(refusal.code, False, {})
         finally:
             self.__dict__.update(before)
