@@ -84,7 +84,9 @@ class TestTheDoor:
         headers = _signed(body, settings)
         kept = await databases.wallet["bank_callbacks"].count_documents({})
         without = {name: value for name, value in headers.items() if name != header}
-        changed = {**headers, header: headers[header][:-2] + "00"}
+        # A timestamp may end with 00 by itself.
+        ending = "11" if headers[header].endswith("00") else "00"
+        changed = {**headers, header: headers[header][:-2] + ending}
         for forged in (without, changed, {**headers, header: ""}, {**headers, header: "\N{SNOWMAN}".encode()}):
             response = await api.post(_PATH, content=body, headers=forged)  # type: ignore[arg-type]  # httpx takes bytes too
             assert response.status_code == 401, response.text

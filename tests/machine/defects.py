@@ -333,12 +333,12 @@ DEFECTS: dict[Defect, int] = {
     late_entries_keep_their_ids: 1,
     what_is_frozen_meanwhile_is_paid_out: 1,
     what_may_be_on_its_way_is_blocked: 7,
-    a_release_lets_everything_out: 77,
+    a_release_lets_everything_out: 8,
     a_capture_by_others_is_not_recorded: 1,
     what_comes_back_stays_taken_from_the_house: 1,
     what_the_house_lacks_is_paid_all_the_same: 1,
     what_is_owed_counts_as_there: 1,
-    what_a_return_leaves_lacking_is_refused: 1,
+    what_a_return_leaves_lacking_is_refused: 132,
 }
 # Those that the ledger itself has to stop, before anything is written, and with what words.
 STOPPED_BY_THE_KERNEL: dict[Defect, str] = {
