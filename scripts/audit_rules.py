@@ -37,7 +37,7 @@ SUBJECTS: Final = "^(adj|dep|hld|rtn|trf|wdr)_"
 _FAILED_IN_REVIEW: Final = "failed_in_review"
 _CANCELED_BY_ADMIN: Final = "canceled_by_admin"
 _LIMITS: Final = ("per_transaction", "per_day", "per_month", "count_per_hour")
-# What `limits.set` tells: the limits, and in which zone their days and months are counted.
+# Lists what `limits.set` tells: the limits, and the zone of their days and months.
 _LIMITS_TOLD: Final = (*_LIMITS, "time_zone")
 _USUAL_LIMITS: Final = (None,) * len(_LIMITS_TOLD)
 # How a wallet is after an action: its status, and which way it is shut where the event says so.
@@ -213,7 +213,7 @@ def check_wallet_deeds(wallets: Sequence[Row], events: Sequence[Row]) -> Iterato
 
 
 def check_path(what: str, steps: Sequence[tuple[Any, Any]], first: object, last: object) -> Iterator[Found]:
-    """What each event says was before it and is after it leads from the first state to the last."""
+    """Follows the events, each from the state before it to the state after it, from the first state to the last."""
     reached = Counter([first])
     reached.update(after for _, after in steps)
     left = Counter([last])

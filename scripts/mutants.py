@@ -29,10 +29,10 @@ from typing import Final, NamedTuple
 
 TARGET: Final = 0.95
 _MUTANTS = Path("mutants")
-# Of which commit the results are.
+# Names the commit that the results are of.
 _COMMIT = _MUTANTS / "commit"
 _PAGE = Path("docs/mutants.md")
-# Of the part of the page that is written anew.
+# Marks the part of the page that is written anew.
 _BEGIN, _END = "<!-- Written by scripts/mutants.py: begin -->", "<!-- Written by scripts/mutants.py: end -->"
 _EXPLAINED = Path(__file__).parent / "mutants_explained.json"
 # Two standard errors of a share.
@@ -47,7 +47,7 @@ class End(StrEnum):
     OTHER = "other"
 
 
-# What mutmut notes of pytest's exit; 3 is a test run that broke.
+# Maps pytest's exit, as mutmut notes it; 3 is a test run that broke.
 _ENDS = {1: End.KILLED, 3: End.KILLED, 0: End.SURVIVED, 5: End.NOT_REACHED, 33: End.NOT_REACHED} | dict.fromkeys(
     (24, 36, 152, 255, -24), End.TIMED_OUT
 )
@@ -71,7 +71,7 @@ class Explanation(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What a mutant changes; several lines are joined by spaces."""
+    """Shows what a mutant changes; several lines are joined by spaces."""
 
     function: str
     was: str

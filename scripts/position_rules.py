@@ -1,4 +1,4 @@
-"""What has to hold of the portions of what the bank's and the house's accounts can still give.
+"""Checks the portions of headroom of the bank's and the house's accounts.
 
 Written out a second time like ledger_rules.py, and for the same reason.
 """
@@ -14,7 +14,7 @@ _BANK: Final = "bank"
 # They have a floor in every currency.
 _ALWAYS_GUARDED: Final = frozenset({_BANK, "house:fx"})
 _POINTS: Final = "PTS"
-# What may take an account below its floor: money that the bank has taken back, and points that were promised.
+# These may take an account below its floor: the bank has taken the money back, or the points were promised.
 _NEVER_REFUSED: Final = frozenset({"DEPOSIT_RETURN", "POINTS_EARNED"})
 _POOL: Final = "pool"
 _SHAPE: Final[Mapping[str, type]] = {
@@ -27,7 +27,7 @@ Pair = tuple[str, str]
 
 
 class Positions:
-    """What each account has beyond what is promised, by the entries and by what wallets owe."""
+    """Computes each account's position less what is promised, from entries and from what wallets owe."""
 
     def __init__(self, floors: Mapping[Pair, int] | None = None) -> None:
         """`floors` are those that the settings state; None where that is not to be looked at."""

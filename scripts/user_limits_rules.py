@@ -1,4 +1,4 @@
-"""What has to hold of the limits of a user over all of their wallets, and of the time zone that they count in.
+"""Checks the limits of a user over all of their wallets, and the time zone that they count in.
 
 Written out a second time like `ledger_rules`, and for the same reason.
 """
@@ -18,7 +18,7 @@ ZONE_SET: Final = "user.time_zone_set"
 LIMITS_SET: Final = "user.limits_set"
 LIMITS_RESET: Final = "user.limits_reset"
 ACTIONS: Final = (ZONE_SET, LIMITS_SET, LIMITS_RESET)
-# What counts for these limits: whatever leaves for somebody else. Conversions stay with the user.
+# These count for the limits: money leaves for somebody else. Conversions stay with the user.
 COUNTED: Final = tuple(kind for kind in KINDS if kind.collection in ("withdrawals", "transfers", "holds"))
 
 _LIMITS: Final = ("per_transaction", "per_day", "per_month", "count_per_hour")

@@ -213,7 +213,7 @@ class Bench:
 def settings_of(stack: Stack) -> Settings:
     """As the stack's own programs read them from their environment."""
     names = {f"WALLET_{name}".upper(): name for name in Settings.model_fields}
-    # What the environment has as JSON, pydantic reads from there only.
+    # pydantic reads JSON from the environment only.
     values: dict[str, Any] = {
         names[name]: json.loads(value) if value.startswith("{") else value
         for name, value in stack.settings.items()

@@ -75,7 +75,7 @@ class PlainLedger:
                         await session.abort_transaction()
                     raise
                 await session.commit_transaction()
-        except BaseException:
+        except BaseException:  # also a cancelled task cannot know whether it has committed
             own.forget()
             raise
         finally:
