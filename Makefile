@@ -138,8 +138,8 @@ test-nightly: install ## 2,000 sequences of the ledger's state machine from a ne
 	exit $$status
 
 .PHONY: soak
-soak: install ## Ten minutes of load on a busy machine, without a traceback; MINUTES=2, NEIGHBOURS=0 for other measures
-	@TEST_NIGHTLY=1 TEST_SOAK_MINUTES=$(or $(MINUTES),10) TEST_SOAK_NEIGHBOURS=$(or $(NEIGHBOURS),2) \
+soak: install ## Ten minutes of load on a busy machine, without a traceback; MINUTES=2, NEIGHBOURS=0, RATE=10 for other measures
+	@TEST_NIGHTLY=1 TEST_SOAK_MINUTES=$(or $(MINUTES),10) TEST_SOAK_NEIGHBOURS=$(or $(NEIGHBOURS),2) TEST_SOAK_RATE=$(or $(RATE),30) \
 		$(BIN)/python -m pytest tests/cluster/test_soak.py --capture=no $(ARGS)
 
 .PHONY: test-mutants

@@ -25,9 +25,11 @@ PEOPLE: Final = 6
 FUNDS: Final = 10_000_000
 # More than anybody has: refused, whatever else happens.
 TOO_MUCH: Final = 1_000_000_000
-# So many requests at once, each of which is followed by a pause: together some 30 a second.
+# A closed load: so many requests at once, each of which is followed by a pause. Together some 30 a second.
 _LOOPS: Final = 12
 _PAUSE_S: Final = 0.35
+# An open load keeps no more than this waiting for their answers: 200 at 30 a second are 7 s of silence.
+MOST_IN_FLIGHT: Final = 200
 # Shorter than an API stays frozen: a client gives up on it and asks the other one.
 _TIMEOUT_S: Final = 5.0
 _PATIENCE_S: Final = 60.0
@@ -74,6 +76,17 @@ class Request:
     def amount(self) -> int:
         amount: int = self.body["amount"]
         return amount
+
+
+@dataclass(slots=True)
+class Offered:
+    """What an open load came to: how many requests were due, how many of them were not sent since too many waited for
+    an answer, and how many waited at most. A hold's capture is not counted: it follows its hold.
+    """
+
+    due: int = 0
+    kept_back: int = 0
+    most_in_flight: int = 0
 
 
 class Journal:
@@ -143,7 +156,7 @@ class OutsideClient:
 
     def __init__(self, base_urls: Sequence[str], journal: Journal) -> None:
         self.journal = journal
-        limits = httpx.Limits(max_connections=_LOOPS * 2)
+        limits = httpx.Limits(max_connections=MOST_IN_FLIGHT, max_keepalive_connections=_LOOPS * 2)
         self._https = [httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S, limits=limits) for url in base_urls]
         self._turns = itertools.cycle(self._https)
         # For what is no request of money: on a busy machine a login may take its time.
@@ -189,6 +202,21 @@ class OutsideClient:
             self._ended = True
             await running
 
+    @asynccontextmanager
+    async def load_at(self, rate: float) -> AsyncIterator[Offered]:
+        """Sends so many requests a second as long as the block lasts, whether or not earlier ones are answered.
+
+        At the end of the block every request is answered.
+        """
+        self._ended = False
+        offered = Offered()
+        running = asyncio.create_task(self._send_when_due(rate, offered))
+        try:
+            yield offered
+        finally:
+            self._ended = True
+            await running
+
     async def writes_again(self, since: float, limit_s: float) -> None:
         async with asyncio.timeout(limit_s):
             while not self.journal.has_written_since(since):  # noqa: ASYNC110 the loops get the answers
@@ -197,29 +225,48 @@ class OutsideClient:
     async def _go_on(self) -> None:
         await asyncio.sleep(self._random.uniform(0, _PAUSE_S))
         while not self._ended:
-            for request in self._next():
-                await self._ask_until_answered(request)
-                if request.kind is Kind.HOLD and request.is_accepted:
-                    await self._ask_until_answered(self._capture(request))
+            await self._ask_for_next()
             await asyncio.sleep(_PAUSE_S)
 
-    def _next(self) -> list[Request]:
+    async def _send_when_due(self, rate: float, offered: Offered) -> None:
+        began = time.monotonic()
+        in_flight: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while not self._ended:
+                # What fell due while this task had no turn is sent now, all of it.
+                await asyncio.sleep(max(0.0, began + offered.due / rate - time.monotonic()))
+                offered.due += 1
+                if len(in_flight) == MOST_IN_FLIGHT:
+                    offered.kept_back += 1
+                    continue
+                asking = group.create_task(self._ask_for_next())
+                in_flight.add(asking)
+                asking.add_done_callback(in_flight.discard)
+                offered.most_in_flight = max(offered.most_in_flight, len(in_flight))
+
+    async def _ask_for_next(self) -> None:
+        request = self._next()
+        await self._ask_until_answered(request)
+        if request.kind is Kind.HOLD and request.is_accepted:
+            await self._ask_until_answered(self._capture(request))
+
+    def _next(self) -> Request:
         hot, *others = self.people
         person, friend = self._random.sample(others, 2)
         amount = self._random.randint(1, 100)
         match self._random.randrange(10):
             case 0 | 1:
-                return [self._order(Kind.DEPOSIT, self._random.choice([hot, person]), amount)]
+                return self._order(Kind.DEPOSIT, self._random.choice([hot, person]), amount)
             case 2 | 3 | 4:
-                return [self._order(Kind.WITHDRAWAL, self._random.choice([hot, person]), amount)]
+                return self._order(Kind.WITHDRAWAL, self._random.choice([hot, person]), amount)
             case 5 | 6:
-                return [self._order(Kind.TRANSFER, person, amount, hot)]
+                return self._order(Kind.TRANSFER, person, amount, hot)
             case 7:
-                return [self._order(Kind.TRANSFER, person, amount, friend)]
+                return self._order(Kind.TRANSFER, person, amount, friend)
             case 8:
-                return [self._order(Kind.HOLD, person, amount, hot)]
+                return self._order(Kind.HOLD, person, amount, hot)
             case _:
-                return [self._order(Kind.WITHDRAWAL, person, TOO_MUCH)]
+                return self._order(Kind.WITHDRAWAL, person, TOO_MUCH)
 
     def _order(self, kind: Kind, payer: Person, amount: int, recipient: Person | None = None) -> Request:
         body: dict[str, Any] = {"amount": amount, "currency": "INR"}

@@ -1,6 +1,7 @@
 """A soak: two APIs and two workers for ten minutes on a machine that is busy with other work. Nothing fails.
 
-`make soak` runs it; MINUTES and NEIGHBOURS say for how long and beside how many other busy processes.
+`make soak` runs it; MINUTES, NEIGHBOURS and RATE say for how long, beside how many other busy processes and with how
+many requests a second. They are sent when they are due, however slowly the service answers.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from tests.cluster.environment import Cluster
+from tests.cluster.outside_client import MOST_IN_FLIGHT, Offered
 from tests.cluster.replica_set import ReplicaSet
 from tests.cluster.trial import ALL_ENDED_S, Trial, opened_trial
 from tests.cluster.verdict import verify, wait_until_all_ended
@@ -29,6 +31,7 @@ pytestmark = [
 
 _MINUTES: Final = float(os.environ.get("TEST_SOAK_MINUTES", "10"))
 _NEIGHBOURS: Final = int(os.environ.get("TEST_SOAK_NEIGHBOURS", "2"))
+_RATE: Final = float(os.environ.get("TEST_SOAK_RATE", "30"))
 # A process that has filled its caches and pools grows no further. What it has after a minute counts as its start.
 _SETTLED_S: Final = 60.0
 _MOST_GROWTH_MB: Final = 64.0
@@ -40,6 +43,7 @@ class Soak(NamedTuple):
 
     minutes: float
     load: float
+    offered: Offered
     requests: int
     accepted: int
     answers: Counter[int]
@@ -51,12 +55,14 @@ class Soak(NamedTuple):
     memory_mb: dict[str, tuple[float, float]]
 
     def __str__(self) -> str:
-        seconds = self.minutes * 60
+        seconds, offered = self.minutes * 60, self.offered
         memory = ", ".join(f"{name} {begin:.0f} to {end:.0f}" for name, (begin, end) in self.memory_mb.items())
         return "\n".join(
             [
                 f"soak of {self.minutes:g} min, load {self.load:.1f} on {os.cpu_count()} processors",
-                f"{self.requests} requests, {self.requests / seconds:.1f} a second, {self.accepted} accepted",
+                f"{offered.due} requests due, {_RATE:g} a second; at most {offered.most_in_flight} unanswered",
+                f"{offered.kept_back} of them not sent, since {MOST_IN_FLIGHT} were unanswered",
+                f"{self.requests} requests sent, {self.requests / seconds:.1f} a second, {self.accepted} accepted",
                 f"answers {dict(self.answers)}; {self.longest_gap_s:.2f} s without one at most",
                 f"all ended {self.ended_s:.1f} s after the last; {self.tracebacks} tracebacks",
                 f"logged above info: {dict(self.told)}",
@@ -126,22 +132,22 @@ def _facts_of(line: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _load(trial: Trial, minutes: float) -> AsyncIterator[dict[str, float]]:
-    """Memory once the processes have settled."""
+async def _load(trial: Trial, minutes: float) -> AsyncIterator[tuple[Offered, dict[str, float]]]:
+    """What is offered, and memory once the processes have settled."""
     await trial.client.log_in_again()
-    async with trial.client.load():
+    async with trial.client.load_at(_RATE) as offered:
         seconds = minutes * 60
         settled_s = min(_SETTLED_S, seconds / 2)
         await asyncio.sleep(settled_s)
         memory_mb = _memory_mb(trial.cluster)
         await asyncio.sleep(seconds - settled_s)
-        yield memory_mb
+        yield offered, memory_mb
 
 
 async def test_a_busy_machine_fails_nothing_and_logs_no_traceback(trial: Trial) -> None:
     with _busy_neighbours(_NEIGHBOURS):
         began = time.monotonic()
-        async with _load(trial, _MINUTES) as settled_mb:
+        async with _load(trial, _MINUTES) as (offered, settled_mb):
             until, load = time.monotonic(), os.getloadavg()[0]
         last = time.monotonic()
         await wait_until_all_ended(trial.databases, ALL_ENDED_S)
@@ -153,6 +159,7 @@ async def test_a_busy_machine_fails_nothing_and_logs_no_traceback(trial: Trial) 
     soak = Soak(
         minutes=_MINUTES,
         load=load,
+        offered=offered,
         requests=sum(request.sent_s[0] > began for request in journal.requests),
         accepted=sum(request.sent_s[0] > began for request in journal.accepted),
         answers=journal.statuses(began),
