@@ -107,4 +107,6 @@ async def confirm_password_reset(body: PasswordResetConfirmation, resources: Ope
 
 
 def _locksmith(resources: Resources) -> Locksmith:
-    return Locksmith(resources.databases.client, resources.jobs, resources.passwords, resources.settings)
+    return Locksmith(
+        resources.databases.client, resources.jobs, resources.ended_tokens, resources.passwords, resources.settings
+    )

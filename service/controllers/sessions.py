@@ -53,11 +53,15 @@ class SessionView(View):
     summary="Get new tokens for the refresh token",
 )
 async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
-    """The refresh token is used up. Where the answer was lost, it may be sent once more within ten seconds, and brings
-    the same refresh token again. Any other use of one that is used up ends its session: it was copied.
+    """The refresh token is used up. Within ten seconds it may be sent again, also by several tabs at once, and brings
+    the same refresh token each time. Any other use of one that is used up ends its session: it was copied.
     """
     tokens = await refresh_tokens.refresh(
-        resources.databases.client, resources.settings, body.refresh_token, correlation_id.get()
+        resources.databases.client,
+        resources.settings,
+        resources.ended_tokens,
+        body.refresh_token,
+        correlation_id.get(),
     )
     return answer_tokens(tokens)
 

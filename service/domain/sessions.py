@@ -23,7 +23,8 @@ _SECRET_BYTES = 32
 # 48 bytes in base64.
 REFRESH_TOKEN_LENGTH = len(REFRESH_TOKEN_PREFIX) + 64
 
-# What is lost on the way is sent again by then; who has copied a token takes longer.
+# Whoever lost the answer sends the token again by then, and tabs that refresh at once have all done so. Whoever copied
+# a token takes longer.
 RETRY_WINDOW = timedelta(seconds=10)
 
 
@@ -51,12 +52,13 @@ class Session(NamedTuple):
     secret_hash: str
     previous_hash: str | None
     nonce: bytes
-    is_retried: bool
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
     revoked_for: Ending | None = None
+    # Nothing reads it any more. Sessions from before have it, and so do those that an older process begins.
+    is_retried: bool = False
 
 
 class RefreshToken(NamedTuple):
@@ -85,7 +87,7 @@ class Verdict(StrEnum):
     """What a secret says of whoever sends it."""
 
     CURRENT = "current"
-    # The one before, soon after and for the first time: the answer was lost on its way.
+    # The one before, soon after: the answer was lost on its way, or several tabs refreshed at once.
     RETRIED = "retried"
     REUSED = "reused"
     # Whatever it is, the session is over.
@@ -120,7 +122,7 @@ def judge(session: Session, secret_hash: str, now: datetime) -> Verdict:
     if hmac.compare_digest(session.secret_hash, secret_hash):
         return Verdict.CURRENT
     is_previous = session.previous_hash is not None and hmac.compare_digest(session.previous_hash, secret_hash)
-    if is_previous and not session.is_retried and now < session.last_used_at + RETRY_WINDOW:
+    if is_previous and now < session.last_used_at + RETRY_WINDOW:
         return Verdict.RETRIED
     return Verdict.REUSED
 
@@ -130,7 +132,6 @@ def rotated(session: Session, successor: RefreshToken, nonce: bytes, now: dateti
         secret_hash=successor.secret_hash,
         previous_hash=session.secret_hash,
         nonce=nonce,
-        is_retried=False,
         last_used_at=now,
         expires_at=expires_at,
     )

@@ -1,6 +1,5 @@
 """Queries on `sessions`. Every change is one compare-and-set: of two who use one token, one finds no match."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -47,24 +46,11 @@ async def find_revoked(since: datetime) -> dict[str, datetime]:
 
 async def rotate(before: Session, after: Session) -> bool:
     """False where its token was used, or the session ended, since `before` was read."""
-    changed = ("secret_hash", "previous_hash", "nonce", "is_retried", "last_used_at", "expires_at")
+    changed = ("secret_hash", "previous_hash", "nonce", "last_used_at", "expires_at")
     row = to_row(after)
-    return await _change(before, {name: row[name] for name in changed})
-
-
-async def note_retry(before: Session) -> bool:
-    """False where the retry was taken, or the session changed, since `before` was read."""
-    return await _change(before, {"is_retried": True})
-
-
-async def _change(before: Session, changes: Mapping[str, Any]) -> bool:
-    very = {
-        "_id": before.id,
-        "secret_hash": before.secret_hash,
-        "is_retried": before.is_retried,
-        "revoked_at": None,
-    }
-    done = await SessionDocument.get_pymongo_collection().update_one(very, {"$set": changes})
+    unchanged = {"_id": before.id, "secret_hash": before.secret_hash, "revoked_at": None}
+    changes = {"$set": {name: row[name] for name in changed}}
+    done = await SessionDocument.get_pymongo_collection().update_one(unchanged, changes)
     return done.matched_count == 1
 
 

@@ -51,6 +51,15 @@ class EndedTokens:
         user = self._users.get(token.user_id)
         return user is not None and token.token_version < user[0]
 
+    def note_session(self, session_id: str, now: datetime) -> None:
+        """For whoever has just ended it: this process refuses its access tokens from now on, without a read."""
+        self._sessions.setdefault(session_id, now)
+
+    def note_user(self, user_id: str, token_version: int, now: datetime) -> None:
+        """The same for all tokens of the user that are older than this version."""
+        found = (token_version, now)
+        self._users[user_id] = max(found, self._users.get(user_id, found))
+
     async def look(self) -> None:
         """Also for whoever has just ended something, so that this process knows at once. Raises PyMongoError."""
         now = utc_now()

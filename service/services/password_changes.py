@@ -28,6 +28,7 @@ from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.services.audit_events import ANYBODY, new_audit_event
 from service.services.callers import Caller
+from service.services.ended_tokens import EndedTokens
 from service.services.passwords import Passwords, refuse_weak_password
 from service.services.refresh_tokens import Tokens, open_session
 from service.services.users import get_user, normal_email
@@ -43,6 +44,7 @@ class Locksmith(NamedTuple):
 
     client: Client
     jobs: JobQueue
+    ended_tokens: EndedTokens
     passwords: Passwords
     settings: Settings
 
@@ -82,6 +84,7 @@ async def change_password(
         await session_repository.insert(opened.session, session=session)
 
     await run_in_transaction(smith.client, change)
+    smith.ended_tokens.note_user(user.id, token.token_version + 1, now)
     smith.jobs.wake(Job.DRAIN_OUTBOX)
     log.info("user.password_changed", user_id=user.id)
     return opened.tokens
@@ -156,6 +159,7 @@ async def reset_password(smith: Locksmith, reset_token: str, new_password: str, 
             raise InvalidResetToken
 
     await run_in_transaction(smith.client, reset)
+    smith.ended_tokens.note_user(user.id, user.token_version + 1, now)
     smith.jobs.wake(Job.DRAIN_OUTBOX)
     log.info("user.password_reset", user_id=user.id)
 

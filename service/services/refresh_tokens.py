@@ -1,7 +1,8 @@
-"""Refresh tokens: what a login gives out, and the next one for the one before.
+"""Refresh tokens: a login gives out the first one, and each is exchanged for its successor.
 
-Two who send one token at the same moment are told alike, as if one had lost the answer: the second is the retry. A
-third is one too many, and ends the session, as a token does that was used earlier.
+Whoever sends one token at the same moment, or again within the retry window, gets the same successor: several tabs of
+one browser do that, and so does a client that lost the answer. A token that comes later, or after its successor was
+used, ends the session.
 """
 
 from datetime import datetime, timedelta
@@ -33,11 +34,12 @@ from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.services.access_tokens import issue_access_token
 from service.services.audit_events import ANYBODY, new_audit_event
+from service.services.ended_tokens import EndedTokens
 from service.settings import Settings
 
 log = structlog.get_logger()
 
-# Each that is lost to somebody else brings the session nearer to its end: rotated, retried, revoked.
+# Whoever loses a race finds the session rotated or revoked, and is answered by that. The rest is in reserve.
 _ATTEMPTS = 4
 _RETRY_AFTER_S = 1
 
@@ -68,7 +70,6 @@ def open_session(user: User, settings: Settings, now: datetime) -> Opened:
         secret_hash=token.secret_hash,
         previous_hash=None,
         nonce=b"",
-        is_retried=False,
         created_at=now,
         last_used_at=now,
         expires_at=_expires_at(now, now, settings),
@@ -76,10 +77,13 @@ def open_session(user: User, settings: Settings, now: datetime) -> Opened:
     return Opened(session, _tokens(session, user, token, settings, now))
 
 
-async def refresh(client: Client, settings: Settings, text: str, request_id: str | None) -> Tokens:
-    """New tokens for a refresh token, which is good for nothing afterwards but one retry.
+async def refresh(
+    client: Client, settings: Settings, ended_tokens: EndedTokens, text: str, request_id: str | None
+) -> Tokens:
+    """New tokens for a refresh token, which is good for nothing afterwards but retries within RETRY_WINDOW.
 
-    Raises InvalidRefreshToken for anything else; one that was used before ends its session.
+    Raises InvalidRefreshToken for anything else. One that was used before ends its session, and this process refuses
+    the session's access tokens at once.
     """
     token = read_refresh_token(text)
     if token is None:
@@ -98,8 +102,10 @@ async def refresh(client: Client, settings: Settings, text: str, request_id: str
                 tokens = await _give_again(session, token, settings, now)
             case Verdict.REUSED:
                 await _revoke_for_reuse(client, session, request_id)
+                ended_tokens.note_session(session.id, now)
                 raise InvalidRefreshToken
             case Verdict.ENDED:
+                ended_tokens.note_session(session.id, now)
                 _log_refusal(session, "ended")
                 raise InvalidRefreshToken
             case _:
@@ -121,16 +127,14 @@ async def _rotate(session: Session, token: RefreshToken, settings: Settings, now
     return _tokens(after, user, successor, settings, now)
 
 
-async def _give_again(session: Session, token: RefreshToken, settings: Settings, now: datetime) -> Tokens | None:
-    """The successor that was given out already, once more; None where somebody else was faster."""
+async def _give_again(session: Session, token: RefreshToken, settings: Settings, now: datetime) -> Tokens:
+    """The successor that was given out already, once more. Nothing is written, so any number may ask at once."""
     user = await _holder(session)
     successor = token.successor(_key(settings), session.nonce)
     if successor.secret_hash != session.secret_hash:
         # WALLET_ENCRYPTION_KEY is another one than some seconds ago. That is no fault of the client's.
         _log_refusal(session, "key_changed")
         raise InvalidRefreshToken
-    if not await session_repository.note_retry(session):
-        return None
     return _tokens(session, user, successor, settings, now)
 
 

@@ -185,22 +185,12 @@ class TestRefreshing:
 
 
 class TestALostAnswer:
-    async def test_may_be_asked_for_once_more_and_brings_the_same_token(
-        self, login: Login, databases: Databases
-    ) -> None:
+    async def test_may_be_asked_for_again_and_brings_the_same_token(self, login: Login, databases: Databases) -> None:
         successor = await login.refreshed()
         before = await kept(databases, login)
-        assert await login.refreshed() == successor
-        after = await kept(databases, login)
-        assert after == before | {"is_retried": True}
+        assert [await login.refreshed() for _ in range(3)] == [successor] * 3
+        assert await kept(databases, login) == before
         assert (await login.refresh(successor)).status_code == 200
-
-    async def test_a_third_time_ends_the_session(self, login: Login, databases: Databases) -> None:
-        successor = await login.refreshed()
-        await login.refreshed()
-        assert refusal(await login.refresh()) == REFUSED
-        assert refusal(await login.refresh(successor)) == REFUSED
-        assert await audit_actions(databases, login.user) == ["user.logged_in", "session.revoked_by_reuse"]
 
     async def test_ten_seconds_later_ends_the_session(
         self, api: httpx.AsyncClient, databases: Databases, clock: Clock
@@ -380,32 +370,6 @@ class TestEndingOne:
 
 
 class TestRaces:
-    async def test_two_refreshes_at_once_bring_one_successor_which_is_good(
-        self, api: httpx.AsyncClient, databases: Databases
-    ) -> None:
-        user = (await Login.of_somebody(api, databases)).user
-        for _ in range(_TIMES):
-            login = await Login.of(api, user)
-            answers = await asyncio.gather(*(login.refresh() for _ in range(2)))
-            assert [answer.status_code for answer in answers] == [200, 200]
-            (successor,) = {answer.json()["refresh_token"] for answer in answers}
-            assert (await login.refresh(successor)).status_code == 200
-
-    async def test_of_many_at_once_two_are_told_and_the_session_ends(
-        self, api: httpx.AsyncClient, databases: Databases
-    ) -> None:
-        user = (await Login.of_somebody(api, databases)).user
-        for _ in range(_TIMES):
-            login = await Login.of(api, user)
-            answers = await asyncio.gather(*(login.refresh() for _ in range(6)))
-            told = [answer.json()["refresh_token"] for answer in answers if answer.status_code == 200]
-            assert {refusal(answer) for answer in answers if answer.status_code != 200} == {REFUSED}
-            assert len(told) <= 2
-            assert len(set(told)) == 1
-            assert refusal(await login.refresh(told[0])) == REFUSED
-        events = (await audit_actions(databases, user)).count("session.revoked_by_reuse")
-        assert events == _TIMES
-
     @pytest.mark.parametrize("path", [LOGOUT, LOGOUT_ALL])
     async def test_a_refresh_against_logging_out_leaves_nobody_in(
         self, api: httpx.AsyncClient, databases: Databases, path: str
@@ -454,6 +418,7 @@ class TestLogs:
             login = await Login.of_somebody(api, databases)
             tokens = [login.refresh_token, await login.refreshed()]
             await login.refresh(tokens[0])
+            await login.refresh(await login.refreshed(tokens[1]))
             await login.refresh(tokens[0])
             await api.post(REFRESH, json={"refresh_token": "wrt_" + "B" * 64})
             other = await Login.of(api, login.user)

@@ -56,19 +56,6 @@ class TestRotating:
         assert judge(ended, login.secret_hash, ended.created_at) is Verdict.ENDED
 
 
-class TestRetrying:
-    async def test_is_noted_once_and_of_the_session_as_it_was_read(self, login: Session) -> None:
-        after = next_of(login)
-        assert await session_repository.rotate(login, after)
-        assert not await session_repository.note_retry(login)
-        assert [await session_repository.note_retry(after) for _ in range(2)] == [True, False]
-        assert (await found(login)).is_retried
-
-    async def test_is_not_noted_of_one_that_was_revoked(self, databases: Databases, login: Session) -> None:
-        assert await revoke(databases, login)
-        assert not await session_repository.note_retry(login)
-
-
 class TestRevoking:
     async def test_happens_once_and_keeps_the_first_reason(self, databases: Databases, login: Session) -> None:
         assert [await revoke(databases, login) for _ in range(2)] == [True, False]
