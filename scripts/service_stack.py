@@ -62,6 +62,7 @@ NO_LIMITS: Final = {
     "WALLET_RATE_LIMIT_TRANSACTIONS": "0",
     "WALLET_LOGIN_TRIES": "0",
     "WALLET_WEBHOOK_SENDS_PER_HOUR": "0",
+    "WALLET_CONNECTIONS_PER_ADDRESS": "0",
 }
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).
 HTTP_PROTOCOL: Final = "service.controllers.http_protocol:GuardedHttpProtocol"

@@ -7,6 +7,7 @@ WalletServiceError
 │   ├── RequestTimeout             408 request_timeout
 │   ├── UriTooLong                 414 uri_too_long
 │   ├── HeadersTooLarge            431 headers_too_large
+│   ├── UpgradeRequired            426 upgrade_required
 │   ├── IdempotencyKeyMissing      400 idempotency_key_missing
 │   ├── IdempotencyKeyInvalid      400 idempotency_key_invalid
 │   └── InvalidCursor              400 invalid_cursor
@@ -161,6 +162,12 @@ class UriTooLong(Malformed):
 
 class HeadersTooLarge(Malformed):
     code, http_status, title = "headers_too_large", 431, "The headers are too many or too large"
+
+
+class UpgradeRequired(Malformed):
+    """What speaks WebSocket was asked in another way, or by a handshake that is none."""
+
+    code, http_status, title = "upgrade_required", 426, "This is a WebSocket: send its handshake, without a body"
 
 
 class IdempotencyKeyMissing(Malformed):
@@ -605,6 +612,12 @@ class Unavailable(WalletServiceError):
     """Something that the service needs does not answer; nothing is known to have happened."""
 
     code, http_status, title = "service_unavailable", 503, "The service is not available for the moment"
+
+
+class TooManyConnections(Unavailable):
+    """Open from one address, or in this process; nothing was read of this one."""
+
+    code, title = "too_many_connections", "Too many connections are open"
 
 
 class LedgerBusy(Unavailable):

@@ -49,6 +49,7 @@ from service.controllers import (
     webhook_endpoints,
     withdrawals,
 )
+from service.controllers.connections import CONNECTIONS, Connections, raise_file_limit
 from service.controllers.middleware import add_middleware
 from service.controllers.openapi import complete_openapi, metadata
 from service.controllers.problems import add_problem_handlers, note_methods
@@ -120,13 +121,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or get_settings()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Connections]]:
         set_up_logging(settings)
         async with tracing_of(settings, "wallet-api"), open_resources(settings) as resources:
             app.state.resources = resources
             await resources.ended_tokens.start()
             _spare_the_garbage_collector()
-            yield
+            raise_file_limit(settings)
+            # uvicorn hands it to the protocol of each connection.
+            yield {CONNECTIONS: Connections(settings)}
 
     app = FastAPI(
         **metadata(),

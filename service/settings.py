@@ -333,6 +333,10 @@ class Settings(BaseSettings):
     rate_limit_transactions: int = Field(20, ge=0)
     # Failures of one account from one address, from which on the next try has to wait; 0 turns all waiting off.
     login_tries: int = Field(5, ge=0)
+    # Open at one time: of one IPv4 address or IPv6 /64 (twice as many of a /56, four times of a /48; 0 turns it off),
+    # and in each process of the API. There are fewer where the process may not have so many files.
+    connections_per_address: int = Field(128, ge=0)
+    connections_limit: int = Field(4096, ge=1)
     # Networks whose X-Forwarded-For is believed, separated by commas.
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
 

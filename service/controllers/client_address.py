@@ -17,6 +17,9 @@ _LENGTH_LIMIT = 64
 _HOPS_LIMIT = 16
 # One customer's IPv6 network has 2^64 addresses at the least (RFC 6177): to count by address would be to count nobody.
 _HOST_BITS = 64
+# Many get more than one such network: 256 of them (/56) at home, 65,536 (/48) as a firm. So each limit of a network
+# holds for these too, so many times: more than a handful of networks helps nobody.
+_WIDER_NETWORKS = ((56, 2), (48, 4))
 _REMEMBERED = 4096
 _UNKNOWN = "unknown"
 
@@ -42,6 +45,25 @@ def client_address(scope: Scope, trusted: Sequence[_Network]) -> str:
             if not _is_trusted(hop, trusted):
                 break
     return _UNKNOWN if address is None else _shown(address)
+
+
+def is_trusted_peer(peer: str, trusted: Sequence[_Network]) -> bool:
+    """Whether a connection comes from one of our proxies, by whom many come."""
+    address = _parse(peer) if trusted else None
+    return address is not None and _is_trusted(address, trusted)
+
+
+@lru_cache(_REMEMBERED)
+def networks_of(place: str) -> tuple[tuple[str, int], ...]:
+    """The networks that an address or a network of 64 bits is counted by, the narrowest first: name and share.
+
+    The share says how many times a limit for one place holds for the network.
+    """
+    address = _parse(place.partition("/")[0])
+    if not isinstance(address, IPv6Address):
+        return ((_UNKNOWN if address is None else str(address), 1),)
+    wider = [(str(IPv6Network((int(address), bits), strict=False)), share) for bits, share in _WIDER_NETWORKS]
+    return ((_shown(address), 1), *wider)
 
 
 async def _address_of(request: Request) -> str:

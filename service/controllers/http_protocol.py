@@ -8,9 +8,12 @@ import asyncio
 import sys
 from socket import IPPROTO_TCP
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import HeadersTooLarge, Malformed, RequestTimeout, WalletServiceError, problem_body
+from service.controllers.connections import CONNECTIONS, Connections
+from service.controllers.raw_problems import raw_problem
+from service.controllers.socket_protocol import is_handshake
+from service.errors import HeadersTooLarge, Malformed, RequestTimeout, TooManyConnections, WalletServiceError
 
 # From its first byte to its last: on a telephone's line far more than LARGE_BODY_LIMIT_BYTES.
 BODY_TIMEOUT_S = 30.0
@@ -29,6 +32,8 @@ _NOTSENT_LOWAT = 25
 _UNSENT_BYTES = 64 * 1024
 # Where an answer that has no end by itself leaves what ends it: the scope's key of a function without arguments.
 END_STREAM = "end_stream"
+# For one that was refused: somebody else may have left by then.
+_RETRY_AFTER_S = 1
 
 
 class GuardedHttpProtocol(HttpToolsProtocol):
@@ -43,12 +48,23 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
     # Nothing more is listened to; what was asked before is answered yet.
     _is_last = False
+    # The request is a whole handshake, for the protocol of WebSockets to take over.
+    _is_handshake = False
     # A WebSocket by now: another protocol listens.
     _is_upgraded = False
+    # None where the server was started without an application's state.
+    _connections: Connections | None = None
     _stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._connections = self.app_state.get(CONNECTIONS)
+        peer = self.client[0] if self.client else None
+        if self._connections is not None and not self._connections.admit(transport, peer):
+            self._is_last = True
+            transport.write(raw_problem(TooManyConnections(retry_after_s=_RETRY_AFTER_S)))
+            transport.close()
+            return
         self._set_deadline(HEAD_TIMEOUT_S)
         if sys.platform == "linux":
             transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
@@ -56,6 +72,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_deadline()
         self._forget_stall()
+        if self._connections is not None:
+            self._connections.forget(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +104,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = True
         self._drop_deadline()
+        self._is_handshake = bool(self.parser.should_upgrade()) and self._asks_for_socket()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -93,10 +112,34 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._drop_deadline()
         super().on_message_complete()
 
+    def _asks_for_socket(self) -> bool:
+        """Whatever else asks for an upgrade is a request like any other, which the application answers (RFC 9110, 7.8).
+
+        A body that came with it, or an answer that is still to be written, would get into the socket's frames.
+        """
+        if self.pipeline or self._is_answering or self.parser.get_http_version() != "1.1":
+            return False
+        lines = [b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)]
+        lines += [b"%b: %b\r\n" % header for header in self.headers]
+        return self._get_upgrade() == b"websocket" and is_handshake(b"".join([*lines, b"\r\n"]))
+
+    def _should_upgrade(self) -> bool:
+        return self._is_handshake and self._should_upgrade_to_ws()
+
     def handle_websocket_upgrade(self) -> None:
         self._is_upgraded = True
         self._drop_deadline()
+        self._forget_stall()
         super().handle_websocket_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """The parser has lost what came behind the request: nothing more is listened to. The request has its own line
+        in the log.
+        """
+        if self._is_answering:
+            self._end_after_answers()
+        else:
+            self.transport.close()
 
     def shutdown(self) -> None:
         """A stream would go on for ever, and the server wait for it."""
@@ -168,6 +211,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     @property
+    def is_idle(self) -> bool:
+        """Nobody waits for an answer here."""
+        return not (self._is_answering or self.pipeline or self._is_upgraded)
+
+    @property
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -175,22 +223,21 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """For the application there is no request yet, or half of one. Nor may this get between two answers."""
         if self.pipeline or (self._is_answering and (self.cycle.response_started or not self.cycle.more_body)):
             # A whole request came before: its answer is the last one.
-            self._is_last = True
             if self.pipeline and self.cycle.more_body:
                 self.pipeline.popleft()
-            else:
-                self.cycle.keep_alive = False
-            self._drop_deadline()
-            self.flow.pause_reading()
+            self._end_after_answers()
             return
-        body = problem_body(error, None)
-        head = (
-            b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n"
-            b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n\r\n" % len(body)
-        )
-        self.transport.write(STATUS_LINE[error.http_status] + head + body)
+        self.transport.write(raw_problem(error))
         if self._is_answering:
             # Whoever still waits for the body is told that nobody is there any more.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+    def _end_after_answers(self) -> None:
+        """What was asked so far is answered yet; nothing more is listened to."""
+        self._is_last = True
+        if not self.pipeline:
+            self.cycle.keep_alive = False
+        self._drop_deadline()
+        self.flow.pause_reading()

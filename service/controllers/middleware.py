@@ -17,6 +17,7 @@ from uuid_utils import uuid4
 from service import metrics, tracing
 from service.controllers.problems import problem_response, route_template
 from service.controllers.rate_limits import SCOPE_HEADERS, RateLimiting, has_rate_limits
+from service.controllers.security_headers import SECURITY_HEADERS
 from service.errors import HeadersTooLarge, InternalError, Malformed, UriTooLong, WalletServiceError
 from service.settings import Environment, Settings
 
@@ -28,16 +29,6 @@ _QUIET_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 URI_LIMIT_BYTES = 8 * 1024
 HEADERS_LIMIT = 100
 
-_SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    # Answers are data: nothing in them is to be loaded, run or framed, whatever somebody makes a browser do with one.
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    # Tokens, codes and balances: nothing of it stays in a cache on the way (RFC 6749, section 5.1).
-    "Cache-Control": "no-store",
-}
 # Two years, as browsers' preload lists ask for.
 _HTTPS_ONLY = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
 
@@ -55,6 +46,9 @@ _SHOWN_HEADERS = (
     "WWW-Authenticate",
 )
 _PREFLIGHT_HOLDS_S = 600
+# Of a request, and of a handshake that is refused.
+_ANSWER_BEGINS = frozenset({"http.response.start", "websocket.http.response.start"})
+_CONNECTED = 101
 _SERVER_ERROR = 500
 
 
@@ -91,17 +85,17 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, *, is_https_only: bool) -> None:
         self._app = app
-        headers = _SECURITY_HEADERS | (_HTTPS_ONLY if is_https_only else {})
+        headers = SECURITY_HEADERS | (_HTTPS_ONLY if is_https_only else {})
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         self._names = frozenset(name for name, _ in self._headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _ANSWER_BEGINS:
                 sent = message.setdefault("headers", [])
                 own = self._names.intersection([name for name, _ in sent])
                 # Nearly no answer has one of its own.
@@ -193,18 +187,22 @@ class RequestLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         started = perf_counter()
         status = 0
+        # A handshake has none, and is a GET by RFC 6455.
+        method = scope.get("method", "GET")
 
         async def send_and_note(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in _ANSWER_BEGINS:
                 status = message["status"]
                 # Not its end: streams last for as long as their readers want.
-                metrics.request_answered(scope["method"], route_template(scope), status, perf_counter() - started)
+                metrics.request_answered(method, route_template(scope), status, perf_counter() - started)
+            elif message["type"] == "websocket.accept":
+                status = _CONNECTED
             await send(message)
 
         structlog.contextvars.clear_contextvars()
@@ -212,16 +210,17 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_and_note)
         except Exception:
-            log.exception("request.crashed", method=scope["method"], path=scope["path"])
+            log.exception("request.crashed", method=method, path=scope["path"])
             if status:
                 raise
             answer = problem_response(InternalError())
             answer.raw_headers.extend(scope.get(SCOPE_HEADERS, ()))
             await answer(scope, receive, send_and_note)
-        if scope["path"] not in _QUIET_PATHS:
+        # Of a WebSocket its own lines tell, at its beginning and its end.
+        if status != _CONNECTED and scope["path"] not in _QUIET_PATHS:
             log.info(
                 "request.finished",
-                method=scope["method"],
+                method=method,
                 path=scope["path"],
                 status=status,
                 duration_ms=round((perf_counter() - started) * 1000, 2),

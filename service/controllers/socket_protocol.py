@@ -1,15 +1,22 @@
 """The WebSocket server's side of a connection: uvicorn's, with bounds on what clients send and how slowly they read.
 
+It gets whole handshakes alone: what is none never leaves http_protocol.py.
+
 Started as `uvicorn --ws service.controllers.socket_protocol:GuardedSocketProtocol`.
 """
 
 import asyncio
 import logging
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+
+from service.controllers.connections import CONNECTIONS, Connections
+from service.controllers.raw_problems import raw_problem
+from service.errors import Unavailable
 
 # Nobody has anything to say here; a larger message is answered by closing with 1009.
 MESSAGE_LIMIT_BYTES = 1024
@@ -17,6 +24,13 @@ MESSAGE_LIMIT_BYTES = 1024
 # sees, pings and parts of a message, would keep the process busy for nothing, or fill its memory.
 WINDOW_LIMIT_BYTES = 8 * 1024
 WINDOW_S = 10.0
+# From the handshake to the answer: what it waits for is ours, a ticket and the wallets in MongoDB.
+HANDSHAKE_TIMEOUT_S = 10.0
+# What a refused one may take to read the answer.
+_REFUSAL_S = 1.0
+_RETRY_AFTER_S = 2
+# The one path that has a WebSocket.
+SOCKET_PATH: Final = b"/api/v1/ws"
 # For a reader whose side takes nothing: what is waiting for it has to move.
 STALL_S = 10.0
 # From the closing frame on: who has not closed by then does not read it.
@@ -27,10 +41,26 @@ _log = logging.getLogger("uvicorn.error.sockets")
 _log.setLevel(logging.WARNING)
 
 
+def is_handshake(head: bytes) -> bool:
+    """Whether the library, asked about the head of a request, would open a WebSocket for it, on the path that has one.
+
+    What it would not take it does not always answer, so that the connection would stay for ever.
+    """
+    if head.split(b" ", 2)[1].partition(b"?")[0] != SOCKET_PATH:
+        return False
+    trial = ServerProtocol(logger=_log)
+    trial.receive_data(head)
+    requests = trial.events_received()
+    if len(requests) != 1 or not isinstance(requests[0], Request):
+        return False
+    return trial.accept(requests[0]).status_code == HTTPStatus.SWITCHING_PROTOCOLS
+
+
 class GuardedSocketProtocol(WebSocketsSansIOProtocol):
     """No compression: events are short, and each connection would keep a window for it."""
 
     _stall: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
     _window_ends_s = 0.0
     _window_bytes = 0
 
@@ -53,11 +83,23 @@ class GuardedSocketProtocol(WebSocketsSansIOProtocol):
         if len(data) > room and not self.transport.is_closing():
             self.transport.abort()
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.handshake_complete:
-            # Refused already: no WebSocket, as its headers show.
-            self.loop.call_later(LINGER_S, self.transport.abort)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(HANDSHAKE_TIMEOUT_S, self._on_handshake_time)
+
+    def _on_handshake_time(self) -> None:
+        if self.handshake_complete or self.transport.is_closing():
+            return
+        # For the application it looks as if the client had gone.
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self.handshake_complete = self.close_sent = self.disconnected = True
+        self.transport.write(raw_problem(Unavailable(retry_after_s=_RETRY_AFTER_S)))
+        self._end_soon()
+
+    def _end_soon(self) -> None:
+        """Also where the other side does not read."""
+        self.transport.close()
+        self.loop.call_later(_REFUSAL_S, self.transport.abort)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -70,6 +112,11 @@ class GuardedSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_stall()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        connections: Connections | None = self.app_state.get(CONNECTIONS)
+        if connections is not None:
+            connections.forget(self.transport)
         super().connection_lost(exc)
 
     def _forget_stall(self) -> None:
@@ -81,6 +128,10 @@ class GuardedSocketProtocol(WebSocketsSansIOProtocol):
         await super().send(message)
         if message["type"] == "websocket.close":
             self.loop.call_later(LINGER_S, self.transport.abort)
+        elif message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            # Refused, which is an end of it too: uvicorn would call it an error of the application's.
+            self.handshake_complete = True
+            self._end_soon()
 
     def shutdown(self) -> None:
         """1012, and then not for longer than that."""

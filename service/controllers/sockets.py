@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Response, WebSocket
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
@@ -16,7 +16,15 @@ from service.controllers.problems import problem_response
 from service.controllers.routing import API_PREFIX
 from service.controllers.stream_positions import parse_positions
 from service.database import OUTAGES
-from service.errors import FieldError, Forbidden, InvalidFields, Unauthenticated, Unavailable, WalletServiceError
+from service.errors import (
+    FieldError,
+    Forbidden,
+    InvalidFields,
+    Unauthenticated,
+    Unavailable,
+    UpgradeRequired,
+    WalletServiceError,
+)
 from service.services.event_feed import Ending, Feed, Missed, StreamKind
 from service.services.stream_tickets import use_ticket
 from service.settings import Settings
@@ -31,6 +39,15 @@ CLOSE_CODES: Final = {Ending.TOKEN_ENDED: 4401, Ending.TOO_SLOW: 1013, Ending.RE
 _NOTHING_TO_SAY: Final = 1008
 _HEARTBEAT_S: Final = 60.0
 _RETRY_AFTER_S: Final = 2
+
+
+@router.get("/ws", include_in_schema=False)
+async def refuse_plain_request() -> Response:
+    """For whatever the connection does not take for a handshake (http_protocol.py)."""
+    response = problem_response(UpgradeRequired())
+    # RFC 9110, section 15.5.22: it has to say to what.
+    response.headers["Upgrade"] = "websocket"
+    return response
 
 
 @router.websocket("/ws")
