@@ -130,6 +130,9 @@ _rows_in_hand: Final = Gauge(
 _event_streams: Final = Gauge(
     "wallet_event_streams", "Clients that listen, by how", ["kind"], registry=REGISTRY, multiprocess_mode="livesum"
 )
+_mails: Final = Counter(
+    "wallet_mails_total", "Tries to hand a mail to the mail server, by how they ended", ["outcome"], registry=REGISTRY
+)
 _webhook_deliveries: Final = Counter(
     "wallet_webhook_deliveries_total", "Attempts to deliver an event, by outcome", ["outcome"], registry=REGISTRY
 )
@@ -303,6 +306,10 @@ def rows_done(queue: str, outcome: str, rows: int = 1) -> None:
 
 def event_streams(kind: str, open_streams: int) -> None:
     _event_streams.labels(kind).set(open_streams)
+
+
+def mail_ended(outcome: str) -> None:
+    _mails.labels(outcome).inc()
 
 
 def delivery_attempted(outcome: str) -> None:

@@ -5,7 +5,7 @@ import binascii
 from datetime import date
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -32,6 +32,8 @@ _WEAKEST_BYTES = 24
 _FEWEST_DIFFERENT_BYTES = 9
 # Where servers are. Their passwords are the servers' matter.
 ADDRESSES = ("mongo_url", "mongo_admin_url", "redis_url")
+# Those passwords, and the one of the mail server, are what their servers make of them.
+SECRETS_OF_SERVERS = (*ADDRESSES, "mail_password")
 # AES-256, and the seed of Ed25519.
 _KEY_BYTES = 32
 
@@ -109,6 +111,11 @@ class Settings(BaseSettings):
     env: Environment = Environment.DEVELOPMENT
     port: int = 8000
     api_processes: int = Field(1, ge=1)
+    # Where Docker Compose publishes the API's port. Development is for this machine only.
+    published_at: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]{2,45}$")] = "127.0.0.1"
+    # Stand-ins, which production refuses unless it is told that they are wanted.
+    allow_simulated_bank: bool = False
+    allow_file_mailbox: bool = False
     data_dir: str = ".wallet-data"
     mongo_url: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
     # Set-up only: creates collections, roles and the service's own user. Falls back to mongo_url.
@@ -164,8 +171,30 @@ class Settings(BaseSettings):
     currencies: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], ...], NoDecode] = ()
     # 19 MiB and about 20 ms each: two at a time leave the event loop a core's share.
     password_hash_threads: int = Field(2, ge=1)
+
+    # --- Mail
+    mail: Literal["file", "smtp"] = "file"
     # Where mails go while there is no mail server; in the data directory unless it is set.
     mailbox_file: str | None = None
+    mail_host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")] | None = None
+    # Submission by RFC 6409. 465 is usual for TLS from the first byte, 25 for a relay of one's own.
+    mail_port: int = Field(587, ge=1, le=65535)
+    mail_user: str | None = None
+    mail_password: SecretStr | None = None
+    # starttls: nothing is sent before the connection is encrypted. none: for a relay on this machine.
+    mail_tls: Literal["starttls", "tls", "none"] = "starttls"
+    # PEM: who signed the server's certificate, where that is none of those whom everybody trusts.
+    mail_ca_file: str | None = None
+    # ASCII, so that every server takes it.
+    mail_from: Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*$")] = (
+        "wallet@localhost"
+    )
+    # From connecting to the server's word that it has the mail.
+    mail_timeout_s: float = Field(10.0, gt=0, le=60)
+    # Of each worker, at one time.
+    mail_connections: int = Field(8, ge=1, le=100)
+    # While the server is away or says "later" (4xx), a mail is tried again; after this long it becomes a dead letter.
+    mail_retry_for_s: float = Field(24 * 3600.0, ge=60)
 
     # --- The ledger
     ledger_batch_limit: int = Field(256, ge=1, le=1000)
@@ -350,6 +379,16 @@ class Settings(BaseSettings):
         return self.mailbox_file or f"{self.data_dir}/mailbox.jsonl"
 
     @property
+    def mail_patience_s(self) -> float:
+        """How long a worker waits for one mail to be taken."""
+        return self.mail_timeout_s if self.mail == "smtp" else self.bank_timeout_s
+
+    @property
+    def mail_lease_s(self) -> float:
+        """Longer than a worker waits: of a mail that is being sent nobody else sends another copy."""
+        return max(self.bank_recheck_s, 1.5 * self.mail_patience_s)
+
+    @property
     def root_key(self) -> bytes:
         """The current encryption key's 32 bytes."""
         return key_bytes(self.encryption_key)
@@ -394,7 +433,7 @@ class Settings(BaseSettings):
 
     def _secrets(self) -> dict[str, str]:
         """All of them that are set, by field: whatever is a SecretStr and not an address."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in ADDRESSES}
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in SECRETS_OF_SERVERS}
         return {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
 
     @property
@@ -419,6 +458,17 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _refuse_mail_that_cannot_work(self) -> Self:
+        if self.mail == "smtp" and self.mail_host is None:
+            raise ValueError("WALLET_MAIL=smtp needs WALLET_MAIL_HOST")
+        if (self.mail_user is None) != (self.mail_password is None):
+            raise ValueError("WALLET_MAIL_USER and WALLET_MAIL_PASSWORD go together")
+        is_in_clear = self.mail == "smtp" and self.mail_tls == "none" and not _is_loopback(self.mail_host)
+        if is_in_clear and (self.mail_user is not None or self.env is Environment.PRODUCTION):
+            raise ValueError("WALLET_MAIL_TLS=none is for a mail server on this machine: others would read the mails")
+        return self
+
+    @model_validator(mode="after")
     def _refuse_what_production_must_not_have(self) -> Self:
         if self.env is Environment.PRODUCTION:
             _refuse_weak_secrets(self._secrets())
@@ -426,9 +476,31 @@ class Settings(BaseSettings):
                 raise ValueError("WALLET_CRASH_AT is for tests: production must not die on demand")
             if self.webhook_allow_loopback:
                 raise ValueError("WALLET_WEBHOOK_ALLOW_LOOPBACK is for development: users would reach this machine")
+            self._refuse_stand_ins()
+        elif not _is_loopback(self.published_at):
+            raise ValueError("WALLET_ENV=development is for this machine only: WALLET_PUBLISHED_AT is beyond loopback")
         if any(len(secret.encode()) < 32 for secret in self.jwt_secrets):  # noqa: PLR2004 RFC 7518 3.2: as long as the hash
             raise ValueError("WALLET_JWT_SECRET and _PREVIOUS need at least 32 bytes (RFC 7518, section 3.2)")
         return self
+
+    def _refuse_stand_ins(self) -> None:
+        if self.mail == "file" and not self.allow_file_mailbox:
+            raise ValueError(
+                "WALLET_MAIL is file in production: nobody would get a mail. Set WALLET_MAIL=smtp, or, where the file "
+                "is wanted, WALLET_ALLOW_FILE_MAILBOX=true"
+            )
+        if not self.allow_simulated_bank:
+            raise ValueError(
+                "The bank is a simulation: deposits are made up. Where production is to run with it, set "
+                "WALLET_ALLOW_SIMULATED_BANK=true"
+            )
+
+
+def _is_loopback(host: str | None) -> bool:
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _refuse_weak_secrets(secrets: dict[str, str]) -> None:

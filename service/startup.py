@@ -31,6 +31,7 @@ from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
 from service.gateways.rates import Rates, TableRates
 from service.gateways.simulated_bank import SimulatedBank
+from service.gateways.smtp_mailbox import SmtpMailbox
 from service.gateways.webhook_addresses import WebhookAddresses
 from service.ledger.committer import Committed, Ledger
 from service.services.api_keys import KeyUses
@@ -149,6 +150,7 @@ async def open_resources(settings: Settings, *, applies_floors: bool = True) -> 
     arm(settings.crash_at)
     # First, because nothing is open yet where it is refused.
     rates = TableRates(settings.fx_rates, as_of=utc_now())
+    mailbox = _mailbox_of(settings)
     async with AsyncExitStack() as stack:
         databases = connect(settings.mongo_url.get_secret_value(), settings)
         stack.push_async_callback(databases.client.close)
@@ -184,7 +186,7 @@ async def open_resources(settings: Settings, *, applies_floors: bool = True) -> 
             bank=breaker,
             breaker=breaker,
             rates=rates,
-            mailbox=FileMailbox(settings),
+            mailbox=mailbox,
             webhook_addresses=webhook_addresses,
             passwords=Passwords(hashing),
             login_guard=LoginGuard(redis, settings),
@@ -209,6 +211,10 @@ _Opened = TypeVar("_Opened", bound=_Closable)
 def _closing(stack: AsyncExitStack, opened: _Opened) -> _Opened:
     stack.push_async_callback(opened.close)
     return opened
+
+
+def _mailbox_of(settings: Settings) -> Mailbox:
+    return SmtpMailbox(settings) if settings.mail == "smtp" else FileMailbox(settings)
 
 
 def _breaker_of(settings: Settings, redis: QuickRedis, jobs: JobQueue) -> BankBreaker:
@@ -259,8 +265,9 @@ def _warn_of_stand_ins(settings: Settings) -> None:
     for setting in settings.addresses_without_password:
         # Whoever reaches the server can read and change all that is on it.
         log.critical("server.without_password", setting=setting)
-    # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
-    log.critical("mailbox.is_a_file")
+    if settings.mail == "file":
+        # Nobody gets a mail: codes that confirm payments lie in a file on this machine.
+        log.critical("mailbox.is_a_file")
 
 
 async def check_parts(resources: Resources) -> dict[str, str]:

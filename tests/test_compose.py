@@ -2,12 +2,15 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped] # PyYAML has no types
+from pydantic import ValidationError
 
+from scripts.new_env import fill
 from scripts.service_stack import api_options
 from service.database import ELECTION_SETTINGS
 from service.settings import Settings
@@ -54,7 +57,23 @@ class TestSettings:
     def test_that_nobody_sets_are_left_to_the_service(self) -> None:
         """Only what has no good default is named, and a token that may stay away."""
         named = {name for name, value in _environment("api", {}).items() if name.startswith("WALLET_") and value}
-        assert named == (_DECIDED - {"WALLET_MONGO_ADMIN_URL"}) | {"WALLET_ENV"}
+        assert named == (_DECIDED - {"WALLET_MONGO_ADMIN_URL"}) | {"WALLET_ENV", "WALLET_PUBLISHED_AT"}
+
+    def test_that_are_written_by_default_are_for_this_machine_only(self) -> None:
+        """The file says development: whoever publishes the port beyond loopback has to say production."""
+        text = fill((_ROOT / ".env.example").read_text())
+        dotenv = dict(re.findall(r"^(WALLET_\w+)=(.*)$", text, flags=re.MULTILINE))
+        api = _environment("api", dotenv)
+        assert (api["WALLET_ENV"], api["WALLET_PUBLISHED_AT"]) == ("development", "127.0.0.1")
+        assert _SERVICES["api"]["ports"][0].startswith("${WALLET_PUBLISHED_AT:-127.0.0.1}:")
+        beyond = _environment("api", dotenv | {"WALLET_PUBLISHED_AT": "0.0.0.0"})  # noqa: S104 what is refused
+        for environment, is_refused in ((api, False), (beyond, True)):
+            values = {
+                name.removeprefix("WALLET_").lower(): environment[name]
+                for name in ("WALLET_ENV", "WALLET_PUBLISHED_AT")
+            }
+            with pytest.raises(ValidationError, match="WALLET_PUBLISHED_AT") if is_refused else nullcontext():
+                Settings(_env_file=None, **values)  # type: ignore[arg-type]  # text, as Compose hands it on
 
     @pytest.mark.parametrize("program", ["api", "worker"])
     def test_do_not_tell_who_the_administrator_is(self, program: str) -> None:

@@ -11,9 +11,9 @@ import structlog
 
 from service.log import set_up_logging
 from service.settings import Environment, Settings
-from tests.test_settings import PRODUCTION
+from tests.test_settings import PRODUCTION, STAND_INS
 
-_PRODUCTION = Settings(_env_file=None, env=Environment.PRODUCTION, **PRODUCTION)
+_PRODUCTION = Settings(_env_file=None, env=Environment.PRODUCTION, **PRODUCTION, **STAND_INS)
 
 
 class Told(NamedTuple):

@@ -25,7 +25,7 @@ from tests.factories import make_user
 from tests.logs import own_logs
 from tests.workers.test_drain import GRACE_S
 from workers.drain import run_drains
-from workers.outbox import outbox_drain
+from workers.outbox import mails_drain
 
 _OUTAGES = [
     Unavailable(retry_after_s=1),
@@ -83,7 +83,7 @@ async def test_a_row_that_an_outage_kept_waiting_is_put_back_and_has_not_failed(
     monkeypatch.setattr(workers.outbox, "pursue_row", losing)
     row = outbox_row(OutboxTopic.PASSWORD_NOTICE, user.id, "a-request", utc_now())
     await outbox_repository.insert_many([row], session=None)
-    drain = outbox_drain(resources)
+    drain = mails_drain(resources)
     with own_logs() as lines:
         await drain.run()
         await drain.close(GRACE_S)

@@ -14,7 +14,7 @@ from pydantic_settings import SettingsError
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES
 from service.domain.rewards import EarningEvent, EarningRule
-from service.settings import ADDRESSES, EarningRuleSettings, Environment, Settings
+from service.settings import SECRETS_OF_SERVERS, EarningRuleSettings, Environment, Settings
 from service.startup import policy_of
 
 
@@ -30,6 +30,8 @@ PRODUCTION: dict[str, Any] = {
     "encryption_key": SecretStr(_key(2)),
     "checkpoint_signing_key": SecretStr(_key(3)),
 }
+# What production refuses unless it is told that it is wanted.
+STAND_INS: dict[str, Any] = {"allow_simulated_bank": True, "allow_file_mailbox": True}
 # What may be left out, but is looked at like the others where it is set.
 _OPTIONAL: dict[str, Any] = {
     "encryption_key_previous": SecretStr(_key(4)),
@@ -41,7 +43,7 @@ _SECRETS = PRODUCTION | _OPTIONAL
 
 
 def in_production(**changes: Any) -> Settings:
-    return Settings(_env_file=None, env=Environment.PRODUCTION, **(_SECRETS | changes))
+    return Settings(_env_file=None, env=Environment.PRODUCTION, **(_SECRETS | STAND_INS | changes))
 
 
 class TestProduction:
@@ -54,7 +56,7 @@ class TestProduction:
             if field.annotation is SecretStr or SecretStr in get_args(field.annotation)
         }
         # A server's address has its password in it: what is enough for one is for the server to say.
-        assert found - set(ADDRESSES) == set(_SECRETS)
+        assert found - set(SECRETS_OF_SERVERS) == set(_SECRETS)
 
     @pytest.mark.parametrize("name", _SECRETS)
     def test_refuses_the_secrets_of_development(self, name: str) -> None:
@@ -66,7 +68,7 @@ class TestProduction:
             with pytest.raises(ValidationError, match=f"WALLET_{name.upper()} has to be set in production"):
                 Settings(_env_file=None, env=Environment.PRODUCTION, **without)
         else:
-            Settings(_env_file=None, env=Environment.PRODUCTION, **without)
+            Settings(_env_file=None, env=Environment.PRODUCTION, **without, **STAND_INS)
 
     @pytest.mark.parametrize("name", _SECRETS)
     @pytest.mark.parametrize("weak", [b"", b"\0" * 32, b"changeme" * 4, b"ab" * 16], ids=repr)
@@ -89,6 +91,21 @@ class TestProduction:
             in_production(webhook_allow_loopback=True)
         assert not in_production().webhook_allow_loopback
 
+    @pytest.mark.parametrize("name", STAND_INS)
+    def test_refuses_stand_ins_unless_it_is_told_that_they_are_wanted(self, name: str) -> None:
+        with pytest.raises(ValidationError, match=f"WALLET_{name.upper()}=true"):
+            in_production(**{name: False})
+        assert Settings(_env_file=None).mail == "file"
+
+    def test_with_a_mail_server_needs_no_leave_for_the_file(self) -> None:
+        in_production(allow_file_mailbox=False, mail="smtp", mail_host="mail.example")
+
+    def test_sends_no_mail_in_clear_but_to_this_machine(self) -> None:
+        with pytest.raises(ValidationError, match="WALLET_MAIL_TLS=none"):
+            in_production(mail="smtp", mail_host="mail.example", mail_tls="none")
+        for here in ("127.0.0.1", "::1", "localhost"):
+            in_production(mail="smtp", mail_host=here, mail_tls="none")
+
     def test_knows_servers_without_a_password(self) -> None:
         addresses: dict[str, Any] = {
             "mongo_url": SecretStr("mongodb://wallet:word@a:1,b:2/?replicaSet=rs0"),
@@ -107,6 +124,39 @@ class TestProduction:
         with pytest.raises(ValidationError) as refused:
             in_production(jwt_secret=SecretStr("canary-" * 6))
         assert "canary" not in str(refused.value)
+
+
+class TestDevelopment:
+    @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.0.2.7"])  # noqa: S104 what is refused
+    def test_is_for_this_machine_only(self, address: str) -> None:
+        with pytest.raises(ValidationError, match="WALLET_PUBLISHED_AT"):
+            Settings(_env_file=None, published_at=address)
+        assert in_production(published_at=address).published_at == address
+        assert Settings(_env_file=None, published_at="::1").published_at == "::1"
+
+
+class TestMail:
+    @pytest.mark.parametrize(
+        ("wrong", "named"),
+        [
+            ({"mail": "smtp"}, "WALLET_MAIL_HOST"),
+            ({"mail_user": "wallet"}, "WALLET_MAIL_PASSWORD"),
+            (
+                {
+                    "mail": "smtp",
+                    "mail_host": "mail.example",
+                    "mail_tls": "none",
+                    "mail_user": "wallet",
+                    "mail_password": SecretStr("word"),
+                },
+                "WALLET_MAIL_TLS",
+            ),
+            ({"mail_from": "wallet@example.com\r\nBcc: eve@example.com"}, "mail_from"),
+        ],
+    )
+    def test_that_cannot_work_is_refused_at_the_start(self, wrong: dict[str, Any], named: str) -> None:
+        with pytest.raises(ValidationError, match=named):
+            Settings(_env_file=None, **wrong)
 
 
 class TestLimits:

@@ -17,10 +17,11 @@ class QueueAftercare(Generic[Row]):
         self._queue, self._resources, self._claimed_of = queue, resources, claimed_of
 
     async def failed(self, row: Row, error: Exception) -> None:
-        client, limit = self._resources.databases.client, self._resources.settings.worker_failure_limit
+        client, settings = self._resources.databases.client, self._resources.settings
+        limit, mail_retry_for_s = settings.worker_failure_limit, settings.mail_retry_for_s
         # Of a batch each by itself: they come back apart, and the one that is broken is left alone in the end.
         for claimed in self._claimed_of(row):
-            await note_failure(self._queue, claimed, error, client, limit)
+            await note_failure(self._queue, claimed, error, client, limit, mail_retry_for_s)
 
     async def give_back(self, rows: Sequence[Row], was_begun: bool) -> None:
         await give_back(

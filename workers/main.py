@@ -28,7 +28,7 @@ from workers.drain import run_drains
 from workers.ending import Ending
 from workers.events import events_drain
 from workers.metrics import serve_metrics
-from workers.outbox import orders_drain, outbox_drain
+from workers.outbox import mails_drain, orders_drain, outbox_drain
 from workers.outliving_redis import outlive_redis
 from workers.presence import Presence, tell_status_for_ever
 from workers.reconciliation import reconcile_for_ever
@@ -69,6 +69,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
     context["drains"] = drains = (
         callbacks_drain(resources),
         orders_drain(resources),
+        mails_drain(resources),
         outbox_drain(resources),
         events_drain(resources),
         deliveries_drain(resources),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.services.dead_letters import Claimed
-from service.services.outbox import BANK_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
+from service.services.outbox import BANK_TOPICS, MAIL_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
 from workers.aftercare import QueueAftercare
@@ -16,6 +16,11 @@ def orders_drain(resources: Resources) -> Drain[OutboxRow]:
     """What goes to the bank."""
     most = resources.settings.worker_concurrency
     return _drain(resources, BANK_TOPICS, lambda: resources.breaker.places(most))
+
+
+def mails_drain(resources: Resources) -> Drain[OutboxRow]:
+    """What ends in a mail."""
+    return _drain(resources, MAIL_TOPICS, resources.settings.mail_connections)
 
 
 def outbox_drain(resources: Resources) -> Drain[OutboxRow]:

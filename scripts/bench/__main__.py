@@ -43,6 +43,8 @@ _WITHDRAWALS_PATH: Final = "/api/v1/withdrawals"
 _TRANSFERS_PATH: Final = "/api/v1/transfers"
 SETTINGS: Final = {
     "WALLET_ENV": "production",
+    "WALLET_ALLOW_SIMULATED_BANK": "true",
+    "WALLET_ALLOW_FILE_MAILBOX": "true",
     "WALLET_LOG_JSON": "true",
     **OFF,
     # Tokens are made once, before the first row.

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from service.domain.operations import Operation
 
@@ -24,6 +24,16 @@ class OutboxTopic(StrEnum):
     WEBHOOK_NOTICE = "webhook_notice"
     # A deposit was taken back that somebody's wallet did not cover: they are told.
     OWED_NOTICE = "owed_notice"
+
+
+# What ends in a mail.
+MAIL_TOPICS: Final = (
+    OutboxTopic.APPROVAL_CODE,
+    OutboxTopic.PASSWORD_RESET,
+    OutboxTopic.PASSWORD_NOTICE,
+    OutboxTopic.WEBHOOK_NOTICE,
+    OutboxTopic.OWED_NOTICE,
+)
 
 
 class OutboxRow(NamedTuple):

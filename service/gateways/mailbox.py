@@ -1,4 +1,4 @@
-"""Mail to people: a protocol of one call, and a file that takes the mails while there is no mail server."""
+"""Mail to people: a protocol of one call, and a file that takes the mails where there is no mail server."""
 
 import asyncio
 import os
@@ -30,9 +30,20 @@ class MailboxUnavailable(Exception):
     """The mail was not taken, or it is not known whether it was: send it again, under the same id."""
 
 
+class MailRefused(Exception):
+    """The mail server refuses this mail for good (RFC 5321, 5xx): sending it again would change nothing.
+
+    Its text is not kept: servers quote addresses in it.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"refused with {code}")
+        self.code = code
+
+
 class Mailbox(Protocol):
     async def send(self, message: Mail) -> None:
-        """Hands in a mail, or the same again. Raises MailboxUnavailable."""
+        """Hands in a mail, or the same again. Raises MailboxUnavailable, MailRefused."""
         ...
 
 

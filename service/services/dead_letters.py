@@ -1,7 +1,8 @@
 """Rows whose work keeps failing: they come back ever later, and in the end lie aside until a person has looked.
 
 Counted is what a row's own work raised. A bank that gives no answer raises nothing (services/settlement.py), and while
-MongoDB, Redis or the mail server is away the rows wait as they are.
+MongoDB or Redis is away the rows wait as they are. A mail waits for its server ever longer, for a stated time; one that
+the server refuses for good is put aside at once.
 """
 
 import random
@@ -26,7 +27,7 @@ from service.domain.operations import OperationStatus
 from service.domain.outbox import OutboxTopic
 from service.errors import DeadLetterEnded, DeadLetterNeeded, LedgerBusy, NotFound, Unavailable, WalletServiceError
 from service.gateways.job_queue import JOBS, JobQueue
-from service.gateways.mailbox import MailboxUnavailable
+from service.gateways.mailbox import MailboxUnavailable, MailRefused
 from service.log import hide_in_text
 from service.outages import outages
 from service.repositories import audit_events as audit_repository
@@ -91,12 +92,15 @@ def reason_of(error: BaseException) -> Reason:
     return Reason(name, f"{said}{where}"[:_MESSAGE_LIMIT])
 
 
-async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client: Client, failure_limit: int) -> None:
+async def note_failure(
+    queue: Queue, claimed: Claimed, error: Exception, client: Client, failure_limit: int, mail_retry_for_s: float
+) -> None:
     """The row comes back later; after the last failure it is buried. Safe to repeat at any point.
 
-    A row that an outage interrupted is put back, and no failure is counted.
+    A row that an outage interrupted is put back, and no failure is counted; for a mail server that is away only for
+    `mail_retry_for_s`.
     """
-    if is_outage(error):
+    if is_outage(error) and not isinstance(error, MailboxUnavailable):
         # Told first: where MongoDB is away the row comes back when its claim ends.
         outages.put_back(queue.value, claimed.id, error)
         # The attempt still counts, since the bank may have the order. Spread out, so that not all come back at once.
@@ -107,7 +111,11 @@ async def note_failure(queue: Queue, claimed: Claimed, error: Exception, client:
     if row is None:
         return
     failures, now = row.get("failures", 0) + 1, utc_now()
-    if failures >= failure_limit:
+    if isinstance(error, MailboxUnavailable):
+        is_last = now - row.get("first_failed_at", now) >= timedelta(seconds=mail_retry_for_s)
+    else:
+        is_last = failures >= failure_limit or isinstance(error, MailRefused)
+    if is_last:
         await bury(queue, claimed, reason_of(error), failures, client)
         return
     due_at = now + timedelta(seconds=retry_delay_s(failures))

@@ -10,6 +10,7 @@ import structlog
 from service.crash_points import CrashPoint, reach
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix
+from service.domain.outbox import MAIL_TOPICS as MAIL_TOPICS  # noqa: PLC0414 workers name it
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
@@ -22,15 +23,16 @@ from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.tracing import continued
 
-# Two queues, each with hands of its own: a bank that hangs keeps no code from being sent, and no number of rewards
-# stands before an order.
+# Three queues, each with hands of its own: a bank that hangs keeps no code from being sent, a mail server that hangs
+# keeps no hold from ending, and no number of rewards stands before an order.
 BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
-OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in BANK_TOPICS)
+OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in (*BANK_TOPICS, *MAIL_TOPICS))
 
 
 async def claim_rows(limit: int, settings: Settings, topics: Sequence[OutboxTopic]) -> list[OutboxRow]:
-    """Rows that are due, for as long as an answer of the bank is waited for."""
-    return await outbox_repository.claim(now=utc_now(), lease_s=settings.bank_recheck_s, limit=limit, topics=topics)
+    """Rows that are due, for as long as an answer of the bank, or of the mail server, is waited for."""
+    lease_s = settings.mail_lease_s if topics is MAIL_TOPICS else settings.bank_recheck_s
+    return await outbox_repository.claim(now=utc_now(), lease_s=lease_s, limit=limit, topics=topics)
 
 
 async def pursue_row(row: OutboxRow, desk: Desk) -> None:
@@ -73,7 +75,7 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
 async def _mailing(settings: Settings) -> AsyncIterator[None]:
     """A mail server that hangs must not keep a hand of the worker busy for ever: it is as good as away."""
     try:
-        async with asyncio.timeout(settings.bank_timeout_s):
+        async with asyncio.timeout(settings.mail_patience_s):
             yield
     except TimeoutError as silence:
         raise MailboxUnavailable("the mail was not taken in time") from silence

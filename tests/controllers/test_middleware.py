@@ -11,7 +11,7 @@ from service.controllers.problems import add_problem_handlers
 from service.settings import Environment, Settings
 from tests.controllers.test_bad_input import _assert_problem
 from tests.servers import NO_RATE_LIMITS
-from tests.test_settings import PRODUCTION
+from tests.test_settings import PRODUCTION, STAND_INS
 
 _ORIGIN = "https://shop.example"
 _ALWAYS = {
@@ -90,7 +90,7 @@ class TestSecurityHeaders:
         }
 
     async def test_ask_for_https_in_production(self) -> None:
-        settings = Settings(_env_file=None, env=Environment.PRODUCTION, **PRODUCTION)
+        settings = Settings(_env_file=None, env=Environment.PRODUCTION, **PRODUCTION, **STAND_INS)
         async with client_of(small_app(settings)) as client:
             response = await client.get("/own")
         assert response.headers["strict-transport-security"].startswith("max-age=63072000")

@@ -53,6 +53,7 @@ _VALUES = {
         *("accepted", "refused", "done", "failed"),
         *("answered", "rejected", "unknown", "not_asked", "given_up"),
         *("delivered", "retry", "gone"),
+        *("sent", "unavailable"),
     },
     "queue": {"outbox", "callbacks", "events", "deliveries", "bank"},
     "account": {*SystemAccount},
@@ -106,6 +107,7 @@ def test_all_that_were_agreed_are_there() -> None:
         "wallet_dead_letters", "wallet_reconciliation_breaks", "wallet_integrity_last_round_age_seconds",
         "wallet_house_headroom", "wallet_house_refusals_total",
         "wallet_incidents_open", "wallet_rate_limited_total", "wallet_event_streams", "wallet_webhook_deliveries_total",
+        "wallet_mails_total",
     }  # fmt: skip
 
 

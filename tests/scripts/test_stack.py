@@ -23,6 +23,7 @@ from scripts.service_stack import ChildFailedError, Stack, stop_leftover_program
 from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, port_setting
 from service.database import ELECTION_SETTINGS
 from service.settings import Environment, Settings
+from tests.test_settings import STAND_INS
 
 # An API in one file: what the stack does with programs does not depend on what they do.
 STUB_API = """
@@ -231,4 +232,4 @@ class TestEnvExample:
         assert len(set(filled.values())) == len(filled)
         for name, value in filled.items():
             monkeypatch.setenv(name, value)
-        assert Settings(env=Environment.PRODUCTION, _env_file=None)
+        assert Settings(env=Environment.PRODUCTION, _env_file=None, **STAND_INS)

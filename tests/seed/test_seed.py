@@ -19,7 +19,7 @@ from service.services.passwords import refuse_weak_password
 from service.settings import Settings
 from tests.commands import Ended, run_module
 from tests.servers import Servers, make_settings
-from tests.test_settings import PRODUCTION
+from tests.test_settings import PRODUCTION, STAND_INS
 
 ROOT = Path(__file__).resolve().parents[2]
 _COLLECTIONS = ("users", "wallets", "deposits", "transaction_logs", "idempotency_keys", "outbox", "vouchers")
@@ -153,7 +153,8 @@ class TestDemoUsers:
     ) -> None:
         settings, databases = own
         secrets = {f"WALLET_{name.upper()}": secret.get_secret_value() for name, secret in PRODUCTION.items()}
-        production = {"WALLET_ENV": "production", **secrets}
+        wanted = {f"WALLET_{name.upper()}": "true" for name in STAND_INS}
+        production = {"WALLET_ENV": "production", **secrets, **wanted}
         refused = await seed(settings, tmp_path, **production)
         assert refused.status == 2
         assert "--yes-production" in refused.err

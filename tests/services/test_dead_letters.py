@@ -21,7 +21,7 @@ from service.domain.operations import Operation
 from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.webhook_deliveries import DeliveryStatus, WebhookDelivery
 from service.errors import DeadLetterEnded, DeadLetterNeeded, NotFound, Unavailable
-from service.gateways.mailbox import MailboxUnavailable
+from service.gateways.mailbox import MailboxUnavailable, MailRefused
 from service.outages import OutageLog
 from service.repositories import bank_callbacks as inbox
 from service.repositories import outbox as outbox_repository
@@ -74,9 +74,9 @@ class Scene(NamedTuple):
         await self.collection.update_one({"_id": self.claimed.id}, {"$inc": {"attempts": 1}})
         return self._replace(claimed=Claimed(self.claimed.id, self.claimed.attempts + 1))
 
-    async def fail(self, error: Exception | None = None) -> None:
+    async def fail(self, error: Exception | None = None, retry_for_s: float = 3600.0) -> None:
         error = error or RuntimeError("a secret of somebody")
-        await note_failure(self.queue, self.claimed, error, self.databases.client, _LIMIT)
+        await note_failure(self.queue, self.claimed, error, self.databases.client, _LIMIT, retry_for_s)
 
     async def bury(self) -> DeadLetter:
         letter = await bury(self.queue, self.claimed, Reason("RuntimeError", "in a test"), 1, self.databases.client)
@@ -250,8 +250,8 @@ class TestAFailure:
 
     @pytest.mark.parametrize(
         "outage",
-        [AutoReconnect("away"), RedisConnectionError("away"), Unavailable(), MailboxUnavailable("away")],
-        ids=["mongodb", "redis", "ledger", "mail"],
+        [AutoReconnect("away"), RedisConnectionError("away"), Unavailable()],
+        ids=["mongodb", "redis", "ledger"],
     )
     async def test_does_not_count_while_what_it_needs_is_away(self, make_scene: Make, outage: Exception) -> None:
         scene = await make_scene(Queue.OUTBOX)
@@ -264,6 +264,30 @@ class TestAFailure:
         # It only comes back later.
         assert row | {"due_at": before["due_at"]} == before
         assert await scene.letters() == []
+
+    async def test_of_a_mail_whose_server_is_away_bring_it_back_ever_later_for_a_stated_time(
+        self, make_scene: Make
+    ) -> None:
+        scene = await make_scene(Queue.OUTBOX)
+        before = utc_now()
+        for _ in range(_LIMIT + 3):
+            await scene.fail(MailboxUnavailable("away"))
+            scene = await scene.take_again()
+        row = await scene.row()
+        assert row is not None
+        assert row["due_at"] - before > timedelta(seconds=16)
+        assert await scene.letters() == []
+        await scene.fail(MailboxUnavailable("away"), retry_for_s=0.0)
+        (letter,) = await scene.letters()
+        assert (letter["error_type"], letter["failures"]) == ("MailboxUnavailable", _LIMIT + 4)
+        assert await scene.row() is None
+
+    async def test_of_a_mail_that_the_server_refuses_for_good_are_not_repeated(self, make_scene: Make) -> None:
+        scene = await make_scene(Queue.OUTBOX)
+        await scene.fail(_raised(MailRefused(550)))
+        (letter,) = await scene.letters()
+        assert (letter["error_type"], letter["failures"]) == ("MailRefused", 1)
+        assert letter["message"].startswith("error 550 ")
 
     async def test_that_an_outage_is_to_blame_for_names_its_row_and_warns_of_it_once(
         self, make_scene: Make, monkeypatch: pytest.MonkeyPatch

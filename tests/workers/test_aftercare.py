@@ -15,7 +15,7 @@ from service.services.dead_letters import replay
 from service.startup import Resources
 from tests.factories import make_user
 from tests.workers.test_drain import GRACE_S
-from workers.outbox import outbox_drain
+from workers.outbox import mails_drain
 
 _LIMIT = 2
 
@@ -48,7 +48,7 @@ async def test_a_row_that_keeps_raising_is_put_aside_and_done_once_it_is_replaye
 
     async def run_drain() -> None:
         await outbox.update_one({"_id": row.id}, {"$set": {"due_at": utc_now()}})
-        drain = outbox_drain(resources._replace(settings=settings))
+        drain = mails_drain(resources._replace(settings=settings))
         await drain.run()
         await drain.close(GRACE_S)
 
