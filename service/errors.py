@@ -221,6 +221,12 @@ class Forbidden(WalletServiceError):
     is_kept_under_key = False
 
 
+class CsrfTokenInvalid(Forbidden):
+    """A browser came with its cookies, and without what only a page of ours can know."""
+
+    code, title = "csrf_token_invalid", "Send the session's CSRF token in X-CSRF-Token beside cookies"
+
+
 class SecondAdminRequired(Forbidden):
     """Four eyes: who asked for an adjustment cannot be the one who approves it."""
 

@@ -1,6 +1,7 @@
 """Registering and logging in over HTTP."""
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from asgi_correlation_id import correlation_id
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
 from service.controllers.client_address import ClientAddress
+from service.controllers.cookies import set_cookies
 from service.controllers.dependencies import OpenResources
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
@@ -18,8 +20,10 @@ from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
 from service.errors import EmailTaken, InvalidCredentials, TooManyAttempts
 from service.services import users
+from service.services.csrf import csrf_token
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
+from service.settings import Settings
 
 router = api_router("Authentication")
 
@@ -90,6 +94,10 @@ class RegistrationRequest(StrictModel):
 class LoginRequest(StrictModel):
     email: Email
     password: Password
+    cookies: bool = Field(
+        default=False,
+        description="For web pages: sets the tokens as cookies that no script can read, and answers with a CSRF token",
+    )
 
 
 class RegistrationView(View):
@@ -107,13 +115,29 @@ class TokensView(View):
     refresh_expires_in: int = Field(description="Seconds", examples=[2_592_000])
 
 
+class CookiesView(View):
+    """The tokens are in cookies (`HttpOnly`, `Secure`, `SameSite=Strict`), and nowhere in the answer."""
+
+    csrf_token: str = Field(
+        description="Send it as `X-CSRF-Token` with all but GET; the cookie `__Host-wallet_csrf` has it too",
+        examples=["9c1185a5c5e9fc54612808977ee8f548b2258d31" + "0" * 24],
+    )
+    token_type: Literal["cookie"]
+    expires_in: int = Field(description="Seconds", examples=[900])
+    refresh_expires_in: int = Field(description="Seconds", examples=[2_592_000])
+
+
 class LoginView(TokensView):
+    user: UserView
+
+
+class CookieLoginView(CookiesView):
     user: UserView
 
 
 @router.post(
     "/auth/login",
-    response_model=LoginView,
+    response_model=LoginView | CookieLoginView,
     responses=problem_responses(InvalidCredentials, TooManyAttempts),
     summary="Get an access token, and a refresh token for the next one",
     description="With e-mail and password. An unknown address, a wrong password and a deactivated account are "
@@ -129,12 +153,35 @@ async def log_in(body: LoginRequest, resources: OpenResources, address: ClientAd
             users.Credentials(body.email, body.password),
             correlation_id.get(),
         )
-    return answer_tokens(tokens, user=user_view(user))
+    more = {"user": user_view(user)}
+    return answer_cookies(tokens, resources.settings, more) if body.cookies else answer_tokens(tokens, more)
 
 
-def answer_tokens(tokens: Tokens, **more: Any) -> Response:  # noqa: ANN401 whatever JSON can say
-    answer = {**tokens._asdict(), "token_type": "bearer", **more}
-    return json_response(answer)
+def answer_tokens(tokens: Tokens, more: Mapping[str, Any] | None = None) -> Response:
+    return json_response(
+        {
+            "access_token": tokens.access_token,
+            "token_type": "bearer",
+            "expires_in": tokens.expires_in,
+            "refresh_token": tokens.refresh_token,
+            "refresh_expires_in": tokens.refresh_expires_in,
+            **(more or {}),
+        }
+    )
+
+
+def answer_cookies(tokens: Tokens, settings: Settings, more: Mapping[str, Any] | None = None) -> Response:
+    response = json_response(
+        {
+            "csrf_token": csrf_token(settings, tokens.session_id),
+            "token_type": "cookie",
+            "expires_in": tokens.expires_in,
+            "refresh_expires_in": tokens.refresh_expires_in,
+            **(more or {}),
+        }
+    )
+    set_cookies(response, tokens, settings)
+    return response
 
 
 @router.post(

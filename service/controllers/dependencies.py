@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request, Security, params
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
 from fastapi.security.http import HTTPBase
 
+from service.controllers.cookies import ACCESS_COOKIE, require_csrf
 from service.controllers.rate_limits import remember_api_key
 from service.controllers.requests import StrictRequest
 from service.domain.clock import utc_now
@@ -67,11 +68,17 @@ class _Gate(HTTPBase):
             remember_api_key(key, resources.settings, resources.rate_limits)
         else:
             scheme, _, token = (sent or "").partition(" ")
-            if scheme.lower() != "bearer" or not token:
+            if sent is None:
+                token = request.cookies.get(ACCESS_COOKIE, "")
+            elif scheme.lower() != "bearer":
+                raise Unauthenticated
+            if not token:
                 raise Unauthenticated
             caller = verify_access_token(token, resources.settings)
             if resources.ended_tokens.has(caller):
                 raise Unauthenticated("The access token is no longer valid")
+            if sent is None:
+                require_csrf(request, resources.settings, caller.session_id)
         self._require(caller)
         # Whoever comes with a key was looked at already.
         if self._is_live and key is None:

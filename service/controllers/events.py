@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
+from service.controllers.cookies import access_token_of
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.http_protocol import END_STREAM
 from service.controllers.pagination import PageQuery, open_page, page_of
@@ -171,7 +172,7 @@ async def stream_events(
     feed = await resources.event_feeds.open(
         StreamKind.SSE,
         user,
-        expiry_of(_token_of(request), resources.settings),
+        expiry_of(access_token_of(request), resources.settings),
         parse_positions(last_event_id or query.after),
     )
     request.scope[END_STREAM] = lambda: feed.end(Ending.RESTART)
@@ -182,11 +183,6 @@ async def stream_events(
     # So that nobody on the way keeps it until it is complete.
     headers = {"X-Accel-Buffering": "no", "Connection": "close"}
     return WatchedStream(_frames(feed), "text/event-stream", headers, close)
-
-
-def _token_of(request: Request) -> str:
-    """The gate has looked at it already: an API key has not this permission."""
-    return request.headers["Authorization"].partition(" ")[2]
 
 
 async def _frames(feed: Feed) -> AsyncIterator[bytes]:
@@ -254,7 +250,7 @@ async def create_stream_ticket(
     (somebody else's wallet in `after`), `422`, `429` (10 streams of one user are open). Closed from our side: `4401`
     the token has ended, `1013` you read too slowly, `1012` we restart: come again, with `after`. Pings come each 20 s.
     """
-    ticket = issue_ticket(user, expiry_of(_token_of(request), resources.settings), resources.settings)
+    ticket = issue_ticket(user, expiry_of(access_token_of(request), resources.settings), resources.settings)
     body = {
         "ticket": ticket.text,
         "expires_at": to_rfc3339(ticket.expires_at),

@@ -33,7 +33,15 @@ HEADERS_LIMIT = 100
 _HTTPS_ONLY = {"Strict-Transport-Security": "max-age=63072000; includeSubDomains"}
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_SENT_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID", "traceparent")
+_SENT_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "X-API-Key",
+    "X-CSRF-Token",
+    "X-Request-ID",
+    "traceparent",
+)
 _SHOWN_HEADERS = (
     "X-Request-ID",
     "Idempotent-Replayed",
@@ -60,10 +68,12 @@ def add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(Traces)
     app.add_middleware(RequestLog)
     if settings.cors_origins:
-        # No credentials: nobody is logged in here by a cookie.
+        # Credentials are the cookies of whoever is logged in by them (controllers/cookies.py). SameSite keeps them from
+        # other sites all the same, so this is for pages of one's own site on another host.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
+            allow_credentials=True,
             allow_methods=_METHODS,
             allow_headers=_SENT_HEADERS,
             expose_headers=_SHOWN_HEADERS,

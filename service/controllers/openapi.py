@@ -13,6 +13,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from service.controllers.cookies import ACCESS_COOKIE, CSRF_HEADER
 from service.controllers.dependencies import API_KEY_HEADER, KEY_HEADER, TOKEN_SCHEME
 from service.controllers.examples import ExampleMissingError, Schema, add_usual_examples, example_of, usual_example
 from service.controllers.rate_limits import EXEMPT_PATHS
@@ -48,9 +49,9 @@ _FIRST_ERROR_STATUS: Final = 400
 DESCRIPTION: Final = """\
 Wallets whose balances are exact, fast under contention and provable afterwards.
 
-**Who asks.** `POST /api/v1/auth/login` gives an access token; send it as `Authorization: Bearer …`. The acting user
-always is the token's, never one that the request names. What belongs to somebody else is `404`, as if it were not
-there.
+**Who asks.** `POST /api/v1/auth/login` gives an access token; send it as `Authorization: Bearer …`. Web pages ask for
+cookies instead (`cookies: true`) and send the CSRF token with all but GET. The acting user always is the token's, never
+one that the request names. What belongs to somebody else is `404`, as if it were not there.
 
 **Amounts** are whole numbers of minor units (10050 is 100.50 INR, 10050 is 10050 JPY) from 1 to 9007199254740991,
 beside an ISO 4217 code, or `PTS` for points. Decimals, exponents, text and booleans are refused. **Times** are RFC 3339
@@ -128,6 +129,7 @@ _WITH_TOKEN: Final = (Unauthenticated, Forbidden)
 # Where the user is looked up before anything is done.
 _WITH_USER: Final = (AccountDeactivated,)
 _API_KEY: Final = "ApiKey"
+_COOKIE: Final = "SessionCookie"
 _BANK: Final = "bankSignature"
 _HEALTH: Final = "Health"
 _BANK_CALLBACK: Final = "/webhooks/bank-callback"
@@ -139,6 +141,13 @@ _SECURITY_SCHEMES: Final[dict[str, Schema]] = {
         "in": "header",
         "name": API_KEY_HEADER,
         "description": "Of a service, from `POST /api/v1/admin/api-keys`.",
+    },
+    _COOKIE: {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": ACCESS_COOKIE,
+        "description": "For web pages, from `POST /api/v1/auth/login` with `cookies: true`. All but GET take the "
+        f"session's CSRF token in `{CSRF_HEADER}` besides; without it they are `403 csrf_token_invalid`.",
     },
     _BANK: {
         "type": "apiKey",
@@ -350,6 +359,7 @@ def _complete_security(operation: dict[str, Any]) -> None:
     if not permissions:
         return
     operation["x-permission"] = permissions[0]
+    operation["security"].append({_COOKIE: permissions})
     if KEY_PERMISSIONS.issuperset(permissions):
         operation["security"].append({_API_KEY: permissions})
 

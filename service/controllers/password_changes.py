@@ -3,12 +3,21 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import Response
+from fastapi import Request, Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
-from service.controllers.auth import Email, NewPassword, Password, TokensView, answer_tokens
+from service.controllers.auth import (
+    CookiesView,
+    Email,
+    NewPassword,
+    Password,
+    TokensView,
+    answer_cookies,
+    answer_tokens,
+)
 from service.controllers.client_address import ClientAddress
+from service.controllers.cookies import came_by_cookie
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
@@ -58,12 +67,13 @@ class PasswordResetConfirmation(StrictModel):
 
 @router.post(
     "/me/password",
-    response_model=TokensView,
+    response_model=TokensView | CookiesView,
     responses=problem_responses(AccountDeactivated, WrongPassword, TooManyAttempts),
     summary="Change the password, and end all other sessions",
 )
 async def change_password(
     body: PasswordChangeRequest,
+    request: Request,
     user: Annotated[Caller, require(Permission.PROFILE_WRITE)],
     resources: OpenResources,
 ) -> Response:
@@ -75,7 +85,7 @@ async def change_password(
         tokens = await password_changes.change_password(
             _locksmith(resources), user, body.current_password, body.new_password, correlation_id.get()
         )
-    return answer_tokens(tokens)
+    return answer_cookies(tokens, resources.settings) if came_by_cookie(request) else answer_tokens(tokens)
 
 
 @router.post(

@@ -9,10 +9,12 @@ from functools import lru_cache
 from time import time
 
 from limits import RateLimitItem, RateLimitItemPerMinute
+from starlette.requests import cookie_parser
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.controllers.client_address import client_address
+from service.controllers.cookies import ACCESS_COOKIE
 from service.controllers.problems import problem_response
 from service.domain.keys import KeyPurpose, derive_key
 from service.errors import RateLimitExceeded, Unauthenticated
@@ -101,14 +103,18 @@ class RateLimiting:
 
     def _identify(self, scope: Scope, limits: RateLimits) -> str | None:
         """The user of a token that holds, or an API key that has held before; anybody can make up others."""
-        sent = api_key = None
+        sent = api_key = cookie = None
         for name, value in scope["headers"]:
             # Of several the first one, which is what the gate goes by.
             if name == b"authorization" and sent is None:
                 sent = value
             elif name == b"x-api-key" and api_key is None:
                 api_key = value
+            elif name == b"cookie" and cookie is None:
+                cookie = value
         scheme, _, token = (sent or b"").decode("latin-1").partition(" ")
+        if sent is None and api_key is None and cookie is not None:
+            scheme, token = "bearer", cookie_parser(cookie.decode("latin-1")).get(ACCESS_COOKIE, "")
         if token and scheme.lower() == "bearer":
             try:
                 return verify_access_token(token, self._settings).user_id

@@ -3,10 +3,17 @@
 from typing import Annotated
 
 from asgi_correlation_id import correlation_id
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import ConfigDict, Field
 
-from service.controllers.auth import REFRESH_TOKEN_EXAMPLE, TokensView, answer_tokens
+from service.controllers.auth import (
+    REFRESH_TOKEN_EXAMPLE,
+    CookiesView,
+    TokensView,
+    answer_cookies,
+    answer_tokens,
+)
+from service.controllers.cookies import CSRF_HEADER, REFRESH_COOKIE, clear_cookies
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import PageQuery, open_page, page_of
 from service.controllers.requests import StrictModel
@@ -14,9 +21,10 @@ from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, PageView, View, problem_responses
 from service.domain.permissions import Permission
 from service.domain.sessions import session_view
-from service.errors import AccountDeactivated, InvalidRefreshToken
+from service.errors import AccountDeactivated, CsrfTokenInvalid, FieldError, InvalidFields, InvalidRefreshToken
 from service.services import refresh_tokens, sessions
 from service.services.callers import Caller
+from service.services.refresh_tokens import SentToken
 
 router = api_router("Sessions")
 
@@ -29,8 +37,11 @@ _SessionId = Annotated[str, Path(max_length=64, examples=["ses_0198c0ffee0070008
 class RefreshRequest(StrictModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"refresh_token": REFRESH_TOKEN_EXAMPLE}]})
 
-    refresh_token: str = Field(
-        max_length=_TOKEN_LENGTH_LIMIT, description="The last one that was given out", examples=[REFRESH_TOKEN_EXAMPLE]
+    refresh_token: str | None = Field(
+        default=None,
+        max_length=_TOKEN_LENGTH_LIMIT,
+        description="The last one that was given out; not sent where a cookie has it",
+        examples=[REFRESH_TOKEN_EXAMPLE],
     )
 
 
@@ -46,24 +57,30 @@ class SessionView(View):
 
 @router.post(
     "/auth/refresh",
-    response_model=TokensView,
-    responses=problem_responses(
-        InvalidRefreshToken,
-    ),
+    response_model=TokensView | CookiesView,
+    responses=problem_responses(InvalidRefreshToken, CsrfTokenInvalid),
     summary="Get new tokens for the refresh token",
 )
-async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
+async def refresh(body: RefreshRequest, request: Request, resources: OpenResources) -> Response:
     """The refresh token is used up. Within ten seconds it may be sent again, also by several tabs at once, and brings
     the same refresh token each time. Any other use of one that is used up ends its session: it was copied.
+    Without `refresh_token` the browser's cookie counts, beside its CSRF token, and the new tokens are cookies again.
     """
+    sent = _token_sent(body, request)
     tokens = await refresh_tokens.refresh(
-        resources.databases.client,
-        resources.settings,
-        resources.ended_tokens,
-        body.refresh_token,
-        correlation_id.get(),
+        resources.databases.client, resources.settings, resources.ended_tokens, sent, correlation_id.get()
     )
-    return answer_tokens(tokens)
+    return answer_cookies(tokens, resources.settings) if sent.is_cookie else answer_tokens(tokens)
+
+
+def _token_sent(body: RefreshRequest, request: Request) -> SentToken:
+    """Raises InvalidFields where there is none."""
+    if body.refresh_token is not None:
+        return SentToken(body.refresh_token)
+    cookie = request.cookies.get(REFRESH_COOKIE)
+    if cookie is None:
+        raise InvalidFields(fields=(FieldError("/refresh_token", "missing", "Send the refresh token"),))
+    return SentToken(cookie, is_cookie=True, csrf_token=request.headers.get(CSRF_HEADER))
 
 
 @router.post(
@@ -71,11 +88,13 @@ async def refresh(body: RefreshRequest, resources: OpenResources) -> Response:
     status_code=204,
     summary="End this session",
 )
-async def log_out(user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources) -> Response:
+async def log_out(
+    request: Request, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
+) -> Response:
     """Its refresh token and its access tokens are good for nothing afterwards; other processes know within a second."""
     await sessions.log_out(resources.databases.client, user, correlation_id.get())
     await resources.ended_tokens.look()
-    return Response(status_code=204)
+    return _logged_out(request)
 
 
 @router.post(
@@ -85,12 +104,18 @@ async def log_out(user: Annotated[Caller, require(Permission.PROFILE_WRITE)], re
     summary="End all sessions, on every device",
 )
 async def log_out_everywhere(
-    user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
+    request: Request, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
     """No access token is good for anything afterwards, this request's own included."""
     await sessions.log_out_everywhere(resources.databases.client, user, correlation_id.get())
     await resources.ended_tokens.look()
-    return Response(status_code=204)
+    return _logged_out(request)
+
+
+def _logged_out(request: Request) -> Response:
+    response = Response(status_code=204)
+    clear_cookies(request, response)
+    return response
 
 
 @router.get(

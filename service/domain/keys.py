@@ -27,6 +27,7 @@ class KeyPurpose(StrEnum):
     PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
     REDIS_KEYS = "wallet redis keys 1"
     STREAM_TICKETS = "wallet stream tickets 1"
+    CSRF_TOKENS = "wallet csrf tokens 1"
 
 
 def derive_key(root_key: bytes, purpose: KeyPurpose) -> bytes:

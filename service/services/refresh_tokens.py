@@ -34,6 +34,7 @@ from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.services.access_tokens import issue_access_token
 from service.services.audit_events import ANYBODY, new_audit_event
+from service.services.csrf import require_csrf_token
 from service.services.ended_tokens import EndedTokens
 from service.settings import Settings
 
@@ -51,6 +52,15 @@ class Tokens(NamedTuple):
     expires_in: int
     refresh_token: str
     refresh_expires_in: int
+    session_id: str
+
+
+class SentToken(NamedTuple):
+    """A refresh token as a request brought it; by cookie, the CSRF token has to come with it."""
+
+    text: str
+    is_cookie: bool = False
+    csrf_token: str | None = None
 
 
 class Opened(NamedTuple):
@@ -78,14 +88,14 @@ def open_session(user: User, settings: Settings, now: datetime) -> Opened:
 
 
 async def refresh(
-    client: Client, settings: Settings, ended_tokens: EndedTokens, text: str, request_id: str | None
+    client: Client, settings: Settings, ended_tokens: EndedTokens, sent: SentToken, request_id: str | None
 ) -> Tokens:
     """New tokens for a refresh token, which is good for nothing afterwards but retries within RETRY_WINDOW.
 
     Raises InvalidRefreshToken for anything else. One that was used before ends its session, and this process refuses
-    the session's access tokens at once.
+    the session's access tokens at once. Raises CsrfTokenInvalid before anything is changed.
     """
-    token = read_refresh_token(text)
+    token = read_refresh_token(sent.text)
     if token is None:
         raise InvalidRefreshToken
     for _ in range(_ATTEMPTS):
@@ -93,6 +103,8 @@ async def refresh(
         if session is None:
             log.warning("session.refresh_refused", reason="unknown")
             raise InvalidRefreshToken
+        if sent.is_cookie:
+            require_csrf_token(settings, session.id, sent.csrf_token)
         now = utc_now()
         verdict = judge(session, token.secret_hash, now)
         match verdict:
@@ -182,6 +194,7 @@ def _tokens(session: Session, user: User, token: RefreshToken, settings: Setting
         expires_in=settings.access_token_lifetime_s,
         refresh_token=token.text,
         refresh_expires_in=int((session.expires_at - now).total_seconds()),
+        session_id=session.id,
     )
 
 

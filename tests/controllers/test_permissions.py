@@ -49,7 +49,10 @@ class TestEveryRoute:
         for route in gated_routes(app):
             operation = document["paths"][route.path][route.method.lower()]
             assert operation["x-permission"] == route.permission
-            assert operation["security"][0] == {"AccessToken": route.permissions}
+            assert operation["security"][:2] == [
+                {"AccessToken": route.permissions},
+                {"SessionCookie": route.permissions},
+            ]
         for method, path in _PUBLIC:
             operation = document["paths"].get(path, {}).get(method.lower(), {})
             assert "x-permission" not in operation

@@ -156,6 +156,14 @@ class TestWhoIsCounted:
             assert await statuses(on_the_way, ME, 7) == [200] * 6 + [429]
             assert await statuses(of_ravi, ME, 12) == [200] * 12
 
+    async def test_a_browser_is_counted_as_the_user_of_its_cookie(self, face: Face, databases: Databases) -> None:
+        asha = await make_user(databases)
+        token = bearer(asha, face.settings)["Authorization"].removeprefix("Bearer ")
+        cookie = {"Cookie": f"theme=dark; __Host-wallet_access={token}"}
+        async with face.client("203.0.113.1", cookie) as browser, face.client("203.0.113.1") as nobody:
+            assert await statuses(browser, ME, 13) == [200] * 12 + [429]
+            assert await statuses(nobody, ME, 1) == [401]
+
     async def test_who_shows_nothing_that_holds_is_counted_by_address(self, face: Face) -> None:
         forged = [{"Authorization": f"Bearer {number}"} for number in range(4)]
         keys = [{"X-API-Key": f"wsk_0123456{number}_secret"} for number in range(4)]

@@ -557,7 +557,7 @@ VALUES: Final[dict[str | tuple[str, str], Callable[[Person], Awaitable[Any]]]] =
     "email": _own_email,
     "password": _password,
     "current_password": _password,
-    "refresh_token": _own_refresh_token,
+    ("POST /api/v1/auth/refresh", "refresh_token"): _own_refresh_token,
     "url": _receiver,
     "currency": _inr,
     "from_currency": _inr,
