@@ -5,9 +5,14 @@ Headroom = position - floor - open withdrawals - debts of wallets. Debts are wha
 has taken back, and such returns that no admin has booked yet. Every transaction would conflict on one document for each
 account, so headroom is kept in portions: each ledger process writes its own, and takes from the others when its own is
 too small.
+
+Where an account has a floor only the pool, a portion that no process owns, may be below 0. Then no process may spend
+its own portion alone, and each may add to it: whoever wants to take reads all portions, and fills the pool up before
+anything is paid. When the pool goes below 0 every portion gets a new version, so every process that can write its
+portion knows that.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from service.domain.accounts import SystemAccount
@@ -106,47 +111,124 @@ def total_headroom(portions: Iterable[Portion]) -> int:
     return sum(portion.headroom for portion in portions)
 
 
-def has_enough(portions: Collection[Portion], owner: str, change: int) -> bool:
-    """Tells whether the owner's portion covers the change alone and no other portion is negative."""
-    own = [portion.headroom for portion in portions if portion.owner == owner]
-    others = [portion.headroom for portion in portions if portion.owner != owner]
-    return bool(own) and (change > 0 or own[0] + change >= 0) and min(others, default=0) >= 0
+def is_pool_overdrawn(portions: Iterable[Portion]) -> bool:
+    return any(portion.owner == POOL and portion.headroom < 0 for portion in portions)
 
 
-def gather(
+def is_own_enough(portions: Collection[Portion], owner: str, change: int) -> bool:
+    """Tells whether the change concerns the owner's portion alone.
+
+    While the pool is below 0 nobody may spend a portion by itself, and everybody may add to their own.
+    """
+    headrooms = {portion.owner: portion.headroom for portion in portions}
+    own = headrooms.get(owner)
+    if own is None or own < 0:
+        return False
+    if is_pool_overdrawn(portions):
+        return change >= 0
+    return own + change >= 0 and min(headrooms.values()) >= 0
+
+
+def rebalance(
     pair: Pair, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
 ) -> list[PortionUpdate]:
-    """Applies the change to the owner's portion, and fills that up from the others, as far as they have it.
+    """Applies a change that the owner's portion does not cover alone. For accounts with a floor.
 
-    The owner takes what it lacks and a fair share, from the pool first. It takes over what is below 0 elsewhere, and
-    the portions of processes that are gone. Where all together are below 0 the owner gets all of that, and every other
-    portion 0 and a new version: nobody can spend a portion that they remember from before. Where there is no pool yet
+    Where there is enough in all portions, the owner takes what it lacks and a fair share, from the pool first. Where
+    there is not, the pool goes below 0, and stays there until somebody finds enough to fill it up. Either way the
+    owner takes over what is below 0 elsewhere, and the portions of processes that are gone. Where there is no pool yet
     nothing was ever stated or booked, and it begins with the usual floor.
     """
     found = {portion.owner: portion for portion in portions}
+    own, pool = _own_and_pool(pair, found, owner)
+    headrooms = {POOL: pool.headroom, owner: own.headroom + change}
+    headrooms |= {one.owner: one.headroom for one in portions if one.owner not in headrooms}
+    total = sum(headrooms.values())
+    taken_over = [
+        name
+        for name, headroom in headrooms.items()
+        if name not in (owner, POOL) and (headroom < 0 or name not in living)
+    ]
+    rewritten = {owner}
+    if total >= 0:
+        gone = sum(name not in living for name in taken_over)
+        _share(headrooms, owner, taken_over, fair=total // (len(headrooms) - gone))
+    elif pool.headroom >= 0:
+        # Every portion gets a new version, so that no process spends one that it remembers from before.
+        headrooms = dict.fromkeys(headrooms, 0) | {POOL: total}
+        rewritten |= headrooms.keys()
+    else:
+        # All processes know it already. What they have added to their portions since stays there.
+        _move(headrooms, taken_over, POOL)
+        if headrooms[owner] < 0:
+            _move(headrooms, [owner], POOL)
+        if change < 0:
+            # Two that take at once must conflict: one may have paid by a total that the other has made too small.
+            rewritten.add(POOL)
+    return _updates(own, pool, found, headrooms, rewritten, living)
+
+
+def add_portion(
+    pair: Pair, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
+) -> list[PortionUpdate]:
+    """Makes the owner's portion of an account without a floor, where a portion may be below 0.
+
+    The pool takes over the portions of processes that are gone.
+    """
+    found = {portion.owner: portion for portion in portions}
+    own, pool = _own_and_pool(pair, found, owner)
+    headrooms = {POOL: pool.headroom} | {one.owner: one.headroom for one in portions} | {owner: own.headroom + change}
+    _move(headrooms, [name for name in headrooms if name not in (owner, POOL) and name not in living], POOL)
+    return _updates(own, pool, found, headrooms, {owner}, living)
+
+
+def _own_and_pool(pair: Pair, found: Mapping[str, Portion], owner: str) -> tuple[Portion, Portion]:
     account, currency = pair
     own = found.get(owner) or Portion(account, currency, owner, 0)
-    pool = found.get(POOL) or Portion(account, currency, POOL, 0, floor=floor_of(pair, {}))
-    processes = sorted((one for one in portions if one.owner not in (owner, POOL)), key=lambda one: -one.headroom)
-    left = {POOL: pool.headroom} | {one.owner: one.headroom for one in processes}
-    has = own.headroom + change
-    total = has + sum(left.values())
-    gone = {one.owner for one in processes if one.owner not in living}
-    fair = max(0, total) // (len(processes) - len(gone) + 2)
-    for name, headroom in left.items():
-        if total < 0 or headroom < 0 or name in gone:
-            has, left[name] = has + headroom, 0
+    return own, found.get(POOL) or Portion(account, currency, POOL, 0, floor=floor_of(pair, {}))
+
+
+def _move(headrooms: dict[str, int], names: Iterable[str], into: str) -> None:
+    for name in names:
+        headrooms[into] += headrooms[name]
+        headrooms[name] = 0
+
+
+def _share(headrooms: dict[str, int], owner: str, taken_over: Sequence[str], fair: int) -> None:
+    """Leaves nobody below 0, and takes from the pool first, then from the richest."""
+    _move(headrooms, taken_over, owner)
+    if headrooms[POOL] < 0:
+        _move(headrooms, [POOL], owner)
+    richest_first = sorted(headrooms.keys() - {owner, POOL}, key=lambda name: (-headrooms[name], name))
     # Enough for its own fair share, since nobody else keeps more than one.
-    for name, headroom in left.items():
-        taken = min(max(0, fair - has), max(0, headroom - (0 if name == POOL else fair)))
-        has, left[name] = has + taken, headroom - taken
-    updates = [PortionUpdate(own.id, found.get(owner), own.with_headroom(has))]
+    for name in (POOL, *richest_first):
+        kept = 0 if name == POOL else fair
+        taken = min(max(0, fair - headrooms[owner]), max(0, headrooms[name] - kept))
+        headrooms[owner] += taken
+        headrooms[name] -= taken
+
+
+def _updates(
+    own: Portion,
+    pool: Portion,
+    found: Mapping[str, Portion],
+    headrooms: Mapping[str, int],
+    rewritten: Collection[str],
+    living: Collection[str],
+) -> list[PortionUpdate]:
+    """Returns the updates in the order of their ids.
+
+    `rewritten` get a new version although they keep their headroom.
+    """
     # A new portion writes the pool too, so that it cannot be made beside a transaction that makes everybody reload.
-    if POOL not in found or own.owner not in found or total < 0 or left[POOL] != pool.headroom:
-        updates.append(PortionUpdate(pool.id, found.get(POOL), pool.with_headroom(left[POOL])))
-    for one in processes:
-        if one.owner in gone:
-            updates.append(PortionUpdate(one.id, one, None))
-        elif total < 0 or left[one.owner] != one.headroom:
-            updates.append(PortionUpdate(one.id, one, one.with_headroom(left[one.owner])))
+    if POOL not in found or own.owner not in found:
+        rewritten = {*rewritten, POOL}
+    updates: list[PortionUpdate] = []
+    for name, headroom in headrooms.items():
+        before = found.get(name)
+        now = own if name == own.owner else pool if name == POOL else found[name]
+        if name not in (own.owner, POOL) and name not in living:
+            updates.append(PortionUpdate(now.id, before, None))
+        elif name in rewritten or headroom != now.headroom:
+            updates.append(PortionUpdate(now.id, before, now.with_headroom(headroom)))
     return sorted(updates, key=lambda update: update.id)

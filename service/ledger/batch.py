@@ -50,8 +50,8 @@ class KnownAnswer(NamedTuple):
 class Headroom(NamedTuple):
     """What accounts can still pay out.
 
-    `own`: this process's portions. `totals`: sums over all portions, where they were loaded. `floors`: the stored
-    floors, as far as they were loaded; an account without one has None.
+    `own`: this process's portions that it may spend alone. `totals`: sums over all portions, where they were loaded.
+    `floors`: the stored floors, as far as they were loaded; an account without one has None.
     """
 
     own: Mapping[Pair, int]
@@ -311,8 +311,8 @@ class Draft:
         headroom = self._loaded.headroom
         if headroom is None or not headroom.is_guarded(pair, self.policy):
             return False
-        known = headroom.totals.get(pair, headroom.own.get(pair, 0))
-        if known + self.headroom_change(pair) >= 0:
+        known = headroom.totals.get(pair, headroom.own.get(pair))
+        if known is not None and known + self.headroom_change(pair) >= 0:
             return False
         self.note_short(pair)
         return True

@@ -13,8 +13,10 @@ from service.domain.house_positions import (
     Pair,
     Portion,
     PortionUpdate,
-    gather,
-    has_enough,
+    add_portion,
+    is_own_enough,
+    is_pool_overdrawn,
+    rebalance,
     stored_floor,
     total_headroom,
 )
@@ -31,6 +33,9 @@ class OwnPortions:
         self.remembered: dict[Pair, Portion] = {}
         # Of accounts whose portions were loaded. A changed floor gives every portion a new version.
         self.floors: dict[Pair, int | None] = {}
+        # Of accounts whose pool was below 0: what this process remembers there is not to be spent. Every portion got a
+        # new version when that began, so a process that can write its portion knows of it.
+        self.overdrawn: set[Pair] = set()
 
     def remember(self, portions: Iterable[Portion]) -> None:
         """Caches the portions as committed."""
@@ -40,6 +45,7 @@ class OwnPortions:
         """Clears the cache after a failed attempt: others may have taken from them, or the commit has happened."""
         self.remembered.clear()
         self.floors.clear()
+        self.overdrawn.clear()
 
 
 class AttemptPortions:
@@ -49,6 +55,7 @@ class AttemptPortions:
         self._owner = own.owner
         self._remembered = dict(own.remembered)
         self._floors = own.floors
+        self._overdrawn = own.overdrawn
         self._policy = policy
         # Of these accounts every process's, as of the transaction's snapshot.
         self._all: dict[Pair, list[Portion]] = {}
@@ -56,7 +63,7 @@ class AttemptPortions:
     @property
     def headroom(self) -> Headroom:
         return Headroom(
-            {pair: portion.headroom for pair, portion in self._remembered.items()},
+            {pair: portion.headroom for pair, portion in self._remembered.items() if pair not in self._overdrawn},
             {pair: total_headroom(portions) for pair, portions in self._all.items()},
             self._floors,
         )
@@ -70,13 +77,19 @@ class AttemptPortions:
         own = self._remembered.get(pair)
         if own is None:
             return True
-        return change < 0 and own.headroom + change < 0 and self.headroom.is_guarded(pair, self._policy)
+        if change >= 0 or not self.headroom.is_guarded(pair, self._policy):
+            return False
+        return own.headroom + change < 0 or pair in self._overdrawn
 
     async def load(self, pairs: Sequence[Pair], *, session: AsyncClientSession) -> None:
         found = await position_repository.find_of(pairs, session=session)
         self._all |= found
         for pair, portions in found.items():
             self._floors[pair] = stored_floor(pair, portions)
+            if is_pool_overdrawn(portions):
+                self._overdrawn.add(pair)
+            else:
+                self._overdrawn.discard(pair)
 
     async def write(self, changes: Mapping[Pair, int], *, session: AsyncClientSession) -> list[Portion] | None:
         """Writes what the batch takes and gives, and returns this process's portions as they then are.
@@ -92,7 +105,12 @@ class AttemptPortions:
                 continue
             if living is None:
                 living = await position_repository.find_living(session=session)
-            updates += gather(pair, self._all[pair], self._owner, changes[pair], living)
+            change_portions = rebalance if self.headroom.is_guarded(pair, self._policy) else add_portion
+            changed = change_portions(pair, self._all[pair], self._owner, changes[pair], living)
+            updates += changed
+            # Before the commit, so never the other way around: the pool is filled up only if that succeeds.
+            if is_pool_overdrawn([after for _, _, after in changed if after is not None]):
+                self._overdrawn.add(pair)
         if updates and not await position_repository.write_guarded(updates, session=session):
             return None
         return [after for _, _, after in updates if after is not None and after.owner == self._owner]
@@ -103,6 +121,8 @@ class AttemptPortions:
         if portions is None:
             return self._remembered[pair]
         own = [portion for portion in portions if portion.owner == self._owner]
-        if not own or (self.headroom.is_guarded(pair, self._policy) and not has_enough(portions, self._owner, change)):
+        if not own or (
+            self.headroom.is_guarded(pair, self._policy) and not is_own_enough(portions, self._owner, change)
+        ):
             return None
         return own[0]

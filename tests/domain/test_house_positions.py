@@ -1,7 +1,9 @@
 """What movements do to the headroom of accounts, and how portions of it change hands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from random import Random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -13,12 +15,14 @@ from service.domain.house_positions import (
     POOL,
     Portion,
     PortionUpdate,
+    add_portion,
     floor_of,
-    gather,
-    has_enough,
     headroom_change,
     headroom_change_of_debt,
+    is_own_enough,
+    is_pool_overdrawn,
     is_refusable,
+    rebalance,
     stored_floor,
     total_headroom,
 )
@@ -51,12 +55,12 @@ def applied(portions: Sequence[Portion], updates: Sequence[PortionUpdate]) -> di
     return {one.owner: one for one in now.values()}
 
 
-def gathered(portions: Sequence[Portion], change: int) -> dict[str, Portion]:
-    return applied(portions, gather(_PAIR, portions, _OWN, change, _LIVING))
+def rebalanced(portions: Sequence[Portion], change: int) -> dict[str, Portion]:
+    return applied(portions, rebalance(_PAIR, portions, _OWN, change, _LIVING))
 
 
 def headrooms(portions: Sequence[Portion], change: int) -> dict[str, int]:
-    return {owner: one.headroom for owner, one in gathered(portions, change).items()}
+    return {owner: one.headroom for owner, one in rebalanced(portions, change).items()}
 
 
 class TestHeadroomChange:
@@ -125,30 +129,57 @@ class TestTheStoredFloor:
         assert stored_floor(("house:rewards", "PTS"), []) is None
 
 
-class TestGather:
+class TestRebalance:
     @given(portions=several(), change=_CHANGES)
     def test_loses_nothing_and_makes_nothing(self, portions: list[Portion], change: int) -> None:
-        assert total_headroom(gathered(portions, change).values()) == total_headroom(portions) + change
+        assert total_headroom(rebalanced(portions, change).values()) == total_headroom(portions) + change
 
     @given(portions=several(), change=_CHANGES)
     def test_leaves_nobody_below_0_while_there_is_enough(self, portions: list[Portion], change: int) -> None:
-        after = gathered(portions, change)
+        after = rebalanced(portions, change)
         if total_headroom(portions) + change >= 0:
             assert min(one.headroom for one in after.values()) >= 0
 
     @given(portions=several(), change=_CHANGES)
-    def test_that_is_not_enough_leaves_nobody_a_portion_to_remember(self, portions: list[Portion], change: int) -> None:
-        after = gathered(portions, change)
+    def test_leaves_nothing_to_spend_while_there_is_not_enough(self, portions: list[Portion], change: int) -> None:
+        after = rebalanced(portions, change)
         if total_headroom(portions) + change < 0:
-            assert {one.owner: one.headroom for one in after.values() if one.headroom} == {
-                _OWN: total_headroom(portions) + change
-            }
+            assert [one.owner for one in after.values() if one.headroom < 0] == [POOL]
+            assert not any(is_own_enough(list(after.values()), name, -1) for name in after)
+
+    @given(portions=several(), change=_CHANGES)
+    def test_lets_nobody_spend_what_they_remember_when_the_pool_goes_below_0(
+        self, portions: list[Portion], change: int
+    ) -> None:
+        after = rebalanced(portions, change)
+        if is_pool_overdrawn(after.values()) and not is_pool_overdrawn(portions):
             assert all(one.version > 3 for one in after.values() if one.owner in {was.owner for was in portions})
+            assert {one.headroom for one in after.values() if one.owner != POOL} == {0}
+
+    def test_leaves_alone_what_others_have_added_while_the_pool_is_below_0(self) -> None:
+        pool, ada, own = portion(POOL, -100), portion("ada", 60), portion(_OWN, 20)
+        assert rebalance(_PAIR, [pool, ada, own], _OWN, -30, _LIVING) == [
+            PortionUpdate(own.id, own, own._replace(headroom=0, version=4)),
+            PortionUpdate(pool.id, pool, pool._replace(headroom=-110, version=4)),
+        ]
+
+    def test_writes_the_pool_for_whatever_takes_more_while_it_is_below_0(self) -> None:
+        """Of two that take at once, each from what it has added itself, one must fail."""
+        pool, own = portion(POOL, -100), portion(_OWN, 50)
+        assert rebalance(_PAIR, [pool, own], _OWN, -30, _LIVING) == [
+            PortionUpdate(own.id, own, own._replace(headroom=20, version=4)),
+            PortionUpdate(pool.id, pool, pool._replace(version=4)),
+        ]
+
+    def test_fills_the_pool_up_as_soon_as_there_is_enough(self) -> None:
+        assert headrooms([portion(POOL, -100), portion("ada", 60), portion(_OWN, 50)], -10) == {
+            POOL: 0, "ada": 0, _OWN: 0,
+        }  # fmt: skip
 
     @given(portions=several(), change=_CHANGES)
     def test_makes_no_new_portion_without_writing_the_pool(self, portions: list[Portion], change: int) -> None:
         """Or it could be made beside a transaction that leaves all others nothing, and be spent after it."""
-        updates = gather(_PAIR, portions, _OWN, change, _LIVING)
+        updates = rebalance(_PAIR, portions, _OWN, change, _LIVING)
         written = {after.owner for _, _, after in updates if after is not None}
         if _OWN not in {one.owner for one in portions}:
             assert POOL in written
@@ -156,18 +187,18 @@ class TestGather:
 
     @given(portions=several(), change=_CHANGES)
     def test_removes_the_portions_of_processes_that_are_gone(self, portions: list[Portion], change: int) -> None:
-        assert gathered(portions, change).keys() <= {POOL, *_LIVING}
+        assert rebalanced(portions, change).keys() <= {POOL, *_LIVING}
 
     @given(portions=several(), change=_CHANGES)
     def test_changes_no_floor(self, portions: list[Portion], change: int) -> None:
-        after = gathered(portions, change)
+        after = rebalanced(portions, change)
         is_new = POOL not in {one.owner for one in portions}
         assert POOL not in after or after[POOL].floor == (0 if is_new else -7)
 
     def test_takes_a_fair_share_and_leaves_one(self) -> None:
-        after = gathered([portion(POOL, 900)], -100)
+        after = rebalanced([portion(POOL, 900)], -100)
         assert (after[_OWN].headroom, after[POOL].headroom) == (400, 400)
-        after = gathered([portion(POOL, 0), portion("ada", 900)], -100)
+        after = rebalanced([portion(POOL, 0), portion("ada", 900)], -100)
         assert {name: one.headroom for name, one in after.items()} == {POOL: 0, "ada": 534, _OWN: 266}
 
     def test_takes_from_the_pool_first_and_all_that_it_has(self) -> None:
@@ -192,12 +223,12 @@ class TestGather:
         """Each further document is one more that another transaction may be writing."""
         own = portion(_OWN, 5)
         for change in (-5, -4, 3):
-            updates = gather(_PAIR, [portion(POOL, 0), portion("ada", 0), own], _OWN, change, _LIVING)
+            updates = rebalance(_PAIR, [portion(POOL, 0), portion("ada", 0), own], _OWN, change, _LIVING)
             assert updates == [PortionUpdate(own.id, own, own._replace(headroom=5 + change, version=4))]
 
     def test_writes_what_it_takes_from_and_in_the_order_of_their_ids(self) -> None:
         own, pool, ada, gone = portion(_OWN, 0), portion(POOL, 0), portion("ada", 90), portion("gone", 9)
-        updates = gather(_PAIR, [pool, own, gone, ada], _OWN, -9, _LIVING)
+        updates = rebalance(_PAIR, [pool, own, gone, ada], _OWN, -9, _LIVING)
         assert updates == [
             PortionUpdate("bank/EUR/ada", ada, ada._replace(headroom=60, version=4)),
             PortionUpdate("bank/EUR/gone", gone, None),
@@ -205,37 +236,133 @@ class TestGather:
         ]
 
     def test_begins_with_new_portions_of_the_account(self) -> None:
-        assert gather(_PAIR, [], _OWN, 8, _LIVING) == [
+        assert rebalance(_PAIR, [], _OWN, 8, _LIVING) == [
             PortionUpdate("bank/EUR/me", None, Portion(*_PAIR, _OWN, 8, version=1)),
             PortionUpdate("bank/EUR/pool", None, Portion(*_PAIR, POOL, 0, version=1, floor=0)),
         ]
 
     def test_takes_the_last_from_whoever_has_it(self) -> None:
-        after = gathered([portion(POOL, 0), portion("ada", 60), portion("bo", 40), portion(_OWN, 0)], -100)
+        after = rebalanced([portion(POOL, 0), portion("ada", 60), portion("bo", 40), portion(_OWN, 0)], -100)
         assert {one.headroom for one in after.values()} == {0}
 
 
-class TestHasEnough:
+class TestAddPortion:
+    """Of an account without a floor."""
+
+    @given(portions=several(), change=_CHANGES)
+    def test_writes_the_new_portion_and_the_pool_alone(self, portions: list[Portion], change: int) -> None:
+        portions = [one for one in portions if one.owner != _OWN]
+        updates = add_portion(_PAIR, portions, _OWN, change, _LIVING)
+        after = applied(portions, updates)
+        assert total_headroom(after.values()) == total_headroom(portions) + change
+        assert after[_OWN].headroom == change
+        assert after.keys() <= {POOL, *_LIVING}
+        assert {one.owner for _, before, one in updates if one is not None} == {_OWN, POOL}
+
+
+class TestIsOwnEnough:
     @pytest.mark.parametrize(
-        ("own", "other", "change", "enough"),
+        ("own", "other", "pool", "change", "enough"),
         [
-            (5, 0, -5, True),
-            (5, 0, -6, False),
-            (-5, 0, 1, True),
-            (-5, 0, -1, False),
-            (5, -1, 3, False),
-            (0, 0, 0, True),
-            (-5, 0, 0, False),
+            (5, 0, 0, -5, True),
+            (5, 0, 0, -6, False),
+            (5, 0, 0, 1, True),
+            (-5, 0, 0, 9, False),
+            (5, -1, 0, 3, False),
+            (0, 0, 0, 0, True),
+            # While the pool is below 0 everybody may add to their own, and nobody takes from it.
+            (0, 0, -1, 1, True),
+            (5, 0, -1, 0, True),
+            (5, 0, -1, -1, False),
+            (-5, 0, -1, 1, False),
         ],
     )
     def test_is_told_by_its_own_and_by_nobody_being_below_0(
-        self, own: int, other: int, change: int, *, enough: bool
+        self, own: int, other: int, pool: int, change: int, *, enough: bool
     ) -> None:
-        assert has_enough([portion(_OWN, own), portion("ada", other)], _OWN, change) is enough
+        portions = [portion(_OWN, own), portion("ada", other), portion(POOL, pool)]
+        assert is_own_enough(portions, _OWN, change) is enough
 
     def test_is_told_by_its_own_where_there_is_no_other(self) -> None:
-        assert has_enough([portion(_OWN, 5)], _OWN, -5)
-        assert not has_enough([portion(_OWN, 5)], _OWN, -6)
+        assert is_own_enough([portion(_OWN, 5)], _OWN, -5)
+        assert not is_own_enough([portion(_OWN, 5)], _OWN, -6)
 
     def test_is_no_matter_of_those_without_a_portion(self) -> None:
-        assert not has_enough([portion(POOL, 100)], _OWN, 1)
+        assert not is_own_enough([portion(POOL, 100)], _OWN, 1)
+
+
+class Process(NamedTuple):
+    """What a ledger process remembers; the ledger does the same in house_portions.py."""
+
+    own: Portion | None = None
+    is_overdrawn: bool = False
+
+
+class Begun(NamedTuple):
+    """A transaction between its snapshot and its commit."""
+
+    owner: str
+    updates: list[PortionUpdate]
+    is_overdrawn: bool
+    is_paid: bool
+
+
+class TestProcessesThatInterleave:
+    """Each step begins a transaction of some process, or commits one; who writes what changed meanwhile begins anew."""
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_pay_out_nothing_that_is_not_there(self, seed: int) -> None:
+        draw = Random(seed)  # noqa: S311 no secret
+        stored = {POOL: portion(POOL, 0)}
+        processes = {name: Process() for name in ("1", "2", "3")}
+        begun: dict[str, Begun] = {}
+        paid = 0
+        for step in range(3_000):
+            owner = draw.choice(sorted(processes))
+            if draw.random() < 0.01:
+                # It is gone, and another one is there in its place.
+                del processes[owner]
+                begun.pop(owner, None)
+                processes[str(step + 10)] = Process()
+            elif owner not in begun:
+                may_be_refused = draw.random() < 0.7
+                change = draw.randint(-4, 4)
+                attempt = self.begin(stored, processes, owner, change, may_be_refused=may_be_refused)
+                begun |= {owner: attempt} if attempt is not None else {}
+            else:
+                attempt = begun.pop(owner)
+                if any(stored.get(key.rpartition("/")[2]) != before for key, before, _ in attempt.updates):
+                    processes[owner] = Process()
+                    continue
+                for key, _, after in attempt.updates:
+                    stored.pop(key.rpartition("/")[2], None)
+                    stored |= {} if after is None else {after.owner: after}
+                processes[owner] = Process(stored[owner], attempt.is_overdrawn)
+                assert min(one.headroom for name, one in stored.items() if name != POOL) >= 0
+                assert not attempt.is_paid or stored[POOL].headroom >= 0
+                paid += attempt.is_paid
+        assert paid > 100
+
+    @staticmethod
+    def begin(
+        stored: Mapping[str, Portion],
+        processes: Mapping[str, Process],
+        owner: str,
+        change: int,
+        *,
+        may_be_refused: bool,
+    ) -> Begun | None:
+        """None where it is refused."""
+        own, is_overdrawn = processes[owner]
+        is_paid = may_be_refused and change < 0
+        if own is None or (change < 0 and (is_overdrawn or own.headroom + change < 0)):
+            portions = list(stored.values())
+            is_overdrawn = is_pool_overdrawn(portions)
+            if is_paid and total_headroom(portions) + change < 0:
+                return None
+            if not is_own_enough(portions, owner, change):
+                updates = rebalance(_PAIR, portions, owner, change, processes.keys())
+                return Begun(owner, updates, is_pool_overdrawn(applied(portions, updates).values()), is_paid)
+            own = stored[owner]
+        updates = [PortionUpdate(own.id, own, own.with_headroom(own.headroom + change))]
+        return Begun(owner, updates, is_overdrawn, is_paid)

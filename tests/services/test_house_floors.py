@@ -65,7 +65,7 @@ from tests.servers import Servers
 
 _CURRENCIES = iter(
     ("AUD", "CAD", "CHF", "CZK", "DKK", "HKD", "HUF", "ILS", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "THB", "ZAR",
-     "TRY", "RON", "PHP", "CLP", "MYR", "PEN", "UYU")
+     "TRY", "RON", "PHP", "CLP", "MYR", "PEN", "UYU", "ARS", "BRL", "COP", "EGP", "ISK", "KRW", "QAR", "SAR")
 )  # fmt: skip
 
 
@@ -333,6 +333,54 @@ class TestAReturn:
         assert code_of(booked) is None
         assert (await current(thief)).owed == 1_000
         assert await headroom_of(currency) == 0
+
+
+class TestBelowTheFloor:
+    """An account whose portions add up to less than 0, after the bank has taken a deposit back."""
+
+    @staticmethod
+    async def go_below(books: OwnBooks, currency: str, *processes: OwnPortions) -> Wallet:
+        """Leaves -90 there, and each process with a portion of 0. The wallet returned has 1,000."""
+        taken, other = await wallet_with(books, currency), await wallet_with(books, currency, given=1_000)
+        deposit = await fund_wallet(books.databases, taken, 100)
+        assert await try_as(books, processes[0], withdrawal_of(taken, 100)) == [None]
+        assert await try_as(books, processes[0], return_of(deposit)) == [None]
+        for own in processes:
+            assert await try_as(books, own, settlement_of(await _asked(books, other, 5))) == [None]
+        assert await headroom_of(currency) == -100 + 5 * len(processes)
+        return other
+
+    async def test_a_deposit_writes_the_portion_of_its_own_process_alone(self, books: OwnBooks, currency: str) -> None:
+        one, two = await new_process(currency, "one"), await new_process(currency, "two")
+        other = await self.go_below(books, currency, one, two)
+        before = {row.owner: row for row in await _all() if row.pair == ("bank", currency)}
+        assert await try_as(books, one, settlement_of(await _asked(books, other, 7))) == [None]
+        after = {row.owner: row for row in await _all() if row.pair == ("bank", currency)}
+        assert {name for name, row in after.items() if row != before.get(name)} == {one.owner}
+        assert after[POOL].headroom == -100
+
+    async def test_nobody_pays_from_what_has_come_in_until_that_is_enough(self, books: OwnBooks, currency: str) -> None:
+        one, two = await new_process(currency, "one"), await new_process(currency, "two")
+        other = await self.go_below(books, currency, one, two)
+        paid_in = settlement_of(await _asked(books, other, 50))
+        # Not in the same batch either.
+        assert await try_as(books, one, paid_in, withdrawal_of(other, 50)) == [None, "house_funds_exhausted"]
+        assert await try_as(books, two, settlement_of(await _asked(books, other, 45))) == [None]
+        assert await headroom_of(currency) == 5
+        assert await try_as(books, one, withdrawal_of(other, 6)) == ["house_funds_exhausted"]
+        assert await try_as(books, one, withdrawal_of(other, 4)) == [None]
+        assert await try_as(books, two, withdrawal_of(other, 1)) == [None]
+        assert min((await portions_of(("bank", currency))).values()) == 0 == await headroom_of(currency)
+
+    async def test_portions_of_an_account_without_a_floor_are_left_alone(self, books: OwnBooks, currency: str) -> None:
+        """Such an account is below 0 all its life, and each process that starts adds one portion to it."""
+        pair, wallet = ("house:adjustments", currency), await wallet_with(books, currency)
+        one, two = await new_process(currency, "one"), await new_process(currency, "two")
+        await run(books.databases, gift_of(wallet, 3), own=one)
+        (before,) = [row for row in await _all() if row.id == f"{'/'.join(pair)}/{one.owner}"]
+        await run(books.databases, gift_of(wallet, 4), own=two)
+        assert before in await _all()
+        assert await headroom_of(currency, "house:adjustments") == -7
 
 
 async def _asked(books: OwnBooks, wallet: Wallet, amount: int) -> Operation:
