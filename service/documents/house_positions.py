@@ -28,6 +28,8 @@ class HousePosition(Document):
                 "headroom": {"bsonType": "long"},
                 "version": AMOUNT,
                 "floor": {"bsonType": ["long", "null"]},
+                "floor_version": AMOUNT,
+                # Its name in pools of earlier releases.
                 "changes": AMOUNT,
             },
             "additionalProperties": False,

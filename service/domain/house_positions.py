@@ -64,8 +64,9 @@ def floor_of(pair: Pair, floors: Floors) -> int | None:
 class Portion(NamedTuple):
     """A share of an account's headroom; below 0 where more was taken back than there was.
 
-    `floor` and `changes` are the pool's alone: the floor that all portions together go by, and how often it was
-    changed or the sum corrected by hand.
+    `floor` is the pool's alone: the floor that all portions together go by. The pool's `floor_version` counts how often
+    its floor or its headroom was changed by other than the ledger. A process's portion has the number of the last such
+    change that its owner has been made to read.
     """
 
     account: str
@@ -74,7 +75,7 @@ class Portion(NamedTuple):
     headroom: int
     version: int = 0
     floor: int | None = None
-    changes: int = 0
+    floor_version: int = 0
 
     @property
     def pair(self) -> Pair:
@@ -184,8 +185,8 @@ def add_portion(
 
 def _own_and_pool(pair: Pair, found: Mapping[str, Portion], owner: str) -> tuple[Portion, Portion]:
     account, currency = pair
-    own = found.get(owner) or Portion(account, currency, owner, 0)
-    return own, found.get(POOL) or Portion(account, currency, POOL, 0, floor=floor_of(pair, {}))
+    pool = found.get(POOL) or Portion(account, currency, POOL, 0, floor=floor_of(pair, {}))
+    return found.get(owner) or Portion(account, currency, owner, 0, floor_version=pool.floor_version), pool
 
 
 def _move(headrooms: dict[str, int], names: Iterable[str], into: str) -> None:

@@ -14,6 +14,8 @@ from service.domain.money import POINTS
 from service.domain.operations import OperationStatus
 from service.domain.returns import ReturnStatus, ReturnType
 
+# Earlier releases called it `changes`, and had none in portions of processes.
+_FLOOR_VERSION = {"$ifNull": ["$floor_version", "$changes", 0]}
 _ENDED = [OperationStatus.SUCCESS, OperationStatus.FAILED, OperationStatus.CANCELED]
 
 
@@ -30,7 +32,7 @@ def _from_row(row: dict[str, Any]) -> Portion:
         int(row["headroom"]),
         int(row["version"]),
         None if floor is None else int(floor),
-        int(row.get("changes", 0)),
+        int(row.get("floor_version", row.get("changes", 0))),
     )
 
 
@@ -41,10 +43,13 @@ def _to_row(portion: Portion) -> dict[str, Any]:
         "currency": portion.currency,
         "owner": portion.owner,
     }
-    row |= {"headroom": Int64(portion.headroom), "version": Int64(portion.version)}
+    row |= {
+        "headroom": Int64(portion.headroom),
+        "version": Int64(portion.version),
+        "floor_version": Int64(portion.floor_version),
+    }
     if portion.owner == POOL:
-        floor = None if portion.floor is None else Int64(portion.floor)
-        row |= {"floor": floor, "changes": Int64(portion.changes)}
+        row["floor"] = None if portion.floor is None else Int64(portion.floor)
     return row
 
 
@@ -103,21 +108,33 @@ async def insert_pools(pools: Sequence[Portion], *, session: AsyncClientSession)
 async def change_pool(pool: Portion, floor: int | None, headroom_change: int, *, session: AsyncClientSession) -> bool:
     """States the floor and moves the pool's headroom, once: False where somebody has changed the pool since.
 
-    Every portion of the pair gets a new version, so that no process goes by what it remembers.
+    Processes learn of it by `outdate`, since a transaction that wrote all their portions would hardly ever find them
+    all free.
     """
     done = await _collection().update_one(
-        {"_id": pool.id, "changes": pool.changes},
+        {"_id": pool.id, "$expr": {"$eq": [_FLOOR_VERSION, pool.floor_version]}},
         {
-            "$set": {"floor": None if floor is None else Int64(floor)},
-            "$inc": {"headroom": Int64(headroom_change), "version": Int64(1), "changes": Int64(1)},
+            "$set": {
+                "floor": None if floor is None else Int64(floor),
+                "floor_version": Int64(pool.floor_version + 1),
+            },
+            "$unset": {"changes": ""},
+            "$inc": {"headroom": Int64(headroom_change), "version": Int64(1)},
         },
         session=session,
     )
-    if done.matched_count != 1:
-        return False
-    others = {"account": pool.account, "currency": pool.currency, "owner": {"$ne": POOL}}
-    await _collection().update_many(others, {"$inc": {"version": Int64(1)}}, session=session)
-    return True
+    return done.matched_count == 1
+
+
+async def outdate(portion: Portion, floor_version: int) -> None:
+    """Gives the portion a new version, so that its owner reads all portions again. Repeating it changes nothing.
+
+    In no transaction, so that it waits for one that has just written the portion, instead of failing.
+    """
+    await _collection().update_one(
+        {"_id": portion.id, "$expr": {"$lt": [_FLOOR_VERSION, floor_version]}},
+        {"$set": {"floor_version": Int64(floor_version)}, "$inc": {"version": Int64(1)}},
+    )
 
 
 async def sum_reserved(*, session: AsyncClientSession) -> dict[str, int]:

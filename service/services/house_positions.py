@@ -7,6 +7,7 @@ reserved and owed, less its floor.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import pymongo
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 # The same reads as a trial balance's, once at the first start.
 _LIMIT_S = 240.0
+# For each portion. Its process has it for milliseconds, or for a transaction's lifetime where it has died.
+_OUTDATING_LIMIT_S = 60.0
 
 
 # Who changes floors: whoever has changed the settings.
@@ -56,6 +59,7 @@ async def apply_floors(client: Client, floors: Floors) -> None:
     """
     while not await _apply(client, floors):
         log.info("house_positions.others_were_first")
+    await _outdate_portions()
 
 
 async def _apply(client: Client, floors: Floors) -> bool:
@@ -77,12 +81,31 @@ async def _apply(client: Client, floors: Floors) -> bool:
     return is_done
 
 
+async def _outdate_portions() -> None:
+    """Makes processes reload the portions of each pool that was changed since they last did.
+
+    Until then a process goes by what it remembers, as if it had been quicker than the change. Also finishes what a
+    process that died after a change has left undone.
+    """
+    portions = await position_repository.find_all()
+    floor_versions = {pool.pair: pool.floor_version for pool in portions if pool.owner == POOL}
+    for portion in portions:
+        floor_version = floor_versions.get(portion.pair, 0)
+        if portion.floor_version < floor_version:
+            with pymongo.timeout(_OUTDATING_LIMIT_S):
+                await position_repository.outdate(portion, floor_version)
+
+
 async def _insert(
-    client: Client, headroom: Mapping[Pair, int], floors: Floors, event: AuditEvent | None = None
+    client: Client,
+    headroom: Mapping[Pair, int],
+    floors: Floors,
+    event: AuditEvent | None = None,
+    floor_version: int = 0,
 ) -> bool:
     """Returns False if another process inserted a pool meanwhile."""
     pools = [
-        Portion(account, currency, POOL, left, floor=floor_of((account, currency), floors))
+        Portion(account, currency, POOL, left, floor=floor_of((account, currency), floors), floor_version=floor_version)
         for (account, currency), left in sorted(headroom.items())
     ]
 
@@ -153,12 +176,14 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
             details = {"headroom_before": found, "headroom_after": due}
             event = _event(pair, AuditAction.HOUSE_POSITION_CORRECTED, corrected_by, reason, details)
             if pool is None:
-                is_corrected = await _insert(client, {pair: due - found}, {}, event)
+                floor_version = 1 + max(portion.floor_version for portion in portions) if portions else 0
+                is_corrected = await _insert(client, {pair: due - found}, {}, event, floor_version)
             else:
                 is_corrected = await _change(client, pool, floor, due - found, event)
             is_done = is_corrected and is_done
             if is_corrected:
                 tell(Correction(*pair, found, due))
+        await _outdate_portions()
         if is_done:
             return
 

@@ -13,6 +13,7 @@ import pytest
 from bson.int64 import Int64
 
 from scripts.check_ledger import check_ledger
+from service.database import session_in_transaction
 from service.documents import User
 from service.domain.audit_events import AuditEvent
 from service.domain.clock import utc_now
@@ -65,7 +66,8 @@ from tests.servers import Servers
 
 _CURRENCIES = iter(
     ("AUD", "CAD", "CHF", "CZK", "DKK", "HKD", "HUF", "ILS", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "THB", "ZAR",
-     "TRY", "RON", "PHP", "CLP", "MYR", "PEN", "UYU", "ARS", "BRL", "COP", "EGP", "ISK", "KRW", "QAR", "SAR")
+     "TRY", "RON", "PHP", "CLP", "MYR", "PEN", "UYU", "ARS", "BRL", "COP", "EGP", "ISK", "KRW", "QAR", "SAR",
+     "TWD", "VND", "MAD", "KES", "LKR", "GEL", "UAH")
 )  # fmt: skip
 
 
@@ -108,6 +110,10 @@ async def portions_of(pair: Pair) -> dict[str, int]:
 
 async def headroom_of(currency: str, account: str = "bank") -> int:
     return sum((await portions_of((account, currency))).values())
+
+
+async def stored_floor_of(pair: Pair) -> int | None:
+    return next(pool.floor for pool in await position_repository.find_pools() if pool.pair == pair)
 
 
 def code_of(decided: Decided) -> str | None:
@@ -529,6 +535,57 @@ class TestFloors:
         assert await house_breaches(books, currency) == ["house_below_floor"]
         await apply_floors(client, {})
         assert await headroom_of(currency) == 90
+
+    async def test_that_are_changed_do_not_fail_while_a_process_writes_its_portion(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """A busy process has its portion in a transaction most of the time, and several busy ones always do."""
+        pair, client = ("bank", currency), books.databases.client
+        wallet = await wallet_with(books, currency, paid_in=100)
+        own = await new_process(currency, "busy")
+        assert await try_as(books, own, withdrawal_of(wallet, 10)) == [None]
+        async with client.start_session() as session:
+            await prepare(session, [withdrawal_of(wallet, 10)], Policy(), own)
+            applied = asyncio.create_task(apply_floors(client, {pair: 80}))
+            while await stored_floor_of(pair) != 80 and not applied.done():  # noqa: ASYNC110 no event in a database
+                await asyncio.sleep(0.02)
+            assert not applied.done(), "it waits for the process"
+            await session.commit_transaction()
+        await applied
+        # It has remembered what its portion was.
+        assert await try_as(books, own, withdrawal_of(wallet, 1)) == ["house_funds_exhausted"]
+        assert await headroom_of(currency) == 0
+        await apply_floors(client, {})
+
+    async def test_that_a_process_changed_before_it_died_reach_the_others_at_the_next_start(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        pair, client = ("bank", currency), books.databases.client
+        wallet = await wallet_with(books, currency, paid_in=100)
+        own = await new_process(currency, "one")
+        assert await try_as(books, own, withdrawal_of(wallet, 1)) == [None]
+        (pool,) = [one for one in await position_repository.find_pools() if one.pair == pair]
+        async with session_in_transaction(client) as session:
+            assert await position_repository.change_pool(pool, 95, -95, session=session)
+        await apply_floors(client, {pair: 95})
+        assert own.remembered[pair].headroom >= 5
+        assert await try_as(books, own, withdrawal_of(wallet, 5)) == ["house_funds_exhausted"]
+        assert await try_as(books, own, withdrawal_of(wallet, 4)) == [None]
+        await apply_floors(client, {})
+
+    async def test_are_changed_in_pools_of_earlier_releases(self, books: OwnBooks, currency: str) -> None:
+        pair, client = ("bank", currency), books.databases.client
+        await wallet_with(books, currency, paid_in=100)
+        of_pool = {"_id": f"bank/{currency}/pool"}
+        rows = books.admin.wallet["house_positions"]
+        await rows.update_one(of_pool, {"$unset": {"floor_version": ""}, "$set": {"changes": Int64(3)}})
+        await asyncio.gather(*(apply_floors(client, {pair: -50}) for _ in range(3)))
+        assert await headroom_of(currency) == 150
+        row = await rows.find_one(of_pool)
+        assert row is not None
+        assert (row["floor"], row["floor_version"], "changes" in row) == (-50, 4, False)
+        assert len(await events_of(pair)) == 1
+        await apply_floors(client, {})
 
     async def test_at_the_first_start_with_old_books_go_by_what_those_say(self, books: OwnBooks, currency: str) -> None:
         """Of ten processes that start at once one writes it."""
