@@ -24,6 +24,7 @@ from workers.account_sums import close_hours_for_ever
 from workers.bank_callbacks import callbacks_drain
 from workers.bank_simulation import BankWork, bank_drain
 from workers.checkpoints import take_checkpoints_for_ever
+from workers.clock_repair import repair_for_ever
 from workers.drain import run_drains
 from workers.ending import Ending
 from workers.events import events_drain
@@ -82,6 +83,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
         "checkpoints": take_checkpoints_for_ever(resources),
         "replay": replay_for_ever(resources),
         "reconciliation": reconcile_for_ever(resources),
+        "clock_repair": repair_for_ever(resources),
         "presence": presence.beat_for_ever(),
         "status": tell_status_for_ever(presence, resources),
     }

@@ -17,7 +17,7 @@ from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, first_id_at
 from service.domain.workers import ALIVE_S, Worker
-from service.repositories.workers import find_seen_since
+from service.repositories.workers import find_seen_between
 from service.services.workers import Backlog, look_at_queues
 
 Answer = TypeVar("Answer")
@@ -65,12 +65,13 @@ class Sources:
         return Look(now, monotonic(), backlog, flow, workers, health, figures, trouble)
 
     async def _mongo(self, now: datetime) -> tuple[Backlog | None, Flow | None, list[Worker] | None, str | None]:
+        span = timedelta(seconds=ALIVE_S)
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 backlog, flow, workers = await asyncio.gather(
                     look_at_queues(now),
                     self._flow(now),
-                    find_seen_since(now - timedelta(seconds=ALIVE_S)),
+                    find_seen_between(now - span, now + span),
                 )
         except (PyMongoError, TimeoutError) as error:
             return None, None, None, type(error).__name__

@@ -27,6 +27,7 @@ from service.documents.reconciliations import ReconciliationDocument, SetAsideLi
 from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
+from service.documents.server_clock import ServerClockDocument
 from service.documents.sessions import SessionDocument
 from service.documents.totp_enrolments import TotpEnrolment
 from service.documents.transaction_logs import TransactionLog
@@ -71,6 +72,7 @@ __all__ = [
     "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
+    "ServerClockDocument",
     "SessionDocument",
     "SetAsideLineDocument",
     "StatementLineDocument",
@@ -130,6 +132,7 @@ WALLET_DOCUMENTS = [
     WebhookEndpointDocument,
     WebhookDeliveryDocument,
     DutyDocument,
+    ServerClockDocument,
     WalletCheckDocument,
     BreakDocument,
     StatementLineDocument,

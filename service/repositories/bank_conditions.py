@@ -14,6 +14,11 @@ async def find() -> dict[str, Any] | None:
     return await BankConditions.get_pymongo_collection().find_one({"_id": _ID})
 
 
+async def find_clock_offset() -> timedelta:
+    """How far the bank's clock is ahead of ours."""
+    return timedelta(milliseconds=int((await find() or {}).get("clock_offset_ms", 0)))
+
+
 async def go_down(until: datetime, *, hangs: bool) -> None:
     await _update({"$set": {"down_until": until, "hangs": hangs}})
 

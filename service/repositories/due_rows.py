@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from pymongo.asynchronous.collection import AsyncCollection
+
+from service.domain.server_clock import ServerTime
+
+# Rows that are brought forward fall due within this, not all at one moment.
+SPREAD_S: Final = 5.0
+# The longest pause before a retry. What waits longer waits for a time that was chosen, not for its turn.
+_LONGEST_PAUSE: Final = timedelta(minutes=10)
 
 
 async def claim_due(
@@ -50,3 +57,27 @@ async def take(
         # The usual case: all of them are ours, and what was changed is known.
         return [{**row, "due_at": until, "claim": claim, "attempts": row["attempts"] + 1} for row in seen]
     return await collection.find({"claim": claim}).to_list()
+
+
+async def bring_forward(
+    collection: AsyncCollection[dict[str, Any]],
+    time: ServerTime,
+    *,
+    lease_s: float,
+    among: Mapping[str, Any] | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> int:
+    """Makes rows due earlier by as much as the server's clock was set back, and returns how many.
+
+    What is due within `lease_s` stays: a worker may have it in hand. A lease that was given by the clock that was ahead
+    keeps its length. `also` sets further fields. Rows that were to wait longer anyway are visited early by this.
+    """
+    waiting = {"due_at": {"$gt": time.now + timedelta(seconds=lease_s), "$lte": time.highest_at + _LONGEST_PAUSE}}
+    soon = {"$add": [time.now, {"$multiply": [{"$rand": {}}, SPREAD_S * 1000]}]}
+    due_at = {"$max": [soon, {"$subtract": ["$due_at", milliseconds_back(time)]}]}
+    updated = await collection.update_many({**(among or {}), **waiting}, [{"$set": {**(also or {}), "due_at": due_at}}])
+    return updated.modified_count
+
+
+def milliseconds_back(time: ServerTime) -> int:
+    return time.set_back_by // timedelta(milliseconds=1)

@@ -9,6 +9,8 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import DutyDocument
+from service.domain.server_clock import ServerTime
+from service.repositories import due_rows
 
 
 class Duty(NamedTuple):
@@ -55,3 +57,8 @@ async def find_progress(name: str) -> dict[str, Any]:
     """Empty where nobody has begun yet."""
     row = await DutyDocument.get_pymongo_collection().find_one({"_id": name}, {"progress": 1})
     return {} if row is None else dict(row["progress"])
+
+
+async def bring_forward(time: ServerTime, *, lease_s: float) -> int:
+    """As due_rows.bring_forward does."""
+    return await due_rows.bring_forward(DutyDocument.get_pymongo_collection(), time, lease_s=lease_s)

@@ -11,6 +11,8 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import OutboxDocument
 from service.domain.outbox import OutboxRow, OutboxTopic
+from service.domain.server_clock import ServerTime
+from service.repositories import due_rows
 from service.repositories.due_rows import see_due, take
 from service.repositories.gathering import Gathered
 
@@ -108,3 +110,9 @@ async def note_outcome(row: OutboxRow, outcome: str) -> None:
 async def delete(row: OutboxRow) -> None:
     """Outside a transaction, for a row whose operation has ended without it."""
     await _change(DeleteOne(_as_taken(row)))
+
+
+async def bring_forward(time: ServerTime, *, lease_s: float) -> int:
+    """As due_rows.bring_forward does; by topic, as the index has it."""
+    topics = {"topic": {"$in": list(OutboxTopic)}}
+    return await due_rows.bring_forward(OutboxDocument.get_pymongo_collection(), time, lease_s=lease_s, among=topics)

@@ -14,9 +14,9 @@ async def put(worker: Worker) -> None:
     await WorkerDocument.get_pymongo_collection().replace_one({"_id": row["_id"]}, row, upsert=True)
 
 
-async def find_seen_since(moment: datetime) -> list[Worker]:
+async def find_seen_between(begin: datetime, end: datetime) -> list[Worker]:
     """Those that run still, by their last word; the longest running first."""
-    seen: dict[str, Any] = {"seen_at": {"$gte": moment}, "stopped_at": None}
+    seen: dict[str, Any] = {"seen_at": {"$gte": begin, "$lte": end}, "stopped_at": None}
     found = await WorkerDocument.get_pymongo_collection().find(seen).sort("started_at", 1).to_list()
     return [from_row(Worker, row) for row in found]
 

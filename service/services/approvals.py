@@ -120,6 +120,11 @@ async def lapse_payment(row: OutboxRow, ledger: Ledger) -> None:
     if payment is None:
         log.error("outbox.without_payment", payment_id=row.subject_id)
         return
+    challenge = payment.challenge if payment.status is OperationStatus.REQUIRES_APPROVAL else None
+    if challenge is not None and utc_now() < challenge.expires_at:
+        # A clock that was set back since, or a row that was brought forward: it is early, and nothing has failed.
+        await outbox_repository.put_back(row, challenge.expires_at)
+        return
     kind: type[Payment] = Operation if isinstance(payment, Operation) else Transfer
     lapsed = await ledger.change(LapsePayment(**_about(payment), request_id=row.request_id), kind)
     log.info("payment.lapsed", payment_id=payment.id, status=lapsed.status)

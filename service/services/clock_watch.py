@@ -16,7 +16,9 @@ from pymongo.errors import PyMongoError
 from service.background import end
 from service.database import Client
 from service.domain.clock import machine_now, set_clock, utc_now
+from service.domain.server_clock import ServerTime
 from service.errors import ClockOff
+from service.repositories import server_clock
 
 log = structlog.get_logger()
 
@@ -46,9 +48,15 @@ class ClockWatch:
         read_server: Callable[[], Awaitable[datetime]],
         bound_s: float,
         read_machine: Callable[[], datetime] = machine_now,
+        note_server_time: Callable[[], Awaitable[ServerTime]] | None = None,
     ) -> None:
-        """`read_server` says what time it is at the server, `read_machine` what it is by the machine's own clock."""
+        """`read_server` says what time it is at the server, `read_machine` what it is by the machine's own clock.
+
+        `note_server_time` keeps the latest time that the server has told anybody.
+        """
         self._read_server = read_server
+        self._note_server_time = note_server_time
+        self._server_time: ServerTime | None = None
         self._read_machine = read_machine
         self._bound = timedelta(seconds=bound_s)
         self._task: asyncio.Task[None] | None = None
@@ -58,6 +66,13 @@ class ClockWatch:
     def is_wrong(self) -> bool:
         """Whether to refuse work. True until the first measurement: MongoDB may be back before the clock is known."""
         return self.is_off or self.measured is None
+
+    @property
+    def was_set_back(self) -> bool:
+        """Whether the server's clock has been ahead of its present time by more than the bound, and not been repaired
+        since.
+        """
+        return self._server_time is not None and self._server_time.set_back_by > self._bound
 
     @property
     def bound_s(self) -> float:
@@ -86,6 +101,18 @@ class ClockWatch:
         while True:
             await asyncio.sleep(_FIRST_INTERVAL_S if self.measured is None else _INTERVAL_S)
             await self.look()
+            await self.note_server_time()
+
+    async def note_server_time(self) -> None:
+        if self._note_server_time is None:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                with pymongo.timeout(_PATIENCE_S):
+                    self._server_time = await self._note_server_time()
+        except (PyMongoError, OSError, TimeoutError) as error:
+            # As in `look`: the next one comes in 2 s.
+            log.debug("clock.time_not_noted", error=type(error).__name__)
 
     async def look(self) -> None:
         began = monotonic()
@@ -137,4 +164,4 @@ def watch_of(client: Client, bound_s: float) -> ClockWatch:
         local_time: datetime = hello["localTime"]
         return local_time
 
-    return ClockWatch(read, bound_s)
+    return ClockWatch(read, bound_s, note_server_time=server_clock.note_time)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from service.domain.clock import utc_now
-from service.domain.holds import Hold
+from service.domain.holds import Hold, HoldStatus
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxRow
@@ -16,6 +16,7 @@ from service.domain.permissions import Permission
 from service.errors import FieldError, InvalidFields
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
+from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
 from service.services.callers import Caller
@@ -132,6 +133,10 @@ async def expire_hold(row: OutboxRow, ledger: Ledger) -> None:
     hold = await record_repository.find(row.subject_id, Hold)
     if hold is None:
         log.error("outbox.without_hold", hold_id=row.subject_id)
+        return
+    if hold.status is HoldStatus.HELD and utc_now() < hold.expires_at:
+        # A clock that was set back since, or a row that was brought forward: it is early, and nothing has failed.
+        await outbox_repository.put_back(row, hold.expires_at)
         return
     ended = await ledger.change(ExpireHold(**_about(hold), request_id=row.request_id), Hold)
     log.info("hold.expired", hold_id=hold.id, status=ended.status)

@@ -113,6 +113,9 @@ async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> f
         return None
     last = round_in(duty.progress.get("last"))
     current = round_in(duty.progress.get("current")) or Round(1 if last is None else last.number + 1, now)
+    if current.started_at > now:
+        # By a server's clock that was ahead: the schedule begins anew, or it would stand still until then.
+        current = current._replace(started_at=now)
     started_s = monotonic()
     try:
         done = await replay_slice(client, ledger, settings, current.position)

@@ -92,7 +92,7 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     try:
         # Before anything is noted: while the bank is known to be down, a pending operation stays pending.
         async with (
-            asyncio.timeout((row.due_at - utc_now()).total_seconds()),
+            asyncio.timeout(_left_of_claim_s(row, desk.settings)),
             visiting(desk.bank, operation.account_masked) as is_probe,
         ):
             is_accepted = await _visit_bank(operation, row, desk)
@@ -121,6 +121,11 @@ async def pursue_order(row: OutboxRow, desk: Desk) -> None:
     except IllegalTransition:
         # A callback was faster: what it said stands.
         log.info("bank.order_overtaken", operation_id=operation.id)
+
+
+def _left_of_claim_s(row: OutboxRow, settings: Settings) -> float:
+    """Never longer than a claim lasts: the clock may have been set back since."""
+    return min(settings.bank_recheck_s, (row.due_at - utc_now()).total_seconds())
 
 
 async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> bool:

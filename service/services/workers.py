@@ -25,7 +25,9 @@ async def beat(worker: Worker) -> None:
 
 async def find_presence(now: datetime) -> Presence:
     """In one round trip while there is somebody."""
-    alive = await worker_repository.find_seen_since(now - timedelta(seconds=ALIVE_S))
+    span = timedelta(seconds=ALIVE_S)
+    # Who was seen later than that died while the server's clock was ahead: who lives has told of itself since.
+    alive = await worker_repository.find_seen_between(now - span, now + span)
     last = max((worker.seen_at for worker in alive), default=None) or await worker_repository.last_seen_at()
     age_s = None if last is None else max(0.0, (now - last).total_seconds())
     return Presence(len(alive), age_s, tuple(ms / 1000 for one in alive if (ms := one.clock_difference_ms) is not None))

@@ -56,7 +56,6 @@ class Trial(NamedTuple):
         fault: AbstractAsyncContextManager[None],
         *,
         lasting_s: float,
-        ended_within_s: float = ALL_ENDED_S,
     ) -> Figures:
         """Fails where anything is not as it has to be; says what the fault cost."""
         await asyncio.to_thread(self.cluster.replica_set.wait_until_whole)
@@ -72,7 +71,7 @@ class Trial(NamedTuple):
             await self.client.writes_again(mended, WRITES_BACK_LIMIT_S)
             await asyncio.sleep(_AFTER_S)
             until = time.monotonic()
-        await wait_until_all_ended(self.databases, mended + ended_within_s - time.monotonic())
+        await wait_until_all_ended(self.databases, mended + ALL_ENDED_S - time.monotonic())
         ended = time.monotonic()
         await verify(self.databases, self.client)
         requests = [request for request in self.client.journal.requests if request.sent_s[0] > began]

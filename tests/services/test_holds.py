@@ -14,6 +14,7 @@ from service.domain.holds import Hold, HoldStatus
 from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.domain.policy import Policy
+from service.domain.transfers import Transfer
 from service.domain.wallets import Wallet
 from service.errors import HoldExpired, IllegalTransition
 from service.ledger.commands import Command
@@ -23,7 +24,7 @@ from service.repositories import records as record_repository
 from service.services.outbox import pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
-from tests.factories import current, make_account, make_funded_wallet, run
+from tests.factories import challenge_until, current, make_account, make_funded_wallet, run, transfer_of
 
 
 @pytest.fixture
@@ -151,13 +152,33 @@ class TestTheWorker:
         assert await scene.entries() == ["HOLD", "HOLD_RELEASE"]
         assert (await scene.balances(), await scene.reminders()) == ((1_000, 0, 0), 0)
 
-    async def test_leaves_a_hold_alone_whose_time_has_not_come(
+    async def test_puts_a_row_off_whose_time_has_not_come_and_counts_no_failure(
         self, databases: Databases, resources: Resources
     ) -> None:
+        """Its time was brought forward, or was told by a clock that has been set back since."""
         scene = await Scene.set(databases)
-        with pytest.raises(IllegalTransition):
-            await pursue_row(scene.row(), desk_of(resources))
+        rows = databases.wallet["outbox"]
+        await rows.update_one({"subject_id": scene.hold.id}, {"$set": {"due_at": utc_now()}})
+        await pursue_row(scene.row(), desk_of(resources))
         assert ((await scene.now()).status, await scene.reminders()) == (HoldStatus.HELD, 1)
+        row = await rows.find_one({"subject_id": scene.hold.id})
+        assert row is not None
+        assert (row["due_at"], row["visits"]) == (scene.hold.expires_at, 0)
+
+    async def test_puts_a_payment_off_that_can_still_be_answered(
+        self, databases: Databases, resources: Resources
+    ) -> None:
+        wallet, other = await make_funded_wallet(databases, 1_000), (await make_account(databases)).wallet
+        challenge = challenge_until(utc_now() + timedelta(minutes=1))
+        (asked,) = await run(databases, transfer_of(wallet, other, 100, challenge=challenge))
+        assert isinstance(asked.record, Transfer)
+        rows, expiry = databases.wallet["outbox"], {"subject_id": asked.record.id, "topic": OutboxTopic.EXPIRY}
+        await rows.update_one(expiry, {"$set": {"due_at": utc_now()}})
+        await pursue_row(outbox_row(OutboxTopic.EXPIRY, asked.record.id, None, utc_now()), desk_of(resources))
+        row = await rows.find_one(expiry)
+        assert row is not None
+        assert (row["due_at"], row["visits"]) == (challenge.expires_at, 0)
+        assert (await current(wallet)).held == 100
 
     async def test_does_not_stumble_over_a_row_without_a_hold(self, resources: Resources) -> None:
         row = outbox_row(OutboxTopic.EXPIRY, "hld_none", None, utc_now())

@@ -13,9 +13,11 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from service.domain.identifiers import Prefix, new_id
+from service.domain.server_clock import ServerTime
 from service.gateways.bank import BankOrder, OrderKind
 from service.gateways.bank_behaviours import Behaviour, journal_row
 from service.repositories import bank_orders as journal
+from service.repositories import due_rows
 from service.startup import Resources
 from tests.servers import Admin
 from tests.workers.test_drain import GRACE_S
@@ -97,6 +99,25 @@ async def _work_off(work: BankWork, resources: Resources) -> None:
 
 async def _is_due(reference: str) -> bool:
     return "due_at" in await journal.get(reference)
+
+
+class TestAClockThatWasSetBack:
+    async def test_keeps_no_order_waiting_that_was_taken_by_it(
+        self, receiver: Receiver, work: BankWork, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(due_rows, "SPREAD_S", 0.0)
+        ahead, now = timedelta(minutes=10), await work.conditions.now()
+        order = BankOrder(new_id(Prefix.WITHDRAWAL), OrderKind.PAYOUT, 500, "INR", "bank-account-0001")
+        settings = resources.settings.model_copy(update={"bank_return_after_s": 0.0})
+        row = journal_row(order, Behaviour.RETURNED, now + ahead, 0.0, settings)
+        await journal.insert_missing([row])
+        await _work_off(work, resources)
+        assert receiver.of(order.reference) == []
+        assert await journal.bring_forward(ServerTime(now, now + ahead), lease_s=30.0) == 1
+        await _work_off(work, resources)
+        told = [payload["type"] for _, payload in receiver.of(order.reference)]
+        assert told == ["payment.settled", "payment.returned"]
+        assert not await _is_due(order.reference)
 
 
 class TestReports:
