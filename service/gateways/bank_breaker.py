@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 from uuid import uuid4
 
 import structlog
-from purgatory.domain.model import CLOSED, OPENED, ClosedState, Context, OpenedState
+from purgatory.domain.model import CLOSED, OPENED, ClosedState, Context, HalfOpenedState, OpenedState
 
 from service.background import end
 from service.gateways.bank import (
@@ -57,20 +57,22 @@ _SOON_S: Final = 0.5
 # Whoever sets a call the same limit of time as we do may be a little faster.
 _NEARLY: Final = 0.95
 
-# Clocks differ by less; what is said to be from later is no news.
-_SKEW_MS: Final = 60_000
-
-# The newer change wins. ARGV: ours, since when (ms; 0: nothing has ever changed), how long to keep it, and the latest
-# time that can be.
+# The newer change wins, by Redis' own clock: no process's clock takes part. ARGV: our state; since when, as Redis has
+# said before (ms; 0: it does not know of it yet); how old it is (ms; -1: nothing has ever changed); how long to keep
+# it. Returns the state that holds, since when, how old it is, and whether it is ours.
 _SHARE: Final = """
-local known = redis.call('GET', KEYS[1])
-local since, state = string.match(known or '', '^(%d+):(%a+)$')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ours, age = tonumber(ARGV[2]), tonumber(ARGV[3])
+if ours == 0 and age >= 0 then ours = now - age end
+ours = math.min(ours, now)
+local since, state = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+):(%a+)$')
 if state == 'closed' or state == 'opened' then
   since = tonumber(since)
-  if since > tonumber(ARGV[2]) and since <= tonumber(ARGV[4]) then return known end
+  if since > ours and since <= now then return {state, since, now - since, 0} end
 end
-if ARGV[2] ~= '0' then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3]) end
-return ARGV[1]
+if ours > 0 then redis.call('SET', KEYS[1], string.format('%.0f:%s', ours, ARGV[1]), 'PX', ARGV[4]) end
+return {ARGV[1], ours, now - ours, 1}
 """
 _TAKE_PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"
 _LEAVE_PROBE: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
@@ -129,6 +131,8 @@ class BankBreaker:
         self._visit_ms = math.ceil(settings.bank_recheck_s * 1000)
         self._most_places = settings.worker_concurrency
         self._circuit = Context("bank", max(1, self._threshold), self._open_s)
+        # When the state changed last: by the monotonic clock, and by Redis' once it has been told.
+        self._changed_s: float | None = None
         self._since_ms = 0
         self._is_probing = False
         # Failures since the last success.
@@ -263,8 +267,8 @@ class BankBreaker:
             # Another process is at it, or was and has told us.
             self._is_probing = False
             raise BankUnavailable(max(self._wait_s(), _SOON_S))
-        # Never before it is time: purgatory raises one and the same exception each time, with an ever longer trace.
-        self._circuit.handle_new_request()
+        # Not left to purgatory, which goes by the machine's clock.
+        self._circuit.set_state(HalfOpenedState())
         return True
 
     async def _take_turn(self) -> bool:
@@ -279,10 +283,9 @@ class BankBreaker:
         await self._redis.run(self._leave_probe, [f"{self._key}:probe"], [turn])
 
     def _wait_s(self) -> float:
-        opened_at = self._circuit.opened_at
-        if self._circuit.state != OPENED or opened_at is None:
+        if self._circuit.state != OPENED or self._changed_s is None:
             return 0.0
-        return min(opened_at + self._open_s - time.time(), self._open_s)
+        return self._changed_s + self._open_s - time.monotonic()
 
     # --- What is learned
 
@@ -304,7 +307,7 @@ class BankBreaker:
         # purgatory's news for its own repository, which nobody reads here.
         self._circuit.messages.clear()
         if self._circuit.state != before:
-            self._has_changed(round(time.time() * 1000), was_closed=before == CLOSED)
+            self._has_changed(time.monotonic(), was_closed=before == CLOSED)
 
     def _counts(self, order: str, account: int) -> bool:
         """Whether a failure speaks against the bank, and not only against one order or one account."""
@@ -328,8 +331,8 @@ class BankBreaker:
         if self._places >= self._most_places:
             self._places = None
 
-    def _has_changed(self, since_ms: int, *, was_closed: bool) -> None:
-        self._since_ms = since_ms
+    def _has_changed(self, changed_s: float, since_ms: int = 0, *, was_closed: bool) -> None:
+        self._changed_s, self._since_ms = changed_s, since_ms
         self._orders.clear()
         self._accounts.clear()
         if self._circuit.state == CLOSED:
@@ -353,29 +356,31 @@ class BankBreaker:
 
     async def _tell(self) -> None:
         """Tells what we know last, and hears what others do. Without Redis everybody finds out for themselves."""
-        is_closed = self._circuit.state == CLOSED
-        ours = f"{self._since_ms}:{CLOSED if is_closed else OPENED}"
+        ours = CLOSED if self._circuit.state == CLOSED else OPENED
+        changed_s, told_s = self._changed_s, time.monotonic()
+        age_ms = -1 if changed_s is None else round((told_s - changed_s) * 1000)
         try:
-            latest_ms = round(time.time() * 1000) + _SKEW_MS
-            known = await self._redis.run(self._share, [self._key], [ours, self._since_ms, _KEPT_MS, latest_ms])
+            known = await self._redis.run(self._share, [self._key], [ours, self._since_ms, age_ms, _KEPT_MS])
         except RedisAwayError:
             return
-        since, _, state = bytes(known).decode().partition(":")
-        if int(since) > self._since_ms:
-            self._adopt(int(since), is_closed=state == CLOSED)
+        if self._changed_s != changed_s:
+            # Meanwhile: that change is told by itself.
+            return
+        state, since_ms, age_ms, is_ours = known
+        if is_ours:
+            self._since_ms = since_ms
+        else:
+            self._adopt(told_s - age_ms / 1000, since_ms, is_closed=bytes(state).decode() == CLOSED)
 
-    def _adopt(self, since_ms: int, *, is_closed: bool) -> None:
+    def _adopt(self, changed_s: float, since_ms: int, *, is_closed: bool) -> None:
         """Newer than what we know ourselves. A change to the same state only moves the next try."""
         was_closed = self._circuit.state == CLOSED
-        state = ClosedState() if is_closed else OpenedState(self._circuit.name)
-        if isinstance(state, OpenedState):
-            state.opened_at = since_ms / 1000
         if is_closed and was_closed:
-            self._since_ms = since_ms
+            self._changed_s, self._since_ms = changed_s, since_ms
             return
-        self._circuit.set_state(state)
+        self._circuit.set_state(ClosedState() if is_closed else OpenedState(self._circuit.name))
         self._circuit.messages.clear()
-        self._has_changed(since_ms, was_closed=was_closed)
+        self._has_changed(changed_s, since_ms, was_closed=was_closed)
 
     def _in_background(self, call: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:

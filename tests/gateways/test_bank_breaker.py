@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date, timedelta
@@ -353,11 +354,33 @@ class TestTellingEachOther:
         await open_up(one, bank)
         await until(lambda: state_of(other) is BreakerState.OPEN)
         assert other.retry_after_s() == pytest.approx(one.retry_after_s(), abs=0.5)
-        one._circuit._state.opened_at = 0.0
+        assert one._changed_s is not None
+        one._changed_s -= 60
         bank.word = None
         await one.submit(order_of())
         await until(lambda: state_of(other) is BreakerState.CLOSED)
         assert other.places(64) == 1
+
+    @pytest.mark.parametrize("ahead_s", [600, -600])
+    async def test_a_machine_whose_clock_is_wrong_tells_and_hears_like_any_other(
+        self, make: Make, bank: ToldBank, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+    ) -> None:
+        one, other = make(bank_breaker_open_s=60), make(bank_breaker_open_s=60)
+        one.start()
+        other.start()
+        right = time.time
+        with monkeypatch.context() as wrong:
+            wrong.setattr(time, "time", lambda: right() + ahead_s)
+            await open_up(one, bank)
+            await asyncio.sleep(0.05)
+        assert 50 < one.retry_after_s() <= 60
+        await until(lambda: state_of(other) is BreakerState.OPEN)
+        assert 50 < other.retry_after_s() <= 60
+        assert one._changed_s is not None
+        one._changed_s -= 60
+        bank.word = None
+        await one.submit(order_of())
+        await until(lambda: state_of(other) is BreakerState.CLOSED)
 
     async def test_a_redis_that_was_emptied_is_told_again(self, make: Make, bank: ToldBank, redis: QuickRedis) -> None:
         one = make(bank_breaker_open_s=60)
