@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -87,6 +88,7 @@ def policy_of(settings: Settings) -> Policy:
         currencies=_currencies(settings),
         house_floors=_house_floors(settings),
         user_limits=_user_limits(settings),
+        clock_bound=timedelta(seconds=settings.clock_bound_s),
     )
 
 

@@ -52,6 +52,7 @@ class Presence:
             done=self._sums("done"),
             failed=self._sums("failed"),
             clock_difference_ms=None if (off_s := self._clock.difference_s) is None else round(off_s * 1000),
+            clock_is_off=self._clock.is_off,
         )
 
     def _sums(self, name: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scripts.dashboard.figures import Change, Figures
 from scripts.dashboard.sources import Look
-from service.domain.workers import QueueState
+from service.domain.workers import QueueState, Worker
 
 UNKNOWN: Final = "-"
 _WIDE: Final = 110
@@ -27,8 +27,6 @@ _THOUSAND: Final = 1000
 _MILLION: Final = 1_000_000
 _FULL_QUEUE: Final = 0.5
 _NOTICED_MS: Final = 500
-# What WALLET_CLOCK_BOUND_S is unless it is set.
-_OFF_MS: Final = 5_000
 _FEW: Final = 10
 _HEAD_LINES: Final = 4
 
@@ -106,7 +104,7 @@ def needs(look: Look) -> list[Text]:
         found += [(BAD, f"{name} is {said}") for name, said in parts.items() if said != "ok"]
     if look.workers is not None and not look.workers:
         found.append((BAD, "no worker is there"))
-    off = [worker for worker in look.workers or () if abs(worker.clock_difference_ms or 0) > _OFF_MS]
+    off = [worker for worker in look.workers or () if worker.clock_is_off]
     found += [(BAD, f"the clock of worker {worker.host} {worker.pid} is off") for worker in off]
     if look.backlog is not None:
         dead = sum(look.backlog.dead_letters.values())
@@ -340,7 +338,7 @@ def _workers(look: Look) -> Part:
             worker.version,
             duration((look.at - worker.started_at).total_seconds()),
             Text(f"{duration(max(1.0, silent_s))} ago", style=WATCH if silent_s > _QUIET_WORKER_S else ""),
-            _clock(worker.clock_difference_ms),
+            _clock(worker),
             count(sum(worker.in_hand.values())),
             count(sum(worker.done.values())),
             Text(count(failed), style=WATCH if failed else ""),
@@ -348,14 +346,15 @@ def _workers(look: Look) -> Part:
     return _panel("Workers", table, len(workers) + 1)
 
 
-def _clock(difference_ms: int | None) -> Text:
+def _clock(worker: Worker) -> Text:
     """Ahead of MongoDB's or behind it."""
+    difference_ms = worker.clock_difference_ms
     if difference_ms is None:
         return Text(UNKNOWN, style=FAINT)
     if abs(difference_ms) < _NOTICED_MS:
         return Text("right")
     sign = "+" if difference_ms > 0 else "-"
-    return Text(f"{sign}{duration(abs(difference_ms) / 1000)}", style=BAD if abs(difference_ms) > _OFF_MS else WATCH)
+    return Text(f"{sign}{duration(abs(difference_ms) / 1000)}", style=BAD if worker.clock_is_off else WATCH)
 
 
 def line(looks: Sequence[Look]) -> str:

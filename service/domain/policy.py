@@ -1,6 +1,7 @@
 """The settable part of the rules, as the ledger is given it."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ class Policy(NamedTuple):
 
     # By account and currency, how far down its position may go.
     house_floors: Floors = _NO_FLOORS
+    # How far clocks may differ, and with them another wallet's time may pull a command ahead.
+    clock_bound: timedelta = timedelta(seconds=5)
 
     def deals_in(self, currency: str) -> bool:
         return currency in self.currencies or currency == POINTS

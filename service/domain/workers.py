@@ -25,6 +25,8 @@ class Worker(NamedTuple):
     stopped_at: datetime | None = None
     # Its clock less MongoDB's at the last heartbeat; None while it is not known, and in rows of older releases.
     clock_difference_ms: int | None = None
+    # By its own judgement, which allows for how long the measurement took; None in rows of older releases.
+    clock_is_off: bool | None = None
 
 
 class QueueState(NamedTuple):

@@ -15,7 +15,7 @@ from service.ledger.commands import Changes, Command, Needs, PersonalCommand, St
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, WITHDRAWAL, release
 from service.ledger.rewards import reward_rows
-from service.ledger.rules import require_open, require_requester, time_of, with_one_fewer_open
+from service.ledger.rules import require_open, require_requester, time_of, time_of_both, with_one_fewer_open
 
 Payment = Operation | Transfer
 
@@ -97,7 +97,7 @@ class ConfirmPayment(OnOwnPayment):
                 answer=lambda _: operation_view(approved),
             )
         recipient = require_recipient(state.wallet(payment.to_wallet_id), payment.amount, payment.currency)
-        at = time_of(self.now, wallet, recipient)
+        at = time_of_both(self.now, wallet, recipient, state)
         paid = payment._replace(
             status=OperationStatus.SUCCESS, challenge=None, transaction_id=self.transaction_id, updated_at=at
         )

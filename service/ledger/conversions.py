@@ -20,7 +20,7 @@ from service.ledger.rules import (
     require_open,
     require_payable,
     require_requester,
-    time_of,
+    time_of_both,
 )
 
 _CREATED = 201
@@ -55,7 +55,7 @@ class ConvertMoney(PersonalCommand):
         quote = self._find_open_quote(state)
         source = self._find_wallet(quote.from_currency, state)
         target = self._find_wallet(quote.to_currency, state)
-        at = time_of(self.now, source, target)
+        at = time_of_both(self.now, source, target, state)
         require_payable(source, quote.amount, at, state)
         require_open(target, Freeze.IN)
         if not fits(target, quote.to_amount):

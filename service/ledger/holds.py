@@ -43,6 +43,7 @@ from service.ledger.rules import (
     require_payable,
     require_requester,
     time_of,
+    time_of_both,
 )
 from service.ledger.user_counts import charge_for_user
 
@@ -209,7 +210,7 @@ class CaptureHold(OnHold):
             to_wallet_id=recipient_id,
             transaction_id=self.transaction_id,
             ended_by=self.user_id,
-            updated_at=time_of(self.now, *(side for side in (wallet, recipient) if side is not None)),
+            updated_at=time_of_both(self.now, wallet, recipient, state),
         )
         after_payer, movements = self._move(captured, wallet, recipient)
         return Changes(

@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.rules import fits, movement_of, require_anothers, require_requester, time_of, uncharged
+from service.ledger.rules import fits, movement_of, require_anothers, require_requester, time_of_both, uncharged
 
 Original = Transfer | Adjustment
 
@@ -100,7 +100,7 @@ class ReverseOriginal(AuditedCommand):
         self._require_second_admin(original, original.amount if giver is None else shortfall, state)
         if taker is not None and not fits(taker, original.amount):
             raise BalanceOverflow
-        at = time_of(self.now, *(wallet for wallet in (giver, taker) if wallet is not None))
+        at = time_of_both(self.now, giver, taker, state)
         reversal = self._new_reversal(original, shortfall, at)
         return Changes(
             reversal,

@@ -1,7 +1,7 @@
 """What the rules of several commands have in common. Pure, like everything that decides."""
 
-from datetime import datetime, timedelta
-from typing import Final, Protocol
+from datetime import datetime
+from typing import Protocol
 
 from service.domain.accounts import SystemAccount
 from service.domain.clock import to_rfc3339
@@ -25,8 +25,6 @@ from service.errors import (
 from service.ledger.commands import Command, PersonalCommand, State
 
 BANK = SystemAccount.BANK
-# How far another wallet's time may pull a command ahead: as far as clocks may differ (the default of CLOCK_BOUND_S).
-CLOCK_AHEAD: Final = timedelta(seconds=5)
 
 
 def require_requester(command: PersonalCommand, state: State) -> None:
@@ -125,14 +123,22 @@ def fits(wallet: Wallet, amount: int) -> bool:
     return wallet.available + wallet.held + amount <= MAX_AMOUNT_MINOR
 
 
-def time_of(command_now: datetime, wallet: Wallet, *others: Wallet) -> datetime:
-    """The command's time, no earlier than the last change of the wallet and, up to CLOCK_AHEAD from now, of the others.
+def time_of(command_now: datetime, wallet: Wallet) -> datetime:
+    """The command's time, no earlier than the wallet's last change: times never run backwards within a wallet."""
+    return max(command_now, wallet.updated_at)
 
-    Times never run backwards within a wallet. A wallet that was stamped by a clock that ran ahead stays ahead until
-    that time has come, but it does not pass its time on to the wallets that pay into it.
+
+def time_of_both(command_now: datetime, wallet: Wallet | None, other: Wallet | None, state: State) -> datetime:
+    """The command's time, no earlier than the last change of the wallet and, up to `clock_bound` from now, of the
+    other one. Where the wallet is missing, the other one counts as it.
+
+    A wallet that was stamped by a clock that ran ahead stays ahead until that time has come, but it does not pass its
+    time on to the wallets that pay into it.
     """
-    known = [min(other.updated_at, command_now + CLOCK_AHEAD) for other in others]
-    return max(command_now, wallet.updated_at, *known)
+    if wallet is None or other is None:
+        known = other if wallet is None else wallet
+        return command_now if known is None else time_of(command_now, known)
+    return max(command_now, wallet.updated_at, min(other.updated_at, command_now + state.policy.clock_bound))
 
 
 def charged(wallet: Wallet, amount: int, at: datetime) -> Wallet:

@@ -23,7 +23,7 @@ from service.ledger.commands import Changes, CompositeCommand, Needs, PersonalCo
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, reserve
 from service.ledger.rewards import reward_rows
-from service.ledger.rules import charged, require_own_wallet, require_payable, require_requester, time_of
+from service.ledger.rules import charged, require_own_wallet, require_payable, require_requester, time_of_both
 from service.ledger.user_counts import charge_for_user
 
 _CREATED = 201
@@ -67,7 +67,7 @@ class RequestTransfer(PersonalCommand):
         require_requester(self, state)
         sender = require_own_wallet(self.wallet_id, self.user_id, state)
         found = self._find_recipient(state)
-        at = time_of(self.now, *(wallet for wallet in (sender, found) if wallet is not None))
+        at = time_of_both(self.now, sender, found, state)
         if sender.currency != self.currency:
             raise CurrencyMismatch(wallet_id=sender.id, currency=sender.currency)
         if self.to_wallet_id == sender.id or self.to_user_id == sender.user_id:
