@@ -76,6 +76,14 @@ migrate: install ## Set the database up: collections, indexes, validators, roles
 seed: install ## Create the demo users (repeat-safe); ARGS="--users 1000 --balance 100000" for a load test
 	@$(IN_STACK) $(BIN)/python -m seed $(ARGS)
 
+.PHONY: admin
+admin: install ## Make the first admins, twice for four eyes, in production too: EMAIL=asha@example.com; ARGS="--help"
+	@if $(HAS_DOCKER) && [ -n "$$(docker compose ps --quiet 2>/dev/null)" ]; then \
+		docker compose exec $$([ -t 1 ] || echo -T) api python -m scripts.admin $(ARGS) "$(EMAIL)"; \
+	else \
+		exec $(IN_STACK) $(BIN)/python -m scripts.admin $(ARGS) "$(EMAIL)"; \
+	fi
+
 .PHONY: check-ledger
 check-ledger: install ## Prove the books: every wallet, entry, operation and the bank's journal
 	@$(IN_STACK) $(BIN)/python -m scripts.check_ledger $(ARGS)

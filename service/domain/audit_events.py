@@ -55,6 +55,7 @@ class AuditAction(StrEnum):
     USER_DEACTIVATED = "user.deactivated"
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"
+    ADMIN_APPOINTED = "admin.appointed"
     USER_TIME_ZONE_SET = "user.time_zone_set"
     USER_LOGGED_IN = "user.logged_in"
     USER_LOGIN_REFUSED = "user.login_refused"

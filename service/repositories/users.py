@@ -66,6 +66,17 @@ async def find_by_email(email: str) -> User | None:
     return await User.find_one(User.email == email)
 
 
+async def find_by_email_in(email: str, *, session: AsyncClientSession) -> User | None:
+    return await User.find_one(User.email == email, session=session)
+
+
+async def count_admins(*, session: AsyncClientSession) -> int:
+    """Those who may act."""
+    return await User.get_pymongo_collection().count_documents(
+        {"roles": Role.ADMIN, "is_active": True}, session=session
+    )
+
+
 async def find(user_id: str) -> User | None:
     return await User.get(user_id)
 

@@ -16,6 +16,8 @@ log = structlog.get_logger()
 
 # Who was refused, or sent what was not theirs, and may have been anybody.
 ANYBODY = "anybody"
+# Who runs the service, at the command line.
+OPERATOR = "operator"
 
 # Long enough that no answer waits for it, short enough that a killed process loses a second's refusals at most.
 _PAUSE_S = 1.0

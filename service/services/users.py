@@ -83,7 +83,7 @@ async def register_user(
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
     now = utc_now()
-    user = _new_user(order.first_name, order.last_name, email, password_hash, roles, now)
+    user = new_user(order.first_name, order.last_name, email, password_hash, roles, now)
     wallet = new_wallet(new_id(Prefix.WALLET), user.id, settings.default_currency, now)
 
     async def insert_both(session: AsyncClientSession) -> None:
@@ -110,7 +110,7 @@ async def ensure_users(
         now = utc_now()
         ids = await user_repository.find_ids(list(names), session=session)
         users = [
-            _new_user(first_name, last_name, email, password_hash, ("user",), now)
+            new_user(first_name, last_name, email, password_hash, ("user",), now)
             for email, (first_name, last_name) in names.items()
             if email not in ids
         ]
@@ -137,7 +137,7 @@ async def ensure_users(
     return await run_in_transaction(client, insert_missing)
 
 
-def _new_user(
+def new_user(
     first_name: str, last_name: str, email: str, password_hash: str, roles: tuple[str, ...], now: datetime
 ) -> User:
     return User(
