@@ -90,8 +90,15 @@ class Books:
             {key: answer for key, answer in self.answers.items() if key in claims},
             entry_ids=self.entry_ids,
             made=self._find_made(commands),
+            waiting_returns=self._find_waiting_returns(needs.waiting_returns_of, named),
             headroom=None if self.headroom is None else Headroom({}, self.headroom),
         )
+
+    def _find_waiting_returns(self, wallets: Sequence[str], named: set[str]) -> list[Return]:
+        """One for each wallet, beside those that are named."""
+        returns = [one for one in self.records.values() if isinstance(one, Return) and one.id not in named]
+        waiting = {one.wallet_id: one for one in reversed(returns) if one.waits_to_take}
+        return [waiting[name] for name in wallets if name in waiting]
 
     def _find_made(self, commands: Sequence[Command]) -> dict[str, list[Record]]:
         """By claim, with every part of a batch: what has its tombstone."""

@@ -7,7 +7,7 @@ from pymongo import IndexModel
 
 from service.documents.operations import BY_WALLET
 from service.documents.validation import TEXT, validator_of
-from service.domain.returns import Return
+from service.domain.returns import Return, ReturnStatus
 
 
 class ReturnDocument(Document):
@@ -18,5 +18,11 @@ class ReturnDocument(Document):
             IndexModel("operation_id", name="operation", unique=True),
             IndexModel([("status", 1), ("_id", -1)], name="status_newest"),
             BY_WALLET,
+            # Those that wait for a person: whether one waits to take from a wallet is asked before it is unfrozen.
+            IndexModel(
+                [("wallet_id", 1), ("type", 1)],
+                name="waiting",
+                partialFilterExpression={"status": ReturnStatus.REQUIRES_REVIEW.value},
+            ),
         ]
         validator: ClassVar[dict[str, Any]] = validator_of(Return, operation_id=TEXT)

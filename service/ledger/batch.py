@@ -78,6 +78,8 @@ class Loaded(NamedTuple):
     # By the claim's id: records made under keys whose answers have expired. Empty unless somebody looked for them.
     made: Mapping[str, Sequence[Record]] = MappingProxyType({})
     headroom: Headroom | None = None
+    # One for each wallet that has any, beside those in `records`.
+    waiting_returns: Sequence[Return] = ()
 
 
 class Decided(NamedTuple):
@@ -173,6 +175,19 @@ class Draft:
         if found is not None:
             return found
         return self._loaded.records.get(record_id) if self._below is None else self._below.any_record(record_id)
+
+    def waiting_return(self, wallet_id: str) -> Return | None:
+        returns = self.known_returns().values()
+        return next((one for one in returns if one.wallet_id == wallet_id and one.waits_to_take), None)
+
+    def known_returns(self) -> dict[str, Return]:
+        """Returns that were read, or made and changed since, as they are now."""
+        if self._below is not None:
+            known, later = self._below.known_returns(), self.records
+        else:
+            known = {one.id: one for one in self._loaded.waiting_returns}
+            later = {**self._loaded.records, **self.records}
+        return known | {name: record for name, record in later.items() if isinstance(record, Return)}
 
     def take_in(self, changes: Changes, command: Command) -> None:
         """Raises ImpossibleMovement or AssertionError for what a rule should have refused.

@@ -14,6 +14,7 @@ from service.domain.idempotency import IdempotencyClaim
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.returns import Return
 from service.domain.wallets import Movement, Wallet
 from service.errors import WalletServiceError
 from service.tracing import current_traceparent
@@ -32,6 +33,7 @@ class Needs(NamedTuple):
     records: tuple[str, ...] = ()
     owners_of: tuple[str, ...] = ()  # ids of wallets whose users are read too
     all_wallets_of: tuple[str, ...] = ()  # ids of users
+    waiting_returns_of: tuple[str, ...] = ()  # ids of wallets of which is read whether a return waits to take from them
 
 
 class State(Protocol):
@@ -50,6 +52,9 @@ class State(Protocol):
         ...
 
     def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None: ...
+    def waiting_return(self, wallet_id: str) -> Return | None:
+        """One of the returns that wait to take from the wallet, where the command names it in `waiting_returns_of`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +160,5 @@ def merged_needs(all_needs: Sequence[Needs]) -> Needs:
         records=tuple({name for needs in all_needs for name in needs.records}),
         owners_of=tuple({name for needs in all_needs for name in needs.owners_of}),
         all_wallets_of=tuple({name for needs in all_needs for name in needs.all_wallets_of}),
+        waiting_returns_of=tuple({name for needs in all_needs for name in needs.waiting_returns_of}),
     )

@@ -1,7 +1,7 @@
 """One attempt at a batch: read what its commands name, decide them in order, write, all in one transaction."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -14,6 +14,7 @@ from service.domain.idempotency import Answer, Tombstone
 from service.domain.identifiers import IdWindow, Prefix
 from service.domain.policy import Policy
 from service.domain.records import Record
+from service.domain.returns import Return
 from service.domain.user_limits import user_limits_id
 from service.domain.wallets import Wallet
 from service.errors import InternalError
@@ -186,10 +187,22 @@ async def _load(commands: Sequence[Command], policy: Policy, session: AsyncClien
     owners = {wallets[wallet_id].user_id for wallet_id in needs.owners_of if wallet_id in wallets}
     if needs.users or owners:
         active_users = await user_repository.find_active((*needs.users, *owners), session=session)
+    waiting_returns = await _find_waiting_returns(needs.waiting_returns_of, records, session)
     # Only now: the transaction has read, so it has begun, and the server counts its lifetime from here or earlier.
     began = logical_time(session)
     entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)
-    return Loaded(active_users, wallets, records, answers, entry_ids)
+    return Loaded(active_users, wallets, records, answers, entry_ids, waiting_returns=waiting_returns)
+
+
+async def _find_waiting_returns(
+    wallet_ids: Iterable[str], records: Mapping[str, Record], session: AsyncClientSession
+) -> list[Return]:
+    """One for each wallet, of those that no command names: what is named may be collected in this batch."""
+    found: list[Return] = []
+    for wallet_id in wallet_ids:
+        waiting = await record_repository.find_return_that_waits(wallet_id, but=records, session=session)
+        found += [] if waiting is None else [waiting]
+    return found
 
 
 def further_records(wallets: Collection[Wallet], policy: Policy) -> set[str]:

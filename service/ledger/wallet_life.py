@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.domain.audit_events import AuditAction
-from service.domain.returns import Return, ReturnStatus, ReturnType
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import (
     FieldError,
@@ -63,29 +62,25 @@ class OnWallet(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningWallet(OnWallet):
-    """Base of what may let money out of a frozen wallet. `return_ids` are its returns that wait for a person: while a
-    deposit's is open, or anything is owed, the wallet stays frozen.
+    """Base of what may let money out of a frozen wallet. It stays frozen while anything is owed, and while a return
+    waits to take from it.
     """
-
-    return_ids: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=self.return_ids)
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), waiting_returns_of=(self.wallet_id,))
 
     def require_nothing_returned(self, wallet: Wallet, state: State) -> None:
         """Raises WalletOwes."""
         require_nothing_owed(wallet)
-        for return_id in self.return_ids:
-            returned = state.record(return_id, Return)
-            is_open = returned is not None and returned.status is ReturnStatus.REQUIRES_REVIEW
-            if returned is not None and is_open and returned.type is not ReturnType.WITHDRAWAL:
-                raise WalletOwes(
-                    f"{returned.id} of {returned.amount} has not been collected",
-                    wallet_id=wallet.id,
-                    owed=returned.amount,
-                    currency=returned.currency,
-                )
+        returned = state.waiting_return(wallet.id)
+        if returned is not None:
+            raise WalletOwes(
+                f"{returned.id} of {returned.amount} has not been collected",
+                wallet_id=wallet.id,
+                owed=returned.amount,
+                currency=returned.currency,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

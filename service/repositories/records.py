@@ -41,7 +41,7 @@ from service.domain.incidents import Incident
 from service.domain.operations import Operation, OperationType
 from service.domain.quotes import Quote
 from service.domain.records import Marked, Record, RecordUpdate
-from service.domain.returns import Return, ReturnStatus
+from service.domain.returns import Return, ReturnStatus, ReturnType
 from service.domain.reversals import Reversal
 from service.domain.rewards import Reward
 from service.domain.transfers import Transfer
@@ -263,19 +263,17 @@ async def find_newest(
     return [from_row(kind, row) for row in await found.to_list()]
 
 
-# Of one wallet there are few at a time, and each is collected or goes on waiting by its own id.
-_RETURNS_LOOKED_AT = 100
+async def find_return_that_waits(wallet_id: str, *, but: Iterable[str], session: AsyncClientSession) -> Return | None:
+    """Any return that waits to take from the wallet, `but` none of these; from an index on those that wait."""
+    named = {record_id for record_id in but if record_id.startswith(f"{Prefix.RETURN}_")}
+    wanted = {"wallet_id": wallet_id, "status": ReturnStatus.REQUIRES_REVIEW, "type": {"$in": _TAKING}}
+    # Passed over here: by a condition on `_id` the planner might walk along all ids.
+    rows = await _collection(Prefix.RETURN).find(wanted, limit=len(named) + 1, session=session).to_list()
+    return next((from_row(Return, row) for row in rows if row["_id"] not in named), None)
 
 
-async def find_returns_in_review(wallet_id: str) -> list[str]:
-    """The ids of a wallet's returns that wait for a person, oldest first. Read by status: few wait at all."""
-    rows = _collection(Prefix.RETURN).find(
-        {"status": ReturnStatus.REQUIRES_REVIEW, "wallet_id": wallet_id},
-        {"_id": 1},
-        sort=[("_id", 1)],
-        limit=_RETURNS_LOOKED_AT,
-    )
-    return [row["_id"] for row in await rows.to_list()]
+# Returns of these types take from a wallet.
+_TAKING = [kind for kind in ReturnType if kind is not ReturnType.WITHDRAWAL]
 
 
 async def find_open_holds(user_id: str, wallet_id: str, *, limit: int) -> list[str]:

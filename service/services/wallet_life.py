@@ -11,7 +11,6 @@ from service.errors import NotFound
 from service.ledger.audit_events import Unchanged
 from service.ledger.committer import Ledger
 from service.ledger.wallet_life import CloseWallet, FreezeWallet, OnWallet, ReopenWallet, UnfreezeWallet
-from service.repositories import records as record_repository
 from service.repositories import wallets as wallet_repository
 from service.services.breaks import require_books_agree
 from service.services.orders import Requester
@@ -28,9 +27,7 @@ async def freeze_wallet(
     """
     if freeze is not Freeze.BOTH:
         await require_books_agree(wallet_id)
-    returns = await _open_returns(wallet_id)
-    command = FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze, return_ids=returns)
-    return await _turn(ledger, command)
+    return await _turn(ledger, FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze))
 
 
 async def unfreeze_wallet(
@@ -40,8 +37,7 @@ async def unfreeze_wallet(
     WalletBooksDisagree while a break of its books is open, WalletOwes, and what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
-    returns = await _open_returns(wallet_id)
-    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id), return_ids=returns))
+    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))
 
 
 async def close_wallet(
@@ -63,11 +59,6 @@ async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason:
     """
     await require_books_agree(wallet_id)
     return await _turn(ledger, ReopenWallet(**_by(user, wallet_id, reason, request_id)))
-
-
-async def _open_returns(wallet_id: str) -> tuple[str, ...]:
-    """The ids of the wallet's returns that wait for a person."""
-    return tuple(await record_repository.find_returns_in_review(wallet_id))
 
 
 def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:

@@ -459,10 +459,10 @@ class TestNeeds:
         assert both == Needs(wallets=("wal_asha", "wal_ravi"), records=("wdr_1",))
 
     def test_of_a_batch_are_those_of_all_once(self) -> None:
-        one = Needs(("usr_1",), ("wal_1",), (("usr_1", "INR"),), ("dep_1",), ("wal_1",))
-        other = Needs(("usr_2",), ("wal_2",), (("usr_1", "USD"),), ("dep_2",), ("wal_2",))
+        one = Needs(("usr_1",), ("wal_1",), (("usr_1", "INR"),), ("dep_1",), ("wal_1",), (), ("wal_1",))
+        other = Needs(("usr_2",), ("wal_2",), (("usr_1", "USD"),), ("dep_2",), ("wal_2",), (), ("wal_2",))
         merged = merged_needs([one, other, one])
-        for name in ("users", "wallets", "owned_wallets", "records", "owners_of"):
+        for name in ("users", "wallets", "owned_wallets", "records", "owners_of", "waiting_returns_of"):
             found = getattr(merged, name)
             assert len(found) == 2
             assert set(found) == {*getattr(one, name), *getattr(other, name)}

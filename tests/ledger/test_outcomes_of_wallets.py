@@ -107,11 +107,11 @@ class Wallets(Journal):
     def on(self, user: str, wallet_id: str = "wal_asha") -> dict[str, Any]:
         return self.audited(user) | {"wallet_id": wallet_id}
 
-    def freezing(self, freeze: Freeze, user: str = "usr_admin", *return_ids: str, **overrides: Any) -> FreezeWallet:
-        return FreezeWallet(**(self.on(user) | {"freeze": freeze, "return_ids": return_ids} | overrides))
+    def freezing(self, freeze: Freeze, user: str = "usr_admin", **overrides: Any) -> FreezeWallet:
+        return FreezeWallet(**(self.on(user) | {"freeze": freeze} | overrides))
 
-    def unfreezing(self, user: str = "usr_admin", *return_ids: str) -> UnfreezeWallet:
-        return UnfreezeWallet(**self.on(user), return_ids=return_ids)
+    def unfreezing(self, user: str = "usr_admin") -> UnfreezeWallet:
+        return UnfreezeWallet(**self.on(user))
 
     def closing(self, user: str = "usr_asha", **overrides: Any) -> CloseWallet:
         return CloseWallet(**(self.on(user) | {"is_admin": user == "usr_admin"} | overrides))
@@ -364,24 +364,43 @@ def test_freezing() -> None:
     journal.put(build_return(id="rtn_w", type=ReturnType.WITHDRAWAL, status=ReturnStatus.REQUIRES_REVIEW))
     journal.put(build_return(id="rtn_d", status=ReturnStatus.REQUIRES_REVIEW))
     journal.put(build_return(id="rtn_done", status=ReturnStatus.SUCCESS))
-    journal.say(journal.freezing(Freeze.IN, "usr_admin", "rtn_d"), why="out may not be opened under a return")
-    journal.say(journal.unfreezing("usr_admin", "rtn_w", "rtn_done", "rtn_d"), why="under a return")
+    journal.say(journal.freezing(Freeze.IN), why="out may not be opened under a return")
+    journal.say(journal.unfreezing(), why="under a return")
     journal.say(journal.unfreezing("usr_asha"), why="one's own")
     journal.change("wal_asha", owed=4)
     journal.say(journal.unfreezing(), why="it owes")
     journal.change("wal_asha", owed=0)
-    journal.say(journal.freezing(Freeze.IN, "usr_admin", "rtn_w"), why="out is opened")
-    journal.say(journal.unfreezing("usr_admin", "rtn_w", "rtn_done", "rtn_none"))
+    journal.put(build_return(id="rtn_d", status=ReturnStatus.SUCCESS))
+    journal.say(journal.freezing(Freeze.IN), why="out is opened")
+    journal.say(journal.unfreezing())
+    journal.put(build_return(id="rtn_d", status=ReturnStatus.REQUIRES_REVIEW))
     broken = journal.on("usr_system")
     del journal.books.users["usr_boss"]
     journal.say(FreezeBrokenWallet(**broken, freeze=Freeze.BOTH), why="by the system, which is no user")
     narrower = journal.on("usr_system")
-    journal.say(FreezeBrokenWallet(**narrower, freeze=Freeze.IN, return_ids=("rtn_d",)), why="it names no return")
+    journal.say(FreezeBrokenWallet(**narrower, freeze=Freeze.IN), why="it asks for no return")
     journal.say(FreezeBrokenWallet(**journal.on("usr_system", "wal_none"), freeze=Freeze.BOTH), why="no wallet")
     journal.change("wal_asha", status=WalletStatus.CLOSED)
     journal.say(journal.freezing(Freeze.IN), why="closed")
     journal.say(journal.unfreezing(), why="closed")
     journal.compare("freezing")
+
+
+def test_unfreezing_beside_returns() -> None:
+    """In one batch."""
+    journal = Wallets()
+    for name in ("dep_a", "dep_b"):
+        journal.settled(name)
+    journal.change("wal_asha", status=WalletStatus.CLOSED)
+    opening = journal.returning("dep_a"), journal.reopening(), journal.unfreezing()
+    journal.say(*opening, why="the return comes before it is unfrozen")
+    journal.say(journal.collecting(return_id_of("dep_a")), journal.credit(500), journal.unfreezing(), why="it is paid")
+    journal.change("wal_asha", status=WalletStatus.CLOSED)
+    journal.say(journal.returning("dep_a"), journal.returning("dep_b"), journal.reopening(), why="another waits")
+    journal.put(build_return(id="rtn_older", status=ReturnStatus.REQUIRES_REVIEW))
+    collecting = journal.collecting(return_id_of("dep_b")), journal.credit(500), journal.unfreezing()
+    journal.say(*collecting, why="one is paid, and one waits that nobody names")
+    journal.compare("unfreezing_beside_returns")
 
 
 def test_closing() -> None:

@@ -17,7 +17,6 @@ from tests.machine.base import ACTORS, AMOUNTS, ENDS, MONEY, OTHER_MONEY, TOKENS
 from tests.machine.conversions import ConversionRules
 from tests.model.adjustments import Adjustment
 from tests.model.books import CHOSEN_ZONES, REFERENCE, Thing
-from tests.model.outcomes import Returned
 from tests.model.transfers import Transfer
 
 _DETAILS: dict[str, Any] = {"category": None, "description": None, "metadata": {}}
@@ -144,25 +143,17 @@ class AdjustmentRules(ConversionRules):
     def freeze(self, wallet: int, user: int, token: int | None, shut: str, *, ends: bool) -> None:
         purse = self.purse(wallet)
         asker, by = self._by(user, token)
-        returns = self._returns_in_review(purse)
         self.say(
             lambda common: FreezeWallet(
                 wallet_id=purse,
                 freeze=Freeze(shut),
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),
-                return_ids=returns,
                 **by,
                 **common,
             ),
-            lambda: self.paper.freeze(purse, asker, token, shut, returns),
+            lambda: self.paper.freeze(purse, asker, token, shut),
             ends=ends,
         )
-
-    def _returns_in_review(self, purse: str) -> tuple[str, ...]:
-        """As the service looks them up, before the command is decided."""
-        things = self.paper.things
-        waiting = (name for name in self.paper.of(Returned) if things[name].status == "requires_review")
-        return tuple(name for name in waiting if things[name].purse == purse)
 
     def shut_purses(self) -> int:
         return sum(purse.shut is not None for purse in self.paper.purses.values())
@@ -179,16 +170,14 @@ class AdjustmentRules(ConversionRules):
         shut = [name for name, purse in self.paper.purses.items() if purse.shut not in (None, "closed")]
         purse = shut[which % len(shut)]
         asker, by = self._by(user, token)
-        returns = self._returns_in_review(purse)
         self.say(
             lambda common: UnfreezeWallet(
                 wallet_id=purse,
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),
-                return_ids=returns,
                 **by,
                 **common,
             ),
-            lambda: self.paper.unfreeze(purse, asker, token, returns),
+            lambda: self.paper.unfreeze(purse, asker, token),
             ends=ends,
         )
 

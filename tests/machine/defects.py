@@ -321,7 +321,7 @@ DEFECTS: dict[Defect, int] = {
     a_return_is_booked_whether_it_can_be_or_not: 1,
     what_comes_in_pays_no_debt: 1,
     who_owes_may_pay_others: 1,
-    a_hold_is_captured_from_who_owes: 25,
+    a_hold_is_captured_from_who_owes: 33,
     a_return_takes_one_unit_of_a_hold: 3,
     points_stay_when_their_deposit_goes: 1,
     points_are_credited_for_what_was_returned: 3,

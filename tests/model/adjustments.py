@@ -1,6 +1,6 @@
 """On paper: what admins and services do to money, wallets and limits; all of it accounted for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -146,29 +146,29 @@ class AdjustmentPaper(ConversionPaper):
 
     # --- what becomes of a purse
 
-    def require_nothing_returned(self, purse: str, returns: Sequence[str]) -> None:  # noqa: ARG002 for who knows returns
-        """Of these returns, which wait for a person, none still does."""
+    def require_nothing_returned(self, purse: str) -> None:
+        """Nothing is owed; and for who knows returns, none waits to take from the purse."""
         self.require_nothing_owed(purse)
 
     def freeze(
-        self, purse: str, user: str, token: int | None, shut: str, returns: Sequence[str]
+        self, purse: str, user: str, token: int | None, shut: str
     ) -> dict[str, object]:  # fmt: skip
         self.require_asker(user, token)
         self._require_other(purse, self.purses[purse].shut == shut)
         if self.purses[purse].shut is not None and shut != "both":
             self._require_anothers(purse, user)
             if shut == "in":
-                self.require_nothing_returned(purse, returns)
+                self.require_nothing_returned(purse)
         self.purses[purse].shut = shut
         self.purses[purse].freezes += 1
         self.audited.append((user, "wallet.frozen", purse))
         return {}
 
-    def unfreeze(self, purse: str, user: str, token: int | None, returns: Sequence[str]) -> dict[str, object]:
+    def unfreeze(self, purse: str, user: str, token: int | None) -> dict[str, object]:
         self.require_asker(user, token)
         self._require_other(purse, self.purses[purse].shut is None)
         self._require_anothers(purse, user)
-        self.require_nothing_returned(purse, returns)
+        self.require_nothing_returned(purse)
         self.purses[purse].shut = None
         self.audited.append((user, "wallet.unfrozen", purse))
         return {}

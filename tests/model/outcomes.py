@@ -119,12 +119,11 @@ class OutcomePaper(RewardPaper):
             and self.purses[one.purse].currency == currency
         )
 
-    def require_nothing_returned(self, purse: str, returns: Sequence[str]) -> None:
-        super().require_nothing_returned(purse, returns)
-        for name in returns:
-            returned = self.thing(name, Returned)
-            if returned.status == "requires_review" and not returned.is_in:
-                raise Refused("wallet_owes")
+    def require_nothing_returned(self, purse: str) -> None:
+        super().require_nothing_returned(purse)
+        returns = [self.thing(name, Returned) for name in self.of(Returned)]
+        if any(one.purse == purse and one.status == "requires_review" and not one.is_in for one in returns):
+            raise Refused("wallet_owes")
 
     def collect_return(self, name: str, user: str, token: int | None, holds: Sequence[str]) -> dict[str, object]:
         self.require_asker(user, token)

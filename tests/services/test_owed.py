@@ -27,6 +27,7 @@ from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import IllegalTransition, PayerCannotPay, WalletOwes, WalletServiceError
 from service.gateways.mailbox import Mail
 from service.ledger.adjustments import RequestAdjustment
+from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ReleaseHold, RequestHold
@@ -59,6 +60,7 @@ from tests.factories import (
     settlement_of,
     withdrawal_of,
 )
+from tests.servers import Admin
 
 
 @pytest.fixture
@@ -204,6 +206,11 @@ class Case:
         found = await user_repository.find(self.admin_id)
         assert found is not None
         return found
+
+    async def reopen(self) -> Wallet:
+        return await wallet_life.reopen_wallet(
+            self.ledger, Requester(self.admin_id, None), self.wallet.id, "The bank sent back", None
+        )
 
     async def unfreeze(self) -> Wallet:
         return await wallet_life.unfreeze_wallet(
@@ -519,8 +526,7 @@ class TestAClosedWallet:
         await case.close()
         for returned in (payout, deposit):
             assert (await case.take_back(returned)).trouble == "wallet_closed"
-        admin = Requester(case.admin_id, None)
-        wallet = await wallet_life.reopen_wallet(case.ledger, admin, case.wallet.id, "The bank sent back", None)
+        wallet = await case.reopen()
         assert (wallet.status, wallet.freeze) == (WalletStatus.FROZEN, Freeze.OUT)
         with pytest.raises(WalletOwes):
             await case.unfreeze()
@@ -530,6 +536,50 @@ class TestAClosedWallet:
         assert await case.amounts() == (0, 0, 0)
         thawed = await case.unfreeze()
         assert (thawed.status, thawed.open_operations) == (WalletStatus.ACTIVE, 0)
+
+    async def test_stays_shut_for_a_return_that_comes_while_an_admin_unfreezes_it(self, case: Case) -> None:
+        deposit = await fund_wallet(case.databases, case.wallet, 1_000)
+        await case.spend(1_000)
+        await case.close()
+        execute = Ledger.execute
+
+        async def too_late(ledger: Ledger, command: Command) -> Decided:
+            patch.undo()
+            await case.take_back(deposit)
+            await case.reopen()
+            return await execute(ledger, command)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "execute", too_late)
+            with pytest.raises(WalletOwes) as refusal:
+                await case.unfreeze()
+        assert refusal.value.facts["owed"] == 1_000
+        assert (await current(case.wallet)).freeze is Freeze.OUT
+
+    async def test_stays_shut_for_a_return_however_many_older_ones_wait_to_come_in(
+        self, case: Case, admin: Admin
+    ) -> None:
+        payout = await self._paid_out(case)
+        deposit = await fund_wallet(case.databases, case.wallet, 1_000)
+        await case.spend(1_000)
+        await case.close()
+        waiting = await case.take_back(payout)
+        copies = [waiting._replace(id=f"rtn_{number:032}", operation_id=f"wdr_{number:032}") for number in range(100)]
+        async with case.databases.client.start_session() as session:
+            await record_repository.insert_many(copies, session=session)
+        await case.take_back(deposit)
+        await case.reopen()
+        with pytest.raises(WalletOwes):
+            await case.unfreeze()
+        admin[case.databases.wallet.name]["returns"].delete_many({"_id": {"$in": [copy.id for copy in copies]}})
+        await case.collect(deposit)
+        await fund_wallet(case.databases, case.wallet, 1_000)
+        assert (await case.unfreeze()).status is WalletStatus.ACTIVE
+
+    @staticmethod
+    async def _paid_out(case: Case) -> Operation:
+        await fund_wallet(case.databases, case.wallet, 1_000)
+        return await change(case.databases, settlement_of(await change(case.databases, withdrawal_of(case.wallet))))
 
 
 class TestPoints:
