@@ -37,6 +37,8 @@ SUBJECTS: Final = "^(adj|dep|hld|rtn|trf|wdr)_"
 _FAILED_IN_REVIEW: Final = "failed_in_review"
 _CANCELED_BY_ADMIN: Final = "canceled_by_admin"
 _LIMITS: Final = ("per_transaction", "per_day", "per_month", "count_per_hour")
+# Says which blocks a release overrides.
+_OVERRIDDEN: Final = ("despite_freeze", "despite_deactivation", "freeze_event_id", "deactivation_event_id")
 # Lists what `limits.set` tells: the limits, and the zone of their days and months.
 _LIMITS_TOLD: Final = (*_LIMITS, "time_zone")
 _USUAL_LIMITS: Final = (None,) * len(_LIMITS_TOLD)
@@ -131,13 +133,25 @@ def _check_hold_end(record: Row, events: Sequence[Row]) -> Iterator[Found]:
 
 
 def _check_release(release: Any, events: Sequence[Row]) -> Iterator[Found]:  # noqa: ANN401 a corrupt one may be anything
-    """A withdrawal may be blocked and released more than once, and shows the last time."""
+    """A withdrawal may be blocked and released more than once, and shows the last time.
+
+    It goes out despite the blocks that its release names, so that one of the events has to name the same.
+    """
     released = [event for event in events if event.get("action") == "withdrawal.released"]
     by = release.get("by") if isinstance(release, dict) else None
-    if by is not None and by not in {event.get("actor_id") for event in released}:
+    theirs = [event for event in released if event.get("actor_id") == by]
+    if by is not None and not theirs:
         yield AuditRule.MISSING, f"released by {by} without withdrawal.released"
+    elif by is not None and not any(_tells_release(event, release) for event in theirs):
+        yield AuditRule.MISMATCH, f"released by {by} despite other blocks than withdrawal.released says"
     if by is None and released:
         yield AuditRule.SURPLUS, f"{_named(released)}, and nobody has released it"
+
+
+def _tells_release(event: Row, release: Row) -> bool:
+    """Whether the event names the blocks that the release overrides. One of an earlier version names fewer facts."""
+    details = event.get("details") or {}
+    return all(details[name] == release.get(name) for name in _OVERRIDDEN if name in details)
 
 
 def _check_one(action: str, is_due: bool, events: Sequence[Row], wanted: Mapping[str, Any]) -> Iterator[Found]:

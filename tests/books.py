@@ -46,6 +46,8 @@ class Books:
     entry_ids: IdWindow | None = None
     # What accounts of the house can give; None where nobody looks at that.
     headroom: dict[Pair, int] | None = None
+    # Of users who may not act.
+    deactivations: dict[str, str] = field(default_factory=dict)
 
     @property
     def operations(self) -> dict[str, Operation]:
@@ -91,6 +93,7 @@ class Books:
             entry_ids=self.entry_ids,
             made=self._find_made(commands),
             waiting_returns=self._find_waiting_returns(needs.waiting_returns_of, named),
+            deactivations={name: event for name, event in self.deactivations.items() if name in users},
             headroom=None if self.headroom is None else Headroom({}, self.headroom),
         )
 

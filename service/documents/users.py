@@ -22,6 +22,8 @@ class User(Document):
     updated_at: datetime
     # When `token_version` was raised last.
     tokens_ended_at: datetime | None = None
+    # The audit event of the deactivation that stands. A release of a withdrawal overrides that one and no later one.
+    deactivation_event_id: str | None = None
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
 

@@ -114,7 +114,8 @@ BLOCK_MESSAGES = {
 class Release(NamedTuple):
     """An admin's release of a blocked withdrawal to the bank, with the blocks that it overrides.
 
-    `freeze_event_id` is the wallet's when it was released: the release overrides that freeze and no later one.
+    It overrides the freeze and the deactivation that stood at that time, which their audit events name, and no later
+    ones.
     """
 
     by: str
@@ -124,14 +125,16 @@ class Release(NamedTuple):
     despite_deactivation: bool
     # None where nothing was frozen, or where an earlier version froze it.
     freeze_event_id: str | None = None
+    # None where the user was active, or where an earlier version deactivated them.
+    deactivation_event_id: str | None = None
 
-    def covers(self, reason: BlockReason, freeze_event_id: str | None) -> bool:
-        """Whether the withdrawal goes out all the same; `freeze_event_id` is the wallet's now."""
+    def covers(self, reason: BlockReason, event_id: str | None) -> bool:
+        """Whether the withdrawal goes out all the same; the block that stands now came with this audit event."""
         match reason:
             case BlockReason.WALLET_FROZEN:
-                return self.despite_freeze and self.freeze_event_id == freeze_event_id
+                return self.despite_freeze and self.freeze_event_id == event_id
             case BlockReason.USER_DEACTIVATED:
-                return self.despite_deactivation
+                return self.despite_deactivation and self.deactivation_event_id == event_id
             case BlockReason.WALLET_OWES:
                 return False
             case _:

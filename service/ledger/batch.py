@@ -80,6 +80,8 @@ class Loaded(NamedTuple):
     headroom: Headroom | None = None
     # One for each wallet that has any, beside those in `records`.
     waiting_returns: Sequence[Return] = ()
+    # Of users who may not act: the audit events of their deactivations.
+    deactivations: Mapping[str, str] = MappingProxyType({})
 
 
 class Decided(NamedTuple):
@@ -151,6 +153,9 @@ class Draft:
 
     def token_version(self, user_id: str) -> int | None:
         return self._loaded.active_users.get(user_id)
+
+    def deactivation_event_id(self, user_id: str) -> str | None:
+        return self._loaded.deactivations.get(user_id)
 
     def wallet(self, wallet_id: str) -> Wallet | None:
         found = self.wallets.get(wallet_id)

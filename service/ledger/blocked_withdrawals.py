@@ -58,8 +58,8 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
     """Queues the withdrawal for the bank again, with its visits counted from zero.
 
     A freeze or a deactivation that still stands refuses the release, unless it is forced. The release records which of
-    the two it overrides; the other one still blocks the withdrawal, also later, and so does a later freeze. While the
-    wallet owes, nothing is released.
+    the two it overrides; the other one still blocks the withdrawal, also later, and so does a later freeze or
+    deactivation. While the wallet owes, nothing is released.
     """
 
     is_forced: bool
@@ -72,13 +72,20 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
         if standing and not self.is_forced:
             raise StillBlocked(wallet_frozen=is_frozen, user_deactivated=is_deactivated)
         at = time_of(self.now, wallet)
+        release = Release(
+            self.user_id,
+            self.reason,
+            at,
+            is_frozen,
+            is_deactivated,
+            freeze_event_id=standing.get(BlockReason.WALLET_FROZEN),
+            deactivation_event_id=standing.get(BlockReason.USER_DEACTIVATED),
+        )
         released = operation._replace(
             status=OperationStatus.PENDING,
             failure_code=None,
             failure_message=None,
-            release=Release(
-                self.user_id, self.reason, at, is_frozen, is_deactivated, wallet.freeze_event_id if is_frozen else None
-            ),
+            release=release,
             # Computed anew when the order is submitted.
             expected_by=None,
             updated_at=at,
@@ -91,6 +98,8 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
             currency=operation.currency,
             despite_freeze=is_frozen,
             despite_deactivation=is_deactivated,
+            freeze_event_id=release.freeze_event_id,
+            deactivation_event_id=release.deactivation_event_id,
         )
         return Changes(
             released,

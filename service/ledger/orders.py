@@ -221,21 +221,25 @@ class MayBeUnderWay(WalletServiceError):
     code = "may_be_under_way"
 
 
-def standing_blocks(wallet: Wallet, state: State) -> list[BlockReason]:
-    """Why the wallet's withdrawals may not be submitted now. The command has to name the wallet in `owners_of`."""
-    is_standing = {
-        BlockReason.USER_DEACTIVATED: state.token_version(wallet.user_id) is None,
-        BlockReason.WALLET_FROZEN: not wallet.lets(Freeze.OUT),
-        BlockReason.WALLET_OWES: wallet.owed > 0,
-    }
-    return [reason for reason, stands in is_standing.items() if stands]
+def standing_blocks(wallet: Wallet, state: State) -> dict[BlockReason, str | None]:
+    """Why the wallet's withdrawals may not be submitted now, and the audit event with which each block came.
+
+    The command has to name the wallet in `owners_of`.
+    """
+    blocks: dict[BlockReason, str | None] = {}
+    if state.token_version(wallet.user_id) is None:
+        blocks[BlockReason.USER_DEACTIVATED] = state.deactivation_event_id(wallet.user_id)
+    if not wallet.lets(Freeze.OUT):
+        blocks[BlockReason.WALLET_FROZEN] = wallet.freeze_event_id
+    if wallet.owed:
+        blocks[BlockReason.WALLET_OWES] = None
+    return blocks
 
 
 def uncovered_blocks(operation: Operation, wallet: Wallet, state: State) -> list[BlockReason]:
     """The reasons against submitting the withdrawal that its release does not override."""
-    release, freeze_event_id = operation.release, wallet.freeze_event_id
-    blocks = standing_blocks(wallet, state)
-    return [one for one in blocks if release is None or not release.covers(one, freeze_event_id)]
+    release, blocks = operation.release, standing_blocks(wallet, state)
+    return [one for one, event_id in blocks.items() if release is None or not release.covers(one, event_id)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

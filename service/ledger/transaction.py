@@ -29,6 +29,7 @@ from service.repositories import transaction_logs as log_repository
 from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
+from service.repositories.users import KnownUsers
 
 log = structlog.get_logger()
 
@@ -183,15 +184,23 @@ async def _load(commands: Sequence[Command], policy: Policy, session: AsyncClien
     further = further_records(wallets.values(), policy) - records.keys()
     if further:
         records = records | await record_repository.find_named(further, session=session)
-    active_users: dict[str, int] = {}
+    users = KnownUsers({}, {})
     owners = {wallets[wallet_id].user_id for wallet_id in needs.owners_of if wallet_id in wallets}
     if needs.users or owners:
-        active_users = await user_repository.find_active((*needs.users, *owners), session=session)
+        users = await user_repository.find_known((*needs.users, *owners), session=session)
     waiting_returns = await _find_waiting_returns(needs.waiting_returns_of, records, session)
     # Only now: the transaction has read, so it has begun, and the server counts its lifetime from here or earlier.
     began = logical_time(session)
     entry_ids = IdWindow.around(Prefix.ENTRY, began, before=ENTRY_ID_AGE, after=ENTRY_ID_AHEAD)
-    return Loaded(active_users, wallets, records, answers, entry_ids, waiting_returns=waiting_returns)
+    return Loaded(
+        users.active,
+        wallets,
+        records,
+        answers,
+        entry_ids,
+        waiting_returns=waiting_returns,
+        deactivations=users.deactivations,
+    )
 
 
 async def _find_waiting_returns(

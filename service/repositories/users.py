@@ -39,6 +39,13 @@ class Standing(NamedTuple):
     token_version: int
 
 
+class KnownUsers(NamedTuple):
+    """Versions of the tokens of those who may act, and of the others the events that deactivated them."""
+
+    active: dict[str, int]
+    deactivations: dict[str, str]
+
+
 async def insert(user: User, *, session: AsyncClientSession) -> None:
     """Raises DuplicateKeyError where the e-mail is taken."""
     await user.insert(session=session)
@@ -125,15 +132,20 @@ async def find_ended(since: datetime) -> dict[str, tuple[int, datetime]]:
     return {row["_id"]: (row["token_version"], row["tokens_ended_at"]) for row in await found.to_list()}
 
 
-async def find_active(user_ids: Sequence[str], *, session: AsyncClientSession) -> dict[str, int]:
-    """Which of these users may act, and by tokens of which version."""
+async def find_known(user_ids: Sequence[str], *, session: AsyncClientSession) -> KnownUsers:
     found = User.get_pymongo_collection().find(
-        {"_id": {"$in": list(user_ids)}, "is_active": True},
-        {"token_version": 1},
+        {"_id": {"$in": list(user_ids)}},
+        {"token_version": 1, "is_active": 1, "deactivation_event_id": 1},
         session=session,
         batch_size=_ONE_BATCH,
     )
-    return {row["_id"]: row["token_version"] for row in await found.to_list()}
+    known = KnownUsers({}, {})
+    for row in await found.to_list():
+        if row["is_active"]:
+            known.active[row["_id"]] = row["token_version"]
+        elif row.get("deactivation_event_id") is not None:
+            known.deactivations[row["_id"]] = row["deactivation_event_id"]
+    return known
 
 
 async def find_in(user_id: str, *, session: AsyncClientSession) -> User | None:

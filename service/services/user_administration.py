@@ -113,9 +113,6 @@ async def _administer(
             return user, None
         if not await user_repository.count_deed(admin.user_id, admin.token_version, session=session):
             raise Unauthenticated("The access token is no longer valid")
-        changed = await user_repository.change(
-            user_id, deed.changes | {"updated_at": now}, ends_tokens=deed.ends_tokens, session=session
-        )
         event = new_audit_event(
             deed.action,
             actor_id=admin.user_id,
@@ -124,6 +121,10 @@ async def _administer(
             reason=reason,
             **deed.details,
         )
+        changes = deed.changes | {"updated_at": now}
+        if "is_active" in changes:
+            changes["deactivation_event_id"] = None if changes["is_active"] else event.id
+        changed = await user_repository.change(user_id, changes, ends_tokens=deed.ends_tokens, session=session)
         await audit_repository.insert(event, session=session)
         return changed, deed
 

@@ -49,7 +49,7 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
 
     async def insert_for_active_user(session: AsyncClientSession) -> Wallet:
         # A deactivation at this very moment may still let an empty wallet through; money asks again.
-        token_version = (await user_repository.find_active([user.user_id], session=session)).get(user.user_id)
+        token_version = (await user_repository.find_known([user.user_id], session=session)).active.get(user.user_id)
         if token_version is None:
             raise AccountDeactivated
         if user.token_version not in (None, token_version):

@@ -59,7 +59,7 @@ def a_settlement_after_the_return_is_taken_for_a_repetition(patch: pytest.Monkey
 
 
 def what_is_blocked_is_brought_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(orders, "standing_blocks", lambda *_: [])
+    patch.setattr(orders, "standing_blocks", lambda *_: {})
 
 
 def a_return_takes_all_or_nothing(patch: pytest.MonkeyPatch) -> None:

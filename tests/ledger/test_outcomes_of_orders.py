@@ -361,6 +361,24 @@ def test_blocked_withdrawals() -> None:
     journal.compare("blocked_withdrawals")
 
 
+def test_releases_and_later_deactivations() -> None:
+    journal = Orders()
+    journal.fund()
+    name = journal.ask_for(10)
+    version = journal.books.users.pop("usr_asha")
+    journal.say(journal.asking(name), why="deactivated by an earlier version")
+    journal.say(journal.releasing(name, is_forced=True), why="despite that")
+    journal.books.deactivations["usr_asha"] = "aud_gone"
+    journal.say(journal.asking(name), why="deactivated anew")
+    journal.say(journal.releasing(name, is_forced=True), why="despite that too")
+    journal.books.deactivations["usr_asha"] = "aud_gone_again"
+    journal.say(journal.asking(name), why="and once more")
+    journal.say(journal.releasing(name, is_forced=True), why="despite the last one")
+    journal.say(journal.asking(name, expected_by=at(800)), why="its release covers the deactivation")
+    journal.books.users["usr_asha"] = version
+    journal.compare("releases_and_later_deactivations")
+
+
 def test_what_may_be_under_way_is_not_blocked() -> None:
     journal = Orders()
     journal.fund()

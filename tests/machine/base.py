@@ -338,6 +338,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.paper.people = {name: 0 for name in self.users if name in self.paper.people or name == self.users[user]}
         if not is_active:
             del self.paper.people[self.users[user]]
+            self.paper.persons[self.users[user]].deactivations += 1
         self.table.wait_for(self.evidence.let_act(self.users[user], is_active=is_active))
 
     @move(when=lambda self: self.wordings, which=WHICH, ends=ENDS)

@@ -16,7 +16,7 @@ from service.database import Databases, session_in_transaction
 from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
 from service.domain.clock import utc_now
 from service.domain.house_positions import Pair
-from service.domain.identifiers import IdWindow, Prefix
+from service.domain.identifiers import IdWindow, Prefix, new_id
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet, new_wallet
@@ -110,7 +110,9 @@ class DatabaseBooks:
             await record_repository.insert_many([record], session=session)
 
     async def let_act(self, user: str, *, is_active: bool) -> None:
-        await self._wallet["users"].update_one({"_id": user}, {"$set": {"is_active": is_active}})
+        event_id = None if is_active else new_id(Prefix.AUDIT_EVENT)
+        standing = {"is_active": is_active, "deactivation_event_id": event_id}
+        await self._wallet["users"].update_one({"_id": user}, {"$set": standing})
 
     async def run(self, commands: Sequence[Command], policy: Policy) -> list[Decided]:
         self._turn, self._other_turn = self._other_turn, self._turn
@@ -184,8 +186,10 @@ class MemoryBooks:
 
     async def let_act(self, user: str, *, is_active: bool) -> None:
         self._books.users.pop(user, None)
+        self._books.deactivations[user] = new_id(Prefix.AUDIT_EVENT)
         if is_active:
             self._books.users[user] = 0
+            del self._books.deactivations[user]
 
     async def run(self, commands: Sequence[Command], policy: Policy) -> list[Decided]:
         self._books.policy = policy

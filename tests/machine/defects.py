@@ -260,7 +260,7 @@ def late_entries_keep_their_ids(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_is_frozen_meanwhile_is_paid_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(orders, "standing_blocks", lambda *_: [])
+    patch.setattr(orders, "standing_blocks", lambda *_: {})
 
 
 def what_may_be_on_its_way_is_blocked(patch: pytest.MonkeyPatch) -> None:
@@ -269,6 +269,10 @@ def what_may_be_on_its_way_is_blocked(patch: pytest.MonkeyPatch) -> None:
 
 def a_release_lets_everything_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Release, "covers", lambda *_: True)
+
+
+def a_release_covers_later_deactivations(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(batch.Draft, "deactivation_event_id", lambda *_: None)
 
 
 def a_capture_by_others_is_not_recorded(patch: pytest.MonkeyPatch) -> None:
@@ -334,6 +338,7 @@ DEFECTS: dict[Defect, int] = {
     what_is_frozen_meanwhile_is_paid_out: 1,
     what_may_be_on_its_way_is_blocked: 7,
     a_release_lets_everything_out: 8,
+    a_release_covers_later_deactivations: 8,
     a_capture_by_others_is_not_recorded: 1,
     what_comes_back_stays_taken_from_the_house: 1,
     what_the_house_lacks_is_paid_all_the_same: 1,

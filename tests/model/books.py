@@ -103,6 +103,7 @@ class Person:
     """What somebody's purses have spent together, for others. `own_limits` take the place of everybody's."""
 
     zone: str | None = None
+    deactivations: int = 0
     own_limits: "dict[str, int] | None" = None
     sheet: Sheet = field(default_factory=Sheet)
     # What each thing on the sheet was worth as a whole, and its amount in the purse's money.

@@ -41,6 +41,8 @@ class Order(Waiting):
     let_go_despite: frozenset[str] = frozenset()
     # How often its purse had been frozen then: a later freeze is an obstacle again.
     let_go_at_freeze: int = 0
+    # How often its owner had been deactivated then.
+    let_go_at_deactivation: int = 0
 
     def shown(self) -> Mapping[str, object]:
         shown = {**super().shown(), "attempts": self.asked_bank, "return_id": self.returned}
@@ -100,6 +102,8 @@ class OrderPaper(Paper):
         despite = order.let_go_despite
         if self.purses[order.purse].freezes != order.let_go_at_freeze:
             despite -= {"wallet_frozen"}
+        if self.persons[order.owner].deactivations != order.let_go_at_deactivation:
+            despite -= {"user_deactivated"}
         obstacles = [one for one in self.obstacles(order) if one not in despite]
         if order.is_out and obstacles:
             if order.sent_at is not None and self.now < order.sent_at + IN_FLIGHT:

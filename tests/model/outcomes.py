@@ -201,6 +201,7 @@ class OutcomePaper(RewardPaper):
             raise Refused("still_blocked")
         order.status, order.blocked_for, order.let_go_despite = "pending", None, frozenset(obstacles)
         order.let_go_at_freeze = self.purses[order.purse].freezes
+        order.let_go_at_deactivation = self.persons[order.owner].deactivations
         self.await_bank(name)
         self.audited.append((user, "withdrawal.released", name))
         return {"status": "pending"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.audit_rules import AuditRule, check_wallet_deeds
+from scripts.audit_rules import AuditRule, check_deeds, check_wallet_deeds
 
 
 def _event(action: str, was: tuple[str, str | None], direction: str | None = None) -> dict[str, object]:
@@ -22,6 +22,22 @@ def test_a_wallet_is_reopened_open_or_shut(direction: str | None, now: tuple[str
     assert list(check_wallet_deeds([{"status": now[0], "freeze": now[1]}], events)) == []
     forged = {"status": "active", "freeze": None} if direction else {"status": "frozen", "freeze": "out"}
     assert [rule for rule, _ in check_wallet_deeds([forged], events)] == [AuditRule.MISSING]
+
+
+def test_a_release_overrides_the_blocks_that_its_event_names() -> None:
+    blocks: dict[str, object] = {
+        "despite_freeze": False,
+        "despite_deactivation": True,
+        "deactivation_event_id": "aud_a",
+    }
+    withdrawal = {"status": "pending", "amount": 5, "currency": "INR", "release": {"by": "usr_boss", **blocks}}
+    told = {"action": "withdrawal.released", "actor_id": "usr_boss", "details": blocks}
+    earlier = {**told, "details": {"despite_freeze": True, "despite_deactivation": False}}
+    assert list(check_deeds("withdrawals", withdrawal, [earlier, told])) == []
+    for name, forged in (("despite_freeze", True), ("deactivation_event_id", "aud_b"), ("deactivation_event_id", None)):
+        release = {"by": "usr_boss", **blocks, name: forged}
+        found = check_deeds("withdrawals", {**withdrawal, "release": release}, [earlier, told])
+        assert [rule for rule, _ in found] == [AuditRule.MISMATCH]
 
 
 def test_a_wallets_time_zone_is_what_was_set_and_reset() -> None:

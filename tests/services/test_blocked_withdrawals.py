@@ -9,6 +9,8 @@ from service.errors import IllegalTransition, StillBlocked
 from service.gateways.bank import BankOutcomeUnknown, BankState
 from service.ledger.committer import Ledger
 from service.services.bank_reports import apply_report
+from service.services.callers import Caller
+from service.services.user_administration import deactivate_user, reactivate_user
 from service.settings import Settings
 from tests.factories import (
     blocked_cancellation_of,
@@ -43,8 +45,9 @@ class Blocked(Scene):
             await self.let_act(is_active=False)
 
     async def let_act(self, *, is_active: bool) -> None:
-        users = self.databases.wallet["users"]
-        await users.update_one({"_id": self.wallet.user_id}, {"$set": {"is_active": is_active}})
+        turn = reactivate_user if is_active else deactivate_user
+        admin = Caller(self.admin.id, ("user", "admin"), self.admin.token_version)
+        await turn(self.databases.client, admin, self.wallet.user_id, "Fraud?", None)
 
     async def rows(self) -> int:
         return await self.databases.wallet["outbox"].count_documents({"subject_id": self.operation.id})
@@ -183,6 +186,29 @@ class TestRelease:
         books = scene.databases.wallet
         await books["wallets"].update_one({"_id": scene.wallet.id}, {"$unset": {"freeze_event_id": ""}})
         await books["withdrawals"].update_one({"_id": scene.operation.id}, {"$unset": {"release.freeze_event_id": ""}})
+        assert (await scene.pay()).status is OperationStatus.SUCCESS
+
+    async def test_despite_a_deactivation_does_not_let_it_out_despite_a_later_one(self, scene: Blocked) -> None:
+        operation = await scene.blocked("user_deactivated")
+        released = await change(scene.databases, release_of(operation, scene.admin, is_forced=True))
+        await scene.let_act(is_active=True)
+        operation = await scene.blocked("user_deactivated")
+        assert (operation.status, operation.failure_code) == (OperationStatus.BLOCKED, "user_deactivated")
+        again = await change(scene.databases, release_of(operation, scene.admin, is_forced=True))
+        assert again.release is not None
+        assert released.release is not None
+        assert again.release.deactivation_event_id not in (None, released.release.deactivation_event_id)
+        assert (await scene.pay()).status is OperationStatus.SUCCESS
+
+    async def test_of_an_earlier_version_covers_a_deactivation_of_an_earlier_version_alone(
+        self, scene: Blocked
+    ) -> None:
+        operation = await scene.blocked("user_deactivated")
+        users = scene.databases.wallet["users"]
+        await users.update_one({"_id": scene.wallet.user_id}, {"$unset": {"deactivation_event_id": ""}})
+        await change(scene.databases, release_of(operation, scene.admin, is_forced=True))
+        unset = {"$unset": {"release.deactivation_event_id": ""}}
+        await scene.databases.wallet["withdrawals"].update_one({"_id": scene.operation.id}, unset)
         assert (await scene.pay()).status is OperationStatus.SUCCESS
 
     async def test_of_what_the_bank_was_asked_before_asks_it_by_reference_first(self, scene: Blocked) -> None:
