@@ -157,7 +157,7 @@ BETWEEN_WALLETS: Final = "between_wallets"
 # Kinds of records that the bank hears of.
 AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
-_AFTERMATH: Final = frozenset({"reward", "owed_notice"})
+_AFTERMATH: Final = frozenset({"reward", "owed_notice", "hold_notice"})
 # Topics of mails to people, which are about no operation.
 _TO_PEOPLE: Final = frozenset({"password_reset", "password_notice", "webhook_notice"})
 _ORDER_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}

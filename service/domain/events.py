@@ -101,7 +101,7 @@ def news_of(before: Record | None, after: Record) -> tuple[News, ...]:
     if isinstance(after, Hold) and isinstance(before, Hold) and before.status is after.status:
         # The one change that is told although the status stays.
         is_reduced = before.takings != after.takings
-        return (News(after.wallet_id, EventType.HOLD_REDUCED, hold_view(after)),) if is_reduced else ()
+        return _to_both_sides(after, EventType.HOLD_REDUCED) if is_reduced else ()
     tell = _TELLERS.get(type(after))
     if tell is None or (before is not None and status_of(before) == status_of(after)):
         return ()
@@ -201,12 +201,21 @@ _HOLDS = {
     HoldStatus.CAPTURED: EventType.HOLD_CAPTURED,
     HoldStatus.RELEASED: EventType.HOLD_RELEASED,
     HoldStatus.EXPIRED: EventType.HOLD_EXPIRED,
-    HoldStatus.TAKEN: EventType.HOLD_TAKEN,
 }
 
 
+def _to_both_sides(hold: Hold, event_type: EventType) -> tuple[News, ...]:
+    view = hold_view(hold)
+    sides = (hold.wallet_id, hold.to_wallet_id)
+    return tuple(News(wallet_id, event_type, view) for wallet_id in sides if wallet_id is not None)
+
+
 def _of_hold(hold: Hold) -> tuple[News, ...]:
-    """The payee hears of it when the money comes: until then nothing happens in their wallet."""
+    """The payee hears of it when the money comes: until then nothing happens in their wallet. They also hear of what a
+    return takes away, since they have been promised it.
+    """
+    if hold.status is HoldStatus.TAKEN:
+        return _to_both_sides(hold, EventType.HOLD_TAKEN)
     view = hold_view(hold)
     told = News(hold.wallet_id, _HOLDS[hold.status], view)
     if hold.status is not HoldStatus.CAPTURED or hold.to_wallet_id is None:

@@ -24,6 +24,8 @@ class OutboxTopic(StrEnum):
     WEBHOOK_NOTICE = "webhook_notice"
     # A deposit was taken back that somebody's wallet did not cover: they are told.
     OWED_NOTICE = "owed_notice"
+    # A return took money out of a hold: its recipient is told.
+    HOLD_NOTICE = "hold_notice"
 
 
 # What ends in a mail.

@@ -13,7 +13,7 @@ from service.domain.accounts import SystemAccount
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
 from service.domain.holds import Hold, HoldStatus, Taking, hold_receipt_view
-from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
 from service.domain.records import Record
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
@@ -320,6 +320,14 @@ def take_from_hold(
         HOLD, wallet, ended, counterparty=_other_side(hold), command=command, entry_id=entry_id, amount=amount
     )
     return ended, step
+
+
+def taking_notice(hold: Hold, command: Command) -> tuple[OutboxRow, ...]:
+    """A mail to the recipient about the last taking. Several returns may take from one hold, and each has its mail."""
+    if hold.to_wallet_id is None:
+        return ()
+    row = outbox_row(OutboxTopic.HOLD_NOTICE, hold.id, command.request_id, hold.updated_at)
+    return (row._replace(id=f"{row.id}:{hold.takings[-1].return_id}"),)
 
 
 def expiry_id(hold: Hold) -> str:

@@ -17,7 +17,7 @@ from service.domain.holds import Hold, HoldStatus
 from service.domain.incidents import Incident, IncidentKind, Said
 from service.domain.money import MAX_AMOUNT_MINOR, POINTS
 from service.domain.operations import Operation, OperationStatus, OperationType
-from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
+from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
 from service.domain.returns import (
     Return,
     ReturnStatus,
@@ -40,7 +40,7 @@ from service.errors import (
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, State
 from service.ledger.debts import owe
-from service.ledger.holds import expiry_id, take_from_hold
+from service.ledger.holds import expiry_id, take_from_hold, taking_notice
 from service.ledger.incidents import new_incident, opened_event
 from service.ledger.orders import OnOperation, illegal, may_mean_the_same
 from service.ledger.rules import (
@@ -59,10 +59,14 @@ _OK = 200
 
 
 class NamedHold(NamedTuple):
-    """A hold that was open when it was looked up, and the id of the entry for what is taken of it."""
+    """A hold that was open when it was looked up, and the id of the entry for what is taken of it.
+
+    The owner of `to_wallet_id` is told of it, as the hold's recipient. None where the hold is for the house.
+    """
 
     id: str
     entry_id: str
+    to_wallet_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +90,14 @@ class TakeReturn(OnOperation):
     def needs(self) -> Needs:
         named = (self.operation_id, return_id_of(self.operation_id), self.incident_id, reward_id(self.operation_id))
         return Needs(
-            wallets=(self.wallet_id,),
+            wallets=(self.wallet_id, *_recipients(self.holds)),
             owned_wallets=((self.user_id, POINTS),),
             records=(*named, *(hold.id for hold in self.holds)),
         )
 
     @property
     def weight(self) -> int:
-        return 1 + len(self.holds)
+        return 1 + len(self.holds) + len(_recipients(self.holds))
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         known = state.record(return_id_of(operation.id), Return)
@@ -254,11 +258,11 @@ class CollectReturn(AuditedCommand):
     @property
     def needs(self) -> Needs:
         named = (self.return_id, *(hold.id for hold in self.holds))
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=named)
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id, *_recipients(self.holds)), records=named)
 
     @property
     def weight(self) -> int:
-        return 1 + len(self.holds)
+        return 1 + len(self.holds) + len(_recipients(self.holds))
 
     def decide(self, state: State) -> Changes:
         require_requester(self, state)
@@ -315,6 +319,11 @@ def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
             assert_never(returned.type)
 
 
+def _recipients(holds: Sequence[NamedHold]) -> tuple[str, ...]:
+    """The wallets whose owners are told of what is taken."""
+    return tuple({hold.to_wallet_id for hold in holds if hold.to_wallet_id is not None})
+
+
 def _book_deposit(
     returned: Return, wallet: Wallet, command: Command, holds: Sequence[NamedHold], state: State
 ) -> tuple[Return, Changes]:
@@ -337,12 +346,12 @@ def _book_deposit(
         missing -= step.movement.amount
         movements.append(step.movement)
         touched.append(taken)
-    rows: tuple[OutboxRow, ...] = ()
+    rows = tuple(row for hold in touched for row in taking_notice(hold, command))
     if missing > 0:
         owed = owed._replace(trouble=InsufficientFunds.code)
         if owed.type is ReturnType.DEPOSIT:
             at = time_of(command.now, wallet)
-            rows = (outbox_row(OutboxTopic.OWED_NOTICE, owed.id, command.request_id, at),)
+            rows = (outbox_row(OutboxTopic.OWED_NOTICE, owed.id, command.request_id, at), *rows)
     return owed, Changes(
         owed,
         tuple(movements),

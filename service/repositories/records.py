@@ -276,15 +276,15 @@ async def find_return_that_waits(wallet_id: str, *, but: Iterable[str], session:
 _TAKING = [kind for kind in ReturnType if kind is not ReturnType.WITHDRAWAL]
 
 
-async def find_open_holds(user_id: str, wallet_id: str, *, limit: int) -> list[str]:
-    """The ids of the holds that a wallet pays and that have not ended, newest first."""
+async def find_open_holds(user_id: str, wallet_id: str, *, limit: int) -> list[tuple[str, str | None]]:
+    """The holds that a wallet pays and that have not ended, newest first: their ids, and the recipients' wallets."""
     rows = _collection(Prefix.HOLD).find(
         {"user_id": user_id, "wallet_id": wallet_id, "status": HoldStatus.HELD},
-        {"_id": 1},
+        {"_id": 1, "to_wallet_id": 1},
         sort=[("_id", -1)],
         limit=limit,
     )
-    return [row["_id"] for row in await rows.to_list()]
+    return [(row["_id"], row.get("to_wallet_id")) for row in await rows.to_list()]
 
 
 async def find_of_user(

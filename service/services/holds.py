@@ -7,17 +7,21 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.holds import Hold, HoldStatus
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
+from service.domain.money import format_minor
 from service.domain.outbox import OutboxRow
 from service.domain.permissions import Permission
 from service.errors import FieldError, InvalidFields
+from service.gateways.mailbox import Mail, Mailbox
 from service.ledger.committer import Ledger
 from service.ledger.holds import CaptureHold, ExpireHold, ReleaseHold, RequestHold
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.repositories import users as user_repository
 from service.repositories.records import RecordFilter
 from service.services.callers import Caller
 from service.services.orders import Requester
@@ -140,6 +144,31 @@ async def expire_hold(row: OutboxRow, ledger: Ledger) -> None:
         return
     ended = await ledger.change(ExpireHold(**_about(hold), request_id=row.request_id), Hold)
     log.info("hold.expired", hold_id=hold.id, status=ended.status)
+
+
+async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
+    """Tells the recipient that a return took money out of the hold. At least once, under the same id."""
+    hold = await record_repository.find(row.subject_id, Hold)
+    recipient = None if hold is None or hold.to_user_id is None else await user_repository.find(hold.to_user_id)
+    if hold is not None and recipient is not None and recipient.is_active:
+        await mailbox.send(_notice_mail(row, hold, recipient))
+    await outbox_repository.delete(row)
+
+
+def _notice_mail(row: OutboxRow, hold: Hold, recipient: User) -> Mail:
+    return_id = row.id.rpartition(":")[2]
+    taken = sum(taking.amount for taking in hold.takings if taking.return_id == return_id)
+    amount, gone, left = (format_minor(minor, hold.currency) for minor in (hold.amount, taken, hold.left))
+    text = (
+        f"Of the hold {hold.id} of {amount} that was made for you, {gone} is no longer held, since "
+        f"{row.created_at:%Y-%m-%d %H:%M} UTC: the bank that this money came from took it back.\n"
+        "\n"
+    )
+    if hold.status is HoldStatus.HELD:
+        text += f"{left} is still held for you, until {hold.expires_at:%Y-%m-%d %H:%M} UTC.\n"
+    else:
+        text += f"The hold is {hold.status}.\n"
+    return Mail(id=row.id, to=recipient.email, subject="Less is held for you", text=text)
 
 
 async def list_holds(

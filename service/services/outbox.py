@@ -14,9 +14,8 @@ from service.domain.outbox import MAIL_TOPICS as MAIL_TOPICS  # noqa: PLC0414 wo
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
-from service.services import returns, webhook_endpoints
+from service.services import holds, returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
-from service.services.holds import expire_hold
 from service.services.password_changes import send_notice, send_reset_token
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
@@ -67,6 +66,9 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
         case OutboxTopic.OWED_NOTICE:
             async with _mailing(desk.settings):
                 await returns.send_notice(row, desk.mailbox)
+        case OutboxTopic.HOLD_NOTICE:
+            async with _mailing(desk.settings):
+                await holds.send_notice(row, desk.mailbox)
         case _:
             assert_never(row.topic)
 
@@ -85,6 +87,6 @@ async def _end_in_time(row: OutboxRow, desk: Desk) -> None:
     """What holds money for a time only; the subject's prefix tells what it is."""
     match row.subject_id.partition("_")[0]:
         case Prefix.HOLD:
-            await expire_hold(row, desk.ledger)
+            await holds.expire_hold(row, desk.ledger)
         case _:
             await lapse_payment(row, desk.ledger)

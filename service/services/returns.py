@@ -27,7 +27,8 @@ from service.services.records import get_record
 
 log = structlog.get_logger()
 
-# Each is a document in one transaction. What is in further ones is owed, and pays when it is released.
+# Each is up to four documents in one transaction, with what its recipient is told. What is in further ones is owed, and
+# pays when it is released.
 _HOLDS_NAMED = 100
 
 
@@ -115,7 +116,7 @@ async def _open_holds(kind: ReturnType, user_id: str, wallet_id: str) -> tuple[N
     if kind is not ReturnType.DEPOSIT:
         return ()
     found = await record_repository.find_open_holds(user_id, wallet_id, limit=_HOLDS_NAMED)
-    return tuple(NamedHold(hold_id, new_id(Prefix.ENTRY)) for hold_id in found)
+    return tuple(NamedHold(hold_id, new_id(Prefix.ENTRY), to_wallet_id) for hold_id, to_wallet_id in found)
 
 
 async def list_returns(status: ReturnStatus | None, *, before_id: str | None, limit: int) -> list[Return]:

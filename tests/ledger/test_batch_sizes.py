@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_origin
 
 import pytest
@@ -63,6 +63,8 @@ class TestWeights:
     def test_a_return_weighs_the_holds_that_it_may_take_from(self) -> None:
         assert _return_of(0).weight == 1
         assert _return_of(100).weight == 101
+        holds = [NamedHold(f"hld_{number}", f"ent_{number}", "wal_1" if number else None) for number in range(3)]
+        assert replace(_return_of(0), holds=tuple(holds)).weight == 5
 
     def test_every_command_that_names_many_documents_weighs_more_for_it_or_only_reads_them(self) -> None:
         growing = {

@@ -107,7 +107,9 @@ class World:
             incident_id=new_id(Prefix.INCIDENT),
             incident_event_id=new_id(Prefix.AUDIT_EVENT),
             freeze_event_id=new_id(Prefix.AUDIT_EVENT),
-            holds=tuple(NamedHold(hold.hold_id, new_id(Prefix.ENTRY)) for hold in reversed(self.holds)),
+            holds=tuple(
+                NamedHold(hold.hold_id, new_id(Prefix.ENTRY), hold.to_wallet_id) for hold in reversed(self.holds)
+            ),
         )
         return cast(Return, (await self.say(command)).record)
 

@@ -60,7 +60,7 @@ class Wallets(Journal):
         fields |= {"hold_id": f"hld_{self.number}", "wallet_id": "wal_asha", "to_wallet_id": "wal_ravi"}
         fields |= {"amount": amount, "currency": "INR", "lifetime": timedelta(days=1), "entry_id": self.entry()}
         self.begin(RequestHold(**fields))
-        return NamedHold(f"hld_{self.number}", f"ent_of_{self.number}")
+        return NamedHold(f"hld_{self.number}", f"ent_of_{self.number}", "wal_ravi")
 
     def releasing(self, hold_id: str) -> ReleaseHold:
         fields = self.audited("usr_ravi") | {"hold_id": hold_id, "wallet_id": "wal_asha", "acts_for_house": False}

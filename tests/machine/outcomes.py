@@ -46,16 +46,15 @@ def _waits(thing: Thing) -> bool:
     return isinstance(thing, Returned) and thing.status == "requires_review"
 
 
-def _named(holds: Sequence[str]) -> tuple[NamedHold, ...]:
-    return tuple(NamedHold(hold, new_id(Prefix.ENTRY)) for hold in holds)
-
-
 class OutcomeRules(RewardRules):
     def _open_holds(self, purse: str, unnamed: int) -> list[str]:
         """As the service looks them up, newest first, without the `unnamed` newest."""
         things = self.paper.things
         found = [name for name in self.paper.of(Hold) if (things[name].purse, things[name].status) == (purse, "held")]
         return found[::-1][unnamed:]
+
+    def _named(self, holds: Sequence[str]) -> tuple[NamedHold, ...]:
+        return tuple(NamedHold(hold, new_id(Prefix.ENTRY), self.paper.thing(hold, Hold).to) for hold in holds)
 
     @move(
         often=4,
@@ -82,7 +81,7 @@ class OutcomeRules(RewardRules):
                 incident_id=incident_id,
                 incident_event_id=new_id(Prefix.AUDIT_EVENT),
                 freeze_event_id=new_id(Prefix.AUDIT_EVENT),
-                holds=_named(holds),
+                holds=self._named(holds),
                 **common,
             ),
             lambda: self.paper.take_return(
@@ -121,7 +120,7 @@ class OutcomeRules(RewardRules):
             lambda common: CollectReturn(
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),
                 entry_id=new_id(Prefix.ENTRY),
-                holds=_named(holds),
+                holds=self._named(holds),
                 **by,
                 **about,
                 **common,

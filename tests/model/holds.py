@@ -96,6 +96,8 @@ class HoldPaper(TransferPaper):
             return
         amount, purse = min(most, hold.left), self.purses[hold.purse]
         hold.taken.append((return_name, amount))
+        if hold.to is not None:
+            self.awaited[f"hold_notice:{name}:{return_name}"] = self.now
         if not hold.left:
             self.put_back(hold.purse, name, amount)
             hold.status = "taken"

@@ -39,7 +39,7 @@ async def test_only_those_that_are_open_are_read(settings: Settings, admin: Admi
     try:
         with profiled(admin, settings.database) as seen:
             found = await record_repository.find_open_holds(user_id, wallet_id, limit=100)
-        assert found == [str(row["_id"]) for row in rows[-1 : -1 - _OPEN : -1]]
+        assert [hold_id for hold_id, _ in found] == [str(row["_id"]) for row in rows[-1 : -1 - _OPEN : -1]]
         (read,) = [one for one in seen if one["ns"].endswith(".holds")]
         assert read["docsExamined"] == _OPEN
     finally:

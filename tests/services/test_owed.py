@@ -398,7 +398,7 @@ class TestHolds:
         ]  # fmt: skip
         for hold in (older, newer):
             assert (await self.record(hold)).status is HoldStatus.TAKEN
-            assert await case.databases.wallet["outbox"].count_documents({"subject_id": hold.hold_id}) == 0
+            assert not await case.databases.wallet["outbox"].find_one({"_id": f"expiry:{hold.hold_id}"})
         (decided,) = await run(case.databases, case.capture(newer))
         assert (type(decided.error), (await current(case.friend)).available) == (IllegalTransition, 0)
 
@@ -421,12 +421,53 @@ class TestHolds:
         assert (await current(case.friend)).available == 2_000
         assert await case.amounts() == (0, 0, 0)
 
+    async def test_that_give_something_tell_their_recipients_by_event_and_mail(
+        self, case: Case, resources: Resources
+    ) -> None:
+        """A friend was told of nothing: they learned that the money was gone when their capture was refused."""
+        deposits = [await fund_wallet(case.databases, case.wallet, amount) for amount in (1_000, 2_000)]
+        hold, of_house = await case.hold(2_500, case.friend), await case.hold(500, None)
+        for deposit in deposits:
+            await case.take_back(deposit)
+        events = case.databases.wallet["events"].find({"wallet_id": case.friend.id}, sort=[("sequence", 1)])
+        told = await events.to_list()
+        assert [(one["type"], one["subject_id"], one["status"], one["data"]["taken_amount"]) for one in told] == [
+            ("hold.reduced", hold.hold_id, "held", 500), ("hold.taken", hold.hold_id, "taken", 2_500),
+        ]  # fmt: skip
+        assert [one["sequence"] for one in told] == [1, 2]
+        assert (await current(case.friend)).event_sequence == 2
+        assert await case.databases.wallet["outbox"].count_documents({"subject_id": of_house.hold_id}) == 0
+        mails = [mail for mail in await self.mails(case, resources) if hold.hold_id in mail.text]
+        assert [mail.id for mail in mails] == [
+            f"hold_notice:{hold.hold_id}:{return_id_of(deposit.id)}" for deposit in deposits
+        ]
+        friend = await user_repository.find(case.friend.user_id)
+        assert friend is not None
+        assert {mail.to for mail in mails} == {friend.email}
+        assert "of 25.00 INR that was made for you, 5.00 INR is no longer held" in mails[0].text
+        assert "20.00 INR is no longer held" in mails[1].text
+        assert "The hold is taken." in mails[1].text
+
+    @staticmethod
+    async def mails(case: Case, resources: Resources) -> list[Mail]:
+        sent: list[Mail] = []
+
+        class Listening:
+            async def send(self, mail: Mail) -> None:
+                sent.append(mail)
+
+        desk = Desk(case.ledger, resources.bank, Listening(), resources.settings, resources.databases.client)
+        for _ in range(2):
+            for row in await claim_rows(1_000, resources.settings, (OutboxTopic.HOLD_NOTICE,)):
+                await pursue_row(row, desk)
+        return sorted(sent, key=lambda mail: mail.id)
+
     async def test_that_are_made_while_the_bank_speaks_are_captured_by_nobody(self, case: Case) -> None:
         """Not named by the return, since they were not there when it was looked up."""
         deposit = await fund_wallet(case.databases, case.wallet, 10_000)
         find = record_repository.find_open_holds
 
-        async def too_soon(*asked: Any, **limits: Any) -> list[str]:
+        async def too_soon(*asked: Any, **limits: Any) -> list[tuple[str, str | None]]:
             found = await find(*asked, **limits)
             self.hold = await case.hold(10_000, case.friend)
             return found
@@ -447,7 +488,7 @@ class TestHolds:
         hold = await case.hold(6_000, case.friend)
         find = record_repository.find_open_holds
 
-        async def too_late(*asked: Any, **limits: Any) -> list[str]:
+        async def too_late(*asked: Any, **limits: Any) -> list[tuple[str, str | None]]:
             found = await find(*asked, **limits)
             await run(case.databases, case.capture(hold))
             return found
