@@ -51,7 +51,7 @@ from scripts.ledger_rules import (
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
-from scripts.position_rules import Pair, Positions
+from scripts.position_rules import RETURN_FIELDS, BelowFloor, Pair, Positions, check_below_floor
 from scripts.quote_rules import check_quote
 from scripts.record_rules import KINDS, Row, Tally
 from scripts.user_limits_inspection import inspect_user_limits
@@ -263,6 +263,22 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Po
     portions = [row async for row in reader.find(reader.wallet["house_positions"], _BY_ID)]
     inspection.counts["portions of the house"] += len(portions)
     inspection.breaches += positions.check(portions)
+    for below in positions.below_floor:
+        breach = await _check_below_floor(reader, below)
+        inspection.breaches += [] if breach is None else [breach]
+
+
+async def _check_below_floor(reader: Reader, below: BelowFloor) -> Breach | None:
+    """Reads the entries of one account once more, from the newest on: rarely any, and never further than it must."""
+    account, currency = below.pair
+    of_account = {"counterparty": account, "currency": currency}
+    entries = reader.find(reader.wallet["transaction_logs"], [("_id", -1)], condition=of_account)
+    returns: list[Row] = []
+    if below.has_returns:
+        newest, condition = [("created_at", -1)], {"type": "deposit", "currency": currency}
+        found = reader.find(reader.wallet["returns"], newest, RETURN_FIELDS, condition)
+        returns = [row async for row in found]
+    return await check_below_floor(below, (entry async for entry in entries if is_entry(entry)), returns)
 
 
 def _take_over(bookings: Bookings, inspection: Inspection) -> None:

@@ -3,12 +3,14 @@
 Written out a second time like ledger_rules.py, and for the same reason.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import Final
+import sys
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from scripts.ledger_rules import WALLET_PREFIX, Breach, Rule, is_shaped
-from scripts.record_rules import Row
+from scripts.record_rules import Row, epoch_ms
 
 _BANK: Final = "bank"
 # They have a floor in every currency.
@@ -16,7 +18,15 @@ _ALWAYS_GUARDED: Final = frozenset({_BANK, "house:fx"})
 _POINTS: Final = "PTS"
 # These may take an account below its floor: the bank has taken the money back, or the points were promised.
 _NEVER_REFUSED: Final = frozenset({"DEPOSIT_RETURN", "POINTS_EARNED"})
+_COLLECTION: Final = "DEPOSIT_RETURN"
+RETURN_FIELDS: Final = ("amount", "created_at")
+_RETURN_SHAPE: Final[Mapping[str, type]] = {"amount": int, "created_at": datetime}
+_TIME_DIGITS: Final = 12
 _POOL: Final = "pool"
+# The ids of entries and the times of returns may differ from the order of commits: by a minute for an id older or newer
+# than its transaction, ten seconds for an idle server's logical clock, and the lifetime of a transaction. Twice that
+# has to fit in; the rest is margin.
+_ORDER_MARGIN_MS: Final = 15 * 60 * 1000
 _SHAPE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("_id", "account", "currency", "owner"), str),
     **dict.fromkeys(("headroom", "version"), int),
@@ -26,6 +36,46 @@ _SHAPE: Final[Mapping[str, type]] = {
 Pair = tuple[str, str]
 
 
+class BelowFloor(NamedTuple):
+    """An account whose books are below the floor, by `-headroom`."""
+
+    pair: Pair
+    floor: int
+    headroom: int
+
+    @property
+    def has_returns(self) -> bool:
+        """Tells whether the bank takes money back here. Of other accounts the entries tell all."""
+        return self.pair[0] == _BANK
+
+
+class Descent:
+    """Sums up what may have taken an account below its floor. Reads its changes from the newest to the oldest.
+
+    Only returns and promised points may. While an account is below its floor everything else that takes is refused. So
+    it can be as far below its floor as returns and points have taken since it was last at or above the floor, and no
+    further. Where the order of times and the order of commits differ, an account can seem to have been at its floor
+    later than it was: so what was taken within the margin before that moment counts too.
+    """
+
+    def __init__(self, headroom: int) -> None:
+        self._headroom = headroom
+        # When it was last at or above its floor, in milliseconds.
+        self._last_above: int | None = None
+        self.excused = 0
+
+    def take(self, at_ms: int, change: int, *, is_refusable: bool) -> bool:
+        """Says False, and takes nothing, where older changes no longer matter."""
+        if self._last_above is not None and at_ms < self._last_above - _ORDER_MARGIN_MS:
+            return False
+        if change < 0 and not is_refusable:
+            self.excused -= change
+        self._headroom -= change
+        if self._last_above is None and self._headroom >= 0:
+            self._last_above = at_ms
+        return True
+
+
 class Positions:
     """Computes each account's position less what is promised, from entries and from what wallets owe."""
 
@@ -33,34 +83,27 @@ class Positions:
         """`floors` are those that the settings state; None where that is not to be looked at."""
         self._stated = floors
         self._due: Counter[Pair] = Counter()
-        # How far below its floor an account may be.
-        self._excused: Counter[Pair] = Counter()
+        # Filled by `check`. Whether returns explain it is for a second look at the entries to say.
+        self.below_floor: list[BelowFloor] = []
 
     def take(self, entry: Row) -> None:
         """A whole entry."""
         account = entry["counterparty"]
         if account.startswith(WALLET_PREFIX):
             return
-        pair = account, entry["currency"]
-        available = entry["available_after"] - entry["available_before"]
-        held = entry["held_after"] - entry["held_before"]
-        self._due[pair] += available if account == _BANK else -available - held
-        if entry["type"] in _NEVER_REFUSED:
-            self._excused[pair] += abs(available)
+        self._due[account, entry["currency"]] += change_of(entry)
 
     def owe(self, wallet: Row) -> None:
         """A whole wallet: what it owes, the bank has taken back already."""
         owed = wallet.get("owed", 0)
         if wallet["currency"] != _POINTS and isinstance(owed, int):
             self._due[_BANK, wallet["currency"]] -= owed
-            self._excused[_BANK, wallet["currency"]] += owed
 
     def add_unbooked(self, returned: Row) -> None:
         """A deposit's return that waits for an admin: the bank has that money already."""
         amount = returned.get("amount")
         if isinstance(amount, int):
             self._due[_BANK, returned["currency"]] -= amount
-            self._excused[_BANK, returned["currency"]] += amount
 
     def check(self, portions: list[Row]) -> Iterator[Breach]:
         """All portions of one account and currency against what is due there."""
@@ -82,10 +125,55 @@ class Positions:
         if headroom != due:
             detail = f"the portions have {headroom}, the books {self._due[pair]} above a floor of {floor or 0}"
             yield Breach(Rule.HOUSE_POSITION, subject, detail)
-        if floor is not None and due < 0 and -due > self._excused[pair]:
-            detail = f"{-due} below its floor of {floor}, of which returns account for {self._excused[pair]}"
-            yield Breach(Rule.HOUSE_BELOW_FLOOR, subject, detail)
+        if floor is not None and due < 0:
+            self.below_floor.append(BelowFloor(pair, floor, due))
         if self._stated is not None:
             stated = self._stated.get(pair, 0 if pair[0] in _ALWAYS_GUARDED else None)
             if floor != stated:
                 yield Breach(Rule.HOUSE_FLOOR, subject, f"its floor is {floor}, the settings state {stated}")
+
+
+def _made_ms(entry_id: str) -> int:
+    """An entry whose id has no time is malformed, and counts as made just now."""
+    try:
+        return int(entry_id.partition("_")[2][:_TIME_DIGITS], 16)
+    except ValueError:
+        return sys.maxsize
+
+
+def change_of(entry: Row) -> int:
+    """What a whole entry did to what its account can still pay out."""
+    available: int = entry["available_after"] - entry["available_before"]
+    held: int = entry["held_after"] - entry["held_before"]
+    return available if entry["counterparty"] == _BANK else -available - held
+
+
+async def check_below_floor(below: BelowFloor, entries: AsyncIterator[Row], returns: Sequence[Row]) -> Breach | None:
+    """Reads the account's entries and its deposits' returns, both from the newest to the oldest, as far as needed.
+
+    A return counts whole, when it was made: what of it is collected, owed or waits for an admin changes later, and not
+    what the bank has taken. So the entries of collections are passed over.
+    """
+    descent, older = Descent(below.headroom), deque(row for row in returns if is_shaped(row, _RETURN_SHAPE))
+    async for entry in entries:
+        at_ms = _made_ms(entry["_id"])
+        if not _take_returns(descent, older, at_ms) or not (
+            (below.has_returns and entry["type"] == _COLLECTION)
+            or descent.take(at_ms, change_of(entry), is_refusable=entry["type"] not in _NEVER_REFUSED)
+        ):
+            break
+    else:
+        _take_returns(descent, older, None)
+    if -below.headroom <= descent.excused:
+        return None
+    detail = f"{-below.headroom} below its floor of {below.floor}, of which returns account for {descent.excused}"
+    return Breach(Rule.HOUSE_BELOW_FLOOR, " ".join(below.pair), detail)
+
+
+def _take_returns(descent: Descent, returns: deque[Row], since_ms: int | None) -> bool:
+    """Takes those that were made since then, or all. Says False where older changes no longer matter."""
+    while returns and (since_ms is None or epoch_ms(returns[0]["created_at"]) >= since_ms):
+        returned = returns.popleft()
+        if not descent.take(epoch_ms(returned["created_at"]), -returned["amount"], is_refusable=False):
+            return False
+    return True

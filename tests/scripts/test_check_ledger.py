@@ -1380,11 +1380,21 @@ async def lose_position(books: Books) -> str:
 
 async def raise_floor(books: Books) -> str:
     """To a floor that the books are below of, and not by returns alone; the portions go along."""
+    return await put_floor(books, 100_000)
+
+
+async def put_floor(books: Books, floor: int) -> str:
     row = await books.one("house_positions", account="bank", currency="INR", owner="pool")
-    floor = 100_000
     headroom = row["headroom"] + row["floor"] - floor
     await books.put("house_positions", {**row, "floor": Int64(floor), "headroom": Int64(headroom)})
     return "bank INR"
+
+
+async def put_floor_above(books: Books, by: int) -> None:
+    """Above what the bank's account has."""
+    rows = await books.named("house_positions").find({"account": "bank", "currency": "INR"}).to_list()
+    (floor,) = [row["floor"] for row in rows if row["owner"] == "pool"]
+    await put_floor(books, sum(row["headroom"] for row in rows) + floor + by)
 
 
 DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
@@ -2095,6 +2105,16 @@ class TestFloors:
         ended = await run_module(books.settings, tmp_path, "scripts.check_ledger", **other)
         assert ended.status == 1, ended.out + ended.err
         assert "BREACH house_floor: bank INR: its floor is -2305843009213693952, the settings state -5" in ended.out
+
+    async def test_that_books_are_below_of_are_explained_only_by_returns_since_they_were_last_above(
+        self, books: Books
+    ) -> None:
+        await put_floor_above(books, 1)
+        assert await check_books(books) == [], "the bank has just taken 1000 back"
+        hour_ago = utc_now() - timedelta(hours=1)
+        await books.named("returns").update_many({"type": "deposit"}, {"$set": {"created_at": hour_ago}})
+        found = [breach for breach in await check_books(books) if breach.rule == "house_below_floor"]
+        assert [(one.subject, one.detail[:7]) for one in found] == [("bank INR", "1 below")]
 
     async def test_and_portions_are_put_right_by_a_command_that_check_ledger_names(
         self, books: Books, tmp_path: Path
