@@ -25,8 +25,10 @@ from service.repositories import house_positions as position_repository
 
 log = structlog.get_logger()
 
-# The same reads as a trial balance's, once at the first start.
-_LIMIT_S = 240.0
+# For all reads of the books together: shorter than a server keeps the moment that they are read at (read_in_snapshot).
+# Two of them have no index and read every withdrawal and every wallet. They run at the first start with older books and
+# in correct-positions alone, and an index would cost each withdrawal two writes for ever.
+_BOOKS_LIMIT_S = 240.0
 # For each portion. Its process has it for milliseconds, or for a transaction's lifetime where it has died.
 _OUTDATING_LIMIT_S = 60.0
 
@@ -67,6 +69,7 @@ async def _apply(client: Client, floors: Floors) -> bool:
     pools = {pool.pair: pool for pool in await position_repository.find_pools()}
     new = {pair: -floor for pair, floor in floors.items() if pair not in pools}
     if not pools:
+        log.info("house_positions.reads_books", limit_s=_BOOKS_LIMIT_S)
         seen = await read_in_snapshot(client, _see)
         pairs = {*seen.positions, *floors}
         new = {pair: seen.positions.get(pair, 0) - (floor_of(pair, floors) or 0) for pair in pairs}
@@ -188,12 +191,20 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
             return
 
 
-async def read_positions(*, session: AsyncClientSession, limit_s: float) -> dict[Pair, int]:
-    """By account and currency: the position in the books, less what is reserved, owed, and taken back unbooked."""
+async def read_positions(*, session: AsyncClientSession) -> dict[Pair, int]:
+    """By account and currency: the position in the books, less what is reserved, owed, and taken back unbooked.
+
+    The server ends what takes longer than `_BOOKS_LIMIT_S` in all.
+    """
+    with pymongo.timeout(_BOOKS_LIMIT_S):
+        return await _read_positions(session)
+
+
+async def _read_positions(session: AsyncClientSession) -> dict[Pair, int]:
     stored = await sums_repository.find_last(session=session)
     corrections = await sums_repository.find_corrections(session=session)
     reached = None if stored is None else stored.through
-    since = await sums_repository.sum_entries(reached, None, session=session, limit_s=limit_s)
+    since = await sums_repository.sum_entries(reached, None, session=session, limit_s=_BOOKS_LIMIT_S)
     corrected = [one for correction in corrections for one in correction.sums]
     booked = add_up([*(() if stored is None else stored.sums), *corrected, *since])
     positions = {(one.account, one.currency): _position(one) for one in booked if one.account != BETWEEN_WALLETS}
@@ -213,5 +224,5 @@ def _position(one: AccountSum) -> int:
 
 
 async def _see(session: AsyncClientSession) -> _Seen:
-    positions = await read_positions(session=session, limit_s=_LIMIT_S)
+    positions = await read_positions(session=session)
     return _Seen(positions, await position_repository.find_all(session=session))

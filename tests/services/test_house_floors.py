@@ -11,9 +11,11 @@ from typing import Any
 import orjson
 import pytest
 from bson.int64 import Int64
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from scripts.check_ledger import check_ledger
-from service.database import session_in_transaction
+from service.database import bind_documents, connect, read_in_snapshot, session_in_transaction
 from service.documents import User
 from service.domain.audit_events import AuditEvent
 from service.domain.clock import utc_now
@@ -39,7 +41,7 @@ from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.audit_events import AuditFilter
-from service.services.house_positions import Correction, apply_floors, correct_positions
+from service.services.house_positions import Correction, apply_floors, correct_positions, read_positions
 from service.services.metrics import _read_headroom
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
@@ -602,6 +604,21 @@ class TestFloors:
         assert {one.pair: one.headroom for one in await _all()} == before
         assert {one.owner for one in await _all()} == {POOL}
 
+    async def test_read_the_books_in_bounded_time(self, books: OwnBooks, currency: str) -> None:
+        """The sums, too, that have no index."""
+        await wallet_with(books, currency, paid_in=1)
+        heard = ReadLimits()
+        settings = books.resources.settings
+        listened = connect(settings.mongo_url.get_secret_value(), settings, [heard])
+        try:
+            await bind_documents(listened)
+            assert (await read_in_snapshot(listened.client, _read_positions))["bank", currency] == 1
+        finally:
+            await bind_documents(books.databases)
+            await listened.client.close()
+        assert len(heard.limits_ms) == 6
+        assert all(limit_ms is not None and limit_ms <= 240_000 for limit_ms in heard.limits_ms), heard.limits_ms
+
     async def test_are_put_right_where_the_portions_are_not_what_the_books_say(
         self, books: OwnBooks, currency: str
     ) -> None:
@@ -623,6 +640,25 @@ class TestFloors:
         assert [(one.actor_id, one.reason) for one in events] == [("ops", "An upgrade")] * 2
         assert events[1].details == {"headroom_before": 155, "headroom_after": 100}
         assert [code_of(one) for one in await run(books.databases, withdrawal_of(wallet, 100))] == [None]
+
+
+async def _read_positions(session: AsyncClientSession) -> dict[Pair, int]:
+    return await read_positions(session=session)
+
+
+class ReadLimits(CommandListener):
+    """Keeps how long the server may take for each read."""
+
+    def __init__(self) -> None:
+        self.limits_ms: list[int | None] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name in {"find", "aggregate"}:
+            self.limits_ms.append(event.command.get("maxTimeMS"))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
 
 
 class TestWhatIsShown:
