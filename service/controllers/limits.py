@@ -125,7 +125,7 @@ class AllLimitsView(View):
 
 
 class OverallLimitsView(View):
-    """What may leave all wallets of a user together, and what of it was used."""
+    """Shows what may leave all wallets of a user together, and how much of it was used."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_OVERALL_EXAMPLE]})
 

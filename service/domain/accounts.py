@@ -72,12 +72,12 @@ class Correction(NamedTuple):
 
 
 def corrected_by_then(corrections: Iterable[Correction], moment: datetime) -> list[AccountSum]:
-    """What corrections add to the sums that reach up to this moment."""
+    """Returns what corrections add to the sums that reach up to this moment."""
     return [one for correction in corrections if correction.through <= moment for one in correction.sums]
 
 
 def difference(due: Iterable[AccountSum], found: Iterable[AccountSum]) -> tuple[AccountSum, ...]:
-    """What `found` lacks of `due`, where they differ."""
+    """Returns what `found` lacks of `due`, where they differ."""
     negated = [one._replace(debit=-one.debit, credit=-one.credit) for one in found]
     return tuple(one for one in add_up([*due, *negated]) if one.debit or one.credit)
 
@@ -95,7 +95,7 @@ _LATEST_COMMIT: Final = timedelta(minutes=15)
 
 
 def hour_of(moment: datetime) -> datetime:
-    """When the hour began in which the moment lies."""
+    """Returns when the hour began in which the moment lies."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 

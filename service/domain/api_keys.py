@@ -81,7 +81,7 @@ class Presented(NamedTuple):
 
 
 def key_text(prefix: str, secret: bytes) -> str:
-    """What the service sends; whoever has it needs nothing else."""
+    """Returns what the service sends; whoever has it needs nothing else."""
     return f"{_MARK}_{prefix}_{secret.hex()}"
 
 

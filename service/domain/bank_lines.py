@@ -61,14 +61,14 @@ _NOT_PAID = (OperationStatus.FAILED, OperationStatus.CANCELED)
 
 
 def add_up_to(payments: Sequence[BankLine], operation: Operation) -> bool:
-    """Whether these are the operation, in one piece or in parts."""
+    """Tells whether these are the operation, in one piece or in parts."""
     flow = FLOWS[operation.type, False]
     is_alike = all((line.currency, line.flow) == (operation.currency, flow) for line in payments)
     return bool(payments) and is_alike and sum(line.amount for line in payments) == operation.amount
 
 
 def are_too_few_parts(payments: Sequence[BankLine], operation: Operation) -> bool:
-    """Whether there are several payments which together are less than the operation."""
+    """Tells whether there are several payments which together are less than the operation."""
     flow = FLOWS[operation.type, False]
     is_alike = all((line.currency, line.flow) == (operation.currency, flow) for line in payments)
     return len(payments) > 1 and is_alike and sum(line.amount for line in payments) < operation.amount

@@ -122,7 +122,7 @@ def fingerprint(expected: Facts, found: Facts) -> str:
 
 
 def is_as_decided(one: Break, finding: Finding) -> bool:
-    """Whether the finding is what the last word on the break is about, and no more than that."""
+    """Tells whether the finding is what the last word on the break is about, and no more than that."""
     word = one.resolved or one.explained
     decided = None if word is None else word.facts
     return (decided or fingerprint(one.expected, one.found)) == fingerprint(finding.expected, finding.found)
@@ -137,7 +137,7 @@ def stays_resolved(one: Break, finding: Finding) -> bool:
 
 
 def _damage_of(expected: Facts, found: Facts) -> dict[str, Any]:
-    """What is wrong, for comparing two looks: of what traffic moves on both sides alike only the difference."""
+    """Returns what is wrong, for comparing two looks: of what traffic moves on both sides alike only the difference."""
     damage: dict[str, Any] = {}
     for name in expected.keys() | found.keys():
         due, actual = expected.get(name), found.get(name)

@@ -135,13 +135,13 @@ def _separators_among(tiles: Sequence[TileName]) -> list[str]:
 
 
 def place_among(tiles: Sequence[TileName], wallet_id: str) -> int | None:
-    """Which of the tiles has the wallet's leaf, if any has; None where it would be before the first."""
+    """Finds which of the tiles has the wallet's leaf, if any has; None where it would be before the first."""
     at = bisect_right(tiles, wallet_id, key=lambda tile: tile.first_wallet_id) - 1
     return None if at < 0 else at
 
 
 def place_within(tile: Tile, wallet_id: str) -> int | None:
-    """Which of the tile's leaves is the wallet's."""
+    """Finds which of the tile's leaves is the wallet's."""
     at = bisect_left(tile.leaves, wallet_id, key=lambda leaf: leaf.wallet_id)
     return at if at < len(tile.leaves) and tile.leaves[at].wallet_id == wallet_id else None
 
@@ -183,7 +183,7 @@ def search_within(tile: Tile, wallet_id: str) -> int:
 
 
 def absence_of(tiles: Sequence[TileName], tile_at: int, tile: Tile, leaf_at: int, tree_size: int) -> Absence:
-    """What stands where a wallet would be."""
+    """Shows what stands where a wallet would be."""
     leaf = tile.leaves[leaf_at]
     inclusion = inclusion_of(tiles, tile_at, tile, leaf_at, tree_size)
     return Absence(inclusion, _wallet_hash(leaf.wallet_id).hex(), _head_hash(leaf).hex())
@@ -230,7 +230,7 @@ def make_checkpoint(
 
 
 def signed_bytes(checkpoint: Checkpoint) -> bytes:
-    """What the signature is over."""
+    """Returns the bytes that the signature is over."""
     sealed = checkpoint_view(checkpoint)
     del sealed["signature"]
     content = canonical_json(sealed)

@@ -97,7 +97,7 @@ _WORDS = {OperationStatus.SUCCESS: "succeeded"}
 
 
 def news_of(before: Record | None, after: Record) -> tuple[News, ...]:
-    """Whom a record's change tells what; nothing where its status stays, and for kinds that nobody is told of."""
+    """Says whom a record's change tells what; nothing where its status stays, and for kinds that nobody is told of."""
     if isinstance(after, Hold) and isinstance(before, Hold) and before.status is after.status:
         # The one change that is told although the status stays.
         is_reduced = before.takings != after.takings
@@ -115,7 +115,7 @@ def status_of(record: Record) -> str | None:
 
 
 def life_news_of(before: Wallet, after: Wallet) -> EventType | None:
-    """What became of the wallet itself. One that is frozen in another way is frozen anew."""
+    """Says what became of the wallet itself. One that is frozen in another way is frozen anew."""
     if (before.status, before.freeze) == (after.status, after.freeze):
         return None
     match after.status:

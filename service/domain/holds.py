@@ -66,7 +66,7 @@ class Hold(NamedTuple):
 
     @property
     def left(self) -> int:
-        """What may be captured or comes back; once it has ended, what was."""
+        """Returns what may be captured or comes back; once it has ended, what was."""
         return self.amount - self.taken_amount
 
 

@@ -47,7 +47,7 @@ class IdempotencyClaim(NamedTuple):
         return Tombstone(self.key_hashes, self.fingerprint) if self.key_hashes else None
 
     def is_of(self, fingerprint: str) -> bool:
-        """Whether the key was claimed for this request, as far as the fingerprint that was kept can tell.
+        """Tells whether the key was claimed for this request, as far as the fingerprint that was kept can tell.
 
         A fingerprint of another version cannot tell. Then the key's answer is given, since a refusal would make the
         client pay again under a new key.

@@ -56,7 +56,7 @@ def first_id_at(prefix: Prefix, moment: datetime) -> str:
 
 
 def made_at(identifier: str) -> datetime | None:
-    """When the id was made; None for one that no `new_id` has made."""
+    """Returns when the id was made; None for one that no `new_id` has made."""
     parts = _ID.fullmatch(identifier)
     try:
         return None if parts is None else _EPOCH + timedelta(milliseconds=int(parts[1], 16))

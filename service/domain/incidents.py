@@ -120,7 +120,7 @@ def incident_id(reference: str, said: Said, kind: IncidentKind | None = None) ->
 
 
 def kind_of(said: Said, operation: Operation | None, known: Return | None) -> IncidentKind:
-    """What is wrong with it. `known` is the operation's return, where it has one."""
+    """Says what is wrong with it. `known` is the operation's return, where it has one."""
     if operation is None:
         return IncidentKind.UNKNOWN_REFERENCE
     if was_never_submitted(operation):

@@ -37,7 +37,7 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
 
 
 def audit_path(index: int, hashes: Sequence[bytes]) -> list[bytes]:
-    """What a leaf has to be hashed together with to come to the root, the nearest first (section 2.1.1)."""
+    """Returns what a leaf has to be hashed together with to come to the root, the nearest first (section 2.1.1)."""
     if not 0 <= index < len(hashes):
         raise IndexError(f"no leaf {index} among {len(hashes)}")
     path = []

@@ -25,7 +25,7 @@ ORDINARY_CURRENCIES = frozenset(EXPONENTS) - _NO_ORDINARY_MONEY - {POINTS}
 
 
 def is_currency(code: str) -> bool:
-    """Whether it is money: a currency of ISO 4217."""
+    """Tells whether it is money: a currency of ISO 4217."""
     return code in EXPONENTS and code != POINTS
 
 

@@ -129,7 +129,7 @@ class Release(NamedTuple):
     deactivation_event_id: str | None = None
 
     def covers(self, reason: BlockReason, event_id: str | None) -> bool:
-        """Whether the withdrawal goes out all the same; the block that stands now came with this audit event."""
+        """Tells whether the withdrawal goes out all the same; the block that stands now came with this audit event."""
         match reason:
             case BlockReason.WALLET_FROZEN:
                 return self.despite_freeze and self.freeze_event_id == event_id
@@ -242,7 +242,7 @@ def rejection(code: str) -> str:
 
 
 def may_be_under_way(operation: Operation, now: datetime, in_flight: timedelta) -> bool:
-    """Whether an order that was sent, and not answered by a refusal, may still reach the bank."""
+    """Tells whether an order that was sent, and not answered by a refusal, may still reach the bank."""
     return any(now - attempt.at < in_flight and _is_unrefused(attempt) for attempt in operation.attempt_log)
 
 

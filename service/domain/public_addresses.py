@@ -49,7 +49,7 @@ _NOT_PUBLIC_6: Final = tuple(
 
 
 def is_public(address: Address, denied: Iterable[Network] = ()) -> bool:
-    """Whether it is global unicast, and in none of the `denied` networks."""
+    """Tells whether it is global unicast, and in none of the `denied` networks."""
     if isinstance(address, IPv6Address):
         is_global = address.scope_id is None and address in _UNICAST_6
         special: tuple[Network, ...] = _NOT_PUBLIC_6

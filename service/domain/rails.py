@@ -38,7 +38,7 @@ def rail_of(rails: Mapping[str, str], default: str, operation_type: OperationTyp
 
 
 def expected_by(rail: Rail, submitted_at: datetime, holidays: Collection[date], instant: timedelta) -> datetime:
-    """When the outcome of an order that is submitted now is to be known."""
+    """Returns when the outcome of an order that is submitted now is to be known."""
     if rail is Rail.INSTANT:
         return submitted_at + instant
     day = submitted_at.astimezone(UTC).date()

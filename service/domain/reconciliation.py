@@ -176,7 +176,7 @@ def _judge_returns(
 
 
 def judge_ours(ours: OurLine, lines: Sequence[BankLine], day: str) -> list[Finding]:
-    """What our books say that the bank moved on that day, against all that its statements have under the reference."""
+    """Compares what our books say that the bank moved on that day with all that its statements have of it."""
     if any(line.is_return == ours.is_return for line in lines):
         # How often, and with which amount, is told where its lines are looked at.
         return []

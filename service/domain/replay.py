@@ -144,7 +144,7 @@ def ended_only(statuses: Mapping[str, frozenset[str]]) -> dict[str, frozenset[st
 
 
 def _alterations(entry: Entry, point: BalancePoint) -> Iterable[tuple[Facts, Facts]]:
-    """What is wrong with an entry that follows that point, as expected and found."""
+    """Finds what is wrong with an entry that follows that point, as expected and found."""
     if entry.prev_hash != point.hash:
         yield {"prev_hash": point.hash}, {"prev_hash": entry.prev_hash}
     sealed = entry_hash(entry)
@@ -191,7 +191,7 @@ def check_head(wallet: WalletHead, end: BalancePoint, last: BalancePoint) -> lis
 
 
 def check_statuses(wallet_id: str, statuses: Mapping[str, frozenset[str]], actual: Mapping[str, str]) -> list[Finding]:
-    """What operations are against what their last entries say that they are."""
+    """Compares what operations are with what their last entries say that they are."""
     return [
         Finding(
             BreakKind.OPERATION_STATE,

@@ -60,17 +60,17 @@ class Return(NamedTuple):
 
     @property
     def collected(self) -> int:
-        """What has moved so far."""
+        """Returns what has moved so far."""
         return 0 if self.status is ReturnStatus.REQUIRES_REVIEW else self.amount - self.owed
 
     @property
     def waits_to_take(self) -> bool:
-        """Whether it waits for a person and then takes money or points: nothing leaves the wallet before that."""
+        """Tells whether it waits for a person and then takes money or points: nothing leaves the wallet before that."""
         return self.type is not ReturnType.WITHDRAWAL and self.status is ReturnStatus.REQUIRES_REVIEW
 
     @property
     def taken_unbooked(self) -> int:
-        """What the bank has taken back and no wallet has given or owes: the return waits for an admin."""
+        """Returns what the bank has taken back and no wallet has given or owes: the return waits for an admin."""
         is_waiting = self.type is ReturnType.DEPOSIT and self.status is ReturnStatus.REQUIRES_REVIEW
         return self.amount if is_waiting else 0
 

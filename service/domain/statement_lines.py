@@ -137,7 +137,7 @@ _CHECKS: Final[tuple[tuple[SetAsideReason, Callable[[Mapping[str, Any]], bool]],
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is text, short enough to be kept, that UTF-8 can encode."""
+    """Tells whether it is text, short enough to be kept, that UTF-8 can encode."""
     if not isinstance(value, str) or len(value) > _TEXT_LIMIT:
         return False
     try:

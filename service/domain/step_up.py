@@ -50,7 +50,7 @@ def derive_code(key: bytes, operation_id: str, nonce: str) -> str:
 
 
 def hash_code(key: bytes, operation_id: str, code: str) -> str:
-    """What a challenge keeps, and what a code that somebody sends is compared by; white space in it does not count."""
+    """Hashes a code, to keep it in a challenge or to compare it with one; white space in it does not count."""
     return hmac.digest(key, _message("step-up hash", operation_id, "".join(code.split())), sha256).hex()
 
 

@@ -86,7 +86,7 @@ def has_home_zone(currency: str) -> bool:
 
 
 def is_zone_name(name: str) -> bool:
-    """Whether the database lists it: a name as Asia/Kolkata, or a former name such as Asia/Calcutta.
+    """Tells whether the database lists it: a name as Asia/Kolkata, or a former name such as Asia/Calcutta.
 
     Which files a machine has beside those (localtime, posixrules, right/…) does not matter: they mean another time on
     each machine, or other seconds.

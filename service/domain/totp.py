@@ -64,7 +64,7 @@ class Proof(NamedTuple):
 
 
 def otpauth_uri(secret: str, email: str) -> str:
-    """What an authenticator app reads from a QR code."""
+    """Returns what an authenticator app reads from a QR code."""
     return pyotp.TOTP(secret).provisioning_uri(name=email, issuer_name=ISSUER)
 
 

@@ -65,7 +65,7 @@ def transfer_view(transfer: Transfer) -> dict[str, Any]:
 
 
 def balance_view(wallet: Wallet) -> dict[str, Any]:
-    """What is in one wallet, for those who may know."""
+    """Shows what is in one wallet, for those who may know."""
     return {
         "wallet_id": wallet.id,
         "currency": wallet.currency,

@@ -80,7 +80,7 @@ class UserLimits(NamedTuple):
 
     @property
     def has_counters(self) -> bool:
-        """Whether payments have to look here: an override is set, or something was counted."""
+        """Tells whether payments have to look here: an override is set, or something was counted."""
         return self.limits is not None or self.usage_currency is not None
 
 

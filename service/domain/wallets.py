@@ -79,7 +79,7 @@ class Wallet(NamedTuple):
         return ZoneSource.CURRENCY if has_home_zone(self.currency) else ZoneSource.DEFAULT
 
     def lets(self, flow: Freeze) -> bool:
-        """Whether money may go in, or out, as far as freezing is concerned."""
+        """Tells whether money may go in, or out, as far as freezing is concerned."""
         return self.status is not WalletStatus.FROZEN or self.freeze not in (flow, Freeze.BOTH, None)
 
 

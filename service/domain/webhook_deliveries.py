@@ -126,7 +126,7 @@ def test_message(endpoint: WebhookEndpoint, event_id: str, request_id: str | Non
 
 
 def payload_of(event: Event) -> dict[str, Any]:
-    """What a receiver gets: whom it is about, and by `event_id` and `sequence` what is double and what is missing."""
+    """Says whom it is about, and by `event_id` and `sequence` what is double and what is missing."""
     return {
         "type": event.type,
         "timestamp": to_rfc3339(event.created_at),
@@ -178,7 +178,7 @@ def outcome_of(code: int | None, delivery: WebhookDelivery, delays_s: Sequence[i
 def next_try(
     delivery: WebhookDelivery, delays_s: Sequence[int], pause: timedelta | None, drawn: float, now: datetime
 ) -> datetime:
-    """When to try again; `drawn` is from 0 to 1. A pause that was asked for is kept, within bounds."""
+    """Returns when to try again; `drawn` is from 0 to 1. A pause that was asked for is kept, within bounds."""
     usual = timedelta(seconds=delays_s[delivery.attempts - 1] * (1 - _JITTER + 2 * _JITTER * drawn))
     return now + max(usual, min(pause or usual, _LONGEST_PAUSE))
 

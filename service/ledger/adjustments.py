@@ -67,7 +67,7 @@ class RequestAdjustment(AuditedCommand):
         return _ACCEPTED if is_waiting else _CREATED, adjustment_view(adjustment)
 
     def decide(self, state: State) -> Changes:
-        """What waits for a second admin holds nothing, but counts as open: a wallet is not closed under it."""
+        """Holds nothing for what waits for a second admin, but counts it as open: a wallet is not closed under it."""
         require_requester(self, state)
         wallet = state.wallet(self.wallet_id)
         if wallet is None:

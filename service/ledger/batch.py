@@ -480,7 +480,7 @@ class Batch:
 
     @property
     def headroom_changes(self) -> Mapping[Pair, int]:
-        """What the commands take from accounts of the bank and the house, below 0, and give to them."""
+        """Returns what the commands take from accounts of the bank and the house, below 0, and give to them."""
         return {pair: change for pair, change in self._state.headroom_changes.items() if change}
 
     @property
@@ -489,7 +489,7 @@ class Batch:
         return frozenset(self._state.short)
 
     def writes(self) -> Writes:
-        """What differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.
+        """Lists what differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.
 
         Raises AssertionError where a wallet's entries do not lead from what was read to what is to be written.
         """

@@ -99,7 +99,7 @@ class Command:
 
     @property
     def weight(self) -> int:
-        """How many commands' share of a batch it takes: more than 1 where its writes grow with what it names."""
+        """Counts for so many commands in a batch: more than 1 where its writes grow with what it names."""
         return 1
 
     @property

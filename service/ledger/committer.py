@@ -297,7 +297,7 @@ class Ledger:
             self._portions.forget()
 
     async def _is_too_large(self, batch: Sequence[Pending], error: Exception) -> bool:
-        """Whether the batch ran out of time at a server that answers. If so, the next batches are smaller as well.
+        """Tells whether the batch ran out of time at a server that answers. If so, the next batches are smaller too.
 
         In an outage halving would gain nothing: the same batch passes once the server is back.
         """
@@ -376,7 +376,7 @@ def _is_worth_repeating(error: Exception, duplicates: int) -> bool:
 
 
 def is_duplicate(error: Exception) -> bool:
-    """Whether an insert met a document with the same unique key."""
+    """Tells whether an insert met a document with the same unique key."""
     if isinstance(error, BulkWriteError):
         return any(e["code"] == _DUPLICATE_KEY for e in error.details.get("writeErrors", ()))
     return isinstance(error, DuplicateKeyError)
@@ -398,7 +398,7 @@ def _has_run_out_of_time(error: Exception) -> bool:
 
 
 def _is_commit_unknown(error: PyMongoError) -> bool:
-    """Whether the server may have committed the transaction all the same.
+    """Tells whether the server may have committed the transaction all the same.
 
     Interruptions carry no label of the driver's and leave it just as open. Either the server has committed and waits
     for a majority, or it has aborted and answers the next try with NoSuchTransaction.

@@ -107,7 +107,7 @@ class LedgerSession:
             self._has_dropped.set()
 
     async def is_answered(self) -> bool:
-        """Whether the server answers a small read at once."""
+        """Tells whether the server answers a small read at once."""
         try:
             with pymongo.timeout(_ANSWER_S):
                 await process_repository.touch()

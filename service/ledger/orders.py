@@ -222,7 +222,7 @@ class MayBeUnderWay(WalletServiceError):
 
 
 def standing_blocks(wallet: Wallet, state: State) -> dict[BlockReason, str | None]:
-    """Why the wallet's withdrawals may not be submitted now, and the audit event with which each block came.
+    """Says why the wallet's withdrawals may not be submitted now, and the audit event with which each block came.
 
     The command has to name the wallet in `owners_of`.
     """
@@ -269,7 +269,7 @@ class Settle(OnOperation):
         return settled_by(operation, wallet, self, self.entry_id, self.bank_reference, state)
 
     def _is_said_after_the_return(self, operation: Operation) -> bool:
-        """Whether the bank reports a new settlement of money that had come back, as when a dispute was won.
+        """Tells whether the bank reports a new settlement of money that had come back, as when a dispute was won.
 
         Goes by when the callback came in: after a crash, one from before the return may be applied once more.
         """
@@ -387,12 +387,12 @@ def undone(failed: Operation, wallet: Wallet, command: Command, entry_id: str) -
 
 
 def may_mean_the_same(known: Operation | Return, said: Settle | Fail | Said) -> bool:
-    """Whether the bank means what it meant before, as far as it named it either time."""
+    """Tells whether the bank means what it meant before, as far as it named it either time."""
     return None in (known.bank_reference, said.bank_reference) or known.bank_reference == said.bank_reference
 
 
 def refuse_arrival(operation: Operation, wallet: Wallet) -> WalletServiceError | None:
-    """Why a deposit cannot be booked; None where it can, as any withdrawal can."""
+    """Says why a deposit cannot be booked; None where it can, as any withdrawal can."""
     if operation.type is OperationType.WITHDRAWAL:
         return None
     if wallet.status is WalletStatus.CLOSED:

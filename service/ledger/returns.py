@@ -306,7 +306,7 @@ _REFUSALS: dict[str, type[WalletServiceError]] = {
 
 
 def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
-    """Why the wallet cannot follow the bank. That it is frozen is no reason: the money has moved already."""
+    """Says why the wallet cannot follow the bank. That it is frozen is no reason: the money has moved already."""
     if wallet.status is WalletStatus.CLOSED:
         return WalletClosed.code
     match returned.type:

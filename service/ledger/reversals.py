@@ -112,7 +112,7 @@ class ReverseOriginal(AuditedCommand):
         )
 
     def _require_second_admin(self, original: Original, borne: int, state: State) -> None:
-        """What one admin may not give away as a credit, they may not give away as a reversal either.
+        """Lets one admin reverse no more than they may give away as a credit.
 
         A debit that was taken back is seen by two where somebody else had made it.
         """
@@ -126,7 +126,7 @@ class ReverseOriginal(AuditedCommand):
             )
 
     def _movements(self, reversal: Reversal, giver: Wallet | None, taker: Wallet | None) -> tuple[Movement, ...]:
-        """What is there goes from wallet to wallet; what is missing comes from the house. Nothing is no movement."""
+        """Moves what is there from wallet to wallet, and what is missing from the house. Nothing is no movement."""
         house = SystemAccount.ADJUSTMENTS
         taken = reversal.amount - reversal.shortfall
         to, of = (house if taker is None else taker.id), (house if giver is None else giver.id)

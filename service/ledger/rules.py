@@ -28,7 +28,7 @@ BANK = SystemAccount.BANK
 
 
 def require_requester(command: PersonalCommand, state: State) -> None:
-    """Who asks may ask for something, at this very moment. Raises AccountDeactivated, Unauthenticated."""
+    """Requires that who asks may ask, at this very moment. Raises AccountDeactivated, Unauthenticated."""
     token_version = state.token_version(command.user_id)
     if token_version is None:
         raise AccountDeactivated
@@ -119,7 +119,7 @@ def _require_within_limits(wallet: Wallet, amount: int, at: datetime, state: Sta
 
 
 def fits(wallet: Wallet, amount: int) -> bool:
-    """Whether the balance stays within what JSON carries exactly."""
+    """Tells whether the balance stays within what JSON carries exactly."""
     return wallet.available + wallet.held + amount <= MAX_AMOUNT_MINOR
 
 
@@ -148,7 +148,7 @@ def charged(wallet: Wallet, amount: int, at: datetime) -> Wallet:
 
 
 def uncharged(wallet: Wallet, amount: int, charged_at: datetime, at: datetime, *, is_whole: bool = True) -> Wallet:
-    """What came to nothing gives its share of the limits back; a part of it gives no count back."""
+    """Gives the share of the limits of what came to nothing back; a part of it gives no count back."""
     usage = give_back(wallet.usage, amount, count=int(is_whole), charged_at=charged_at)
     return wallet._replace(usage=usage, updated_at=max(at, wallet.updated_at))
 

@@ -215,7 +215,7 @@ async def _find_waiting_returns(
 
 
 def further_records(wallets: Collection[Wallet], policy: Policy) -> set[str]:
-    """What is read because of the wallets that the commands name.
+    """Names what is read because of the wallets that the commands name.
 
     Whatever comes into a wallet that owes pays those returns. Whatever leaves, or comes to nothing, changes the
     counters of an owner who has limits over all wallets.

@@ -193,6 +193,6 @@ def _require_voucher(voucher_id: str, state: State) -> Voucher:
 
 
 def _require_sense(voucher: Voucher) -> None:
-    """What only the whole of it tells: a change of one end may pass the other."""
+    """Checks what only the whole of it tells: a change of one end may pass the other."""
     if voucher.valid_from is not None and voucher.valid_until is not None and voucher.valid_from >= voucher.valid_until:
         raise InvalidFields(fields=(FieldError("/valid_until", "ends_before_it_begins", "Send a later time"),))

@@ -73,7 +73,7 @@ _IS_A_WALLET: Final = {"$eq": [{"$substrBytes": ["$counterparty", 0, len(Prefix.
 async def sum_entries(
     made_from: datetime | None, made_before: datetime | None, *, session: AsyncClientSession, limit_s: float
 ) -> list[AccountSum]:
-    """What the entries that were made in this time booked on each account, wallets being one.
+    """Sums what the entries that were made in this time booked on each account, wallets being one.
 
     Ids begin with their time, so that it is one range of the index on them; 3 s for a million. What takes longer than
     `limit_s` is ended by the server.

@@ -72,7 +72,7 @@ async def postpone(row: dict[str, Any], due_at: datetime) -> None:
 
 
 async def find_payload(callback_id: str) -> dict[str, Any] | None:
-    """What was said under this id; None where nothing was."""
+    """Finds what was said under this id; None where nothing was."""
     return await _find_payload(callback_id)
 
 

@@ -15,7 +15,7 @@ async def find() -> dict[str, Any] | None:
 
 
 async def find_clock_offset() -> timedelta:
-    """How far the bank's clock is ahead of ours."""
+    """Finds how far the bank's clock is ahead of ours."""
     return timedelta(milliseconds=int((await find() or {}).get("clock_offset_ms", 0)))
 
 

@@ -83,7 +83,7 @@ async def claim(*, now: datetime, lease_s: float, limit: int) -> list[dict[str, 
 
 
 async def count(now: datetime) -> dict[str, int]:
-    """How many orders there are, how many of them are not executed yet, and for how many something is due."""
+    """Counts the orders, those of them that are not executed yet, and those for which something is due."""
     collection = BankOrder.get_pymongo_collection()
     return {
         "orders": await collection.estimated_document_count(),
@@ -158,6 +158,6 @@ async def bring_forward(time: ServerTime, *, lease_s: float) -> int:
 
 
 def _earlier(at: str, time: ServerTime) -> dict[str, Any]:
-    """What has passed stays as it is."""
+    """Leaves what has passed as it is."""
     earlier = {"$max": [time.now, {"$subtract": [at, due_rows.milliseconds_back(time)]}]}
     return {"$cond": [{"$gt": [at, time.now]}, earlier, at]}

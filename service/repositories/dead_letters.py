@@ -102,7 +102,7 @@ async def bury(letter: DeadLetter, *, session: AsyncClientSession) -> None:
 
 
 def kept_of(queue: Queue, row: Row) -> Row:
-    """What of the row a dead letter has to keep."""
+    """Picks what of the row a dead letter has to keep."""
     if HOMES[queue].is_record:
         return {}
     return {name: value for name, value in row.items() if name not in _LAST_FIELDS}

@@ -23,7 +23,7 @@ async def find_named(ids: Sequence[str], *, session: AsyncClientSession) -> list
 
 
 async def is_answered(claim_id: str) -> bool:
-    """Whether the key has its answer, as far as anybody can tell outside a transaction."""
+    """Tells whether the key has its answer, as far as anybody can tell outside a transaction."""
     return await IdempotencyKey.get_pymongo_collection().find_one({"_id": claim_id}, {"_id": 1}) is not None
 
 

@@ -10,7 +10,7 @@ _DUPLICATE_KEY = 11000
 
 
 async def insert_missing(document: type[Document], rows: Sequence[dict[str, Any]]) -> list[bool]:
-    """Which of them are new; those that are there already stay as they are, and stand in no other's way.
+    """Tells which of them were new. Those that were there stay as they are, and stand in no other's way.
 
     Raises WTimeoutError where no majority has confirmed it: that a row is there does not say that it stays.
     """

@@ -33,13 +33,13 @@ async def add(user_id: str, token: ResetToken, mails_limit: int, *, session: Asy
 
 
 async def has(user_id: str, request_id: str) -> bool:
-    """Whether the request has its token."""
+    """Tells whether the request has its token."""
     found = await PasswordReset.get_pymongo_collection().find_one({"_id": user_id, "tokens.id": request_id}, {"_id": 1})
     return found is not None
 
 
 async def find_holder(token_hash: str, now: datetime) -> str | None:
-    """Whose token it is, as long as it holds."""
+    """Finds whose token it is, as long as it holds."""
     found = await PasswordReset.get_pymongo_collection().find_one(_holding(token_hash, now), {"_id": 1})
     return None if found is None else str(found["_id"])
 

@@ -25,7 +25,7 @@ _RETURN_PREFIX: Final = "rtn"
 
 
 async def stream_ours(start: datetime, end: datetime) -> AsyncIterator[OurLine]:
-    """What was booked with the bank in this time: one range of the index on ids, which begin with their time."""
+    """Streams what was booked with the bank in this time: one range of the index on ids, as they begin with it."""
     found = TransactionLog.get_pymongo_collection().find(
         {
             "_id": {"$gte": first_id_at(Prefix.ENTRY, start), "$lt": first_id_at(Prefix.ENTRY, end)},
@@ -95,7 +95,7 @@ async def find_last(limit: int) -> list[Reconciliation]:
 
 
 async def find_compared_since(day: str) -> dict[str, datetime]:
-    """When each day was compared last, from that day on."""
+    """Finds when each day was compared last, from that day on."""
     found = ReconciliationDocument.get_pymongo_collection().find({"_id": {"$gte": day}}, {"compared_at": 1})
     return {row["_id"]: row["compared_at"] for row in await found.to_list()}
 

@@ -133,7 +133,7 @@ def from_row(record: Any, row: dict[str, Any]) -> Any:  # noqa: ANN401 `record` 
 
 @cache
 def _readers(record: Any) -> dict[str, Callable[[Any], Any]]:  # noqa: ANN401 as above
-    """What has to be done with fields that BSON has no type for."""
+    """Returns what has to be done with fields that BSON has no type for."""
     readers: dict[str, Callable[[Any], Any]] = {}
     for name, hint in get_type_hints(record).items():
         # Of `X | None` the X.

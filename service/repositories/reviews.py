@@ -11,7 +11,7 @@ _HOMES = {Prefix.DEPOSIT: Deposit, Prefix.WITHDRAWAL: Withdrawal}
 
 
 def position_of(operation: Operation) -> str:
-    """What both kinds are in order by: the part of the id that is its time, and the rest of it."""
+    """Returns what both kinds are in order by: the part of the id that is its time, and the rest of it."""
     return operation.id.partition("_")[2]
 
 

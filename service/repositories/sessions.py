@@ -33,7 +33,7 @@ async def find_live(user_id: str, now: datetime, *, before_id: str | None, limit
 
 
 async def find_revoked(since: datetime) -> dict[str, datetime]:
-    """When each session ended that did at `since` or later, oldest first."""
+    """Finds when each session ended that did at `since` or later, oldest first."""
     found = SessionDocument.get_pymongo_collection().find(
         {"revoked_at": {"$gte": since}},
         {"revoked_at": 1},
@@ -62,7 +62,7 @@ async def revoke(session_id: str, user_id: str, ending: Ending, now: datetime, *
 
 
 async def revoke_all(user_id: str, ending: Ending, now: datetime, *, session: AsyncClientSession) -> int:
-    """How many that were."""
+    """Revokes all of them, and returns how many that were."""
     live = {"user_id": user_id, "revoked_at": None}
     done = await SessionDocument.get_pymongo_collection().update_many(live, _ended(ending, now), session=session)
     return done.modified_count

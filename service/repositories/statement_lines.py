@@ -39,7 +39,7 @@ class KeptAside(NamedTuple):
 
 
 async def save_many(day: str, lines: Sequence[KeptLine], import_id: str) -> None:
-    """What is there already is only noted as seen again."""
+    """Saves what is new. What is there already is only noted as seen again."""
     if not lines:
         return
     changes = [
@@ -67,7 +67,7 @@ async def save_many(day: str, lines: Sequence[KeptLine], import_id: str) -> None
 
 
 async def save_set_aside(day: str, lines: Sequence[KeptAside], import_id: str, now: datetime) -> None:
-    """What is there already is only noted as seen again."""
+    """Saves what is new. What is there already is only noted as seen again."""
     if not lines:
         return
     changes = [
@@ -143,7 +143,7 @@ def _booked_at(row: dict[str, Any]) -> tuple[Any, str]:
 
 
 async def sum_of_day(day: str) -> tuple[int, list[tuple[Flow, str, int]]]:
-    """How many lines the day has, and their sums by flow and currency."""
+    """Counts the lines of the day, and sums them up by flow and currency."""
     # Decimals, because the sum of longs turns into a double, and so loses digits, where it leaves 64 bits.
     found = await StatementLineDocument.get_pymongo_collection().aggregate(
         [

@@ -103,7 +103,7 @@ async def use_up(enrolment: Enrolment, proof: Proof, use: str, now: datetime) ->
 
 
 async def is_last_use(enrolment: Enrolment, use: str, now: datetime) -> bool:
-    """Whether it was this very request that used the last code up; then its try was a right one."""
+    """Tells whether it was this very request that used the last code up; then its try was a right one."""
     return await _change(_unchanged(enrolment, TotpStatus.ACTIVE) | {"last_use": use}, {}, now)
 
 

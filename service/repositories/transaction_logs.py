@@ -112,7 +112,7 @@ async def find_seq_before(wallet_id: str, moment: datetime) -> int:
 
 
 async def find_point_before(wallet_id: str, moment: datetime) -> BalancePoint:
-    """What was in the wallet just before that moment."""
+    """Finds what was in the wallet just before that moment."""
     row = await _entries().find_one(
         {"wallet_id": wallet_id, "created_at": {"$lt": moment}}, _POINT_FIELDS, sort=_NEWEST_FIRST
     )
@@ -120,7 +120,7 @@ async def find_point_before(wallet_id: str, moment: datetime) -> BalancePoint:
 
 
 async def find_points_at(wallet_ids: Sequence[str], moment: datetime) -> dict[str, BalancePoint]:
-    """What was in each of these wallets at that moment, entries of that very millisecond included; by id."""
+    """Finds what was in each of these wallets at that moment, entries of that very millisecond included; by id."""
     found = await _entries().aggregate(_points_pipeline(wallet_ids, moment), maxTimeMS=_SEARCH_LIMIT_MS)
     points = {row["_id"]: _to_point(row) for row in await found.to_list()}
     return {wallet_id: points.get(wallet_id, BEFORE_THE_FIRST) for wallet_id in wallet_ids}

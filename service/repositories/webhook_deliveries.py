@@ -47,7 +47,7 @@ class DeliveryFilter(NamedTuple):
 
 
 async def ensure_many(deliveries: Sequence[WebhookDelivery]) -> int:
-    """How many are new; those that there are already stay as they are."""
+    """Inserts those that are missing, and tells how many that were."""
     return sum(await insert_missing(WebhookDeliveryDocument, [_row(delivery) for delivery in deliveries]))
 
 
@@ -110,7 +110,7 @@ def _within_shares(
     shares: Shares,
     in_hand: InHand,
 ) -> list[Mapping[str, Any]]:
-    """What is wanted already, and of what was seen as much more as there is room for."""
+    """Adds to what is wanted already as much of what was seen as there is room for."""
     by_endpoint = in_hand.by_endpoint + Counter(row["endpoint_id"] for row in wanted)
     by_user = in_hand.by_user + Counter(row["user_id"] for row in wanted)
     taken = {row["_id"] for row in wanted}
@@ -162,7 +162,7 @@ async def cancel(delivery: WebhookDelivery) -> None:
 
 
 async def cancel_all(endpoint_id: str) -> None:
-    """What waits for the endpoint; what is in hand is seen to by whose hand it is."""
+    """Cancels what waits for the endpoint; what is in hand is seen to by whose hand it is."""
     await WebhookDeliveryDocument.get_pymongo_collection().update_many(
         {"endpoint_id": endpoint_id, "status": DeliveryStatus.PENDING, "claim": None, **WAITING},
         {"$set": {"status": DeliveryStatus.CANCELED}, "$unset": _OVER},
@@ -224,7 +224,7 @@ async def _change(condition: Mapping[str, Any], update: Mapping[str, Any]) -> bo
 
 
 def _row(delivery: WebhookDelivery) -> dict[str, Any]:
-    """What is not set is not there: the indexes of what is due and claimed hold nothing else."""
+    """Leaves out what is not set: the indexes of what is due and claimed hold nothing else."""
     row = to_row(delivery)
     return {name: value for name, value in row.items() if value is not None or name not in _OVER}
 

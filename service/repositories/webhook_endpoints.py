@@ -35,7 +35,7 @@ async def insert(endpoint: WebhookEndpoint, *, session: AsyncClientSession) -> N
 
 
 async def find_slots(user_id: str, *, session: AsyncClientSession) -> set[int]:
-    """Which of the user's places are taken."""
+    """Finds which of the user's places are taken."""
     rows = WebhookEndpointDocument.get_pymongo_collection().find(
         {"user_id": user_id, **TAKEN}, {"slot": 1}, session=session
     )

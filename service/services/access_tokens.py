@@ -73,7 +73,7 @@ def key_id(secret: str) -> str:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _verify(token: str, secrets: tuple[str, ...]) -> tuple[Caller, int]:
-    """Who asks, and until when. Remembered by the whole token and the secrets; what is refused is not remembered."""
+    """Says who asks, and until when. Remembers it by the whole token and the secrets, unless it is refused."""
     try:
         # Before the signature is looked at: it only chooses among our own keys.
         named = jwt.get_unverified_header(token).get("kid")
@@ -101,7 +101,7 @@ def _verify(token: str, secrets: tuple[str, ...]) -> tuple[Caller, int]:
 
 
 def _machine_off_s() -> int:
-    """How far the machine's clock, which the library goes by, is from ours."""
+    """Returns how far the machine's clock, which the library goes by, is from ours."""
     return int(abs((machine_now() - utc_now()).total_seconds()))
 
 

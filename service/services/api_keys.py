@@ -77,7 +77,7 @@ class KeyUses:
 
 
 async def authenticate(text: str, uses: KeyUses) -> Caller:
-    """Who asks, as they are now: a key that was revoked, or whose user is no service any more, ends at once.
+    """Returns who asks, as they are now: a key that was revoked, or whose user is no service any more, ends at once.
 
     Raises Unauthenticated, alike whatever is wrong with a secret; that a key has ended is told to its holders.
     """

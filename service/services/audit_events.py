@@ -73,7 +73,7 @@ class AuditTrail:
             await self.write()
 
     async def write(self) -> None:
-        """What is waiting. Where the database does not take it, it goes on waiting."""
+        """Writes what is waiting. Where the database does not take it, it goes on waiting."""
         try:
             async with asyncio.timeout(_WRITING_LIMIT_S), self._writing:
                 while self._waiting:

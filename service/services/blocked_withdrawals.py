@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 async def list_blocked(*, after: str | None, limit: int) -> list[Reviewed]:
-    """What waits for an admin, oldest first."""
+    """Lists what waits for an admin, oldest first."""
     return await with_last_words(await review_repository.find_blocked(after=after, limit=limit))
 
 

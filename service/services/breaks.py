@@ -109,7 +109,7 @@ async def _freeze(wallet_id: str, known: Break, ledger: Ledger) -> None:
 
 
 async def resolve_by_itself(client: Client, gone: Iterable[Break], reason: str = _NO_LONGER) -> int:
-    """What a look at the same books has not found any more. How many these were.
+    """Resolves what a look at the same books has not found any more. Returns how many these were.
 
     `gone` as that look saw them: what somebody else has seen again since is left to the next look.
     """

@@ -64,7 +64,7 @@ class ClockWatch:
         self.is_off = False
 
     def is_wrong(self) -> bool:
-        """Whether to refuse work. True until the first measurement: MongoDB may be back before the clock is known."""
+        """Tells whether to refuse work: yes until the first measurement, as MongoDB may be back before that."""
         return self.is_off or self.measured is None
 
     @property

@@ -71,7 +71,7 @@ class Replayed(NamedTuple):
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether MongoDB, Redis or the mail server was away, or the ledger too busy, which says nothing about the row."""
+    """Tells whether a server was away, or the ledger too busy, which says nothing about the row."""
     if isinstance(error, PyMongoError) and (error.timeout or error.has_error_label("TransientTransactionError")):
         return True
     return says_it_is_away(error) or isinstance(

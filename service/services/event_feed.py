@@ -102,7 +102,7 @@ class Feed:
         self.note(latest)
 
     def offer(self, told: Told) -> None:
-        """What came over Redis."""
+        """Takes what came over Redis."""
         if self._is_catching_up or self._behind:
             # It is going to be read: a long way back must not look like a reader who is slow.
             self._fall_behind(told.wallet_id, told.sequence)
@@ -130,7 +130,7 @@ class Feed:
         self._wake.set()
 
     async def batches(self, heartbeat_s: float) -> AsyncGenerator[Sequence[Told | Missed], None]:
-        """What is to be sent, in order within each wallet; an empty one where nothing happened for so long."""
+        """Yields what is to be sent, in order within each wallet; an empty one where nothing happened for so long."""
         while self.ending is None:
             if self._behind:
                 wallet_id, known = self._behind.popitem()

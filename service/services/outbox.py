@@ -84,7 +84,7 @@ async def _mailing(settings: Settings) -> AsyncIterator[None]:
 
 
 async def _end_in_time(row: OutboxRow, desk: Desk) -> None:
-    """What holds money for a time only; the subject's prefix tells what it is."""
+    """Ends what holds money for a time only; the subject's prefix tells what it is."""
     match row.subject_id.partition("_")[0]:
         case Prefix.HOLD:
             await holds.expire_hold(row, desk.ledger)

@@ -163,7 +163,7 @@ async def _holder(session: Session) -> User:
 
 
 async def _revoke_for_reuse(client: Client, session: Session, request_id: str | None) -> None:
-    """Which of two holders is the thief cannot be told, so both are out."""
+    """Puts both holders out, since which of the two is the thief cannot be told."""
     now = utc_now()
     event = new_audit_event(
         AuditAction.SESSION_REVOKED_BY_REUSE,

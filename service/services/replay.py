@@ -232,7 +232,7 @@ def _share_out(
 async def _replay_parts(
     parts: Sequence[_Part], known: set[tuple[BreakKind, str]], session: AsyncClientSession
 ) -> tuple[dict[str, list[Finding]], dict[str, Replayed]]:
-    """What is to be told of each wallet, and what its entries have come to.
+    """Returns what is to be told of each wallet, and what its entries have come to.
 
     Faults of entries are told at the end of the chain, those of all steps as one: each step's by itself would be other
     damage than what was explained. Only what no break is `known` of is told at once, to shut the wallet.
@@ -268,7 +268,7 @@ async def _replay_parts(
 def _checked(
     part: _Part, replayed: Replayed, has_findings: bool, settings: Settings, now: datetime
 ) -> WalletCheck | None:
-    """What is known of the wallet from here on; None where that is no news."""
+    """Returns what is known of the wallet from here on; None where that is no news."""
     before, end = part.check, replayed.end
     verified = BEFORE_THE_FIRST if before is None else before.verified
     # Behind damage nothing more is taken for good.

@@ -30,7 +30,7 @@ class Reviewed(NamedTuple):
 
 
 async def list_reviews(*, after: str | None, limit: int) -> list[Reviewed]:
-    """What waits for a person, oldest first."""
+    """Lists what waits for a person, oldest first."""
     return await with_last_words(await review_repository.find_in_review(after=after, limit=limit))
 
 

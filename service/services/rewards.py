@@ -37,7 +37,7 @@ _COME_BACK_S = 600.0
 
 
 async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
-    """What the operation earned, once; safe to repeat at any point, and by several workers at once.
+    """Credits what the operation earned, once; safe to repeat at any point, and by several workers at once.
 
     The row is deleted in the transaction that credits the points. The wallet for them is opened with the first ones.
     """

@@ -129,7 +129,7 @@ def _left_of_claim_s(row: OutboxRow, settings: Settings) -> float:
 
 
 async def _visit_bank(operation: Operation, row: OutboxRow, desk: Desk) -> bool:
-    """Whether the bank has accepted the order and not carried it out yet."""
+    """Tells whether the bank has accepted the order and not carried it out yet."""
     report = await _ask_bank(operation, row, desk)
     if report is None:
         return False
@@ -173,7 +173,7 @@ def expected_by_of(operation: Operation, settings: Settings, now: datetime) -> d
 
 
 def _waits_until(operation: Operation, row: OutboxRow, now: datetime) -> datetime | None:
-    """When the outcome of an order that the bank has accepted is expected; None where that is not to be waited for."""
+    """Returns when the outcome of an order is expected that the bank has accepted; None where nobody waits for it."""
     is_accepted = operation.accepted_at is not None or row.last_outcome == BankState.ACCEPTED
     return operation.expected_by if is_accepted and operation.expected_by and now < operation.expected_by else None
 

@@ -22,7 +22,7 @@ class Spending(NamedTuple):
 
 
 async def get_spending(wallet_id: str, user_id: str, from_month: str, to_month: str) -> Spending:
-    """What was spent from the first month to the last one, both included; months are UTC's, as in 2026-01.
+    """Adds up what was spent from the first month to the last one, both included; months are UTC's, as in 2026-01.
 
     Counted are WITHDRAWAL, TRANSFER_OUT, HOLD_CAPTURE and DEBIT, less WITHDRAWAL_REFUND and REVERSAL_IN, each in the
     month of its own entry. So a withdrawal counts when it is accepted and not again when the bank has paid; what is

@@ -57,7 +57,7 @@ def issue_ticket(caller: Caller, token_expires_at: datetime, settings: Settings)
 
 
 async def use_ticket(text: str, settings: Settings) -> tuple[Caller, datetime]:
-    """Whose it is, and until when their stream may last. Raises Unauthenticated, also for one that was used."""
+    """Returns whose it is, and until when their stream may last. Raises Unauthenticated, also for one that was used."""
     caller, expires_at, stream_ends_at = _read(text, settings)
     if expires_at <= utc_now():
         raise Unauthenticated("The ticket has expired")

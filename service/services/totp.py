@@ -200,7 +200,7 @@ async def _check_password(passwords: Passwords, enrolment: Enrolment, password: 
 
 
 def _proof(enrolment: Enrolment, code: str, settings: Settings, now: datetime) -> Proof | None:
-    """What the code would prove. Whether it is used up already is for the database to say, while it uses it up."""
+    """Returns what the code would prove. The database says whether it is used up already, while it uses it up."""
     secret = _secret_of(enrolment, settings)
     if looks_like_totp(code):
         step = matching_step(secret, code, now)

@@ -224,12 +224,12 @@ async def get_user(caller: Caller) -> User:
 
 
 async def look_up_caller(caller: Caller) -> Caller:
-    """Who asks, with the roles that they have now. Raises what get_user raises."""
+    """Returns who asks, with the roles that they have now. Raises what get_user raises."""
     return caller._replace(roles=tuple((await get_user(caller)).roles))
 
 
 async def may_now(caller: Caller, permission: Permission) -> bool:
-    """Whether they may, not only by the token but as they are now. Raises what get_user raises."""
+    """Tells whether they may, not only by the token but as they are now. Raises what get_user raises."""
     return caller.may(permission) and (await look_up_caller(caller)).may(permission)
 
 

@@ -52,7 +52,7 @@ class VoucherOrder(NamedTuple):
 async def create_voucher(
     ledger: Ledger, user: Requester, order: VoucherOrder, claim: IdempotencyClaim, request_id: str | None
 ) -> Answer:
-    """Who may do it is the caller's to know. A refusal is an answer too. Raises what Ledger.execute raises."""
+    """Creates a voucher; the caller knows who may. A refusal is an answer too. Raises what Ledger.execute raises."""
     now = utc_now()
     voucher = Voucher(
         id=new_id(Prefix.VOUCHER),
@@ -152,7 +152,7 @@ async def _with_code(answer: Answer, user_id: str, settings: Settings) -> Answer
 
 
 async def list_redeemable_vouchers(*, before_id: str | None, limit: int) -> list[Voucher]:
-    """What can be redeemed at this moment, by those who have the points; newest first."""
+    """Lists what can be redeemed at this moment, by those who have the points; newest first."""
     return await voucher_repository.find_redeemable(utc_now(), before_id=before_id, limit=limit)
 
 

@@ -58,7 +58,7 @@ class Courier:
         self._in_hand = InHand(Counter(), Counter())
 
     async def claim(self, limit: int) -> list[WebhookDelivery]:
-        """What is due, for as long as sending it may take. A slow endpoint's are left for when its hands are free."""
+        """Claims what is due, for as long as sending may take; a slow endpoint's only when its hands are free."""
         rows = await delivery_repository.claim(
             now=utc_now(),
             lease_s=self._settings.webhook_timeout_s + _NOTING_LIMIT_S,

@@ -100,7 +100,7 @@ async def redeliver(user_id: str, endpoint_id: str, delivery_id: str, sender: Se
 
 
 async def _charge(user_id: str, sender: Sender) -> None:
-    """What is sent on demand has its own limit: the requests would let each be a flood at somebody else's door."""
+    """Counts what is sent on demand for a limit of its own: requests could flood somebody else's door."""
     amount = sender.settings.webhook_sends_per_hour
     if not amount:
         return
