@@ -100,7 +100,7 @@ def hour_of(moment: datetime) -> datetime:
 
 
 def closed_through(now: datetime) -> datetime:
-    """The end of the last hour that no entry can join any more, by the server's logical clock at the snapshot.
+    """Returns the end of the last hour that no entry can join any more, by the server's logical clock at the snapshot.
 
     Why no entry can: times here are MongoDB's logical clock, which every reply carries, which never runs backwards
     (not even when another member with another clock becomes primary) and in whose order transactions commit. No clock

@@ -52,7 +52,7 @@ class Adjustment(NamedTuple):
 
 
 def adjustment_view(adjustment: Adjustment) -> dict[str, Any]:
-    """The adjustment as the API shows it."""
+    """Returns the adjustment as the API shows it."""
     decided_at = adjustment.decided_at
     return {
         "id": adjustment.id,

@@ -113,7 +113,7 @@ def revoked(key: ApiKey, now: datetime) -> ApiKey:
 
 
 def api_key_view(key: ApiKey, now: datetime) -> dict[str, Any]:
-    """The key as admins see it: without anything that opens something."""
+    """Returns the key as admins see it: without anything that opens something."""
     return {
         "id": key.id,
         "user_id": key.user_id,

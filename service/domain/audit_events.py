@@ -81,5 +81,5 @@ class AuditEvent(NamedTuple):
 
 
 def audit_event_view(event: AuditEvent) -> dict[str, Any]:
-    """The event as the API shows it."""
+    """Returns the event as the API shows it."""
     return event._asdict() | {"at": to_rfc3339(event.at)}

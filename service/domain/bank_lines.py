@@ -75,7 +75,7 @@ def are_too_few_parts(payments: Sequence[BankLine], operation: Operation) -> boo
 
 
 def without_corrections(lines: Sequence[BankLine], operation: Operation, returns_here: int) -> list[BankLine] | None:
-    """The lines without those that the bank has corrected by itself; None where that does not explain them.
+    """Returns the lines without those that the bank has corrected by itself; None where that does not explain them.
 
     `returns_here` is how many returns our books have: those are no corrections.
     """

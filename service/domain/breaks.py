@@ -148,7 +148,7 @@ def _damage_of(expected: Facts, found: Facts) -> dict[str, Any]:
 
 
 def break_view(one: Break) -> dict[str, Any]:
-    """The break as the API shows it."""
+    """Returns the break as the API shows it."""
     view = one._asdict()
     del view["version"]
     for name in ("explained", "resolved"):

@@ -120,7 +120,7 @@ def name_tile(tile: Tile, before: Tile | None) -> TileName:
 
 
 def tree_root(tiles: Sequence[TileName], version: int = MAPS) -> str:
-    """The root over all leaves. All tiles but the last have to be full."""
+    """Returns the root over all leaves. All tiles but the last have to be full."""
     roots = [bytes.fromhex(tile.id) for tile in tiles]
     return (root_of(roots) if version == LISTS else map_root(roots, _separators_among(tiles))).hex()
 
@@ -163,12 +163,12 @@ def inclusion_of(
 
 
 def inclusion_view(inclusion: Inclusion) -> dict[str, Any]:
-    """The inclusion as the API shows it; one in a tree of version 1 has no separators."""
+    """Returns the inclusion as the API shows it; one in a tree of version 1 has no separators."""
     return {name: value for name, value in inclusion._asdict().items() if value is not None}
 
 
 def absence_view(absence: Absence) -> dict[str, Any]:
-    """The absence as the API shows it."""
+    """Returns the absence as the API shows it."""
     return absence._asdict() | {"inclusion": inclusion_view(absence.inclusion)}
 
 
@@ -178,7 +178,7 @@ def search_among(tiles: Sequence[TileName], wallet_id: str) -> int:
 
 
 def search_within(tile: Tile, wallet_id: str) -> int:
-    """The wallet's place in that tile."""
+    """Returns the wallet's place in that tile."""
     return bisect_right(separators_within(tile.leaves), wallet_id)
 
 
@@ -215,7 +215,7 @@ def make_checkpoint(
     key: Ed25519PrivateKey,
     version: int = MAPS,
 ) -> Checkpoint:
-    """The next one of the series, signed. Its time is never before the last one's, whatever the clocks say."""
+    """Makes the next one of the series, signed. Its time is never before the last one's, whatever the clocks say."""
     unsigned = Checkpoint(
         number=1 if before is None else before.number + 1,
         created_at=now if before is None else max(now, before.created_at),
@@ -244,7 +244,7 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
 
 
 def checkpoint_view(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The checkpoint as the API shows it. One of version 1 says no version: it was signed without."""
+    """Returns the checkpoint as the API shows it. One of version 1 says no version: it was signed without."""
     view = checkpoint._asdict()
     view["created_at"] = to_rfc3339(checkpoint.created_at)
     if checkpoint.version == LISTS:
@@ -253,12 +253,12 @@ def checkpoint_view(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def key_id_of(key: Ed25519PublicKey) -> str:
-    """The beginning of SHA-256 over the key's 32 bytes, in hex."""
+    """Returns the beginning of SHA-256 over the key's 32 bytes, in hex."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]
 
 
 def key_view(key: Ed25519PublicKey) -> dict[str, str]:
-    """The public key as the API shows it."""
+    """Returns the public key as the API shows it."""
     return {
         "key_id": key_id_of(key),
         "algorithm": "Ed25519",

@@ -38,7 +38,7 @@ class Conversion(NamedTuple):
 
 
 def conversion_view(conversion: Conversion) -> dict[str, Any]:
-    """The conversion as the API shows it."""
+    """Returns the conversion as the API shows it."""
     return {
         "id": conversion.id,
         "type": "conversion",

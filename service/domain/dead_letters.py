@@ -61,7 +61,7 @@ class DeadLetter(NamedTuple):
 
 
 def dead_letter_view(letter: DeadLetter) -> dict[str, Any]:
-    """The dead letter as the API shows it."""
+    """Returns the dead letter as the API shows it."""
     view = letter._asdict()
     del view["row"]
     return view | {

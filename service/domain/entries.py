@@ -124,7 +124,7 @@ def entry_hash(entry: Entry) -> str:
 
 
 def entry_view(entry: Entry) -> dict[str, Any]:
-    """The entry as the API shows it."""
+    """Returns the entry as the API shows it."""
     view = entry._asdict()
     view["created_at"] = to_rfc3339(entry.created_at)
     return view

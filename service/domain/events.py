@@ -139,7 +139,7 @@ def event_of(
     request_id: str | None,
     now: datetime,
 ) -> Event:
-    """The wallet's next event."""
+    """Returns the wallet's next event."""
     sequence = wallet.event_sequence + 1
     at = max(now, wallet.updated_at)
     return Event(
@@ -167,7 +167,7 @@ def event_id(wallet_id: str, sequence: int, at: datetime) -> str:
 
 
 def event_view(event: Event) -> dict[str, Any]:
-    """The event as it is shown and sent, everywhere alike."""
+    """Returns the event as it is shown and sent, everywhere alike."""
     return {
         "id": event.id,
         "type": event.type,

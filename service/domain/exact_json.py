@@ -22,7 +22,7 @@ def to_json(body: Any) -> bytes:  # noqa: ANN401 whatever JSON can say
 
 
 def exact(number: int) -> int | str:
-    """The number, or its digits where a reader of JSON may change them."""
+    """Returns the number, or its digits where a reader of JSON may change them."""
     return number if -MAX_AMOUNT_MINOR <= number <= MAX_AMOUNT_MINOR else str(number)
 
 

@@ -71,7 +71,7 @@ class Hold(NamedTuple):
 
 
 def hold_view(hold: Hold) -> dict[str, Any]:
-    """The hold as the API shows it, to both sides alike."""
+    """Returns the hold as the API shows it, to both sides alike."""
     return {
         "id": hold.id,
         "type": "hold",

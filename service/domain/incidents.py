@@ -157,7 +157,7 @@ def stands_of(operation: Operation) -> Stands:
 
 
 def incident_view(incident: Incident) -> dict[str, Any]:
-    """The incident as admins see it."""
+    """Returns the incident as admins see it."""
     return {
         "id": incident.id,
         "kind": incident.kind,

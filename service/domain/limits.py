@@ -92,7 +92,7 @@ def effective_limits(usual: Limits, override: Limits | None) -> Limits:
 
 
 def usage_at(usage: Usage, at: datetime, zone: tzinfo = UTC) -> Usage:
-    """The counters at that time: a window that has ended counts for nothing."""
+    """Returns the counters at that time: a window that has ended counts for nothing."""
     return _counted(usage, 0, 0, at, zone)
 
 
@@ -142,7 +142,7 @@ def _began(since: datetime | None, first_day: str) -> datetime:
 
 
 def limit_states(limits: Limits, usage: Usage, at: datetime, zone: tzinfo = UTC) -> tuple[LimitState, ...]:
-    """All four, from the shortest reach to the longest."""
+    """Returns all four, from the shortest reach to the longest."""
     now = usage_at(usage, at, zone)
     next_hour = at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     next_day = _start_of(date.fromisoformat(now.day) + timedelta(days=1), zone)
@@ -157,7 +157,7 @@ def limit_states(limits: Limits, usage: Usage, at: datetime, zone: tzinfo = UTC)
 
 
 def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime, zone: tzinfo = UTC) -> Exceeded | None:
-    """The first limit that another operation of this amount would go beyond."""
+    """Finds the first limit that another operation of this amount would go beyond."""
     if not any(limits):
         return None
     for state in limit_states(limits, usage, at, zone):
@@ -171,5 +171,5 @@ def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime, zone:
 
 
 def _start_of(day: date, zone: tzinfo) -> datetime:
-    """The first moment of that day. Where clocks leave midnight out, that is when it would have been."""
+    """Returns the first moment of that day. Where clocks leave midnight out, that is when it would have been."""
     return datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)

@@ -27,7 +27,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 def root_of(hashes: Sequence[bytes]) -> bytes:
-    """The Merkle Tree Hash over these leaves' hashes; of no leaves, the hash of nothing."""
+    """Returns the Merkle Tree Hash over these leaves' hashes; of no leaves, the hash of nothing."""
     if not hashes:
         return hashlib.sha256().digest()
     level = list(hashes)
@@ -62,7 +62,7 @@ _TAG = "wallet-checkpoint/v2/"
 
 
 def tagged(kind: str, *parts: bytes) -> bytes:
-    """The kind's tag, a zero byte, and the parts, of which only the last may be of any length."""
+    """Returns the kind's tag, a zero byte, and the parts, of which only the last may be of any length."""
     return _tag_of(kind) + b"".join(parts)
 
 

@@ -192,7 +192,7 @@ ATTEMPTS_KEPT = 20
 def begin_attempt(
     operation: Operation, call: BankCall, now: datetime, last_outcome: str, answered_at: datetime | None = None
 ) -> tuple[Attempt, ...]:
-    """The log with one more call. Of a call that nothing was heard of, `last_outcome` is what is known.
+    """Returns the log with one more call. Of a call that nothing was heard of, `last_outcome` is what is known.
 
     `answered_at` is when the submission began that `last_outcome` answers: another worker's call may be the last one.
     """
@@ -222,7 +222,7 @@ def _kept(log: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
 
 
 def end_attempt(operation: Operation, now: datetime, outcome: str) -> tuple[Attempt, ...]:
-    """The log with the outcome of its last call, unless that is known."""
+    """Returns the log with the outcome of its last call, unless that is known."""
     if not operation.attempt_log or operation.attempt_log[-1].outcome is not None:
         return operation.attempt_log
     *before, last = operation.attempt_log
@@ -237,7 +237,7 @@ NOT_HEARD_OF = "unknown"
 
 
 def rejection(code: str) -> str:
-    """The outcome of a submission that the bank answered with a refusal: that one will never be executed."""
+    """Returns the outcome of a submission that the bank answered with a refusal: that one will never be executed."""
     return f"{_REJECTED}: {code}"
 
 
@@ -259,7 +259,7 @@ def mask_account(account: str) -> str:
 
 
 def operation_view(operation: Operation) -> dict[str, Any]:
-    """The operation as the API shows it."""
+    """Returns the operation as the API shows it."""
     account_field = "source" if operation.type is OperationType.DEPOSIT else "destination"
     return {
         "id": operation.id,
@@ -284,7 +284,7 @@ def operation_view(operation: Operation) -> dict[str, Any]:
 
 
 def attempt_view(attempt: Attempt) -> dict[str, Any]:
-    """The attempt as admins see it."""
+    """Returns the attempt as admins see it."""
     return {
         "at": to_rfc3339(attempt.at),
         "call": attempt.call,

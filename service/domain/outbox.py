@@ -82,7 +82,7 @@ def outbox_row(
 
 
 def submission_of(operation: Operation) -> OutboxRow:
-    """The order to the bank, due at once; it stays in the outbox until the operation has ended."""
+    """Returns the order to the bank, due at once; it stays in the outbox until the operation has ended."""
     return outbox_row(OutboxTopic.BANK_ORDER, operation.id, operation.request_id, operation.updated_at)
 
 

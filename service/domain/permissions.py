@@ -99,5 +99,5 @@ LIVE_PERMISSIONS = frozenset(
 
 @lru_cache(maxsize=_REMEMBERED_ROLES)
 def permissions_of(roles: tuple[str, ...]) -> frozenset[Permission]:
-    """All that these roles may do together. A role that is not known may do nothing."""
+    """Returns all that these roles may do together. A role that is not known may do nothing."""
     return frozenset().union(*(ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))

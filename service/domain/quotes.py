@@ -75,7 +75,7 @@ def rate_text(rate: Rate) -> str:
 
 
 def quote_view(quote: Quote, now: datetime) -> dict[str, Any]:
-    """The quote as the API shows it."""
+    """Returns the quote as the API shows it."""
     return {
         "id": quote.id,
         "status": quote.status_at(now),

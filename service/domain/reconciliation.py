@@ -186,7 +186,7 @@ def judge_ours(ours: OurLine, lines: Sequence[BankLine], day: str) -> list[Findi
 
 
 def fee_finding(day: str, currency: str, amount: int) -> Finding:
-    """All that the bank has kept for itself on a day in one currency. Our books have no entry for it."""
+    """Returns all that the bank has kept for itself on a day in one currency. Our books have no entry for it."""
     expected: Facts = {"amount": 0, "currency": currency}
     return Finding(BreakKind.FEE, f"fees/{day}/{currency}", expected, {**expected, "amount": exact(amount)}, day=day)
 

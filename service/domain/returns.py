@@ -87,7 +87,7 @@ def points_return_id_of(operation_id: str) -> str:
 
 
 def return_view(returned: Return) -> dict[str, Any]:
-    """The return as admins see it."""
+    """Returns the return as admins see it."""
     view = returned._asdict() | {
         "collected": returned.collected,
         "decided_at": None if returned.decided_at is None else to_rfc3339(returned.decided_at),

@@ -30,7 +30,7 @@ class Reversal(NamedTuple):
 
 
 def reversal_view(reversal: Reversal) -> dict[str, Any]:
-    """The reversal as the API shows it."""
+    """Returns the reversal as the API shows it."""
     view = reversal._asdict() | {
         "force": reversal.is_forced,
         "taken": reversal.amount - reversal.shortfall,

@@ -81,7 +81,7 @@ def reward_id(operation_id: str) -> str:
 
 
 def reward_view(reward: Reward) -> dict[str, Any]:
-    """The reward as the API shows it."""
+    """Returns the reward as the API shows it."""
     return {
         "id": reward.id,
         "status": reward.status,

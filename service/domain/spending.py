@@ -63,7 +63,7 @@ def months_from_to(from_month: str, to_month: str) -> list[str]:
 
 
 def start_of(month: str, *, later: int = 0) -> datetime:
-    """The first moment of the month that is `later` months after this one, in UTC."""
+    """Returns the first moment of the month that is `later` months after this one, in UTC."""
     year, index = divmod(_number(month) + later, _MONTHS_IN_YEAR)
     return datetime(year, index + 1, 1, tzinfo=UTC)
 
@@ -84,7 +84,7 @@ def add_up(months: Sequence[str], sums: Iterable[MonthlySum]) -> list[MonthlySpe
 
 
 def spending_view(month: MonthlySpending) -> dict[str, Any]:
-    """The month as the API shows it: the categories on which most was spent first."""
+    """Returns the month as the API shows it: the categories on which most was spent first."""
     by_category = sorted(month.by_category.items(), key=lambda item: (-item[1].spent, item[0] or ""))
     return {
         "month": month.month,

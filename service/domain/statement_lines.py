@@ -67,12 +67,12 @@ class SetAsideLine(NamedTuple):
 
 
 def set_aside_finding(name: str, line: SetAsideLine, day: str) -> Finding:
-    """The finding that tells people of a line that is set aside. `name` is the line's own."""
+    """Returns the finding that tells people of a line that is set aside. `name` is the line's own."""
     return Finding(BreakKind.LINE_SET_ASIDE, name, {}, {"reason": line.reason.value, "line": line.raw}, day=day)
 
 
 def read_line(given: object) -> ReadLine | SetAsideLine:
-    """The line, or why it cannot be compared: the first reason in the order of `SetAsideReason`."""
+    """Returns the line, or why it cannot be compared: the first reason in the order of `SetAsideReason`."""
     fields = {name: _field(given, name) for name in _FIELDS}
     # Not every gateway tells fees apart.
     fields["is_fee"] = _field(given, "is_fee") is True

@@ -71,7 +71,7 @@ class Tally:
 
 
 def statement_view(tally: Tally, movements: list[Movement]) -> dict[str, Any]:
-    """The whole statement as the API shows it in JSON."""
+    """Returns the whole statement as the API shows it in JSON."""
     statement = tally.statement
     return {
         "wallet_id": statement.wallet_id,

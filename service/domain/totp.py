@@ -73,7 +73,7 @@ def looks_like_totp(code: str) -> bool:
 
 
 def matching_step(secret: str, code: str, now: datetime) -> int | None:
-    """The time step whose code this is, among the current one and its neighbours."""
+    """Returns the time step whose code this is, among the current one and its neighbours."""
     if not looks_like_totp(code):
         return None
     try:

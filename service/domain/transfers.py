@@ -42,7 +42,7 @@ class Transfer(NamedTuple):
 
 
 def transfer_view(transfer: Transfer) -> dict[str, Any]:
-    """The transfer as the API shows it, to both sides alike."""
+    """Returns the transfer as the API shows it, to both sides alike."""
     return {
         "id": transfer.id,
         "type": "transfer",

@@ -118,7 +118,7 @@ def redemption_code(number: int) -> str:
 
 
 def voucher_view(voucher: Voucher) -> dict[str, Any]:
-    """The voucher as everybody sees it."""
+    """Returns the voucher as everybody sees it."""
     return {
         "id": voucher.id,
         "title": voucher.title,
@@ -133,7 +133,7 @@ def voucher_view(voucher: Voucher) -> dict[str, Any]:
 
 
 def kept_voucher_view(voucher: Voucher) -> dict[str, Any]:
-    """The voucher as those see it who keep the catalogue."""
+    """Returns the voucher as those see it who keep the catalogue."""
     return voucher_view(voucher) | {
         "stocked_total": voucher.stocked_total,
         "created_at": to_rfc3339(voucher.created_at),
@@ -158,5 +158,5 @@ def redemption_view(redemption: Redemption, code: str | None) -> dict[str, Any]:
 
 
 def redemption_receipt(redemption: Redemption, wallet: Wallet | None) -> dict[str, Any]:
-    """The answer to a redemption: with what is left, and without the code, since it is kept with the key."""
+    """Returns the answer to a redemption: with what is left, and without the code, since it is kept with the key."""
     return redemption_view(redemption, code=None) | ({} if wallet is None else {"balance": balance_view(wallet)})

@@ -118,7 +118,7 @@ def new_wallet(
 
 
 def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
-    """The wallet after the movement, and the entry that proves it.
+    """Returns the wallet after the movement, and the entry that proves it.
 
     Raises ImpossibleMovement where a part of the balance would become negative or too large for JSON.
     """
@@ -157,7 +157,7 @@ def apply_movement(wallet: Wallet, movement: Movement) -> tuple[Wallet, Entry]:
 
 
 def wallet_view(wallet: Wallet) -> dict[str, Any]:
-    """The wallet as the API shows it."""
+    """Returns the wallet as the API shows it."""
     return {
         "id": wallet.id,
         "user_id": wallet.user_id,

@@ -62,7 +62,7 @@ class WebhookEndpoint(NamedTuple):
         return self.tried_from <= moment and (self.last_delivered_at is None or self.last_delivered_at < moment)
 
     def sealed_secrets(self, now: datetime) -> list[Sealed]:
-        """Those that sign now, the current one first."""
+        """Returns those that sign now, the current one first."""
         secrets = [] if self.secret_sealed is None else [self.secret_sealed]
         if (
             self.previous_secret_sealed is not None

@@ -210,7 +210,7 @@ def _require_adjustable(wallet: Wallet, adjustment_type: AdjustmentType, amount:
 def _made(
     adjustment: Adjustment, wallet: Wallet, command: AuditedCommand, entry_id: str, at: datetime
 ) -> tuple[Adjustment, Movement]:
-    """The adjustment once it has moved the wallet, and the movement."""
+    """Returns the adjustment once it has moved the wallet, and the movement."""
     is_credit = adjustment.type is AdjustmentType.CREDIT
     made = adjustment._replace(
         status=AdjustmentStatus.SUCCESS,

@@ -322,7 +322,7 @@ class Draft:
             self.headroom_changes[pair] = self.headroom_changes.get(pair, 0) + change
 
     def _read(self, wallet_id: str) -> Wallet:
-        """The wallet as it was before this command."""
+        """Returns the wallet as it was before this command."""
         before = self._loaded.wallets.get(wallet_id) if self._below is None else self._below.wallet(wallet_id)
         assert before is not None, f"{wallet_id} was not named as needed"
         return before

@@ -52,7 +52,7 @@ class State(Protocol):
     def wallet(self, wallet_id: str) -> Wallet | None: ...
     def wallet_in(self, user_id: str, currency: str) -> Wallet | None: ...
     def wallets_of(self, user_id: str) -> tuple[Wallet, ...]:
-        """All of the user's wallets, where the command names them."""
+        """Returns all of the user's wallets, where the command names them."""
         ...
 
     def record(self, record_id: str, kind: type[_Kind]) -> _Kind | None: ...
@@ -147,7 +147,7 @@ class CompositeCommand(Command):
         return self.parts[0].made_id if self.parts else None
 
     def refusal_of_whole(self, position: int, error: WalletServiceError) -> WalletServiceError:
-        """The refusal of the whole, for that of one part."""
+        """Returns the refusal of the whole, for that of one part."""
         raise NotImplementedError
 
     def conclude(self, outcomes: Sequence[Mapping[str, Any] | WalletServiceError]) -> tuple[int, Mapping[str, Any]]:

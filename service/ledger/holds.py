@@ -229,7 +229,7 @@ class CaptureHold(OnHold):
         )
 
     def _move(self, captured: Hold, wallet: Wallet, recipient: Wallet | None) -> tuple[Wallet, tuple[Movement, ...]]:
-        """The payer's wallet with its counters, and what moves: out, in at the recipient, back what is left."""
+        """Returns the payer's wallet with its counters, and what moves: out, in at the recipient, back what is left."""
         other_side = _other_side(captured)
         step = capture(
             HOLD,

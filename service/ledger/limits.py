@@ -15,7 +15,7 @@ MOMENT = timedelta(milliseconds=1)
 
 
 def later_than(wallet: Wallet, at: datetime) -> datetime:
-    """The time itself, or the first one after all that has happened in the wallet."""
+    """Returns the time itself, or the first one after all that has happened in the wallet."""
     return max(at, wallet.updated_at + MOMENT)
 
 

@@ -237,7 +237,7 @@ def standing_blocks(wallet: Wallet, state: State) -> dict[BlockReason, str | Non
 
 
 def uncovered_blocks(operation: Operation, wallet: Wallet, state: State) -> list[BlockReason]:
-    """The reasons against submitting the withdrawal that its release does not override."""
+    """Returns the reasons against submitting the withdrawal that its release does not override."""
     release, blocks = operation.release, standing_blocks(wallet, state)
     return [one for one, event_id in blocks.items() if release is None or not release.covers(one, event_id)]
 

@@ -29,7 +29,7 @@ def require_recipient(wallet: Wallet | None, amount: int, currency: str) -> Wall
 def pay(
     transfer: Transfer, sender: Wallet, recipient: Wallet, command: Command, out_entry_id: str, in_entry_id: str
 ) -> tuple[Movement, Movement]:
-    """The two sides of it."""
+    """Makes the two sides of it."""
     amount = transfer.amount
     return (
         movement_of(

@@ -320,7 +320,7 @@ def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
 
 
 def _recipients(holds: Sequence[NamedHold]) -> tuple[str, ...]:
-    """The wallets whose owners are told of what is taken."""
+    """Returns the wallets whose owners are told of what is taken."""
     return tuple({hold.to_wallet_id for hold in holds if hold.to_wallet_id is not None})
 
 
@@ -363,7 +363,7 @@ def _book_deposit(
 
 
 def _booked(returned: Return, wallet: Wallet, command: Command, entry_id: str, at: datetime) -> tuple[Return, Movement]:
-    """A withdrawal's return once it has moved the wallet, and the movement."""
+    """Returns a withdrawal's return once it has moved the wallet, and the movement."""
     booked = returned._replace(status=ReturnStatus.SUCCESS, transaction_id=command.transaction_id, updated_at=at)
     kind = EntryType.WITHDRAWAL_RETURN
     movement = movement_of(kind, wallet, returned.amount, booked, counterparty=BANK, command=command, entry_id=entry_id)

@@ -149,7 +149,7 @@ async def _find_made(
 
 
 def tombstones_of(command: Command) -> list[Tombstone]:
-    """The tombstones that the command may leave; a batch leaves one on each part."""
+    """Returns the tombstones that the command may leave; a batch leaves one on each part."""
     tombstone = None if command.claim is None else command.claim.tombstone
     if tombstone is None:
         return []

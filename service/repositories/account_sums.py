@@ -56,7 +56,7 @@ async def insert_correction_once(correction: Correction) -> bool:
 async def find_first_entry(
     made_from: datetime | None, made_before: datetime, *, session: AsyncClientSession
 ) -> str | None:
-    """The id of the first entry that was made in this time; None where none was."""
+    """Finds the id of the first entry that was made in this time; None where none was."""
     row = await TransactionLog.get_pymongo_collection().find_one(
         {"_id": _made_between(made_from, made_before)}, {"_id": 1}, sort=[("_id", 1)], session=session
     )

@@ -22,7 +22,7 @@ async def find(key_id: str, *, session: AsyncClientSession | None) -> ApiKey | N
 
 
 async def find_with_user(prefix: str) -> tuple[ApiKey, Standing | None] | None:
-    """The key and how its user stands, in one round trip: whoever comes with a key waits for it each time."""
+    """Finds the key and how its user stands, in one round trip: whoever comes with a key waits for it each time."""
     found = await ApiKeyDocument.get_pymongo_collection().aggregate(
         [
             {"$match": {"prefix": prefix}},

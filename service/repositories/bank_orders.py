@@ -71,7 +71,7 @@ _find = Gathered(_find_each)
 
 
 async def get(reference: str) -> dict[str, Any]:
-    """An order that is known to be there."""
+    """Returns an order that is known to be there."""
     found = await find(reference)
     assert found is not None, "the journal forgets nothing"  # noqa: S101 a witness that forgets is none
     return found

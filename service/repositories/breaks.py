@@ -112,7 +112,7 @@ async def find_unresolved_of_wallets(
 
 
 async def find_unresolved_of_day(kinds: Collection[BreakKind], day: str, *, seen_before: datetime) -> list[Break]:
-    """Those of that day's statement that were not seen at that time or since."""
+    """Finds those of that day's statement that were not seen at that time or since."""
     return await _find_unresolved({"kind": {"$in": sorted(kinds)}, "day": day, "last_seen": {"$lt": seen_before}}, None)
 
 

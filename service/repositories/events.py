@@ -58,7 +58,7 @@ async def mark_dispatched(event_ids: Sequence[str], retention: timedelta) -> Non
 
 
 async def find_newest(user_id: str, wanted: EventFilter, *, before_id: str | None, limit: int) -> list[Event]:
-    """A user's events, newest first; `before_id` is the last one of the page before."""
+    """Finds a user's events, newest first; `before_id` is the last one of the page before."""
     condition = {"user_id": user_id} | _narrowed(wanted)
     if before_id is not None:
         condition["_id"] = {"$lt": before_id}

@@ -40,7 +40,7 @@ async def find_state(queue: Queue, now: datetime) -> QueueState:
 
 
 async def find_topics(now: datetime) -> dict[str, QueueState]:
-    """The outbox, by topic; those that nothing is of are left out."""
+    """Reads the outbox, by topic; those that nothing is of are left out."""
     topics = sorted(await OutboxDocument.get_pymongo_collection().distinct("topic"))
     states = await asyncio.gather(*(_state(Queue.OUTBOX, {"topic": topic}, now) for topic in topics))
     return dict(zip(topics, states, strict=True))

@@ -89,7 +89,7 @@ async def find(day: str) -> Reconciliation | None:
 
 
 async def find_last(limit: int) -> list[Reconciliation]:
-    """The latest days that were compared, the last one first."""
+    """Finds the latest days that were compared, the last one first."""
     found = ReconciliationDocument.get_pymongo_collection().find({}, sort=[("_id", -1)], limit=limit)
     return [_from_row(row) for row in await found.to_list()]
 

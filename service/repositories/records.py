@@ -244,7 +244,7 @@ async def _find_one(record_id: str, kind: type[_Kind], condition: dict[str, Any]
 
 
 async def find_many(record_ids: Sequence[str], kind: type[_Kind]) -> list[_Kind]:
-    """All of one kind, which the ids' prefix tells."""
+    """Finds all of one kind, which the ids' prefix tells."""
     if not record_ids:
         return []
     prefix = record_ids[0].partition("_")[0]
@@ -297,7 +297,7 @@ async def find_of_user(
     limit: int,
     is_recipient: bool = False,
 ) -> list[_Kind]:
-    """A user's records of one kind, newest first; `before_id` is the last one of the page before.
+    """Finds a user's records of one kind, newest first; `before_id` is the last one of the page before.
 
     `is_recipient`: those that somebody else made for the user; such kinds have an index for it.
     """

@@ -78,7 +78,7 @@ async def find_last_points(
 
 
 async def find_entries(windows: Sequence[Window], *, session: AsyncClientSession) -> dict[str, list[Entry | None]]:
-    """The entries of each window, oldest first; None stands for one that cannot be read."""
+    """Finds the entries of each window, oldest first; None stands for one that cannot be read."""
     entries: dict[str, list[tuple[int, Entry | None]]] = defaultdict(list)
     for at in range(0, len(windows), _WINDOWS_AT_ONCE):
         ranges = [

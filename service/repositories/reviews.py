@@ -16,7 +16,7 @@ def position_of(operation: Operation) -> str:
 
 
 async def find_in_review(*, after: str | None, limit: int) -> list[Operation]:
-    """The oldest requests first; `after` is the position of the last one of the page before."""
+    """Lists requests, the oldest first; `after` is the position of the last one of the page before."""
     found = [one for prefix in _HOMES for one in await _find(prefix, OperationStatus.REQUIRES_REVIEW, after, limit)]
     return sorted(found, key=position_of)[:limit]
 

@@ -95,7 +95,7 @@ async def withdraw_older(day: str, import_id: str) -> int:
 
 
 async def stream_set_aside(day: str) -> AsyncIterator[KeptAside]:
-    """The day's lines that cannot be compared, under their whole names."""
+    """Streams the day's lines that cannot be compared, under their whole names."""
     found = SetAsideLineDocument.get_pymongo_collection().find(
         {"day": day, **_VALID}, sort=[("_id", 1)], batch_size=_ONE_BATCH
     )
@@ -127,7 +127,7 @@ async def stream_references(day: str) -> AsyncIterator[str]:
 
 
 async def find_of(references: Sequence[str]) -> dict[str, list[BankLine]]:
-    """All lines under these references, of whatever day, the oldest first; by reference."""
+    """Finds all lines under these references, of whatever day, the oldest first; by reference."""
     found = StatementLineDocument.get_pymongo_collection().find(
         {"reference": {"$in": list(references)}, **_COMPARED}, batch_size=_ONE_BATCH, max_time_ms=_LIMIT_MS
     )

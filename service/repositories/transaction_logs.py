@@ -52,7 +52,7 @@ async def insert_many(entries: Sequence[Entry], *, session: AsyncClientSession) 
 
 
 async def find_of_wallet(wallet_id: str, wanted: EntryFilter, *, before_seq: int | None, limit: int) -> list[Entry]:
-    """A wallet's entries, newest first; `before_seq` is the last one of the page before.
+    """Finds a wallet's entries, newest first; `before_seq` is the last one of the page before.
 
     The time range becomes a range of `seq` first, by the index: so a page costs the same however far back it lies.
     Raises ExecutionTimeout where the filters match too rarely to fill a page in time.
@@ -73,7 +73,7 @@ async def find_of_wallet(wallet_id: str, wanted: EntryFilter, *, before_seq: int
 
 
 async def find_following(wallet_id: str, *, after_seq: int, up_to_seq: int, limit: int) -> list[Entry]:
-    """A wallet's entries above `after_seq` and up to `up_to_seq`, oldest first: a piece of its chain."""
+    """Finds a wallet's entries above `after_seq` and up to `up_to_seq`, oldest first: a piece of its chain."""
     condition = {"wallet_id": wallet_id, "seq": {"$gt": Int64(after_seq), "$lte": Int64(up_to_seq)}}
     found = TransactionLog.get_pymongo_collection().find(condition, sort=[("seq", 1)], limit=limit)
     return [entry_from_row(row) for row in await found.to_list()]
@@ -87,7 +87,7 @@ async def find_in_wallet(entry_id: str, wallet_id: str) -> Entry | None:
 async def find_of_user(
     user_id: str, wanted: EntryFilter, currency: str | None, *, before_id: str | None, limit: int
 ) -> list[Entry]:
-    """The entries of all wallets of a user, newest first; `before_id` is the last one of the page before.
+    """Finds the entries of all wallets of a user, newest first; `before_id` is the last one of the page before.
 
     Raises ExecutionTimeout where the filters match too rarely to fill a page in time.
     """
@@ -104,7 +104,7 @@ async def find_of_user(
 
 
 async def find_seq_before(wallet_id: str, moment: datetime) -> int:
-    """The number of the wallet's last entry before that moment; 0 where there is none."""
+    """Finds the number of the wallet's last entry before that moment; 0 where there is none."""
     row = await _entries().find_one(
         {"wallet_id": wallet_id, "created_at": {"$lt": moment}}, {"_id": 0, "seq": 1}, sort=_NEWEST_FIRST
     )
@@ -218,7 +218,7 @@ def _to_point(row: dict[str, Any]) -> BalancePoint:
 
 
 def _traits(wanted: EntryFilter) -> dict[str, Any]:
-    """The conditions on what an entry is; when it was is the caller's."""
+    """Returns the conditions on what an entry is; when it was is the caller's."""
     condition: dict[str, Any] = {
         field: value
         for field in ("category", "direction", "status", "reference", "counterparty")

@@ -56,7 +56,7 @@ async def insert_many(users: Sequence[User], *, session: AsyncClientSession) -> 
 
 
 async def find_ids(emails: Sequence[str], *, session: AsyncClientSession) -> dict[str, str]:
-    """The ids of those who exist, by e-mail."""
+    """Finds the ids of those who exist, by e-mail."""
     found = User.get_pymongo_collection().find(
         {"email": {"$in": list(emails)}}, {"email": 1}, session=session, batch_size=_ONE_BATCH
     )
@@ -64,7 +64,7 @@ async def find_ids(emails: Sequence[str], *, session: AsyncClientSession) -> dic
 
 
 async def find_active_ids(emails: Sequence[str]) -> dict[str, str]:
-    """The ids of those who exist and may act, by e-mail."""
+    """Finds the ids of those who exist and may act, by e-mail."""
     found = User.get_pymongo_collection().find({"email": {"$in": list(emails)}, "is_active": True}, {"email": 1})
     return {row["email"]: row["_id"] for row in await found.to_list()}
 
@@ -78,7 +78,7 @@ async def find_by_email_in(email: str, *, session: AsyncClientSession) -> User |
 
 
 async def count_admins(*, session: AsyncClientSession) -> int:
-    """Those who may act."""
+    """Counts those who may act."""
     return await User.get_pymongo_collection().count_documents(
         {"roles": Role.ADMIN, "is_active": True}, session=session
     )
@@ -183,7 +183,7 @@ async def count_deed(admin_id: str, token_version: int, *, session: AsyncClientS
 
 
 async def change(user_id: str, changes: Mapping[str, Any], *, ends_tokens: bool, session: AsyncClientSession) -> User:
-    """The user afterwards, who was found in the same transaction. `changes` have an `updated_at`."""
+    """Returns the user afterwards, who was found in the same transaction. `changes` have an `updated_at`."""
     ended = {"tokens_ended_at": changes["updated_at"]} if ends_tokens else {}
     update = {"$set": {**changes, **ended}, "$inc": {"token_version": int(ends_tokens)}}
     await User.get_pymongo_collection().update_one({"_id": user_id}, update, session=session)

@@ -33,7 +33,7 @@ async def find_named(
     *,
     session: AsyncClientSession,
 ) -> dict[str, Wallet]:
-    """The wallets named by id or by (user id, currency), and all of the users in `all_of`, by id. One query."""
+    """Finds the wallets named by id or by (user id, currency), and all of the users in `all_of`, by id. One query."""
     condition = _named(wallet_ids, owners, all_of)
     found = WalletDocument.get_pymongo_collection().find(condition, session=session, batch_size=_ONE_BATCH)
     return {row["_id"]: _from_row(row) for row in await found.to_list()}
@@ -147,7 +147,7 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
 
 
 async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> list[Wallet]:
-    """A user's wallets, newest first; `before_id` is the last one of the page before."""
+    """Finds a user's wallets, newest first; `before_id` is the last one of the page before."""
     condition: dict[str, Any] = {"user_id": user_id}
     if before_id is not None:
         condition["_id"] = {"$lt": before_id}
@@ -156,7 +156,7 @@ async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> li
 
 
 async def stream_heads(*, session: AsyncClientSession) -> AsyncIterator[Leaf]:
-    """The end of every wallet's chain, in the order of their ids."""
+    """Streams the end of every wallet's chain, in the order of their ids."""
     found = WalletDocument.get_pymongo_collection().find(
         {}, {"seq": 1, "head_hash": 1}, sort=[("_id", 1)], session=session, batch_size=_ONE_BATCH
     )

@@ -74,7 +74,7 @@ async def claim(*, now: datetime, lease_s: float, limit: int, shares: Shares, in
 
 
 async def _firsts(now: datetime, limit: int, shares: Shares, in_hand: InHand) -> list[Mapping[str, Any]]:
-    """The oldest of each user who has nothing in hand."""
+    """Returns the oldest of each user who has nothing in hand."""
     firsts: dict[str, Mapping[str, Any]] = {}
     for _ in range(_LOOKS):
         seen = await _due(now, limit, shares, in_hand, [*in_hand.by_user, *firsts])

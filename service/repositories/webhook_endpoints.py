@@ -61,7 +61,7 @@ async def find_newest(user_id: str, *, before_id: str | None, limit: int) -> lis
 
 
 async def find_listening(user_ids: Sequence[str]) -> list[WebhookEndpoint]:
-    """The active ones of these users, as far as these may act; in one round trip, and mostly there are none."""
+    """Finds the active ones of these users, as far as these may act; in one round trip, and mostly there are none."""
     return await _find_live({"user_id": {"$in": list(user_ids)}})
 
 

@@ -15,7 +15,7 @@ async def put(worker: Worker) -> None:
 
 
 async def find_seen_between(begin: datetime, end: datetime) -> list[Worker]:
-    """Those that run still, by their last word; the longest running first."""
+    """Finds those that run still, by their last word; the longest running first."""
     seen: dict[str, Any] = {"seen_at": {"$gte": begin, "$lte": end}, "stopped_at": None}
     found = await WorkerDocument.get_pymongo_collection().find(seen).sort("started_at", 1).to_list()
     return [from_row(Worker, row) for row in found]

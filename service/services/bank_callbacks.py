@@ -245,7 +245,7 @@ async def _apply(row: dict[str, Any], ledger: Ledger) -> Applied:
 
 
 def said_in(payload: Payload, callback_id: str) -> Said:
-    """A callback's words, as an incident quotes them."""
+    """Returns a callback's words, as an incident quotes them."""
     fields = payload.model_dump()
     return Said(
         event=SaidEvent(payload.type),

@@ -114,7 +114,7 @@ async def contradicts(operation: Operation, said: Said, ledger: Ledger) -> Appli
 
 
 def said_of(report: BankReport, callback_id: str | None) -> Said:
-    """A report's words, as an incident quotes them."""
+    """Returns a report's words, as an incident quotes them."""
     return Said(
         event=SaidEvent.SETTLED,
         status=report.state,

@@ -178,7 +178,7 @@ async def _say(
     *,
     times_seen: int | None = None,
 ) -> Break:
-    """The break afterwards, with its audit event in the same transaction.
+    """Returns the break afterwards, with its audit event in the same transaction.
 
     With `times_seen` only where it has not been seen more often. Raises _SeenSinceError.
     """

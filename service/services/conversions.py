@@ -59,7 +59,7 @@ async def convert(
 async def list_conversions(
     user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int
 ) -> list[Conversion]:
-    """A user's conversions, newest first; `currency` is the one they gave."""
+    """Lists a user's conversions, newest first; `currency` is the one they gave."""
     return await record_repository.find_of_user(
         Prefix.CONVERSION, Conversion, user_id, wanted, before_id=before_id, limit=limit
     )

@@ -282,7 +282,7 @@ async def discard(client: Client, admin: Caller, letter_id: str, reason: str, re
 
 
 async def _needed_in(letter: DeadLetter, session: AsyncClientSession) -> str | None:
-    """The subject's status, where nothing but this row would bring it to its end."""
+    """Returns the subject's status, where nothing but this row would bring it to its end."""
     statuses = _NEEDED_IN.get(letter.topic or "", frozenset())
     if not statuses:
         return None

@@ -174,7 +174,7 @@ def _notice_mail(row: OutboxRow, hold: Hold, recipient: User) -> Mail:
 async def list_holds(
     user_id: str, role: HoldRole, wanted: RecordFilter, *, before_id: str | None, limit: int
 ) -> list[Hold]:
-    """Those that the user pays, or is to be paid by; newest first."""
+    """Lists those that the user pays, or is to be paid by; newest first."""
     return await record_repository.find_of_user(
         Prefix.HOLD,
         Hold,

@@ -17,6 +17,6 @@ async def get_operation(operation_type: OperationType, operation_id: str, user_i
 async def list_operations(
     operation_type: OperationType, user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int
 ) -> list[Operation]:
-    """A user's operations, newest first."""
+    """Lists a user's operations, newest first."""
     prefix = record_repository.OPERATION_PREFIXES[operation_type]
     return await record_repository.find_of_user(prefix, Operation, user_id, wanted, before_id=before_id, limit=limit)

@@ -46,7 +46,7 @@ async def prove_wallet(
     after_seq: int | None,
     limit: int,
 ) -> WalletProof:
-    """The wallet under the checkpoint with that number, or under the latest. Raises NotFound, NotCheckpointed.
+    """Proves the wallet under the checkpoint with that number, or under the latest. Raises NotFound, NotCheckpointed.
 
     With `since`, the entries begin where the wallet stood under that earlier checkpoint: from there to the leaf they
     show that it has only grown.
@@ -79,7 +79,7 @@ async def prove_absence(wallet_id: str, user_id: str, *, number: int | None) -> 
 
 
 async def prove_entry(wallet_id: str, entry_id: str, user_id: str, *, after_seq: int | None, limit: int) -> EntryProof:
-    """The entry under the first checkpoint that seals it. Raises NotFound.
+    """Proves the entry under the first checkpoint that seals it. Raises NotFound.
 
     An entry's hash can only be recomputed from the whole entry, and each holds only the hash before; so nothing
     shorter than all entries up to the leaf links the two. Checkpoints keep that to what one wallet does in an hour.

@@ -120,5 +120,5 @@ async def _open_holds(kind: ReturnType, user_id: str, wallet_id: str) -> tuple[N
 
 
 async def list_returns(status: ReturnStatus | None, *, before_id: str | None, limit: int) -> list[Return]:
-    """Those of the newest operations first."""
+    """Lists those of the newest operations first."""
     return await record_repository.find_newest(Prefix.RETURN, Return, status, before_id=before_id, limit=limit)

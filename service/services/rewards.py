@@ -98,7 +98,7 @@ async def ensure_points_wallet(client: Client, user_id: str) -> None:
 
 
 async def list_rewards(user_id: str, *, before_id: str | None, limit: int) -> list[Reward]:
-    """Those of a user, by the age of the operations that earned them, newest first."""
+    """Lists those of a user, by the age of the operations that earned them, newest first."""
     return await record_repository.find_of_user(
         Prefix.REWARD, Reward, user_id, RecordFilter(), before_id=before_id, limit=limit
     )

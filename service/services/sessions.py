@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 async def list_sessions(token: Caller, *, before_id: str | None, limit: int) -> list[Session]:
-    """Those that are not over, newest first. Raises what get_user raises."""
+    """Lists those that are not over, newest first. Raises what get_user raises."""
     user = await get_user(token)
     return await session_repository.find_live(user.id, utc_now(), before_id=before_id, limit=limit)
 

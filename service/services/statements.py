@@ -14,7 +14,7 @@ JSON_MOVEMENTS_LIMIT = 1000
 
 
 async def open_statement(wallet_id: str, user_id: str, created_from: datetime, created_to: datetime) -> Statement:
-    """A wallet's statement from `created_from` on and before `created_to`.
+    """Opens a wallet's statement from `created_from` on and before `created_to`.
 
     Raises NotFound where there is no such wallet or it is somebody else's, and InvalidFields for an empty period.
     """
@@ -40,7 +40,7 @@ class StatementReading:
         )
 
     async def batches(self) -> AsyncIterator[list[Movement]]:
-        """All movements, oldest first, some at a time. Raises BrokenChain rather than end on a wrong sum."""
+        """Yields all movements, oldest first, some at a time. Raises BrokenChain rather than end on a wrong sum."""
         async for entries in self._entries.batches():
             yield [self.tally.take(entry) for entry in entries]
         self.tally.finish()

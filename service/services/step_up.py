@@ -13,7 +13,7 @@ _NONCE_BYTES = 16
 
 
 def new_challenge(settings: Settings, operation_id: str, now: datetime) -> Challenge:
-    """A new code for the operation, in nobody's hands yet: code_for makes it again for the mail."""
+    """Makes a new code for the operation, in nobody's hands yet: code_for makes it again for the mail."""
     nonce = secrets.token_hex(_NONCE_BYTES)
     root_key = settings.root_keys[0]
     code_hash = _hash(root_key, operation_id, _code(root_key, operation_id, nonce))
@@ -21,7 +21,7 @@ def new_challenge(settings: Settings, operation_id: str, now: datetime) -> Chall
 
 
 def code_for(settings: Settings, operation_id: str, challenge: Challenge) -> str:
-    """The code that answers the challenge, under whichever key that was made."""
+    """Returns the code that answers the challenge, under whichever key that was made."""
     codes = [(key, _code(key, operation_id, challenge.nonce)) for key in settings.root_keys]
     fitting = (code for key, code in codes if _hash(key, operation_id, code) == challenge.code_hash)
     return next(fitting, codes[0][1])

@@ -123,7 +123,7 @@ async def _commands(
 
 
 async def list_transfers(user_id: str, wanted: RecordFilter, *, before_id: str | None, limit: int) -> list[Transfer]:
-    """Those that the user sent, newest first; what they got stands in their wallets' history."""
+    """Lists those that the user sent, newest first; what they got stands in their wallets' history."""
     return await record_repository.find_of_user(
         Prefix.TRANSFER, Transfer, user_id, wanted, before_id=before_id, limit=limit
     )

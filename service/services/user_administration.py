@@ -95,7 +95,7 @@ async def _administer(
     reason: str,
     request_id: str | None,
 ) -> User:
-    """The user as they stand afterwards.
+    """Returns the user as they stand afterwards.
 
     Whoever does it is an admin still when it is done, so that there is one left always: nobody does it to themself,
     and the admin's own document is written too. Of two who demote each other at once, one finds it changed.

@@ -105,7 +105,7 @@ def _limits_of(user_id: str, known: UserLimits | None, policy: Policy, now: date
 
 
 async def get_time_zone(user_id: str) -> str | None:
-    """The one that the user has set; None where each wallet has that of its currency."""
+    """Returns the one that the user has set; None where each wallet has that of its currency."""
     known = await record_repository.find(user_limits_id(user_id), UserLimits)
     return None if known is None else known.time_zone
 

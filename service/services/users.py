@@ -74,7 +74,7 @@ class LoggedIn(NamedTuple):
 async def register_user(
     client: Client, passwords: Passwords, settings: Settings, order: Registration, roles: tuple[str, ...] = ("user",)
 ) -> tuple[User, Wallet]:
-    """The user and their wallet in the default currency, both or neither.
+    """Registers the user and their wallet in the default currency, both or neither.
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
@@ -202,7 +202,7 @@ def _refused_login(user: User, reason: str, request_id: str | None) -> AuditEven
 
 
 async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
-    """The ids of those whose addresses these are, however they are spelt; nobody's address is left out."""
+    """Finds the ids of those whose addresses these are, however they are spelt; nobody's address is left out."""
     normal: dict[str, str] = {}
     for email in emails:
         try:
@@ -214,7 +214,7 @@ async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
 
 
 async def get_user(caller: Caller) -> User:
-    """The user as they are now. Raises Unauthenticated for a revoked token, AccountDeactivated."""
+    """Returns the user as they are now. Raises Unauthenticated for a revoked token, AccountDeactivated."""
     user = await user_repository.find(caller.user_id)
     if user is None or user.token_version != caller.token_version:
         raise Unauthenticated("The access token is no longer valid")

@@ -157,7 +157,7 @@ async def list_redeemable_vouchers(*, before_id: str | None, limit: int) -> list
 
 
 async def list_vouchers(*, before_id: str | None, limit: int) -> list[Voucher]:
-    """All there are, newest first."""
+    """Lists all there are, newest first."""
     return await record_repository.find_newest(Prefix.VOUCHER, Voucher, None, before_id=before_id, limit=limit)
 
 
@@ -169,7 +169,7 @@ async def get_redemption(redemption_id: str, user_id: str, settings: Settings) -
 async def list_redemptions(
     user_id: str, settings: Settings, *, before_id: str | None, limit: int
 ) -> list[ShownRedemption]:
-    """Those of a user, newest first."""
+    """Lists those of a user, newest first."""
     found = await record_repository.find_of_user(
         Prefix.REDEMPTION, Redemption, user_id, RecordFilter(), before_id=before_id, limit=limit
     )

@@ -74,7 +74,7 @@ def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | N
 
 
 async def _turn(ledger: Ledger, command: OnWallet) -> Wallet:
-    """The wallet as it stands afterwards."""
+    """Returns the wallet as it stands afterwards."""
     try:
         await ledger.execute(command)
     except Unchanged:

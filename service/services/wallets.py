@@ -37,7 +37,7 @@ _WALLETS_LIMIT = len(EXPONENTS)
 
 
 async def open_wallet(client: Client, user: Requester, currency: str, policy: Policy) -> Wallet:
-    """An empty wallet.
+    """Opens an empty wallet.
 
     Raises InvalidFields, CurrencyNotOffered, AccountDeactivated, Unauthenticated, WalletExists, Unavailable.
     """
@@ -81,7 +81,7 @@ async def get_wallet(wallet_id: str, user_id: str) -> Wallet:
 
 
 async def get_balances(user_id: str) -> list[Wallet]:
-    """All wallets of a user, newest first; points, which are no money, at the end."""
+    """Returns all wallets of a user, newest first; points, which are no money, at the end."""
     found = await wallet_repository.find_of_user(user_id, before_id=None, limit=_WALLETS_LIMIT)
     return sorted(found, key=lambda wallet: wallet.currency == POINTS)
 
@@ -93,7 +93,7 @@ async def get_wallet_at(wallet_id: str, user_id: str, at: datetime) -> tuple[Wal
 
 
 async def get_balances_at(user_id: str, at: datetime) -> list[tuple[Wallet, BalancePoint]]:
-    """All wallets that a user has by now, newest first, and what was in them at that time."""
+    """Returns all wallets that a user has by now, newest first, and what was in them at that time."""
     found = await get_balances(user_id)
     points = await log_repository.find_points_at([wallet.id for wallet in found], at)
     return [(wallet, points[wallet.id]) for wallet in found]
@@ -102,7 +102,7 @@ async def get_balances_at(user_id: str, at: datetime) -> list[tuple[Wallet, Bala
 async def list_wallet_entries(
     wallet_id: str, user_id: str, wanted: EntryFilter, *, before_seq: int | None, limit: int
 ) -> list[Entry]:
-    """A wallet's history, newest first.
+    """Lists a wallet's history, newest first.
 
     Raises NotFound where there is no such wallet or it is somebody else's, and SearchTooLong.
     """
@@ -116,7 +116,7 @@ async def list_wallet_entries(
 async def list_user_entries(
     user_id: str, wanted: EntryFilter, currency: str | None, *, before_id: str | None, limit: int
 ) -> list[Entry]:
-    """The history of all of a user's wallets, newest first. Raises SearchTooLong."""
+    """Lists the history of all of a user's wallets, newest first. Raises SearchTooLong."""
     try:
         return await log_repository.find_of_user(user_id, wanted, currency, before_id=before_id, limit=limit)
     except ExecutionTimeout as error:
