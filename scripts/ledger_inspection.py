@@ -51,7 +51,7 @@ from scripts.ledger_rules import (
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
-from scripts.position_rules import RETURN_FIELDS, BelowFloor, Pair, Positions, check_below_floor
+from scripts.position_rules import RETURN_FIELDS, AccountCurrency, BelowFloor, Positions, check_below_floor
 from scripts.quote_rules import check_quote
 from scripts.record_rules import KINDS, Row, Tally
 from scripts.user_limits_inspection import inspect_user_limits
@@ -159,7 +159,7 @@ async def inspect(
     checkpoint_interval: timedelta | None = None,
     events_kept: timedelta = KEPT_AT_LEAST,
     answers_kept: timedelta = answer_rules.KEPT_AT_LEAST,
-    floors: Mapping[Pair, int] | None = None,
+    floors: Mapping[AccountCurrency, int] | None = None,
     on_progress: OnProgress = lambda _rows: None,
 ) -> Inspection:
     """Looks at everything, changes nothing. `on_progress` hears how many more rows were read.

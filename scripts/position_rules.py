@@ -33,13 +33,13 @@ _SHAPE: Final[Mapping[str, type]] = {
 }
 
 # Account and currency.
-Pair = tuple[str, str]
+AccountCurrency = tuple[str, str]
 
 
 class BelowFloor(NamedTuple):
     """An account whose books are below the floor, by `-headroom`."""
 
-    pair: Pair
+    pair: AccountCurrency
     floor: int
     headroom: int
 
@@ -79,10 +79,10 @@ class Descent:
 class Positions:
     """Computes each account's position less what is promised, from entries and from what wallets owe."""
 
-    def __init__(self, floors: Mapping[Pair, int] | None = None) -> None:
+    def __init__(self, floors: Mapping[AccountCurrency, int] | None = None) -> None:
         """`floors` are those that the settings state; None where that is not to be looked at."""
         self._stated = floors
-        self._due: Counter[Pair] = Counter()
+        self._due: Counter[AccountCurrency] = Counter()
         # Filled by `check`. Whether returns explain it is for a second look at the entries to say.
         self.below_floor: list[BelowFloor] = []
 
@@ -107,7 +107,7 @@ class Positions:
 
     def check(self, portions: list[Row]) -> Iterator[Breach]:
         """All portions of one account and currency against what is due there."""
-        found: dict[Pair, list[Row]] = {pair: [] for pair in self._due}
+        found: dict[AccountCurrency, list[Row]] = {pair: [] for pair in self._due}
         for row in portions:
             if is_shaped(row, _SHAPE):
                 found.setdefault((row["account"], row["currency"]), []).append(row)
@@ -116,7 +116,7 @@ class Positions:
         for pair, rows in sorted(found.items()):
             yield from self._check_pair(pair, rows)
 
-    def _check_pair(self, pair: Pair, rows: list[Row]) -> Iterator[Breach]:
+    def _check_pair(self, pair: AccountCurrency, rows: list[Row]) -> Iterator[Breach]:
         subject = " ".join(pair)
         pools = [row for row in rows if row["owner"] == _POOL]
         floor = pools[0].get("floor") if pools else 0 if pair[0] in _ALWAYS_GUARDED else None

@@ -46,7 +46,6 @@ _Ceiling = Annotated[int, Field(ge=0, le=_LARGEST_AMOUNT)]
 # Positions are 64-bit numbers; a quarter of what those hold leaves room for whatever is booked.
 _LARGEST_FLOOR = 2**61
 _Floor = Annotated[int, Field(ge=-_LARGEST_FLOOR, le=_LARGEST_FLOOR)]
-_AccountName = Literal["bank", "house:fx", "house:rewards", "house:adjustments", "house:revenue"]
 
 
 class Environment(StrEnum):
@@ -227,7 +226,7 @@ class Settings(BaseSettings):
     }
     # The lowest that the house's position may become, by account and currency, in minor units; below 0 is how much of
     # its own money the house lets go out there. What is not named has the floor 0 for bank and house:fx, else none.
-    house_floors: dict[_AccountName, dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], _Floor]] = {}
+    house_floors: dict[str, dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], _Floor]] = {}
 
     # --- Exchange
     # All pairs share one currency, the table's base (gateways/rates.py). Mid-market rates, rounded: a real source is

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
+from service.domain.accounts import SystemAccount
 from service.domain.clock import utc_now
 from service.domain.house_positions import Floors
 from service.domain.limits import Limits
@@ -105,10 +106,14 @@ def _currencies(settings: Settings) -> frozenset[str]:
 
 def _house_floors(settings: Settings) -> Floors:
     floors: Floors = {
-        (str(account), currency): floor
+        (account, currency): floor
         for account, by_currency in settings.house_floors.items()
         for currency, floor in by_currency.items()
     }
+    strangers = sorted(settings.house_floors.keys() - {*SystemAccount})
+    if strangers:
+        known = ", ".join(SystemAccount)
+        raise ValueError(f"WALLET_HOUSE_FLOORS names {', '.join(strangers)}: the accounts are {known}")
     unknown = sorted({currency for _, currency in floors if not is_currency(currency) and currency != POINTS})
     if unknown:
         raise ValueError(f"WALLET_HOUSE_FLOORS names {', '.join(unknown)}: no currency of ISO 4217 with minor units")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from service.domain.adjustments import Adjustment
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.holds import Hold
-from service.domain.house_positions import Pair
+from service.domain.house_positions import AccountCurrency
 from service.domain.idempotency import Answer
 from service.domain.identifiers import IdWindow
 from service.domain.incidents import Incident
@@ -45,7 +45,7 @@ class Books:
     outbox: dict[str, OutboxRow] = field(default_factory=dict)
     entry_ids: IdWindow | None = None
     # What accounts of the house can give; None where nobody looks at that.
-    headroom: dict[Pair, int] | None = None
+    headroom: dict[AccountCurrency, int] | None = None
     # Of users who may not act.
     deactivations: dict[str, str] = field(default_factory=dict)
 

@@ -40,7 +40,7 @@ from service.ledger.blocked_withdrawals import CancelWithdrawal, ReleaseWithdraw
 from service.ledger.commands import Command
 from service.ledger.committer import is_duplicate
 from service.ledger.conversions import ConvertMoney
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.orders import (
     Fail,
     FlagForReview,
@@ -177,7 +177,7 @@ async def run(
     *commands: Command,
     policy: Policy | None = None,
     is_bank_asked: bool = True,
-    own: OwnPortions | None = None,
+    own: PortionCache | None = None,
 ) -> list[Decided]:
     """The commands as one batch, in one transaction, without a committer; by a process with these portions.
 
@@ -185,7 +185,7 @@ async def run(
     Where somebody else has been first it begins anew, as the committer does.
     """
     said: list[Command] = []
-    own = own or OwnPortions("tests")
+    own = own or PortionCache("tests")
     duplicates = 0
     for command in commands:
         if is_bank_asked and isinstance(command, Settle | Fail | FlagForReview):

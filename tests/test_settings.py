@@ -184,6 +184,15 @@ class TestLimits:
             Settings(_env_file=None)
 
 
+class TestHouseFloors:
+    def test_are_of_accounts_and_currencies_that_there_are(self) -> None:
+        for wrong in ({"house:gifts": {"EUR": 0}}, {"bank": {"XXX": 0}}):
+            with pytest.raises(ValueError, match=r"WALLET_HOUSE_FLOORS names (house:gifts|XXX)"):
+                policy_of(Settings(_env_file=None, house_floors=wrong))
+        floors = policy_of(Settings(_env_file=None, house_floors={"bank": {"EUR": -5}})).house_floors
+        assert floors == {("bank", "EUR"): -5}
+
+
 class TestUserLimits:
     def test_in_a_currency_without_rates_are_refused_at_the_start(self) -> None:
         """Or every payment in another currency would be."""

@@ -19,7 +19,7 @@ from service.errors import Unavailable
 from service.gateways.job_queue import Job, JobQueue
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.transaction import GuardMissed, Prepared, prepare
 from service.repositories import ledger_processes as process_repository
 
@@ -42,7 +42,7 @@ class PlainLedger:
         self._jobs = jobs
         self.policy = policy
         # One for each command at a time, or all of them would wait for one document.
-        self._idle: list[OwnPortions] = []
+        self._idle: list[PortionCache] = []
 
     async def execute(self, command: Command) -> Decided:
         deadline_s = perf_counter() + _PATIENCE_S
@@ -84,9 +84,9 @@ class PlainLedger:
         return prepared
 
 
-async def _new_portions() -> OwnPortions:
+async def _new_portions() -> PortionCache:
     """With a heartbeat: portions of owners without one are taken by others."""
-    own = OwnPortions(uuid4().hex)
+    own = PortionCache(uuid4().hex)
     await process_repository.beat(own.owner, "bench", os.getpid(), None, [])
     return own
 

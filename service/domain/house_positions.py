@@ -20,8 +20,8 @@ from service.domain.entries import EFFECTS, EntryType
 from service.domain.money import POINTS
 
 # Account and currency.
-Pair = tuple[str, str]
-Floors = Mapping[Pair, int]
+AccountCurrency = tuple[str, str]
+Floors = Mapping[AccountCurrency, int]
 
 # Owner of the shared portion.
 POOL: Final = "pool"
@@ -43,7 +43,7 @@ def headroom_change(account: str, entry_type: EntryType, amount: int) -> int:
     return -(effect.available + effect.held) * amount
 
 
-def headroom_change_of_debt(currency: str, amount: int) -> dict[Pair, int]:
+def headroom_change_of_debt(currency: str, amount: int) -> dict[AccountCurrency, int]:
     """Reduces the bank's headroom by what a wallet newly owes: the bank has already taken that money.
 
     The same goes for a deposit's return that waits for an admin.
@@ -56,7 +56,7 @@ def is_refusable(entry_type: EntryType) -> bool:
     return entry_type not in _DECIDED_BEFORE
 
 
-def floor_of(pair: Pair, floors: Floors) -> int | None:
+def floor_of(pair: AccountCurrency, floors: Floors) -> int | None:
     """Returns the floor; None means that nothing is refused."""
     return floors.get(pair, 0 if pair[0] in _ALWAYS_GUARDED else None)
 
@@ -78,7 +78,7 @@ class Portion(NamedTuple):
     floor_version: int = 0
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> AccountCurrency:
         return self.account, self.currency
 
     @property
@@ -90,7 +90,7 @@ class Portion(NamedTuple):
         return self._replace(headroom=headroom, version=self.version + 1)
 
 
-def portion_id(pair: Pair, owner: str) -> str:
+def portion_id(pair: AccountCurrency, owner: str) -> str:
     account, currency = pair
     return f"{account}/{currency}/{owner}"
 
@@ -103,7 +103,7 @@ class PortionUpdate(NamedTuple):
     after: Portion | None
 
 
-def stored_floor(pair: Pair, portions: Iterable[Portion]) -> int | None:
+def stored_floor(pair: AccountCurrency, portions: Iterable[Portion]) -> int | None:
     """Returns the pool's floor. Where there is no pool nothing was ever stated, and the usual floor holds."""
     return next((portion.floor for portion in portions if portion.owner == POOL), floor_of(pair, {}))
 
@@ -131,7 +131,7 @@ def is_own_enough(portions: Collection[Portion], owner: str, change: int) -> boo
 
 
 def rebalance(
-    pair: Pair, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
+    pair: AccountCurrency, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
 ) -> list[PortionUpdate]:
     """Applies a change that the owner's portion does not cover alone. For accounts with a floor.
 
@@ -170,7 +170,7 @@ def rebalance(
 
 
 def add_portion(
-    pair: Pair, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
+    pair: AccountCurrency, portions: Collection[Portion], owner: str, change: int, living: Collection[str]
 ) -> list[PortionUpdate]:
     """Makes the owner's portion of an account without a floor, where a portion may be below 0.
 
@@ -183,7 +183,7 @@ def add_portion(
     return _updates(own, pool, found, headrooms, {owner}, living)
 
 
-def _own_and_pool(pair: Pair, found: Mapping[str, Portion], owner: str) -> tuple[Portion, Portion]:
+def _own_and_pool(pair: AccountCurrency, found: Mapping[str, Portion], owner: str) -> tuple[Portion, Portion]:
     account, currency = pair
     pool = found.get(POOL) or Portion(account, currency, POOL, 0, floor=floor_of(pair, {}))
     return found.get(owner) or Portion(account, currency, owner, 0, floor_version=pool.floor_version), pool

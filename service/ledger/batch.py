@@ -14,7 +14,13 @@ from service.domain.audit_events import AuditEvent
 from service.domain.entries import Entry, EntryType
 from service.domain.events import Event, EventType, event_of, life_news_of, news_of, status_of
 from service.domain.exact_json import to_json
-from service.domain.house_positions import Pair, floor_of, headroom_change, headroom_change_of_debt, is_refusable
+from service.domain.house_positions import (
+    AccountCurrency,
+    floor_of,
+    headroom_change,
+    headroom_change_of_debt,
+    is_refusable,
+)
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
 from service.domain.outbox import OutboxRow
@@ -54,11 +60,11 @@ class Headroom(NamedTuple):
     `floors`: the stored floors, as far as they were loaded; an account without one has None.
     """
 
-    own: Mapping[Pair, int]
-    totals: Mapping[Pair, int]
-    floors: Mapping[Pair, int | None] = MappingProxyType({})
+    own: Mapping[AccountCurrency, int]
+    totals: Mapping[AccountCurrency, int]
+    floors: Mapping[AccountCurrency, int | None] = MappingProxyType({})
 
-    def is_guarded(self, pair: Pair, policy: Policy) -> bool:
+    def is_guarded(self, pair: AccountCurrency, policy: Policy) -> bool:
         """By the stored floor, since the settings of this process may be older. By them until that is loaded."""
         return self.floors.get(pair, floor_of(pair, policy.house_floors)) is not None
 
@@ -116,7 +122,7 @@ class Writes:
     outbox_inserts: list[OutboxRow] = field(default_factory=list)
     outbox_deletes: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    headroom_changes: dict[Pair, int] = field(default_factory=dict)
+    headroom_changes: dict[AccountCurrency, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(
@@ -141,9 +147,9 @@ class Draft:
         self.outbox_inserts: dict[str, OutboxRow] = {}
         self.outbox_deletes: list[str] = []
         self.tombstone_count = 0
-        self.headroom_changes: dict[Pair, int] = {}
+        self.headroom_changes: dict[AccountCurrency, int] = {}
         # Accounts whose known headroom was too small for a command.
-        self.short: set[Pair] = set()
+        self.exhausted: set[AccountCurrency] = set()
 
     def on_top(self) -> "Draft":
         return Draft(self, self._loaded, self._owners, self.policy)
@@ -294,7 +300,7 @@ class Draft:
         decided is let through, and whoever takes more after that is refused.
         """
         changes = self.headroom_changes
-        refusable: dict[Pair, int] = {}
+        refusable: dict[AccountCurrency, int] = {}
         for entry in self.entries:
             account = entry.counterparty
             if not account.startswith("wal_"):
@@ -314,8 +320,9 @@ class Draft:
                     self._count_debt(record.currency, waiting)
         lacking = [pair for pair, change in refusable.items() if change < 0 and self._lacks(pair)]
         if lacking:
-            currencies = sorted(currency for _, currency in lacking)
-            raise HouseFundsExhausted(currency=currencies[0])
+            currencies = sorted({currency for _, currency in lacking})
+            several = f"The house has not enough of {' and '.join(currencies)} at the moment"
+            raise HouseFundsExhausted(several if len(currencies) > 1 else None, currency=currencies[0])
 
     def _count_debt(self, currency: str, amount: int) -> None:
         for pair, change in headroom_change_of_debt(currency, amount).items():
@@ -327,27 +334,27 @@ class Draft:
         assert before is not None, f"{wallet_id} was not named as needed"
         return before
 
-    def _lacks(self, pair: Pair) -> bool:
+    def _lacks(self, pair: AccountCurrency) -> bool:
         headroom = self._loaded.headroom
         if headroom is None or not headroom.is_guarded(pair, self.policy):
             return False
         known = headroom.totals.get(pair, headroom.own.get(pair))
         if known is not None and known + self.headroom_change(pair) >= 0:
             return False
-        self.note_short(pair)
+        self.note_exhausted(pair)
         return True
 
-    def headroom_change(self, pair: Pair) -> int:
+    def headroom_change(self, pair: AccountCurrency) -> int:
         """Returns the change of this account's headroom by the batch so far."""
         below = 0 if self._below is None else self._below.headroom_change(pair)
         return below + self.headroom_changes.get(pair, 0)
 
-    def note_short(self, pair: Pair) -> None:
+    def note_exhausted(self, pair: AccountCurrency) -> None:
         """Notes it on the batch's draft: this one may be discarded."""
         if self._below is None:
-            self.short.add(pair)
+            self.exhausted.add(pair)
         else:
-            self._below.note_short(pair)
+            self._below.note_exhausted(pair)
 
     def _count_for_owner(self, before: Record | None, after: Record) -> None:
         """Counts a payment for its sender's limits over all wallets, and gives back what of it has come to nothing."""
@@ -479,14 +486,14 @@ class Batch:
         )
 
     @property
-    def headroom_changes(self) -> Mapping[Pair, int]:
+    def headroom_changes(self) -> Mapping[AccountCurrency, int]:
         """Returns what the commands take from accounts of the bank and the house, below 0, and give to them."""
         return {pair: change for pair, change in self._state.headroom_changes.items() if change}
 
     @property
-    def short(self) -> frozenset[Pair]:
+    def exhausted(self) -> frozenset[AccountCurrency]:
         """Accounts of which somebody was refused what may be there, in other processes' portions or in all."""
-        return frozenset(self._state.short)
+        return frozenset(self._state.exhausted)
 
     def writes(self) -> Writes:
         """Lists what differs from what was read. Wallets in sorted order, so that two batches never wait in a circle.

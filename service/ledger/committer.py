@@ -40,7 +40,7 @@ from service.errors import (
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.dead_owners import LedgerSession
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.transaction import Attempt, GuardMissed, PortionMissed, prepare
 from service.outages import outages
 from service.tracing import span
@@ -124,7 +124,7 @@ class Ledger:
         self._on_committed = on_committed
         self._let_in = let_in
         self._session = LedgerSession(client)
-        self._portions = OwnPortions(self._session.id)
+        self._portions = PortionCache(self._session.id)
         self._require_clock = require_clock
         self._waiting: deque[Pending] = deque()
         self._waiting_weight = 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.domain.house_positions import (
-    Pair,
+    AccountCurrency,
     Portion,
     PortionUpdate,
     add_portion,
@@ -25,17 +25,17 @@ from service.ledger.batch import Batch, Headroom
 from service.repositories import house_positions as position_repository
 
 
-class OwnPortions:
+class PortionCache:
     """What one process remembers; `owner` is its name among the ledger processes."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
-        self.remembered: dict[Pair, Portion] = {}
+        self.remembered: dict[AccountCurrency, Portion] = {}
         # Of accounts whose portions were loaded. A changed floor gives every portion a new version.
-        self.floors: dict[Pair, int | None] = {}
+        self.floors: dict[AccountCurrency, int | None] = {}
         # Of accounts whose pool was below 0: what this process remembers there is not to be spent. Every portion got a
         # new version when that began, so a process that can write its portion knows of it.
-        self.overdrawn: set[Pair] = set()
+        self.overdrawn: set[AccountCurrency] = set()
 
     def remember(self, portions: Iterable[Portion]) -> None:
         """Caches the portions as committed."""
@@ -51,14 +51,14 @@ class OwnPortions:
 class AttemptPortions:
     """The portions that one attempt has read, beside those that its process remembers."""
 
-    def __init__(self, own: OwnPortions, policy: Policy) -> None:
-        self._owner = own.owner
-        self._remembered = dict(own.remembered)
-        self._floors = own.floors
-        self._overdrawn = own.overdrawn
+    def __init__(self, cache: PortionCache, policy: Policy) -> None:
+        self._owner = cache.owner
+        self._remembered = dict(cache.remembered)
+        self._floors = cache.floors
+        self._overdrawn = cache.overdrawn
         self._policy = policy
         # Of these accounts every process's, as of the transaction's snapshot.
-        self._all: dict[Pair, list[Portion]] = {}
+        self._all: dict[AccountCurrency, list[Portion]] = {}
 
     @property
     def headroom(self) -> Headroom:
@@ -68,12 +68,14 @@ class AttemptPortions:
             self._floors,
         )
 
-    def lacking(self, batch: Batch) -> list[Pair]:
+    def accounts_to_load(self, batch: Batch) -> list[AccountCurrency]:
         """Accounts of which all portions have to be read before the batch can be decided and written."""
-        wanted = {*batch.short} | {pair for pair, change in batch.headroom_changes.items() if self._lacks(pair, change)}
+        wanted = {*batch.exhausted} | {
+            pair for pair, change in batch.headroom_changes.items() if self._needs_all_portions(pair, change)
+        }
         return sorted(wanted - self._all.keys())
 
-    def _lacks(self, pair: Pair, change: int) -> bool:
+    def _needs_all_portions(self, pair: AccountCurrency, change: int) -> bool:
         own = self._remembered.get(pair)
         if own is None:
             return True
@@ -81,7 +83,7 @@ class AttemptPortions:
             return False
         return own.headroom + change < 0 or pair in self._overdrawn
 
-    async def load(self, pairs: Sequence[Pair], *, session: AsyncClientSession) -> None:
+    async def load(self, pairs: Sequence[AccountCurrency], *, session: AsyncClientSession) -> None:
         found = await position_repository.find_of(pairs, session=session)
         self._all |= found
         for pair, portions in found.items():
@@ -91,7 +93,9 @@ class AttemptPortions:
             else:
                 self._overdrawn.discard(pair)
 
-    async def write(self, changes: Mapping[Pair, int], *, session: AsyncClientSession) -> list[Portion] | None:
+    async def write(
+        self, changes: Mapping[AccountCurrency, int], *, session: AsyncClientSession
+    ) -> list[Portion] | None:
         """Writes what the batch takes and gives, and returns this process's portions as they then are.
 
         None where another process has changed one meanwhile. In sorted order, as everything is that two may want.
@@ -115,7 +119,7 @@ class AttemptPortions:
             return None
         return [after for _, _, after in updates if after is not None and after.owner == self._owner]
 
-    def _own(self, pair: Pair, change: int) -> Portion | None:
+    def _own(self, pair: AccountCurrency, change: int) -> Portion | None:
         """Returns this process's portion, where the change is a matter of that one alone."""
         portions = self._all.get(pair)
         if portions is None:

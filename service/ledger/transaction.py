@@ -20,7 +20,7 @@ from service.domain.wallets import Wallet
 from service.errors import InternalError
 from service.ledger.batch import Batch, Decided, KnownAnswer, Loaded, Writes
 from service.ledger.commands import Command, CompositeCommand, merged_needs
-from service.ledger.house_portions import AttemptPortions, OwnPortions
+from service.ledger.house_portions import AttemptPortions, PortionCache
 from service.repositories import events as event_repository
 from service.repositories import idempotency_keys as idempotency_repository
 from service.repositories import outbox as outbox_repository
@@ -70,7 +70,7 @@ async def prepare(
     session: AsyncClientSession,
     commands: Sequence[Command],
     policy: Policy,
-    own: OwnPortions,
+    cache: PortionCache,
     attempt: Attempt = FIRST_ATTEMPT,
 ) -> Prepared:
     """Everything but the commit. Raises GuardMissed, or what the driver raises.
@@ -81,7 +81,7 @@ async def prepare(
     if attempt.locks_first:
         await _take_turn(commands, policy, session)
     loaded = await _load(commands, policy, session)
-    portions = AttemptPortions(own, policy)
+    portions = AttemptPortions(cache, policy)
     batch, decided = await _decide_all(loaded, commands, policy, portions, session)
     # A command that is refused now may have succeeded before under its key. Only for such commands is that looked up.
     doubtful = commands if attempt.after_duplicate else batch.without_tombstone
@@ -121,10 +121,10 @@ async def _decide_all(
     while True:
         batch = Batch(loaded._replace(headroom=portions.headroom), policy)
         decided = [_run_alone(batch, command) for command in commands]
-        lacking = portions.lacking(batch)
-        if not lacking:
+        unread = portions.accounts_to_load(batch)
+        if not unread:
             return batch, decided
-        await portions.load(lacking, session=session)
+        await portions.load(unread, session=session)
 
 
 async def _find_made(

@@ -9,7 +9,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 
 from service.documents import HousePosition, LedgerProcessDocument, ReturnDocument, WalletDocument, Withdrawal
-from service.domain.house_positions import POOL, Pair, Portion, PortionUpdate
+from service.domain.house_positions import POOL, AccountCurrency, Portion, PortionUpdate
 from service.domain.money import POINTS
 from service.domain.operations import OperationStatus
 from service.domain.returns import ReturnStatus, ReturnType
@@ -53,10 +53,12 @@ def _to_row(portion: Portion) -> dict[str, Any]:
     return row
 
 
-async def find_of(pairs: Iterable[Pair], *, session: AsyncClientSession) -> dict[Pair, list[Portion]]:
+async def find_of(
+    pairs: Iterable[AccountCurrency], *, session: AsyncClientSession
+) -> dict[AccountCurrency, list[Portion]]:
     """Every portion of these accounts and currencies. One query."""
     wanted = [{"account": account, "currency": currency} for account, currency in pairs]
-    found: dict[Pair, list[Portion]] = {(one["account"], one["currency"]): [] for one in wanted}
+    found: dict[AccountCurrency, list[Portion]] = {(one["account"], one["currency"]): [] for one in wanted}
     rows = _collection().find({"$or": wanted}, session=session)
     for row in await rows.to_list():
         portion = _from_row(row)

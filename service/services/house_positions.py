@@ -16,7 +16,7 @@ from service.database import Client, read_in_snapshot, run_in_transaction
 from service.domain.accounts import BETWEEN_WALLETS, AccountSum, SystemAccount, add_up
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
-from service.domain.house_positions import POOL, Floors, Pair, Portion, floor_of, total_headroom
+from service.domain.house_positions import POOL, AccountCurrency, Floors, Portion, floor_of, total_headroom
 from service.domain.identifiers import Prefix, new_id
 from service.ledger.committer import is_duplicate
 from service.repositories import account_sums as sums_repository
@@ -46,10 +46,10 @@ class Correction(NamedTuple):
     headroom_after: int
 
 
-class _Seen(NamedTuple):
+class _BooksAndPortions(NamedTuple):
     """Of one moment: what each account has beyond what is promised, and all portions."""
 
-    positions: Mapping[Pair, int]
+    positions: Mapping[AccountCurrency, int]
     portions: list[Portion]
 
 
@@ -59,18 +59,18 @@ async def apply_floors(client: Client, floors: Floors) -> None:
     Where there is no portion yet, at the first start with books of an earlier release, the books tell what there is.
     Before any command is taken, or a process could spend what is not there.
     """
-    while not await _apply(client, floors):
+    while not await _apply_once(client, floors):
         log.info("house_positions.others_were_first")
     await _outdate_portions()
 
 
-async def _apply(client: Client, floors: Floors) -> bool:
+async def _apply_once(client: Client, floors: Floors) -> bool:
     """False where somebody else has changed something meanwhile."""
     pools = {pool.pair: pool for pool in await position_repository.find_pools()}
     new = {pair: -floor for pair, floor in floors.items() if pair not in pools}
     if not pools:
         log.info("house_positions.reads_books", limit_s=_BOOKS_LIMIT_S)
-        seen = await read_in_snapshot(client, _see)
+        seen = await read_in_snapshot(client, _read_books_and_portions)
         pairs = {*seen.positions, *floors}
         new = {pair: seen.positions.get(pair, 0) - (floor_of(pair, floors) or 0) for pair in pairs}
     is_done = not new or await _insert(client, new, floors)
@@ -101,7 +101,7 @@ async def _outdate_portions() -> None:
 
 async def _insert(
     client: Client,
-    headroom: Mapping[Pair, int],
+    headroom: Mapping[AccountCurrency, int],
     floors: Floors,
     event: AuditEvent | None = None,
     floor_version: int = 0,
@@ -144,7 +144,11 @@ async def _change(client: Client, pool: Portion, floor: int | None, change: int,
 
 
 def _event(
-    pair: Pair, action: AuditAction, actor: str, reason: str | None, details: Mapping[str, str | int | bool | None]
+    pair: AccountCurrency,
+    action: AuditAction,
+    actor: str,
+    reason: str | None,
+    details: Mapping[str, str | int | bool | None],
 ) -> AuditEvent:
     return AuditEvent(
         id=new_id(Prefix.AUDIT_EVENT),
@@ -164,8 +168,8 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
     The ledger may run meanwhile: books and portions change together, so the difference stays what it was.
     """
     while True:
-        seen = await read_in_snapshot(client, _see)
-        by_pair: dict[Pair, list[Portion]] = {pair: [] for pair in seen.positions}
+        seen = await read_in_snapshot(client, _read_books_and_portions)
+        by_pair: dict[AccountCurrency, list[Portion]] = {pair: [] for pair in seen.positions}
         for portion in seen.portions:
             by_pair.setdefault(portion.pair, []).append(portion)
         is_done = True
@@ -191,7 +195,7 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
             return
 
 
-async def read_positions(*, session: AsyncClientSession) -> dict[Pair, int]:
+async def read_positions(*, session: AsyncClientSession) -> dict[AccountCurrency, int]:
     """By account and currency: the position in the books, less what is reserved, owed, and taken back unbooked.
 
     The server ends what takes longer than `_BOOKS_LIMIT_S` in all.
@@ -200,7 +204,7 @@ async def read_positions(*, session: AsyncClientSession) -> dict[Pair, int]:
         return await _read_positions(session)
 
 
-async def _read_positions(session: AsyncClientSession) -> dict[Pair, int]:
+async def _read_positions(session: AsyncClientSession) -> dict[AccountCurrency, int]:
     stored = await sums_repository.find_last(session=session)
     corrections = await sums_repository.find_corrections(session=session)
     reached = None if stored is None else stored.through
@@ -223,6 +227,6 @@ def _position(one: AccountSum) -> int:
     return -one.balance if one.account == SystemAccount.BANK else one.balance
 
 
-async def _see(session: AsyncClientSession) -> _Seen:
+async def _read_books_and_portions(session: AsyncClientSession) -> _BooksAndPortions:
     positions = await read_positions(session=session)
-    return _Seen(positions, await position_repository.find_all(session=session))
+    return _BooksAndPortions(positions, await position_repository.find_all(session=session))

@@ -10,7 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from service.database import Client, read_in_snapshot
 from service.domain.accounts import BETWEEN_WALLETS, AccountSum, SystemAccount, add_up
 from service.domain.clock import utc_now
-from service.domain.house_positions import Pair, Portion, floor_of
+from service.domain.house_positions import AccountCurrency, Portion, floor_of
 from service.repositories import account_sums as sums_repository
 from service.repositories import house_positions as position_repository
 from service.repositories import wallets as wallet_repository
@@ -73,7 +73,7 @@ async def _read(session: AsyncClientSession) -> TrialBalance:
 
 def _floors_of(portions: Collection[Portion]) -> dict[str, dict[str, tuple[int, int]]]:
     """By currency and account: the floor, and what all portions together have above it."""
-    left: Counter[Pair] = Counter()
+    left: Counter[AccountCurrency] = Counter()
     for portion in portions:
         left[portion.pair] += portion.headroom
     found: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)

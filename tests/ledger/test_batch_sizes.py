@@ -19,7 +19,7 @@ from service.domain.incidents import Said, SaidEvent
 from service.domain.policy import Policy
 from service.ledger.commands import Command, CompositeCommand
 from service.ledger.committer import Committed, Ledger
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.returns import CollectReturn, NamedHold, TakeReturn
 from service.ledger.transaction import Attempt, Prepared, prepare
 from tests.factories import current, make_funded_wallet, withdrawal_of
@@ -85,7 +85,7 @@ class Slow:
         self.sizes: list[int] = []
 
     async def prepare(
-        self, session: AsyncClientSession, commands: Any, policy: Policy, own: OwnPortions, attempt: Attempt
+        self, session: AsyncClientSession, commands: Any, policy: Policy, own: PortionCache, attempt: Attempt
     ) -> Prepared:
         self.sizes.append(len(commands))
         prepared = await prepare(session, commands, policy, own, attempt)

@@ -292,12 +292,12 @@ class TestHeadroom:
         assert not batch.run(self._pays_out(8, 3)).refused
         assert batch.run(self._pays_out(1, 4)).refused
         assert batch.headroom_changes == {self._BANK: -20}
-        assert batch.short == {self._BANK}
+        assert batch.exhausted == {self._BANK}
 
     def test_of_all_processes_counts_where_it_is_known(self) -> None:
         batch = self._batch(own=5, total=12)
         assert not batch.run(self._pays_out(12)).refused
-        assert batch.short == frozenset()
+        assert batch.exhausted == frozenset()
 
     def test_comes_back_with_what_comes_in(self) -> None:
         batch = self._batch(own=0)
@@ -311,7 +311,7 @@ class TestHeadroom:
         returned = _movement(type=EntryType.DEPOSIT_RETURN, amount=7)
         assert not batch.run(_does(Changes(_VOUCHER, (returned,)))).refused
         assert batch.headroom_changes == {self._BANK: -7}
-        assert batch.short == frozenset()
+        assert batch.exhausted == frozenset()
 
     def test_is_less_by_what_wallets_come_to_owe(self) -> None:
         batch = self._batch()
@@ -375,7 +375,7 @@ class TestHeadroom:
         assert is_refused({adjustments: 0}, {})
         assert not is_refused({adjustments: None}, {adjustments: -5})
 
-    def test_that_is_lacking_in_two_currencies_is_told_of_the_first(self) -> None:
+    def test_that_is_lacking_in_two_currencies_is_told_of_both(self) -> None:
         dollars = _RAVI._replace(currency="EUR")
         wallets = {one.id: one for one in (_ASHA, dollars)}
         batch = Batch(Loaded({}, wallets, {}, {}, headroom=Headroom({}, {})), Policy())
@@ -384,7 +384,8 @@ class TestHeadroom:
         decided = batch.run(_does(Changes(_VOUCHER, movements)))
         assert decided.error is not None
         assert decided.error.facts == {"currency": "EUR"}
-        assert batch.short == {self._BANK, ("bank", "EUR")}
+        assert decided.error.message == "The house has not enough of EUR and INR at the moment"
+        assert batch.exhausted == {self._BANK, ("bank", "EUR")}
 
     def test_comes_back_with_what_pays_a_debt(self) -> None:
         owing = _ASHA._replace(available=0, owed=120, debts=("rtn_1",), open_operations=1)
@@ -437,7 +438,7 @@ class TestHeadroom:
         decided = batch.run(whole)
         assert isinstance(decided.error, HouseFundsExhausted)
         assert batch.headroom_changes == {}
-        assert batch.short == {self._BANK}
+        assert batch.exhausted == {self._BANK}
         assert not batch.writes()
         small = replace(whole, parts=[self._pays_out(12, 1), self._pays_out(8, 2)])
         assert batch.run(small) == Decided(None, None, None, refused=False)

@@ -21,7 +21,7 @@ from service.domain.wallets import new_wallet
 from service.errors import LimitExceeded, RateUnavailable
 from service.ledger import transaction
 from service.ledger.batch import Loaded
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.transaction import Attempt, further_records, prepare
 from service.ledger.user_limits import OverrideUserLimits, SetTimeZone
 from service.repositories import records as record_repository
@@ -348,7 +348,7 @@ class TestTheLastOfALimit:
 
         monkeypatch.setattr(transaction, "_load", load_beside_a_quick_one)
         async with databases.client.start_session() as session:
-            await prepare(session, [withdrawal_of(dollars, 5)], policy, OwnPortions("slow"), Attempt(locks_first=True))
+            await prepare(session, [withdrawal_of(dollars, 5)], policy, PortionCache("slow"), Attempt(locks_first=True))
             await session.commit_transaction()
         assert quick == ["lost"]
         known = await record_repository.find(user_limits_id(user.id), UserLimits)
@@ -366,7 +366,7 @@ class TestTheLastOfALimit:
         for limits in (Limits(per_day=12), None):
             await run(databases, limits_set(user.id, limits, user_id=boss.id, now=utc_now()), policy=policy)
         async with databases.client.start_session() as session:
-            await prepare(session, [withdrawal_of(wallet, 5_000)], policy, OwnPortions("slow"))
+            await prepare(session, [withdrawal_of(wallet, 5_000)], policy, PortionCache("slow"))
             again = limits_set(user.id, Limits(per_day=12), user_id=boss.id, now=utc_now())
 
             async def both() -> None:

@@ -15,14 +15,14 @@ from bson.int64 import Int64
 from service.database import Databases, session_in_transaction
 from service.domain.accounts import ENTRY_ID_AGE, ENTRY_ID_AHEAD
 from service.domain.clock import utc_now
-from service.domain.house_positions import Pair
+from service.domain.house_positions import AccountCurrency
 from service.domain.identifiers import IdWindow, Prefix, new_id
 from service.domain.policy import Policy
 from service.domain.records import Record
 from service.domain.wallets import Wallet, new_wallet
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
 from service.repositories import users as user_repository
@@ -82,10 +82,10 @@ class Books(Protocol):
         ...
 
     async def forget_awaited(self, row_ids: Iterable[str]) -> None: ...
-    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+    async def set_headroom(self, headroom: Mapping[AccountCurrency, int]) -> None:
         """What these accounts can give from here on."""
 
-    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]: ...
+    async def find_headroom(self, pairs: Iterable[AccountCurrency]) -> dict[AccountCurrency, int]: ...
     async def draw_up(self) -> Accounts: ...
 
 
@@ -98,7 +98,7 @@ class DatabaseBooks:
         self._wallet = databases.wallet
         self._keys = admin[databases.wallet.name]["idempotency_keys"]
         # As of two processes, of which each commits every other batch.
-        self._turn, self._other_turn = OwnPortions(uuid4().hex), OwnPortions(uuid4().hex)
+        self._turn, self._other_turn = PortionCache(uuid4().hex), PortionCache(uuid4().hex)
 
     async def open(self, users: Sequence[str], wallets: Mapping[str, tuple[str, str]], now: datetime) -> None:
         async with session_in_transaction(self._databases.client) as session:
@@ -144,19 +144,19 @@ class DatabaseBooks:
     async def forget_awaited(self, row_ids: Iterable[str]) -> None:
         await self._wallet["outbox"].delete_many({"_id": {"$in": list(row_ids)}})
 
-    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+    async def set_headroom(self, headroom: Mapping[AccountCurrency, int]) -> None:
         for own in (self._turn, self._other_turn):
             await process_repository.beat(own.owner, "tests", 1, None, [])
         await self._set_headroom(headroom)
 
-    async def _set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+    async def _set_headroom(self, headroom: Mapping[AccountCurrency, int]) -> None:
         rows = self._wallet["house_positions"]
         for (account, currency), left in headroom.items():
             await rows.delete_many({"account": account, "currency": currency})
             pool = {"_id": f"{account}/{currency}/pool", "account": account, "currency": currency, "owner": "pool"}
             await rows.insert_one(pool | {"headroom": Int64(left), "version": Int64(0), "floor": Int64(0)})
 
-    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+    async def find_headroom(self, pairs: Iterable[AccountCurrency]) -> dict[AccountCurrency, int]:
         found = dict.fromkeys(pairs, 0)
         async for row in self._wallet["house_positions"].find():
             if (row["account"], row["currency"]) in found:
@@ -228,10 +228,10 @@ class MemoryBooks:
         for row_id in row_ids:
             self._books.outbox.pop(row_id, None)
 
-    async def set_headroom(self, headroom: Mapping[Pair, int]) -> None:
+    async def set_headroom(self, headroom: Mapping[AccountCurrency, int]) -> None:
         self._books.headroom = dict(headroom)
 
-    async def find_headroom(self, pairs: Iterable[Pair]) -> dict[Pair, int]:
+    async def find_headroom(self, pairs: Iterable[AccountCurrency]) -> dict[AccountCurrency, int]:
         assert self._books.headroom is not None
         return {pair: self._books.headroom[pair] for pair in pairs}
 

@@ -19,7 +19,7 @@ from service.database import bind_documents, connect, read_in_snapshot, session_
 from service.documents import User
 from service.domain.audit_events import AuditEvent
 from service.domain.clock import utc_now
-from service.domain.house_positions import POOL, Pair, Portion
+from service.domain.house_positions import POOL, AccountCurrency, Portion
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.incidents import Said, SaidEvent
@@ -31,7 +31,7 @@ from service.errors import HouseFundsExhausted, problem_body
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.committer import Committed, Ledger
-from service.ledger.house_portions import OwnPortions
+from service.ledger.house_portions import PortionCache
 from service.ledger.returns import CollectReturn, TakeReturn
 from service.ledger.transaction import GuardMissed, prepare
 from service.ledger.wallet_life import CloseWallet
@@ -104,7 +104,7 @@ async def wallet_with(books: OwnBooks, currency: str, paid_in: int = 0, given: i
     return await current(wallet)
 
 
-async def portions_of(pair: Pair) -> dict[str, int]:
+async def portions_of(pair: AccountCurrency) -> dict[str, int]:
     """What each owner has."""
     found = await position_repository.find_all()
     return {portion.owner: portion.headroom for portion in found if portion.pair == pair}
@@ -114,7 +114,7 @@ async def headroom_of(currency: str, account: str = "bank") -> int:
     return sum((await portions_of((account, currency))).values())
 
 
-async def stored_floor_of(pair: Pair) -> int | None:
+async def stored_floor_of(pair: AccountCurrency) -> int | None:
     return next(pool.floor for pool in await position_repository.find_pools() if pool.pair == pair)
 
 
@@ -122,14 +122,14 @@ def code_of(decided: Decided) -> str | None:
     return None if decided.error is None else decided.error.code
 
 
-async def new_process(currency: str, name: str) -> OwnPortions:
+async def new_process(currency: str, name: str) -> PortionCache:
     """One that lives: its portion stays its own when others take from it."""
-    own = OwnPortions(f"{currency}-{name}")
+    own = PortionCache(f"{currency}-{name}")
     await process_repository.beat(own.owner, "tests", os.getpid(), None, [])
     return own
 
 
-async def try_as(books: OwnBooks, own: OwnPortions, *commands: Command) -> list[str | None]:
+async def try_as(books: OwnBooks, own: PortionCache, *commands: Command) -> list[str | None]:
     """The commands as one batch of a process that remembers its portions, as the committer does it."""
     while True:
         async with books.databases.client.start_session() as session:
@@ -269,7 +269,7 @@ class TestAWithdrawal:
 
     async def test_is_decided_after_those_before_it_in_its_batch(self, books: OwnBooks, currency: str) -> None:
         wallet = await wallet_with(books, currency, paid_in=100, given=900)
-        own = OwnPortions(currency)
+        own = PortionCache(currency)
         codes = await try_as(books, own, *(withdrawal_of(wallet, amount) for amount in (60, 60, 40, 1)))
         assert codes == [None, "house_funds_exhausted", None, "house_funds_exhausted"]
 
@@ -347,7 +347,7 @@ class TestBelowTheFloor:
     """An account whose portions add up to less than 0, after the bank has taken a deposit back."""
 
     @staticmethod
-    async def go_below(books: OwnBooks, currency: str, *processes: OwnPortions) -> Wallet:
+    async def go_below(books: OwnBooks, currency: str, *processes: PortionCache) -> Wallet:
         """Leaves -90 there, and each process with a portion of 0. The wallet returned has 1,000."""
         taken, other = await wallet_with(books, currency), await wallet_with(books, currency, given=1_000)
         deposit = await fund_wallet(books.databases, taken, 100)
@@ -402,7 +402,7 @@ class TestPortions:
         self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         wallet = await wallet_with(books, currency, paid_in=100)
-        own = OwnPortions(currency)
+        own = PortionCache(currency)
         assert await try_as(books, own, withdrawal_of(wallet, 10)) == [None]
 
         async def not_read(*_: Any, **__: Any) -> Any:
@@ -466,7 +466,7 @@ class TestPortions:
     ) -> None:
         wallet = await wallet_with(books, currency, paid_in=100)
         for number in range(5):
-            assert await try_as(books, OwnPortions(f"{currency}-{number}"), withdrawal_of(wallet, 1)) == [None]
+            assert await try_as(books, PortionCache(f"{currency}-{number}"), withdrawal_of(wallet, 1)) == [None]
         assert len(await portions_of(("bank", currency))) <= 3
         assert await headroom_of(currency) == 95
 
@@ -506,7 +506,7 @@ class TestPortions:
         assert code_of(given) is None
 
 
-async def events_of(pair: Pair) -> list[AuditEvent]:
+async def events_of(pair: AccountCurrency) -> list[AuditEvent]:
     """The newest first."""
     return await audit_repository.find_newest(AuditFilter(subject_id="/".join(pair)), before_id=None, limit=10)
 
@@ -528,7 +528,7 @@ class TestFloors:
         pair = ("bank", currency)
         wallet = await wallet_with(books, currency, paid_in=100, given=900)
         client = books.databases.client
-        own = OwnPortions(currency)
+        own = PortionCache(currency)
         assert await try_as(books, own, withdrawal_of(wallet, 10)) == [None]
         for floor, headroom in ((-500, 590), (50, 40), (200, -110)):
             await asyncio.gather(*(apply_floors(client, {pair: floor}) for _ in range(10)))
@@ -642,7 +642,7 @@ class TestFloors:
         assert [code_of(one) for one in await run(books.databases, withdrawal_of(wallet, 100))] == [None]
 
 
-async def _read_positions(session: AsyncClientSession) -> dict[Pair, int]:
+async def _read_positions(session: AsyncClientSession) -> dict[AccountCurrency, int]:
     return await read_positions(session=session)
 
 
@@ -664,7 +664,7 @@ class ReadLimits(CommandListener):
 class TestWhatIsShown:
     async def test_to_prometheus_is_what_accounts_with_a_floor_can_give(self, books: OwnBooks, currency: str) -> None:
         await wallet_with(books, currency, paid_in=100, given=30)
-        own = OwnPortions(f"{currency}-shown")
+        own = PortionCache(f"{currency}-shown")
         assert await try_as(books, own, withdrawal_of(await wallet_with(books, currency, given=5), 5)) == [None]
         (shown,) = (await _read_headroom()).values()
         assert shown["bank", currency] == 95
@@ -711,10 +711,10 @@ class TestTwoProcesses:
     async def test_of_which_one_dies_with_its_writes_made_lose_nothing(self, books: OwnBooks, currency: str) -> None:
         """Portion and money are one transaction: neither is there without the other."""
         wallet = await wallet_with(books, currency, paid_in=100)
-        own = OwnPortions(f"{currency}-dead")
+        own = PortionCache(f"{currency}-dead")
         async with books.databases.client.start_session() as session:
             prepared = await prepare(session, [withdrawal_of(wallet, 60)], Policy(), own)
             assert prepared.portions
             await session.abort_transaction()
         assert await headroom_of(currency) == 100
-        assert await try_as(books, OwnPortions(f"{currency}-alive"), withdrawal_of(wallet, 100)) == [None]
+        assert await try_as(books, PortionCache(f"{currency}-alive"), withdrawal_of(wallet, 100)) == [None]
