@@ -159,7 +159,7 @@ AT_THE_BANK: Final = frozenset({"deposits", "withdrawals"})
 # Topics of rows that follow an operation's end instead of bringing it.
 _AFTERMATH: Final = frozenset({"reward", "owed_notice", "hold_notice"})
 # Topics of mails to people, which are about no operation.
-_TO_PEOPLE: Final = frozenset({"password_reset", "password_notice", "webhook_notice"})
+_TO_PEOPLE: Final = frozenset({"password_reset", "password_notice", "factor_code", "factor_notice", "webhook_notice"})
 _ORDER_KINDS: Final[Mapping[str, str]] = {"deposit": "collection", "withdrawal": "payout"}
 # Incidents whose matter is not put right: until it is, the bank and the books may be apart over that operation.
 _UNRESOLVED: Final = frozenset({"open", "explained"})

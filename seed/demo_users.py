@@ -1,11 +1,16 @@
 """The users that CREDENTIALS.md lists, with their passwords and starting balances."""
 
 from typing import Final, NamedTuple
+from uuid import uuid4
 
 from seed.deposits import StartingBalance, deposit_once
+from service.domain.clock import utc_now
+from service.domain.sealed import SealedField
 from service.errors import EmailTaken, WalletExists
+from service.repositories import totp_enrolments as enrolment_repository
 from service.repositories import users as user_repository
 from service.services.orders import Requester
+from service.services.sealing import seal
 from service.services.users import Registration, register_user
 from service.services.wallets import get_balances, open_wallet
 from service.startup import Resources
@@ -17,6 +22,8 @@ class DemoUser(NamedTuple):
     registration: Registration
     roles: tuple[str, ...]
     balances: dict[str, int]
+    # Of an authenticator app that is active from the start; a new one takes a mailed code and a day.
+    totp_secret: str | None = None
 
 
 def _user(first_name: str, last_name: str, password: str, balances: dict[str, int], *more_roles: str) -> DemoUser:
@@ -33,6 +40,9 @@ DEMO_USERS: Final = (
     # Large adjustments take two admins.
     _user("Jonas", "Weber", "saddle-quartz-lagoon-37", {"INR": 0}, "admin"),
     _user("Relay", "Service", "ember-compass-glacier-64", {"INR": 0}, "service"),
+    _user("Vera", "Okoye", "lichen-harbour-sonnet-52", {"INR": 0})._replace(
+        totp_secret="KZSXEYJHOMQGC5LUNBSW45DJMNQXI33S"  # noqa: S106 for demonstration, in CREDENTIALS.md
+    ),
 )
 
 
@@ -50,6 +60,8 @@ async def seed_demo_users(resources: Resources) -> list[Seeded]:
             await _ensure_wallet(user_id, currency, resources)
         wanted = demo_user.balances.items()
         balances = [StartingBalance(user_id, amount, currency) for currency, amount in wanted if amount]
+        if demo_user.totp_secret is not None:
+            await _ensure_app(user_id, demo_user.totp_secret, resources)
         await deposit_once(balances, resources.ledger, resources.settings)
         seeded.append(Seeded(demo_user, is_new))
     return seeded
@@ -69,6 +81,15 @@ async def _ensure_user(demo_user: DemoUser, resources: Resources) -> tuple[str, 
         # A second seed at the same moment.
         return await _ensure_user(demo_user, resources)
     return user.id, True
+
+
+async def _ensure_app(user_id: str, secret: str, resources: Resources) -> None:
+    """One that was given up stays so."""
+    if await enrolment_repository.find(user_id) is not None:
+        return
+    now = utc_now()
+    sealed = seal(resources.settings, secret, SealedField.TOTP_SECRET, user_id)
+    await enrolment_repository.insert_active(user_id, uuid4().hex, sealed, now)
 
 
 async def _ensure_wallet(user_id: str, currency: str, resources: Resources) -> None:

@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     password_reset_lifetime_s: int = Field(3600, ge=1, le=3600)
     # To one person: more than one asks for, less than a nuisance.
     password_reset_mails_per_hour: int = Field(3, ge=1, le=20)
+    # For so long after its activation a new authenticator app confirms no payments; mailed codes do. A day: the owner
+    # reads the notice before a thief's app counts.
+    totp_wait_s: int = Field(24 * 3600, ge=0, le=30 * 24 * 3600)
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
     # What wallets are opened in, separated by commas; points always besides. None: all currencies of ISO 4217 that are
     # ordinary money (domain/money.py).

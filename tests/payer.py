@@ -11,6 +11,8 @@ from service.database import Databases
 from service.domain.clock import utc_now
 from service.domain.step_up import Challenge
 from service.domain.wallets import Freeze, Wallet, WalletStatus
+from service.repositories import totp_enrolments as enrolment_repository
+from service.services.factor_changes import challenge_subject
 from service.services.step_up import code_for
 from service.settings import Settings
 from tests.factories import PASSWORD, Account, bearer, make_account
@@ -73,9 +75,24 @@ async def enrol(api: httpx.AsyncClient, headers: Mapping[str, str]) -> tuple[str
     begun = await api.post("/api/v1/me/totp", json={"password": PASSWORD}, headers=headers)
     app = pyotp.TOTP(begun.json()["secret"])
     now = utc_now()
-    active = await api.post("/api/v1/me/totp/confirm", json={"code": app.at(now)}, headers=headers)
+    codes = {"code": app.at(now), "mailed_code": await mailed_code(api, headers)}
+    active = await api.post("/api/v1/me/totp/confirm", json=codes, headers=headers)
     assert active.status_code == 200, active.text
     return app.at(now, counter_offset=1), active.json()["recovery_codes"]
+
+
+async def mailed_code(api: httpx.AsyncClient, headers: Mapping[str, str]) -> str:
+    """What the mail for a pending app says, or would."""
+    user_id = (await api.get("/api/v1/me", headers=headers)).json()["id"]
+    settings = api._transport.app.state.resources.settings  # type: ignore[attr-defined]
+    return await enrolment_code(user_id, settings)
+
+
+async def enrolment_code(user_id: str, settings: Settings) -> str:
+    enrolment = await enrolment_repository.find(user_id)
+    assert enrolment is not None
+    assert enrolment.challenge is not None
+    return code_for(settings, challenge_subject(user_id, enrolment.secret_id), enrolment.challenge)
 
 
 async def payment_row(databases: Databases, payment: dict[str, Any]) -> dict[str, Any]:

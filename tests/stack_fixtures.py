@@ -1,9 +1,12 @@
 """Whole stacks for all tests that need them: servers, API and worker as processes of their own, and a quick bank."""
 
+import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,8 @@ from service.database import Databases, connect
 from service.settings import Settings
 
 _POOL = 8
+_MAIL_LIMIT_S = 30.0
+_MAIL_POLL_S = 0.05
 
 QUICK_BANK = {
     "WALLET_ENV": "development",
@@ -127,3 +132,15 @@ async def payment_http(payment_stack: Stack) -> AsyncIterator[httpx.AsyncClient]
 async def payment_databases(payment_stack: Stack) -> AsyncIterator[Databases]:
     async with databases_of(payment_stack) as databases:
         yield databases
+
+
+async def mail_to(stack: Stack, email: str, subject: str) -> str:
+    end = time.monotonic() + _MAIL_LIMIT_S
+    path = Path(stack.settings["WALLET_DATA_DIR"]) / "mailbox.jsonl"
+    while time.monotonic() < end:
+        lines = path.read_text().splitlines() if path.exists() else []
+        for mail in map(json.loads, lines):
+            if (mail["to"], mail["subject"]) == (email, subject):
+                return str(mail["text"])
+        await asyncio.sleep(_MAIL_POLL_S)
+    raise AssertionError(f"no mail {subject!r} to {email}")

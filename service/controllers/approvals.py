@@ -127,7 +127,14 @@ async def _confirm(
 ) -> Response:
     claim = claim_key(resources, user.user_id, key)
     answer = await approvals.confirm_payment(
-        resources.ledger, user.requester, payment_id, body.code, claim, correlation_id.get(), resources.settings
+        resources.ledger,
+        resources.databases.client,
+        user.requester,
+        payment_id,
+        body.code,
+        claim,
+        correlation_id.get(),
+        resources.settings,
     )
     return respond(answer)
 

@@ -83,7 +83,7 @@ async def change_password(
     """
     async with resources.login_guard.password_again(user.user_id):
         tokens = await password_changes.change_password(
-            _locksmith(resources), user, body.current_password, body.new_password, correlation_id.get()
+            locksmith_of(resources), user, body.current_password, body.new_password, correlation_id.get()
         )
     return answer_cookies(tokens, resources.settings) if came_by_cookie(request) else answer_tokens(tokens)
 
@@ -112,11 +112,11 @@ async def request_password_reset(
 )
 async def confirm_password_reset(body: PasswordResetConfirmation, resources: OpenResources) -> Response:
     """Every session and every token from before is out. An authenticator app stays what it was."""
-    await password_changes.reset_password(_locksmith(resources), body.token, body.new_password, correlation_id.get())
+    await password_changes.reset_password(locksmith_of(resources), body.token, body.new_password, correlation_id.get())
     return Response(status_code=204)
 
 
-def _locksmith(resources: Resources) -> Locksmith:
+def locksmith_of(resources: Resources) -> Locksmith:
     return Locksmith(
         resources.databases.client, resources.jobs, resources.ended_tokens, resources.passwords, resources.settings
     )

@@ -1,13 +1,16 @@
 """One's authenticator app over HTTP: enrolling, recovery codes, and giving it up."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
+from asgi_correlation_id import correlation_id
 from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.auth import Password
 from service.controllers.dependencies import OpenResources, require
+from service.controllers.password_changes import locksmith_of
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, View, problem_responses
@@ -24,6 +27,7 @@ from service.errors import (
 )
 from service.services import totp
 from service.services.callers import Caller
+from service.services.totp import SentCodes
 
 router = api_router("Second factor")
 
@@ -51,15 +55,26 @@ class PasswordAgain(StrictModel):
     password: Password
 
 
-class ActivationRequest(StrictModel):
+class ChangeRequest(StrictModel):
+    end_other_sessions: bool = Field(default=False, description="Ends all sessions but this one, with their tokens")
+
+
+class ActivationRequest(ChangeRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "492039", "mailed_code": "815204"}]})
+
     code: AppCode
+    mailed_code: str = Field(
+        min_length=1, max_length=_CODE_LENGTH_LIMIT, description="Six digits, from the mail", examples=["815204"]
+    )
 
 
-class CodeRequest(StrictModel):
+class CodeRequest(ChangeRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "492039"}]})
+
     code: AnyCode
 
 
-class DisablingRequest(StrictModel):
+class DisablingRequest(ChangeRequest):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"password": "copper-lantern-meadow-41", "code": "492039"}]}
     )
@@ -72,6 +87,9 @@ class TotpView(View):
     status: TotpStatus = Field(examples=["active"])
     recovery_codes_left: int = Field(ge=0, examples=[10])
     activated_at: str | None = TIME
+    confirms_payments_from: str | None = Field(
+        description="Until then codes for large payments are mailed", examples=["2026-11-22T09:14:56.123Z"]
+    )
 
 
 class TotpSecretView(View):
@@ -111,13 +129,13 @@ async def get_totp(user: Annotated[Caller, require(Permission.PROFILE_READ)]) ->
     response_model=TotpSecretView,
     responses=problem_responses(AccountDeactivated, TotpAlreadyActive, WrongPassword, TooManyAttempts),
     summary="Begin with an authenticator app; it counts once a code of it was sent",
-    description="The answer is shown once: put its secret into the app. Beginning again replaces one that does not "
-    "count yet.",
+    description="The answer is shown once: put its secret into the app. A mail brings a code that is asked for beside "
+    "the app's first one. Beginning again replaces one that does not count yet.",
 )
 async def begin_enrolment(
     body: PasswordAgain, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    begun = await totp.begin_enrolment(resources.passwords, resources.settings, user, body.password)
+    begun = await totp.begin_enrolment(locksmith_of(resources), user, body.password, correlation_id.get())
     return _shape({"status": TotpStatus.PENDING, **begun._asdict()}, 201)
 
 
@@ -126,14 +144,21 @@ async def begin_enrolment(
     operation_id="confirm_totp",
     response_model=RecoveryCodesView,
     responses=problem_responses(AccountDeactivated, TotpAlreadyActive, TotpNotEnrolled, InvalidCode, TooManyAttempts),
-    summary="Make the app count, with a code of it; the answer has the recovery codes",
-    description="From then on large payments ask for a code of the app instead of mailing one. Keep the recovery "
-    "codes: they are shown once.",
+    summary="Make the app count, with a code of it and the mailed one; the answer has the recovery codes",
+    description="After a day (`confirms_payments_from`) large payments ask for a code of the app instead of mailing "
+    "one. A mail tells of the change. Keep the recovery codes: they are shown once.",
 )
 async def activate(
     body: ActivationRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    return _recovery_codes(await totp.activate(resources.settings, user, body.code))
+    codes = await totp.activate(
+        locksmith_of(resources),
+        user,
+        SentCodes(body.code, body.mailed_code),
+        correlation_id.get(),
+        ends_others=body.end_other_sessions,
+    )
+    return _recovery_codes(codes)
 
 
 @router.post(
@@ -146,7 +171,10 @@ async def activate(
 async def renew_recovery_codes(
     body: CodeRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    return _recovery_codes(await totp.renew_recovery_codes(resources.settings, user, body.code))
+    codes = await totp.renew_recovery_codes(
+        locksmith_of(resources), user, body.code, correlation_id.get(), ends_others=body.end_other_sessions
+    )
+    return _recovery_codes(codes)
 
 
 # Not DELETE: its body means nothing (RFC 9110, section 9.3.5), proxies may drop it, and a password belongs in no URL.
@@ -161,18 +189,35 @@ async def renew_recovery_codes(
 async def disable(
     body: DisablingRequest, user: Annotated[Caller, require(Permission.PROFILE_WRITE)], resources: OpenResources
 ) -> Response:
-    await totp.disable(resources.passwords, resources.settings, user, body.password, body.code)
+    await totp.disable(
+        locksmith_of(resources),
+        user,
+        body.password,
+        body.code,
+        correlation_id.get(),
+        ends_others=body.end_other_sessions,
+    )
     return _shape(_view(None))
 
 
 def _view(enrolment: Enrolment | None) -> dict[str, Any]:
     if enrolment is None:
-        return {"status": TotpStatus.NONE, "recovery_codes_left": 0, "activated_at": None}
+        return {
+            "status": TotpStatus.NONE,
+            "recovery_codes_left": 0,
+            "activated_at": None,
+            "confirms_payments_from": None,
+        }
     return {
         "status": enrolment.status,
         "recovery_codes_left": len(enrolment.recovery_hashes),
-        "activated_at": None if enrolment.activated_at is None else to_rfc3339(enrolment.activated_at),
+        "activated_at": _time(enrolment.activated_at),
+        "confirms_payments_from": _time(enrolment.confirms_from or enrolment.activated_at),
     }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else to_rfc3339(moment)
 
 
 def _recovery_codes(codes: list[str]) -> Response:

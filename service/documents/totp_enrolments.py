@@ -8,6 +8,7 @@ from pymongo import IndexModel
 
 from service.documents.validation import COUNT, HASH, TEXT, TIME, validator_part
 from service.domain.sealed import Sealed
+from service.domain.step_up import Challenge
 
 
 class TotpEnrolment(Document):
@@ -28,6 +29,10 @@ class TotpEnrolment(Document):
     updated_at: datetime
     activated_at: datetime | None
     last_use: str = ""
+    challenge: dict[str, Any] | None = None
+    confirms_from: datetime | None = None
+    mails: int = 0
+    mails_until: datetime | None = None
 
     class Settings:
         name = "totp_enrolments"
@@ -53,5 +58,9 @@ class TotpEnrolment(Document):
                 "recovery_hashes": {"bsonType": "array", "items": HASH},
                 "tries": COUNT,
                 "tries_until": TIME,
+                "challenge": {"anyOf": [validator_part(Challenge, tries_left=COUNT), {"bsonType": "null"}]},
+                "confirms_from": {"bsonType": ["date", "null"]},
+                "mails": COUNT,
+                "mails_until": {"bsonType": ["date", "null"]},
             },
         }

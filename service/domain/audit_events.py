@@ -65,6 +65,11 @@ class AuditAction(StrEnum):
     USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 a name
     USER_PASSWORD_RESET_REQUESTED = "user.password_reset_requested"  # noqa: S105 a name
     USER_PASSWORD_RESET = "user.password_reset"  # noqa: S105 a name
+    TOTP_ENROLLED = "totp.enrolled"
+    TOTP_ACTIVATED = "totp.activated"
+    TOTP_RECOVERY_CODE_USED = "totp.recovery_code_used"
+    TOTP_RECOVERY_CODES_RENEWED = "totp.recovery_codes_renewed"
+    TOTP_REMOVED = "totp.removed"
 
 
 class AuditEvent(NamedTuple):

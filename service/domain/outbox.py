@@ -20,6 +20,10 @@ class OutboxTopic(StrEnum):
     PASSWORD_RESET = "password_reset"  # noqa: S105 a name
     # Somebody's password was changed, and they are told.
     PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
+    # Somebody begins with an authenticator app: a code by which the owner of the address agrees.
+    FACTOR_CODE = "factor_code"
+    # Somebody's second factor was changed or a recovery code used, and they are told.
+    FACTOR_NOTICE = "factor_notice"
     # Somebody's endpoint was disabled for its failures, or somebody made or changed one in their name: they are told.
     WEBHOOK_NOTICE = "webhook_notice"
     # A deposit was taken back that somebody's wallet did not cover: they are told.
@@ -33,8 +37,11 @@ MAIL_TOPICS: Final = (
     OutboxTopic.APPROVAL_CODE,
     OutboxTopic.PASSWORD_RESET,
     OutboxTopic.PASSWORD_NOTICE,
+    OutboxTopic.FACTOR_CODE,
+    OutboxTopic.FACTOR_NOTICE,
     OutboxTopic.WEBHOOK_NOTICE,
     OutboxTopic.OWED_NOTICE,
+    OutboxTopic.HOLD_NOTICE,
 )
 
 

@@ -37,6 +37,7 @@ class Ending(StrEnum):
     REUSE = "reuse"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 a reason
     PASSWORD_RESET = "password_reset"  # noqa: S105 a reason
+    FACTOR_CHANGED = "factor_changed"
 
 
 class Session(NamedTuple):

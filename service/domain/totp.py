@@ -13,6 +13,7 @@ from pyotp.exceptions import OTPVerificationError
 
 from service.domain.keys import KeyPurpose, derive_key
 from service.domain.sealed import Sealed
+from service.domain.step_up import Challenge
 
 ISSUER = "Wallet service"
 # 30 s before and after: a phone's clock, and the time that typing takes (RFC 6238, section 5.2).
@@ -26,6 +27,10 @@ _GROUP = 4
 # A million codes of which three fit at a time: five tries in 15 minutes make one in seven hundred a day.
 TRIES = 5
 TRIES_WINDOW = timedelta(minutes=15)
+
+# Mails with a code for a new app, to one person: each beginning sends one.
+ENROLMENT_MAILS = 5
+ENROLMENT_MAILS_WINDOW = timedelta(hours=1)
 
 _TOTP_CODE = re.compile(r"[0-9]{6}")
 
@@ -54,6 +59,17 @@ class Enrolment(NamedTuple):
     tries_until: datetime
     activated_at: datetime | None
     last_use: str = ""
+    # While an app is pending: the mailed code by which the owner of the address agrees to it.
+    challenge: Challenge | None = None
+    # From when on the app confirms payments; until then mailed codes do. None: from its activation on.
+    confirms_from: datetime | None = None
+    # How often a code for a new app was mailed until `mails_until`.
+    mails: int = 0
+    mails_until: datetime | None = None
+
+    def confirms_payments(self, now: datetime) -> bool:
+        is_waiting = self.confirms_from is not None and now < self.confirms_from
+        return self.status is TotpStatus.ACTIVE and not is_waiting
 
 
 class Proof(NamedTuple):

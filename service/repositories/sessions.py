@@ -68,6 +68,17 @@ async def revoke_all(user_id: str, ending: Ending, now: datetime, *, session: As
     return done.modified_count
 
 
+async def revoke_others(
+    user_id: str, kept_id: str, ending: Ending, now: datetime, *, session: AsyncClientSession
+) -> list[str]:
+    """All but one. Returns the ids of those that this ended."""
+    others = {"user_id": user_id, "revoked_at": None, "expires_at": {"$gt": now}, "_id": {"$ne": kept_id}}
+    collection = SessionDocument.get_pymongo_collection()
+    ids = [row["_id"] for row in await collection.find(others, {"_id": 1}, session=session).to_list()]
+    await collection.update_many({"_id": {"$in": ids}}, _ended(ending, now), session=session)
+    return ids
+
+
 def _ended(ending: Ending, now: datetime) -> dict[str, Any]:
     return {"$set": {"revoked_at": now, "revoked_for": ending, "expires_at": now}}
 

@@ -1,15 +1,25 @@
 """Queries on `totp_enrolments`. Every change is one compare-and-set: of two who use one code, one finds no match."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from pymongo import ReturnDocument
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 
 from service.documents import TotpEnrolment
 from service.domain.sealed import Sealed
-from service.domain.totp import TRIES, TRIES_WINDOW, Enrolment, Proof, TotpStatus
+from service.domain.step_up import Challenge
+from service.domain.totp import (
+    ENROLMENT_MAILS,
+    ENROLMENT_MAILS_WINDOW,
+    TRIES,
+    TRIES_WINDOW,
+    Enrolment,
+    Proof,
+    TotpStatus,
+)
 
 
 async def find(user_id: str) -> Enrolment | None:
@@ -19,22 +29,30 @@ async def find(user_id: str) -> Enrolment | None:
 
 async def ensure(user_id: str, now: datetime) -> None:
     """There is a document afterwards, of no enrolment if there was none before."""
+    await _insert({"_id": user_id, **_NONE}, now)
+
+
+async def insert_active(user_id: str, secret_id: str, sealed_secret: Sealed, now: datetime) -> None:
+    """An app that counts at once, for demo users. Nothing happens where there is a document already."""
+    app = {"secret_id": secret_id, "sealed_secret": sealed_secret._asdict(), "activated_at": now}
+    await _insert({"_id": user_id, **_NONE, "status": TotpStatus.ACTIVE, **app}, now)
+
+
+_NONE: Final[Mapping[str, Any]] = {
+    "status": TotpStatus.NONE,
+    "secret_id": "",
+    "sealed_secret": None,
+    "last_step": 0,
+    "recovery_hashes": [],
+    "tries": 0,
+    "activated_at": None,
+}
+
+
+async def _insert(row: dict[str, Any], now: datetime) -> None:
+    times = {"tries_until": now, "created_at": now, "updated_at": now}
     try:
-        await TotpEnrolment.get_pymongo_collection().insert_one(
-            {
-                "_id": user_id,
-                "status": TotpStatus.NONE,
-                "secret_id": "",
-                "sealed_secret": None,
-                "last_step": 0,
-                "recovery_hashes": [],
-                "tries": 0,
-                "tries_until": now,
-                "created_at": now,
-                "updated_at": now,
-                "activated_at": None,
-            }
-        )
+        await TotpEnrolment.get_pymongo_collection().insert_one({**row, **times})
     except DuplicateKeyError:
         return
 
@@ -65,59 +83,98 @@ async def take_try(user_id: str, statuses: Collection[TotpStatus], now: datetime
     return None if row is None else _enrolment(row)
 
 
-async def start(user_id: str, secret_id: str, sealed_secret: Sealed, now: datetime) -> bool:
-    """A new secret that waits for its first code. False where one is active."""
-    return await _change(
-        {"_id": user_id, "status": {"$ne": TotpStatus.ACTIVE}},
-        {
-            "status": TotpStatus.PENDING,
-            "secret_id": secret_id,
-            "sealed_secret": sealed_secret._asdict(),
-            "last_step": 0,
-            "recovery_hashes": [],
-        },
-        now,
-    )
+async def give_tries_back(user_id: str, now: datetime) -> None:
+    """A try was right: it ends the count of the others."""
+    await _change({"_id": user_id}, {}, now, session=None)
 
 
-async def activate(enrolment: Enrolment, step: int, recovery_hashes: Sequence[str], now: datetime) -> bool:
+class NewApp(NamedTuple):
+    """An app that waits for its first code, and the code that is mailed for it."""
+
+    secret_id: str
+    sealed_secret: Sealed
+    challenge: Challenge
+
+
+async def start(user_id: str, app: NewApp, now: datetime, *, session: AsyncClientSession) -> bool:
+    """False where an app is active, or too many codes were mailed lately.
+
+    Only this try is given back: whoever could begin anew for more tries would guess the mailed code with them.
+    """
+    has_expired = {"$lte": [{"$ifNull": ["$mails_until", now]}, now]}
+    changes = {
+        "status": TotpStatus.PENDING.value,
+        "secret_id": {"$literal": app.secret_id},
+        "sealed_secret": {"$literal": app.sealed_secret._asdict()},
+        "challenge": {"$literal": app.challenge._asdict()},
+        "last_step": 0,
+        "recovery_hashes": [],
+        "tries": {"$max": [0, {"$subtract": ["$tries", 1]}]},
+        "mails": {"$cond": [has_expired, 1, {"$add": ["$mails", 1]}]},
+        "mails_until": {"$cond": [has_expired, now + ENROLMENT_MAILS_WINDOW, "$mails_until"]},
+        "updated_at": now,
+    }
+    condition = {
+        "_id": user_id,
+        "status": {"$ne": TotpStatus.ACTIVE},
+        "$or": [{"mails": {"$not": {"$gte": ENROLMENT_MAILS}}}, {"mails_until": {"$lte": now}}],
+    }
+    done = await TotpEnrolment.get_pymongo_collection().update_one(condition, [{"$set": changes}], session=session)
+    return done.matched_count == 1
+
+
+class Activation(NamedTuple):
+    """`step` is that of the app's first code, which is used up."""
+
+    step: int
+    recovery_hashes: Sequence[str]
+    confirms_from: datetime | None
+
+
+async def activate(enrolment: Enrolment, activation: Activation, now: datetime, *, session: AsyncClientSession) -> bool:
     """False where somebody activated it, or began anew, in between."""
     return await _change(
         _unchanged(enrolment, TotpStatus.PENDING),
         {
             "status": TotpStatus.ACTIVE,
-            "last_step": step,
-            "recovery_hashes": list(recovery_hashes),
+            "last_step": activation.step,
+            "recovery_hashes": list(activation.recovery_hashes),
             "activated_at": now,
+            "confirms_from": activation.confirms_from,
+            "challenge": None,
         },
         now,
+        session=session,
     )
 
 
-async def use_up(enrolment: Enrolment, proof: Proof, use: str, now: datetime) -> bool:
+async def use_up(
+    enrolment: Enrolment, proof: Proof, use: str, now: datetime, *, session: AsyncClientSession | None
+) -> bool:
     """False where the code is used already."""
     if proof.recovery_hash is None:
-        return await _change(_unused(enrolment, proof), {"last_step": proof.step, "last_use": use}, now)
+        changes = {"last_step": proof.step, "last_use": use}
+        return await _change(_unused(enrolment, proof), changes, now, session=session)
     pull = {"recovery_hashes": proof.recovery_hash}
-    return await _change(_unused(enrolment, proof), {"last_use": use}, now, pull=pull)
+    return await _change(_unused(enrolment, proof), {"last_use": use}, now, pull=pull, session=session)
 
 
 async def is_last_use(enrolment: Enrolment, use: str, now: datetime) -> bool:
     """Tells whether it was this very request that used the last code up; then its try was a right one."""
-    return await _change(_unchanged(enrolment, TotpStatus.ACTIVE) | {"last_use": use}, {}, now)
+    return await _change(_unchanged(enrolment, TotpStatus.ACTIVE) | {"last_use": use}, {}, now, session=None)
 
 
 async def use_up_for_new_recovery_codes(
-    enrolment: Enrolment, proof: Proof, recovery_hashes: Sequence[str], now: datetime
+    enrolment: Enrolment, proof: Proof, recovery_hashes: Sequence[str], now: datetime, *, session: AsyncClientSession
 ) -> bool:
     """False where the code is used already; then the recovery codes are as they were."""
     changes: dict[str, Any] = {"recovery_hashes": list(recovery_hashes), "last_use": ""}
     if proof.step is not None:
         changes["last_step"] = proof.step
-    return await _change(_unused(enrolment, proof), changes, now)
+    return await _change(_unused(enrolment, proof), changes, now, session=session)
 
 
-async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime) -> bool:
+async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime, *, session: AsyncClientSession) -> bool:
     """False where the code is used already; then the enrolment is as it was."""
     nothing: dict[str, Any] = {
         "status": TotpStatus.NONE,
@@ -125,9 +182,10 @@ async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime) 
         "sealed_secret": None,
         "recovery_hashes": [],
         "activated_at": None,
+        "confirms_from": None,
         "last_use": "",
     }
-    return await _change(_unused(enrolment, proof), nothing, now)
+    return await _change(_unused(enrolment, proof), nothing, now, session=session)
 
 
 def _unchanged(enrolment: Enrolment, status: TotpStatus) -> dict[str, Any]:
@@ -143,13 +201,18 @@ def _unused(enrolment: Enrolment, proof: Proof) -> dict[str, Any]:
 
 
 async def _change(
-    condition: dict[str, Any], changes: dict[str, Any], now: datetime, pull: dict[str, Any] | None = None
+    condition: dict[str, Any],
+    changes: dict[str, Any],
+    now: datetime,
+    *,
+    pull: dict[str, Any] | None = None,
+    session: AsyncClientSession | None,
 ) -> bool:
     """A change is a try that was right: it ends the count of the others."""
     update: dict[str, Any] = {"$set": {**changes, "tries": 0, "tries_until": now, "updated_at": now}}
     if pull is not None:
         update["$pull"] = pull
-    done = await TotpEnrolment.get_pymongo_collection().update_one(condition, update)
+    done = await TotpEnrolment.get_pymongo_collection().update_one(condition, update, session=session)
     return done.matched_count == 1
 
 
@@ -165,4 +228,8 @@ def _enrolment(row: dict[str, Any]) -> Enrolment:
         tries_until=row["tries_until"],
         activated_at=row["activated_at"],
         last_use=row.get("last_use", ""),
+        challenge=None if row.get("challenge") is None else Challenge(**row["challenge"]),
+        confirms_from=row.get("confirms_from"),
+        mails=row.get("mails", 0),
+        mails_until=row.get("mails_until"),
     )

@@ -5,12 +5,12 @@ from typing import Any
 
 import structlog
 
+from service.database import Client
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
 from service.domain.operations import Operation, OperationStatus
 from service.domain.outbox import OutboxRow
-from service.domain.totp import TotpStatus
 from service.domain.transfers import Transfer
 from service.errors import AccountDeactivated, NotFound, Unauthenticated
 from service.gateways.mailbox import Mailbox
@@ -22,7 +22,7 @@ from service.repositories import records as record_repository
 from service.repositories import users as user_repository
 from service.services.orders import Requester
 from service.services.step_up import code_for, compose_code_mail, hash_sent_code
-from service.services.totp import Consumed, consume_factor, find_enrolment
+from service.services.totp import Consumed, UsedCode, consume_factor, count_mailed_code, find_enrolment
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -39,7 +39,7 @@ async def send_code(row: OutboxRow, mailbox: Mailbox, settings: Settings) -> Non
     if payment is not None and payment.challenge is not None and payment.challenge.expires_at > utc_now():
         enrolment = await find_enrolment(payment.user_id)
         user = await user_repository.find(payment.user_id)
-        if user is not None and (enrolment is None or enrolment.status is not TotpStatus.ACTIVE):
+        if user is not None and (enrolment is None or not enrolment.confirms_payments(utc_now())):
             nonce = payment.challenge.nonce
             await mailbox.send(
                 compose_code_mail(
@@ -63,6 +63,7 @@ def _purpose(payment: Payment) -> str:
 
 async def confirm_payment(
     ledger: Ledger,
+    client: Client,
     user: Requester,
     payment_id: str,
     code: str,
@@ -80,7 +81,10 @@ async def confirm_payment(
     is_waiting = payment.status is OperationStatus.REQUIRES_APPROVAL
     if is_waiting and not await idempotency_repository.is_answered(claim.id):
         await _require_requester(user)
-        consumed = await consume_factor(user.user_id, code, settings, _name_of(claim))
+        sent = UsedCode(user.user_id, code, _name_of(claim), request_id)
+        consumed = await consume_factor(client, sent, settings)
+        if consumed is Consumed.NOT_ENROLLED:
+            await count_mailed_code(user.user_id, is_right=_is_right(payment, code, settings))
     answer = await ledger.answer(
         ConfirmPayment(
             **_about(payment),
@@ -98,6 +102,11 @@ async def confirm_payment(
     )
     log.info("payment.confirmed", payment_id=payment.id, status=answer.status_code)
     return answer
+
+
+def _is_right(payment: Payment, code: str, settings: Settings) -> bool:
+    challenge = payment.challenge
+    return challenge is not None and hash_sent_code(settings, payment.id, code, challenge) == challenge.code_hash
 
 
 async def _require_requester(user: Requester) -> None:

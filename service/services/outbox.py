@@ -14,7 +14,7 @@ from service.domain.outbox import MAIL_TOPICS as MAIL_TOPICS  # noqa: PLC0414 wo
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
-from service.services import holds, returns, webhook_endpoints
+from service.services import factor_changes, holds, returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.password_changes import send_notice, send_reset_token
 from service.services.rewards import earn_points
@@ -47,30 +47,46 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
     match row.topic:
         case OutboxTopic.BANK_ORDER:
             await pursue_order(row, desk)
-        case OutboxTopic.APPROVAL_CODE:
-            async with _mailing(desk.settings):
-                await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.EXPIRY:
             await _end_in_time(row, desk)
         case OutboxTopic.REWARD:
             await earn_points(row, desk.ledger, desk.client)
-        case OutboxTopic.PASSWORD_RESET:
+        case (
+            OutboxTopic.APPROVAL_CODE
+            | OutboxTopic.PASSWORD_RESET
+            | OutboxTopic.PASSWORD_NOTICE
+            | OutboxTopic.FACTOR_CODE
+            | OutboxTopic.FACTOR_NOTICE
+            | OutboxTopic.WEBHOOK_NOTICE
+            | OutboxTopic.OWED_NOTICE
+            | OutboxTopic.HOLD_NOTICE
+        ):
             async with _mailing(desk.settings):
-                await send_reset_token(row, desk.client, desk.mailbox, desk.settings)
-        case OutboxTopic.PASSWORD_NOTICE:
-            async with _mailing(desk.settings):
-                await send_notice(row, desk.mailbox)
-        case OutboxTopic.WEBHOOK_NOTICE:
-            async with _mailing(desk.settings):
-                await webhook_endpoints.send_notice(row, desk.mailbox)
-        case OutboxTopic.OWED_NOTICE:
-            async with _mailing(desk.settings):
-                await returns.send_notice(row, desk.mailbox)
-        case OutboxTopic.HOLD_NOTICE:
-            async with _mailing(desk.settings):
-                await holds.send_notice(row, desk.mailbox)
+                await _mail(row, desk)
         case _:
             assert_never(row.topic)
+
+
+async def _mail(row: OutboxRow, desk: Desk) -> None:
+    match row.topic:
+        case OutboxTopic.APPROVAL_CODE:
+            await send_code(row, desk.mailbox, desk.settings)
+        case OutboxTopic.PASSWORD_RESET:
+            await send_reset_token(row, desk.client, desk.mailbox, desk.settings)
+        case OutboxTopic.PASSWORD_NOTICE:
+            await send_notice(row, desk.mailbox)
+        case OutboxTopic.FACTOR_CODE:
+            await factor_changes.send_code(row, desk.mailbox, desk.settings)
+        case OutboxTopic.FACTOR_NOTICE:
+            await factor_changes.send_notice(row, desk.mailbox)
+        case OutboxTopic.WEBHOOK_NOTICE:
+            await webhook_endpoints.send_notice(row, desk.mailbox)
+        case OutboxTopic.OWED_NOTICE:
+            await returns.send_notice(row, desk.mailbox)
+        case OutboxTopic.HOLD_NOTICE:
+            await holds.send_notice(row, desk.mailbox)
+        case _:
+            raise ValueError(f"{row.topic} is no mail")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from service.documents import User
 from service.domain.clock import utc_now
 from service.settings import Settings
 from tests.factories import PASSWORD, bearer, make_user
-from tests.payer import enrol
+from tests.payer import enrol, mailed_code
 
 TOTP = "/api/v1/me/totp"
 CONFIRM = f"{TOTP}/confirm"
@@ -34,7 +34,7 @@ async def person(databases: Databases, settings: Settings) -> Person:
 
 class TestTheWholeWay:
     async def test_from_none_to_active_and_back(self, api: httpx.AsyncClient, person: Person) -> None:
-        none = {"status": "none", "recovery_codes_left": 0, "activated_at": None}
+        none = {"status": "none", "recovery_codes_left": 0, "activated_at": None, "confirms_payments_from": None}
         assert (await api.get(TOTP, headers=person.headers)).json() == none
 
         begun = await api.post(TOTP, json={"password": PASSWORD}, headers=person.headers)
@@ -48,7 +48,8 @@ class TestTheWholeWay:
         assert (pending["status"], pending["activated_at"]) == ("pending", None)
 
         now = utc_now()
-        active = await api.post(CONFIRM, json={"code": pyotp.TOTP(secret).at(now)}, headers=person.headers)
+        codes = {"code": pyotp.TOTP(secret).at(now), "mailed_code": await mailed_code(api, person.headers)}
+        active = await api.post(CONFIRM, json=codes, headers=person.headers)
         assert active.status_code == 200
         RecoveryCodesView.model_validate(active.json())
         first, second = active.json()["recovery_codes"][:2]
@@ -69,7 +70,8 @@ class TestTheWholeWay:
     async def test_what_is_shown_once_is_kept_in_no_cache(self, api: httpx.AsyncClient, person: Person) -> None:
         begun = await api.post(TOTP, json={"password": PASSWORD}, headers=person.headers)
         code = pyotp.TOTP(begun.json()["secret"]).now()
-        active = await api.post(CONFIRM, json={"code": code}, headers=person.headers)
+        codes = {"code": code, "mailed_code": await mailed_code(api, person.headers)}
+        active = await api.post(CONFIRM, json=codes, headers=person.headers)
         assert [answer.headers["Cache-Control"] for answer in (begun, active)] == ["no-store"] * 2
 
 
@@ -81,13 +83,13 @@ class TestRefusals:
             return answer.status_code, answer.json()["error"]
 
         not_enrolled = (409, "totp_not_enrolled")
-        assert await refusal(CONFIRM, code="123456") == not_enrolled
+        assert await refusal(CONFIRM, code="123456", mailed_code="123456") == not_enrolled
         assert await refusal(CODES, code="123456") == not_enrolled
         assert await refusal(DISABLE, password=PASSWORD, code="123456") == not_enrolled
         assert await refusal(TOTP, password="another-password-12") == (422, "wrong_password")
         await enrol(api, person.headers)
         assert await refusal(TOTP, password=PASSWORD) == (409, "totp_already_active")
-        assert await refusal(CONFIRM, code="123456") == (409, "totp_already_active")
+        assert await refusal(CONFIRM, code="123456", mailed_code="123456") == (409, "totp_already_active")
         assert await refusal(DISABLE, password="another-password-12", code="x") == (422, "wrong_password")
         assert await refusal(CODES, code="wrong") == (422, "invalid_code")
 

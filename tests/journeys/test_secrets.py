@@ -16,6 +16,7 @@ from bson import encode
 from scripts.service_stack import API, WORKER, Stack
 from service.domain.clock import utc_now
 from tests.person import Person
+from tests.stack_fixtures import mail_to
 
 _POINTS_COST = 1
 
@@ -85,7 +86,7 @@ class TestSecrets:
         self, stack: Stack, http: httpx.AsyncClient, mongo: pymongo.MongoClient[dict[str, Any]]
     ) -> None:
         canaries = Canaries()
-        actor, email = await _live(http, canaries)
+        actor, email = await _live(stack, http, canaries)
         reference = await _pay(actor, http, canaries)
         await _redeem(stack, http, mongo, actor, canaries)
         await _make_mistakes(actor, email, canaries)
@@ -106,7 +107,7 @@ class TestSecrets:
         assert found == []
 
 
-async def _live(http: httpx.AsyncClient, canaries: Canaries) -> tuple[Actor, str]:
+async def _live(stack: Stack, http: httpx.AsyncClient, canaries: Canaries) -> tuple[Actor, str]:
     """Registers, changes the password, enrols an app."""
     actor, email = Actor(http, canaries), f"{uuid4().hex}@example.com"
     password, second = canaries.secret("password"), canaries.secret("second password")
@@ -127,7 +128,9 @@ async def _live(http: httpx.AsyncClient, canaries: Canaries) -> tuple[Actor, str
     begun = await actor.send("POST", "/me/totp", body={"password": second}, gives_secret=True)
     secret = canaries.secret("app's secret", begun.json()["secret"])
     code = pyotp.TOTP(secret).at(utc_now())
-    codes = await actor.send("POST", "/me/totp/confirm", body={"code": code}, gives_secret=True)
+    mailed = (await mail_to(stack, email, "Confirm your authenticator app")).split()[3]
+    body = {"code": code, "mailed_code": mailed}
+    codes = await actor.send("POST", "/me/totp/confirm", body=body, gives_secret=True)
     for number, recovery in enumerate(codes.json()["recovery_codes"]):
         canaries.secret(f"recovery code {number}", recovery)
     renewal = {"code": canaries.secrets["recovery code 0"]}

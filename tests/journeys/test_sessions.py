@@ -1,9 +1,7 @@
 """Sessions on the real stack: two processes that share nothing but MongoDB, a worker that mails, a restart."""
 
 import asyncio
-import json
 import time
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -12,6 +10,7 @@ from scripts.service_stack import API, Stack
 from service.database import Databases
 from tests.person import PASSWORD
 from tests.refusals import refusal
+from tests.stack_fixtures import mail_to
 
 _TIMES = 20
 _WAIT_LIMIT_S = 30.0
@@ -38,18 +37,6 @@ async def _log_in(http: httpx.AsyncClient, email: str, password: str = PASSWORD)
 
 async def _refresh(http: httpx.AsyncClient, token: str) -> httpx.Response:
     return await http.post("/api/v1/auth/refresh", json={"refresh_token": token})
-
-
-async def _mail_to(stack: Stack, email: str, subject: str) -> str:
-    end = time.monotonic() + _WAIT_LIMIT_S
-    path = Path(stack.settings["WALLET_DATA_DIR"]) / "mailbox.jsonl"
-    while time.monotonic() < end:
-        lines = path.read_text().splitlines() if path.exists() else []
-        for mail in map(json.loads, lines):
-            if (mail["to"], mail["subject"]) == (email, subject):
-                return str(mail["text"])
-        await asyncio.sleep(_POLL_S)
-    raise AssertionError(f"no mail {subject!r} to {email}")
 
 
 class TestTwoProcesses:
@@ -89,13 +76,13 @@ class TestAForgottenPassword:
         before = await _log_in(http, email)
         asked = await http.post("/api/v1/auth/password-reset", json={"email": email})
         assert asked.status_code == 202
-        mail = await _mail_to(stack, email, "Choose a new password")
+        mail = await mail_to(stack, email, "Choose a new password")
         (token,) = [word for word in mail.split() if word.startswith("wpr_")]
         body = {"token": token, "new_password": _NEW_PASSWORD}
         assert (await http.post("/api/v1/auth/password-reset/confirm", json=body)).status_code == 204
         assert refusal(await _refresh(http, before["refresh_token"])) == _REFUSED
         await _log_in(http, email, _NEW_PASSWORD)
-        await _mail_to(stack, email, "Your password was changed")
+        await mail_to(stack, email, "Your password was changed")
 
 
 class TestARestart:

@@ -15,7 +15,9 @@ from seed.demo_users import DEMO_USERS
 from seed.demo_vouchers import DEMO_VOUCHERS
 from seed.load_users import PASSWORD
 from service.database import Databases, connect, set_up
+from service.domain.sealed import Sealed, SealedField
 from service.services.passwords import refuse_weak_password
+from service.services.sealing import open_sealed
 from service.settings import Settings
 from tests.commands import Ended, run_module
 from tests.servers import Servers, make_settings
@@ -80,6 +82,7 @@ class TestDemoUsers:
             ("ines@example.com", "INR"): 0,
             ("jonas@example.com", "INR"): 0,
             ("relay@example.com", "INR"): 0,
+            ("vera@example.com", "INR"): 0,
         }
         users = await databases.wallet["users"].find({"roles": {"$ne": ["user"]}}, sort=[("email", 1)]).to_list()
         assert [(user["email"], user["roles"]) for user in users] == [
@@ -103,14 +106,20 @@ class TestDemoUsers:
     async def test_the_passwords_in_credentials_md_are_theirs_and_would_be_accepted_from_anyone(
         self, seeded: tuple[Settings, Databases]
     ) -> None:
-        _settings, databases = seeded
+        settings, databases = seeded
         page = (ROOT / "CREDENTIALS.md").read_text()
-        for registration, _roles, _balances in DEMO_USERS:
+        for registration, *_, totp_secret in DEMO_USERS:
             assert f"| {registration.email} | `{registration.password}` |" in page
             refuse_weak_password(registration.password, registration.email, registration[:2])
             user = await databases.wallet["users"].find_one({"email": registration.email})
             assert user is not None
             assert argon2.verify(registration.password, user["password_hash"])
+            enrolment = await databases.wallet["totp_enrolments"].find_one({"_id": user["_id"]})
+            assert (enrolment is not None) is (totp_secret is not None)
+            if enrolment is not None:
+                assert f"`{totp_secret}`" in page
+                sealed = Sealed(**enrolment["sealed_secret"])
+                assert open_sealed(settings, sealed, SealedField.TOTP_SECRET, user["_id"]) == totp_secret
 
     async def test_the_vouchers_of_credentials_md_are_in_the_catalogue(
         self, seeded: tuple[Settings, Databases]

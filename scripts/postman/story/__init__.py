@@ -30,6 +30,10 @@ ENVIRONMENT: Final = {
     "second_admin_password": "saddle-quartz-lagoon-37",
     "service_email": "relay@example.com",
     "service_password": "ember-compass-glacier-64",
+    "demo_app_email": "vera@example.com",
+    "demo_app_password": "lichen-harbour-sonnet-52",
+    # Of vera's authenticator app: the scripts compute its codes.
+    "totp_secret": "KZSXEYJHOMQGC5LUNBSW45DJMNQXI33S",
     "user_password": "juniper-anchor-mosaic-27",
     "friend_password": "thistle-beacon-pagoda-93",
     "friend_new_password": "lantern-otter-walnut-61",

@@ -152,14 +152,15 @@ TRANSFERS: Final = Folder(
 
 APPROVALS: Final = Folder(
     "Approvals",
-    "Payments above `WALLET_STEP_UP_ABOVE` wait five minutes for a code: the mailed one or, as here, one of the app or "
-    "a recovery code. Needs the workflow with the authenticator app.",
+    "Payments above `WALLET_STEP_UP_ABOVE` wait five minutes for a code: the mailed one or, as here, one of vera's app "
+    "or a recovery code. Needs the workflow with the authenticator app.",
     (
         Step(
             "POST /transfers",
             "A large transfer",
             202,
-            body={**_TO_TOMAS, "amount": _LARGE},
+            by="demo_app",
+            body={**_TO_TOMAS, "from_wallet_id": "{{demo_app_wallet_id}}", "amount": _LARGE},
             expects={"status": "requires_approval"},
             keeps={"waiting_transfer_id": "id"},
         ),
@@ -167,6 +168,7 @@ APPROVALS: Final = Folder(
             "POST /transfers/{transfer_id}/confirm",
             "A wrong code",
             422,
+            by="demo_app",
             path={"transfer_id": "{{waiting_transfer_id}}"},
             body={"code": "000000"},
             error="invalid_code",
@@ -175,6 +177,7 @@ APPROVALS: Final = Folder(
         Step(
             "POST /transfers/{transfer_id}/confirm",
             "Confirm the transfer",
+            by="demo_app",
             path={"transfer_id": "{{waiting_transfer_id}}"},
             body={"code": "{{recovery_code_1}}"},
             expects={"id": "{{waiting_transfer_id}}", "status": "success"},
@@ -183,12 +186,14 @@ APPROVALS: Final = Folder(
             "POST /transfers",
             "Another large transfer",
             202,
-            body={**_TO_TOMAS, "amount": _LARGE},
+            by="demo_app",
+            body={**_TO_TOMAS, "from_wallet_id": "{{demo_app_wallet_id}}", "amount": _LARGE},
             keeps={"waiting_transfer_id": "id"},
         ),
         Step(
             "POST /transfers/{transfer_id}/cancel",
             "Cancel the transfer",
+            by="demo_app",
             path={"transfer_id": "{{waiting_transfer_id}}"},
             expects={"id": "{{waiting_transfer_id}}", "status": "canceled"},
         ),
@@ -196,6 +201,7 @@ APPROVALS: Final = Folder(
             "POST /withdrawals",
             "A large withdrawal",
             202,
+            by="demo_app",
             body={"amount": _LARGE, "currency": "INR", "destination": "yard-success"},
             expects={"status": "requires_approval"},
             keeps={"waiting_withdrawal_id": "id"},
@@ -204,6 +210,7 @@ APPROVALS: Final = Folder(
             "POST /withdrawals/{withdrawal_id}/confirm",
             "Confirm the withdrawal",
             202,
+            by="demo_app",
             path={"withdrawal_id": "{{waiting_withdrawal_id}}"},
             body={"code": "{{recovery_code_2}}"},
             expects={"id": "{{waiting_withdrawal_id}}", "status": "pending"},
@@ -212,12 +219,14 @@ APPROVALS: Final = Folder(
             "POST /withdrawals",
             "Another large withdrawal",
             202,
+            by="demo_app",
             body={"amount": _LARGE, "currency": "INR", "destination": "yard-success"},
             keeps={"waiting_withdrawal_id": "id"},
         ),
         Step(
             "POST /withdrawals/{withdrawal_id}/cancel",
             "Cancel the withdrawal",
+            by="demo_app",
             path={"withdrawal_id": "{{waiting_withdrawal_id}}"},
             expects={"id": "{{waiting_withdrawal_id}}", "status": "canceled"},
         ),

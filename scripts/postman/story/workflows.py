@@ -126,7 +126,8 @@ def _logs_in(title: str, name: str) -> Step:
 
 OTHERS: Final = Folder(
     "Who else takes part",
-    "Tomas, whom Priya pays, and four of the demo users: asha, the admins ines and jonas, and the service relay.",
+    "Tomas, whom Priya pays, and five of the demo users: asha, the admins ines and jonas, the service relay, and vera, "
+    "who has an authenticator app.",
     (
         Step(
             "POST /auth/register",
@@ -147,6 +148,7 @@ OTHERS: Final = Folder(
         _logs_in("ines, an admin, logs in", "admin"),
         _logs_in("jonas, another admin, logs in", "second_admin"),
         _logs_in("relay, a service, logs in", "service"),
+        _logs_in("vera, who has an authenticator app, logs in", "demo_app"),
         Step(
             "POST /wallets/{wallet_id}/credits",
             "ines puts 900,000.00 INR into Priya's wallet",
@@ -161,34 +163,31 @@ OTHERS: Final = Folder(
 LARGE_PAYMENT: Final = Folder(
     "Workflow: a large payment, confirmed with an authenticator app",
     "What is above `WALLET_STEP_UP_ABOVE` (200,000.00 INR) waits for a one-time code. Without an app the code comes by "
-    "mail, which a collection cannot read; with one, the script before the request computes it as the app would.",
+    "mail, which a collection cannot read; vera has an app, and the script before the request computes its code.",
     (
         Step(
-            "POST /me/totp",
-            "1. Begin with an authenticator app",
-            201,
-            body={"password": "{{user_password}}"},
-            expects={"status": "pending"},
-            keeps={"totp_secret": "secret"},
+            "GET /wallets",
+            "1. vera's wallet",
+            by="demo_app",
+            expects={"data.0.currency": "INR"},
+            keeps={"demo_app_wallet_id": "data.0.id"},
         ),
         Step(
-            "POST /me/totp/confirm",
-            "2. Send its first code",
-            before='pm.environment.unset("totp_step");\n' + TOTP_CODE,
-            body={"code": "{{totp_code}}"},
-            expects={"status": "active"},
-            keeps={
-                "recovery_code_1": "recovery_codes.0",
-                "recovery_code_2": "recovery_codes.1",
-            },
-            tests={"there are ten recovery codes": "pm.expect(body.recovery_codes).to.have.lengthOf(10);"},
+            "POST /wallets/{wallet_id}/credits",
+            "2. ines puts 900,000.00 INR into it",
+            201,
+            by="admin",
+            path={"wallet_id": "{{demo_app_wallet_id}}"},
+            body={"amount": 90000000, "currency": "INR", "reason": "So that there is something to pay with"},
+            expects={"status": "success", "wallet_id": "{{demo_app_wallet_id}}"},
         ),
         Step(
             "POST /transfers",
             "3. Transfer 250,000.00 INR: it requires approval",
             202,
+            by="demo_app",
             body={
-                "from_wallet_id": "{{wallet_id}}",
+                "from_wallet_id": "{{demo_app_wallet_id}}",
                 "to_wallet_id": "{{friend_wallet_id}}",
                 "amount": 25000000,
                 "currency": "INR",
@@ -199,7 +198,8 @@ LARGE_PAYMENT: Final = Folder(
         ),
         Step(
             "POST /transfers/{transfer_id}/confirm",
-            "4. Confirm it with the app's next code",
+            "4. Confirm it with the app's code",
+            by="demo_app",
             path={"transfer_id": "{{large_transfer_id}}"},
             before=TOTP_CODE,
             body={"code": "{{totp_code}}"},
@@ -212,6 +212,21 @@ LARGE_PAYMENT: Final = Folder(
             path={"wallet_id": "{{friend_wallet_id}}"},
             query={"type": "TRANSFER_IN"},
             expects={"data.0.amount": 25000000, "data.0.reference": "{{large_transfer_id}}"},
+        ),
+        Step(
+            "POST /me/totp/recovery-codes",
+            "6. Ten new recovery codes, with the app's next code",
+            by="demo_app",
+            before=TOTP_CODE,
+            body={"code": "{{totp_code}}"},
+            expects={"status": "active"},
+            keeps={
+                "recovery_code_1": "recovery_codes.0",
+                "recovery_code_2": "recovery_codes.1",
+                "recovery_code_3": "recovery_codes.2",
+            },
+            tests={"there are ten recovery codes": "pm.expect(body.recovery_codes).to.have.lengthOf(10);"},
+            note="A mail tells vera of it.",
         ),
     ),
 )
