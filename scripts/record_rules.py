@@ -161,11 +161,15 @@ def _withdrawal_share(row: Row) -> Share:
 
 
 def _reserved_share(row: Row) -> Share:
-    """Holds the amount while the record is open, and counts it unless it came to nothing."""
+    """Holds the amount while the record is open, and counts it unless it came to nothing.
+
+    After a wrong code it still counts as an operation.
+    """
     is_open = row["status"] not in ("success", *_UNDONE)
     is_counted = row["status"] not in _UNDONE
     amount = row["amount"]
-    return Share(amount * is_open, int(is_open), amount * is_counted, int(is_counted))
+    operations = int(is_counted or row.get("keeps_count") is True)
+    return Share(amount * is_open, int(is_open), amount * is_counted, operations)
 
 
 def _transfer_entries(row: Row) -> tuple[tuple[Due, ...], ...]:

@@ -218,6 +218,15 @@ class Settings(BaseSettings):
         "JPY": 375_000,
         "KWD": 750_000,
     }
+    # What leaves a wallet in a day without a code, in however many payments: two and a half times the largest of them.
+    step_up_day_above: dict[str, _Ceiling] = {
+        "INR": 50_000_000,
+        "USD": 625_000,
+        "EUR": 625_000,
+        "GBP": 500_000,
+        "JPY": 937_500,
+        "KWD": 1_875_000,
+    }
     adjustment_approval_above: dict[str, _Ceiling] = {
         "INR": 100_000_000,
         "USD": 1_000_000,

@@ -84,6 +84,7 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(
         limits={currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()},
         step_up_above=settings.step_up_above,
+        step_up_day_above=settings.step_up_day_above,
         adjustment_approval_above=settings.adjustment_approval_above,
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
         currencies=_currencies(settings),

@@ -183,6 +183,8 @@ class Operation(NamedTuple):
     release: Release | None = None
     # For the limits of its owner over all wallets. A deposit does not count.
     counted: LimitCharge | None = None
+    # A wrong code was sent for it: where it comes to nothing, the limits get its amount back, but not its count.
+    keeps_count: bool = False
 
 
 # With back-off to 10 min the last three hours: who looks into it wants those, and the document stays small.

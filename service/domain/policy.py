@@ -22,6 +22,8 @@ class Policy(NamedTuple):
     limits: Mapping[str, Limits] = _NO_LIMITS
     # Payments above it wait for a one-time code, adjustments by an admin for a second admin.
     step_up_above: Mapping[str, int] = _NOTHING
+    # So do payments by which more than this leaves a wallet in a day.
+    step_up_day_above: Mapping[str, int] = _NOTHING
     adjustment_approval_above: Mapping[str, int] = _NOTHING
     # What settles earns points by these; they add up.
     earning_rules: tuple[EarningRule, ...] = ()

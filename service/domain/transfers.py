@@ -39,6 +39,8 @@ class Transfer(NamedTuple):
     tombstone: Tombstone | None = None
     # For the limits of its sender over all wallets.
     counted: LimitCharge | None = None
+    # As an operation's.
+    keeps_count: bool = False
 
 
 def transfer_view(transfer: Transfer) -> dict[str, Any]:

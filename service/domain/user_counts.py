@@ -31,7 +31,7 @@ def share_of(sent: Sent | None) -> Share:
         return _NOTHING
     left = _amount_that_counts(sent)
     if left is None:
-        return _NOTHING
+        return Share(0, int(not isinstance(sent, Hold) and sent.keeps_count))
     return Share(-(-sent.counted.amount * left // sent.amount), 1)
 
 

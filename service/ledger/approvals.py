@@ -1,7 +1,9 @@
 """Approval by a one-time code: a payment that waits for it is confirmed, canceled, or lapses; its funds are held."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import assert_never
+from datetime import datetime
+from typing import Protocol, assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.incidents import was_never_submitted
@@ -15,11 +17,34 @@ from service.ledger.commands import Changes, Command, Needs, PersonalCommand, St
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, WITHDRAWAL, release
 from service.ledger.rewards import reward_rows
-from service.ledger.rules import require_open, require_requester, time_of, time_of_both, with_one_fewer_open
+from service.ledger.rules import (
+    passes_step_up_sum,
+    require_open,
+    require_requester,
+    time_of,
+    time_of_both,
+    with_one_fewer_open,
+)
 
 Payment = Operation | Transfer
 
 _OK = 200
+
+
+class _Payable(Protocol):
+    @property
+    def amount(self) -> int: ...
+    @property
+    def challenge(self) -> Challenge | None: ...
+    @property
+    def make_challenge(self) -> Callable[[], Challenge] | None: ...
+
+
+def challenge_for(command: _Payable, wallet: Wallet, at: datetime, state: State) -> Challenge | None:
+    """Returns what has to be answered before the payment goes on: for its amount, or for the sum of the day."""
+    if command.challenge is None and command.make_challenge is not None:
+        return command.make_challenge() if passes_step_up_sum(wallet, command.amount, at, state) else None
+    return command.challenge
 
 
 def approval_rows(payment: Payment, challenge: Challenge) -> tuple[OutboxRow, ...]:
@@ -76,7 +101,8 @@ class ConfirmPayment(OnOwnPayment):
             case CodeOutcome.ACCEPTED:
                 return self._confirm(payment, wallet, state)
             case CodeOutcome.WRONG:
-                tried = payment._replace(challenge=payment.challenge._replace(tries_left=tries_left))
+                challenge = payment.challenge._replace(tries_left=tries_left)
+                tried = payment._replace(challenge=challenge, keeps_count=True)
                 return Changes(tried, error=InvalidCode(tries_left=tries_left))
             case CodeOutcome.EXHAUSTED:
                 return _give_back(payment, wallet, self, "too_many_tries", TooManyTries())
@@ -89,7 +115,9 @@ class ConfirmPayment(OnOwnPayment):
         """Once only: a payment that has gone on can't be confirmed again."""
         require_open(wallet, Freeze.OUT)
         if isinstance(payment, Operation):
-            approved = payment._replace(status=OperationStatus.PENDING, challenge=None, updated_at=self.now)
+            approved = payment._replace(
+                status=OperationStatus.PENDING, challenge=None, keeps_count=False, updated_at=self.now
+            )
             return Changes(
                 approved,
                 outbox_rows=(submission_of(approved),),
@@ -99,7 +127,11 @@ class ConfirmPayment(OnOwnPayment):
         recipient = require_recipient(state.wallet(payment.to_wallet_id), payment.amount, payment.currency)
         at = time_of_both(self.now, wallet, recipient, state)
         paid = payment._replace(
-            status=OperationStatus.SUCCESS, challenge=None, transaction_id=self.transaction_id, updated_at=at
+            status=OperationStatus.SUCCESS,
+            challenge=None,
+            keeps_count=False,
+            transaction_id=self.transaction_id,
+            updated_at=at,
         )
         # The funds come back for an instant and leave as those of any transfer; what counted for the limits stays.
         released = release(
@@ -165,18 +197,31 @@ def _give_back(
     code: str | None,
     error: WalletServiceError | None,
 ) -> Changes:
-    """The end without a payment: what was held comes back, with its share of the limits."""
+    """The end without a payment: what was held comes back, with its share of the limits.
+
+    After a wrong code the count stays. Else whoever guesses codes could ask for one payment after the other.
+    """
     message = None if error is None else error.title
+    keeps_count = payment.keeps_count or isinstance(error, TooManyTries)
     canceled = payment._replace(
         status=OperationStatus.CANCELED,
         failure_code=code,
         failure_message=message or ("The approval was not given in time" if code else None),
         challenge=None,
+        keeps_count=keeps_count,
         updated_at=time_of(command.now, wallet),
     )
     kind = WITHDRAWAL if isinstance(payment, Operation) else HOLD
     other_side = SystemAccount.BANK if isinstance(payment, Operation) else payment.to_wallet_id
-    step = release(kind, wallet, canceled, counterparty=other_side, command=command, entry_id=command.release_entry_id)
+    step = release(
+        kind,
+        wallet,
+        canceled,
+        counterparty=other_side,
+        command=command,
+        entry_id=command.release_entry_id,
+        keeps_count=keeps_count,
+    )
     return Changes(
         canceled,
         (step.movement,),

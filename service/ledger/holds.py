@@ -37,6 +37,7 @@ from service.ledger.payments import require_recipient
 from service.ledger.reservations import HOLD, Step, capture, release, release_part, reserve
 from service.ledger.rules import (
     movement_of,
+    passes_step_up_sum,
     require_nothing_owed,
     require_open,
     require_own_wallet,
@@ -91,6 +92,8 @@ class RequestHold(PersonalCommand):
             raise SameWallet
         if state.policy.needs_step_up(self.amount, self.currency):
             raise HoldAboveStepUp(ceiling=state.policy.step_up_above[self.currency])
+        if passes_step_up_sum(payer, self.amount, at, state):
+            raise HoldAboveStepUp(ceiling=state.policy.step_up_day_above[self.currency])
         require_payable(payer, self.amount, at, state)
         counted = charge_for_user(payer, self.amount, at, state)
         recipient = None

@@ -1,6 +1,6 @@
 """Deposits and withdrawals: asked for by a person, executed by the bank, ended by what it reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, assert_never
@@ -36,7 +36,7 @@ from service.errors import (
     WalletClosed,
     WalletServiceError,
 )
-from service.ledger.approvals import approval_rows
+from service.ledger.approvals import approval_rows, challenge_for
 from service.ledger.commands import Changes, Command, Needs, PersonalCommand, State
 from service.ledger.reservations import WITHDRAWAL, Step, capture, release, reserve
 from service.ledger.rewards import reward_rows
@@ -107,10 +107,14 @@ class RequestDeposit(RequestOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestWithdrawal(RequestOperation):
-    """Sets the amount aside; with a challenge, the bank hears of it only once that is answered."""
+    """Sets the amount aside; with a challenge, the bank hears of it only once that is answered.
+
+    `make_challenge` makes one where it is found here that the day's sum asks for it.
+    """
 
     entry_id: str
     challenge: Challenge | None = None
+    make_challenge: Callable[[], Challenge] | None = None
 
     def decide(self, state: State) -> Changes:
         require_requester(self, state)
@@ -118,11 +122,12 @@ class RequestWithdrawal(RequestOperation):
         at = time_of(self.now, wallet)
         require_payable(wallet, self.amount, at, state)
         counted = charge_for_user(wallet, self.amount, at, state)
-        status = OperationStatus.PENDING if self.challenge is None else OperationStatus.REQUIRES_APPROVAL
+        challenge = challenge_for(self, wallet, at, state)
+        status = OperationStatus.PENDING if challenge is None else OperationStatus.REQUIRES_APPROVAL
         withdrawal = _new_operation(self, wallet, OperationType.WITHDRAWAL, status, at)._replace(
-            challenge=self.challenge, counted=counted
+            challenge=challenge, counted=counted
         )
-        rows = (submission_of(withdrawal),) if self.challenge is None else approval_rows(withdrawal, self.challenge)
+        rows = (submission_of(withdrawal),) if challenge is None else approval_rows(withdrawal, challenge)
         step = reserve(WITHDRAWAL, wallet, withdrawal, counterparty=BANK, command=self, entry_id=self.entry_id)
         return Changes(
             withdrawal,

@@ -107,11 +107,16 @@ def release(
     command: Command,
     entry_id: str,
     amount: int | None = None,
+    keeps_count: bool = False,
 ) -> Step:
-    """Releases all of it, with its share of the limits; `amount` is the rest, where a part was released before."""
+    """Releases all of it, with its share of the limits; `amount` is the rest, where a part was released before.
+
+    With `keeps_count` it still is one operation of its hour.
+    """
     at = time_of(command.now, wallet)
     rest = subject.amount if amount is None else amount
     movement = movement_of(
         kind.released, wallet, rest, subject, counterparty=counterparty, command=command, entry_id=entry_id
     )
-    return Step(uncharged(with_one_fewer_open(wallet, at), rest, subject.created_at, at), movement)
+    closed = with_one_fewer_open(wallet, at)
+    return Step(uncharged(closed, rest, subject.created_at, at, is_whole=not keeps_count), movement)

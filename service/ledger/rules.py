@@ -6,7 +6,7 @@ from typing import Protocol
 from service.domain.accounts import SystemAccount
 from service.domain.clock import to_rfc3339
 from service.domain.entries import EntryType
-from service.domain.limits import charge, effective_limits, find_exceeded, give_back
+from service.domain.limits import charge, effective_limits, find_exceeded, give_back, usage_at
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.policy import Policy
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
@@ -90,6 +90,18 @@ def require_payable(wallet: Wallet, amount: int, at: datetime, state: State) -> 
     require_open(wallet, Freeze.OUT)
     require_funds(wallet, amount)
     _require_within_limits(wallet, amount, at, state)
+
+
+def passes_step_up_sum(wallet: Wallet, amount: int, at: datetime, state: State) -> bool:
+    """Tells whether more than the policy's sum would have left the wallet that day, in many small payments perhaps.
+
+    Decided in the transaction: of two payments at once, the second one counts the first.
+    """
+    ceiling = state.policy.step_up_day_above.get(wallet.currency)
+    # Nearly always it is clear without looking at the window: one that has ended counts for less.
+    if ceiling is None or wallet.usage.day_total + amount <= ceiling:
+        return False
+    return usage_at(wallet.usage, at, wallet.zone).day_total + amount > ceiling
 
 
 def require_funds(wallet: Wallet, amount: int) -> None:

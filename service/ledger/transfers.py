@@ -1,6 +1,6 @@
 """Transfers: two linked entries with one transaction id, all or nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from service.errors import (
     WalletServiceError,
     problem_document,
 )
-from service.ledger.approvals import approval_rows
+from service.ledger.approvals import approval_rows, challenge_for
 from service.ledger.commands import Changes, CompositeCommand, Needs, PersonalCommand, State
 from service.ledger.payments import pay, require_recipient
 from service.ledger.reservations import HOLD, reserve
@@ -47,6 +47,8 @@ class RequestTransfer(PersonalCommand):
     in_entry_id: str
     batch_id: str | None = None
     challenge: Challenge | None = None
+    # As a withdrawal's.
+    make_challenge: Callable[[], Challenge] | None = None
 
     @property
     def needs(self) -> Needs:
@@ -75,14 +77,15 @@ class RequestTransfer(PersonalCommand):
         require_payable(sender, self.amount, at, state)
         counted = charge_for_user(sender, self.amount, at, state)
         recipient = require_recipient(found, self.amount, self.currency)
-        transfer = self._new_transfer(sender, recipient, at)._replace(counted=counted)
-        if self.challenge is not None:
+        challenge = challenge_for(self, sender, at, state)
+        transfer = self._new_transfer(sender, recipient, at, challenge)._replace(counted=counted)
+        if challenge is not None:
             step = reserve(HOLD, sender, transfer, counterparty=recipient.id, command=self, entry_id=self.out_entry_id)
             return Changes(
                 transfer,
                 (step.movement,),
                 wallets=(step.wallet,),
-                outbox_rows=approval_rows(transfer, self.challenge),
+                outbox_rows=approval_rows(transfer, challenge),
                 answer=lambda after: receipt_view(transfer, after.wallet(sender.id), after.wallet(recipient.id)),
                 status_code=_ACCEPTED,
             )
@@ -100,7 +103,7 @@ class RequestTransfer(PersonalCommand):
             return state.wallet(self.to_wallet_id)
         return None if self.to_user_id is None else state.wallet_in(self.to_user_id, self.currency)
 
-    def _new_transfer(self, sender: Wallet, recipient: Wallet, at: datetime) -> Transfer:
+    def _new_transfer(self, sender: Wallet, recipient: Wallet, at: datetime, challenge: Challenge | None) -> Transfer:
         return Transfer(
             id=self.transfer_id,
             user_id=sender.user_id,
@@ -109,7 +112,7 @@ class RequestTransfer(PersonalCommand):
             to_wallet_id=recipient.id,
             amount=self.amount,
             currency=self.currency,
-            status=OperationStatus.SUCCESS if self.challenge is None else OperationStatus.REQUIRES_APPROVAL,
+            status=OperationStatus.SUCCESS if challenge is None else OperationStatus.REQUIRES_APPROVAL,
             category=self.category,
             description=self.description,
             metadata=self.metadata,
@@ -120,7 +123,7 @@ class RequestTransfer(PersonalCommand):
             created_at=at,
             updated_at=at,
             batch_id=self.batch_id,
-            challenge=self.challenge,
+            challenge=challenge,
         )
 
 

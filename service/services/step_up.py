@@ -1,7 +1,9 @@
 """Step-up approval: the challenge of an operation, its code, and the mail that carries the code."""
 
 import secrets
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from service.domain.keys import KeyPurpose, derive_key
 from service.domain.money import format_minor
@@ -14,7 +16,18 @@ _NONCE_BYTES = 16
 
 def new_challenge(settings: Settings, operation_id: str, now: datetime) -> Challenge:
     """Makes a new code for the operation, in nobody's hands yet: code_for makes it again for the mail."""
-    nonce = secrets.token_hex(_NONCE_BYTES)
+    return _challenge(settings, operation_id, secrets.token_hex(_NONCE_BYTES), now)
+
+
+def challenge_maker(settings: Settings, operation_id: str, now: datetime) -> Callable[[], Challenge]:
+    """Makes the same challenge each time, for the ledger to call where it finds that one is needed.
+
+    Deriving a code costs more than most of a payment's rules, and few payments need one.
+    """
+    return partial(_challenge, settings, operation_id, secrets.token_hex(_NONCE_BYTES), now)
+
+
+def _challenge(settings: Settings, operation_id: str, nonce: str, now: datetime) -> Challenge:
     root_key = settings.root_keys[0]
     code_hash = _hash(root_key, operation_id, _code(root_key, operation_id, nonce))
     return Challenge(nonce, code_hash, now + CODE_LIFETIME, CODE_TRIES)

@@ -14,7 +14,7 @@ from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
 from service.services.orders import Requester
-from service.services.step_up import new_challenge
+from service.services.step_up import challenge_maker, new_challenge
 from service.services.users import find_user_ids
 from service.settings import Settings
 
@@ -117,6 +117,7 @@ async def _commands(
                 in_entry_id=new_id(Prefix.ENTRY),
                 batch_id=batch_id,
                 challenge=new_challenge(settings, transfer_id, now) if needs_code else None,
+                make_challenge=challenge_maker(settings, transfer_id, now),
             )
         )
     return commands

@@ -8,7 +8,7 @@ from service.domain.identifiers import Prefix, new_id
 from service.ledger.committer import Ledger
 from service.ledger.orders import RequestWithdrawal
 from service.services.orders import Order, Requester
-from service.services.step_up import new_challenge
+from service.services.step_up import challenge_maker, new_challenge
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -43,6 +43,7 @@ async def request_withdrawal(
             token_version=user.token_version,
             **order.sealed_for(withdrawal_id, settings),
             challenge=new_challenge(settings, withdrawal_id, now) if needs_code else None,
+            make_challenge=challenge_maker(settings, withdrawal_id, now),
         )
     )
     if decided.record is not None:

@@ -15,7 +15,7 @@ from service.domain.limits import Limits
 from service.domain.operations import Operation
 from service.domain.outbox import OutboxTopic, outbox_id
 from service.domain.policy import Policy
-from service.domain.step_up import CODE_LIFETIME, CODE_TRIES
+from service.domain.step_up import CODE_LIFETIME, CODE_TRIES, Challenge
 from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, WalletStatus, new_wallet
 from service.ledger.batch import Decided
@@ -227,6 +227,9 @@ class Model:
         self.available[payment.name] += payment.amount
         self.open[payment.name] -= 1
         self.counted.remove((payment.name, payment.asked_at, payment.amount))
+        if payment.state == "waiting" and payment.tries < CODE_TRIES:
+            # Of a wrong code the count stays.
+            self.counted.append((payment.name, payment.asked_at, 0))
         self.touched[payment.name] = max(now, self.touched[payment.name])
         payment.state = "canceled"
 
@@ -444,3 +447,26 @@ class TestCounters:
         assert (after.available, after.held) == (_OPENING, 0)
         # MongoDB's validator refuses a counter below zero, and the money would stay held.
         assert min(after.usage.hour_count, after.usage.day_amount, after.usage.month_amount) == 0
+
+
+class TestTheSumOfADay:
+    _POLICY = Policy(step_up_day_above={"INR": 500})
+
+    def _withdraw(self, books: Books, amount: int, now: datetime, **overrides: Any) -> Operation:
+        def make() -> Challenge:
+            return challenge_until(now + CODE_LIFETIME)
+
+        request = withdrawal_of(books.wallets["wal_a"], amount, now=now, make_challenge=make, **overrides)
+        books.run([request])
+        return books.operations[request.operation_id]
+
+    def test_asks_for_a_code_beyond_it_and_no_more_on_the_next_day(self) -> None:
+        books = make_books(self._POLICY)
+        first, second = self._withdraw(books, 500, _START), self._withdraw(books, 1, _START)
+        next_day = self._withdraw(books, 100, _START + timedelta(days=1))
+        assert [one.challenge is None for one in (first, second, next_day)] == [True, False, True]
+
+    def test_counts_what_was_given_back_no_more(self) -> None:
+        books = make_books(self._POLICY)
+        books.run([cancellation_of(self._withdraw(books, 500, _START), now=_START)])
+        assert self._withdraw(books, 500, _START).challenge is None

@@ -364,12 +364,15 @@ class Paper:
         self.purses[name].open.add(thing)
         self.spend(name, thing, amount)
 
-    def put_back(self, name: str, thing: str, amount: int) -> None:
-        """All that was set aside: nothing has been spent."""
+    def put_back(self, name: str, thing: str, amount: int, *, still_counts: bool = False) -> None:
+        """All that was set aside: nothing has been spent, though it may count as one operation."""
         self.purses[name].free += amount
         self.purses[name].aside -= amount
         self.purses[name].open.remove(thing)
-        self.unspend(name, thing)
+        if still_counts:
+            self.spend_only(name, thing, 0)
+        else:
+            self.unspend(name, thing)
 
     def let_go(self, name: str, thing: str, amount: int, *, account: str | None = None) -> None:
         """Out of what was set aside, for good; what was set aside beyond it has to be seen to by who calls."""

@@ -136,6 +136,8 @@ class TransferPaper(OrderPaper):
         return payment
 
     def _call_off(self, name: str, payment: Waiting) -> None:
-        self.put_back(payment.purse, name, payment.amount)
+        """After a wrong code it stays one operation of its hour."""
+        was_tried = payment.status == "requires_approval" and payment.tries < TRIES
+        self.put_back(payment.purse, name, payment.amount, still_counts=was_tried)
         self.nothing_awaited(name)
         payment.status, payment.tries = "canceled", 0

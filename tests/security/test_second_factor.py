@@ -1,5 +1,6 @@
 """The second factor under attack: whoever has the password alone adds no app, guesses no code, and is seen."""
 
+import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +17,9 @@ from service.domain.outbox import OutboxTopic
 from service.repositories import outbox as outbox_repository
 from service.services.outbox import pursue_row
 from service.services.settlement import Desk
+from service.settings import Settings
 from service.startup import Resources
-from tests.factories import PASSWORD, make_account
+from tests.factories import PASSWORD, current, make_account
 from tests.logins import OUT, Login, audit_actions
 from tests.payer import Payer, enrol, mailed_code, right_code, wrong_code
 from tests.refusals import refusal
@@ -189,3 +191,69 @@ class TestMailedCodes:
         app = await begin(payer)
         assert refusal(await activate(payer, app.at(utc_now()), mailed_code="1")) == _INVALID
         assert refusal(await payer.confirm(asked, wrong)) == _TOO_MANY
+
+    async def test_that_fail_leave_the_payment_counted(
+        self, payer: Payer, databases: Databases, resources: Resources
+    ) -> None:
+        asked = (await payer.withdraw(_LARGE)).json()
+        wrong = wrong_code(await right_code(databases, resources.settings, asked))
+        codes = [refusal(await payer.confirm(asked, wrong))[1] for _ in range(5)]
+        assert codes == ["invalid_code"] * 4 + ["too_many_tries"]
+        usage = (await current(payer.wallet)).usage
+        assert (usage.hour_count, usage.day_amount) == (1, 0)
+
+    async def test_that_failed_once_leave_it_counted_however_it_ends(
+        self, payer: Payer, databases: Databases, resources: Resources
+    ) -> None:
+        asked = (await payer.withdraw(_LARGE)).json()
+        wrong = wrong_code(await right_code(databases, resources.settings, asked))
+        assert refusal(await payer.confirm(asked, wrong)) == _INVALID
+        untouched = (await payer.withdraw(_LARGE)).json()
+        assert [(await payer.cancel(one)).status_code for one in (asked, untouched)] == [200, 200]
+        usage = (await current(payer.wallet)).usage
+        assert (usage.hour_count, usage.day_amount) == (1, 0)
+
+
+class TestManySmallPayments:
+    """None of them is above the amount that asks for a code; together they are above the day's sum."""
+
+    @pytest.fixture(autouse=True)
+    def day_sum(self, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+        policy = resources.ledger.policy._replace(step_up_day_above={"INR": 50_000})
+        monkeypatch.setattr(resources.ledger, "policy", policy)
+
+    async def test_ask_for_a_code_from_the_days_sum_on(
+        self, payer: Payer, databases: Databases, resources: Resources
+    ) -> None:
+        recipient = (await make_account(databases)).wallet.id
+        answers = [
+            await payer.withdraw(20_000),
+            await payer.send(to_wallet_id=recipient, amount=30_000),
+            await payer.withdraw(1),
+            await payer.send(to_wallet_id=recipient, amount=1),
+        ]
+        assert [one.json()["status"] for one in answers] == ["pending", "success", *["requires_approval"] * 2]
+        for asked in (one.json() for one in answers[2:]):
+            assert (await payer.confirm(asked, await right_code(databases, resources.settings, asked))).is_success
+
+    async def test_at_once_pass_no_further_than_one_after_the_other(self, payer: Payer, databases: Databases) -> None:
+        recipient = (await make_account(databases)).wallet.id
+        answers = await asyncio.gather(*(payer.send(to_wallet_id=recipient, amount=20_000) for _ in range(6)))
+        statuses = sorted(one.json()["status"] for one in answers)
+        assert statuses == ["requires_approval"] * 4 + ["success"] * 2
+        assert (await current(payer.wallet)).available == _BALANCE - 6 * 20_000
+
+    async def test_in_one_batch_are_summed_too(self, payer: Payer, databases: Databases) -> None:
+        recipient = (await make_account(databases)).wallet.id
+        answer = await payer.batch("best_effort", [{"to_wallet_id": recipient, "amount": 20_000}] * 3)
+        assert [one["status"] for one in answer.json()["results"]] == ["success", "success", "requires_approval"]
+
+    async def test_are_not_gone_around_by_a_hold(self, payer: Payer) -> None:
+        assert (await payer.withdraw(50_000)).json()["status"] == "pending"
+        body = {"wallet_id": payer.wallet.id, "amount": 1, "currency": "INR"}
+        assert refusal(await payer.post("/holds", body)) == (422, "hold_above_step_up")
+
+    def test_are_summed_by_default_wherever_a_single_one_asks_for_a_code(self) -> None:
+        settings = Settings(_env_file=None)
+        assert settings.step_up_day_above.keys() == settings.step_up_above.keys()
+        assert all(settings.step_up_day_above[name] > above for name, above in settings.step_up_above.items())
