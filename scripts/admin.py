@@ -47,6 +47,13 @@ def main(
     except (PyMongoError, ValidationError) as error:
         print(f"admin could not look: {error}", file=sys.stderr)
         raise typer.Exit(_COULD_NOT_LOOK) from error
+    if appointment.outcome is Outcome.UNPROVEN:
+        print(
+            f"Somebody has an account with {email}, and nobody has proven that the address is theirs. Let them ask for "
+            "POST /api/v1/auth/password-reset and choose a new password, then run this again.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(_REFUSED)
     if appointment.outcome is Outcome.REFUSED:
         print(
             f"There are {appointment.admins} admins already, who make others: PUT /api/v1/admin/users/{{id}}/roles. "

@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from service.database import OldData, bind_documents, connect, set_up
+from service.services.email_proofs import mark_addresses_proven_before
 from service.services.house_positions import apply_floors
 from service.settings import Settings, get_settings
 from service.startup import policy_of
@@ -26,9 +27,13 @@ async def _migrate(settings: Settings) -> list[str]:
     try:
         await bind_documents(databases)
         await apply_floors(databases.client, policy_of(settings).house_floors)
+        proven = await mark_addresses_proven_before()
     finally:
         await databases.client.close()
-    return [*lines, "floors of the house's accounts: applied"]
+    lines.append("floors of the house's accounts: applied")
+    if proven:
+        lines.append(f"addresses that were proven by a reset before: {proven}")
+    return lines
 
 
 if __name__ == "__main__":

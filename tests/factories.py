@@ -119,6 +119,7 @@ def build_user(*, password: str = PASSWORD, **overrides: Any) -> User:
         "token_version": 0,
         "created_at": now,
         "updated_at": now,
+        "email_verified_at": now,
     }
     return User(**(fields | overrides))
 

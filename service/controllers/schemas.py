@@ -51,6 +51,7 @@ class UserView(View):
     last_name: str
     roles: list[str]
     is_active: bool
+    is_email_verified: bool = Field(description="Until it is, nobody can pay this address, and it gets no notices")
     created_at: str = TIME
 
 

@@ -164,6 +164,7 @@ def user_view(user: User) -> dict[str, Any]:
         "last_name": user.last_name,
         "roles": user.roles,
         "is_active": user.is_active,
+        "is_email_verified": user.email_verified_at is not None,
         "created_at": to_rfc3339(user.created_at),
     }
 

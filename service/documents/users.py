@@ -20,12 +20,19 @@ class User(Document):
     token_version: int
     created_at: datetime
     updated_at: datetime
+    # When whoever has the account proved to read its mails. Until then it may be somebody else's address.
+    email_verified_at: datetime | None = None
     # When `token_version` was raised last.
     tokens_ended_at: datetime | None = None
     # The audit event of the deactivation that stands. A release of a withdrawal overrides that one and no later one.
     deactivation_event_id: str | None = None
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
+
+    @property
+    def takes_notices(self) -> bool:
+        """Nobody is told of an account that somebody else has opened in their name."""
+        return self.is_active and self.email_verified_at is not None
 
     class Settings:
         name = "users"

@@ -56,6 +56,7 @@ class AuditAction(StrEnum):
     USER_REACTIVATED = "user.reactivated"
     USER_ROLES_CHANGED = "user.roles_changed"
     ADMIN_APPOINTED = "admin.appointed"
+    USER_EMAIL_VERIFIED = "user.email_verified"
     USER_TIME_ZONE_SET = "user.time_zone_set"
     USER_LOGGED_IN = "user.logged_in"
     USER_LOGIN_REFUSED = "user.login_refused"

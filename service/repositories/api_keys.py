@@ -53,6 +53,11 @@ async def find_newest(user_id: str | None, *, before_id: str | None, limit: int)
     return [from_row(ApiKey, row)._replace(permissions=_permissions(row)) for row in await found.to_list()]
 
 
+async def find_unrevoked(user_id: str, *, session: AsyncClientSession) -> list[ApiKey]:
+    found = ApiKeyDocument.get_pymongo_collection().find({"user_id": user_id, "revoked_at": None}, session=session)
+    return [from_row(ApiKey, row)._replace(permissions=_permissions(row)) for row in await found.to_list()]
+
+
 async def replace(key: ApiKey, *, session: AsyncClientSession) -> None:
     """All but its last use, which is noted meanwhile. It was read in the same transaction."""
     row = to_row(key)

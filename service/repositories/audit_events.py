@@ -41,6 +41,14 @@ async def find(event_id: str) -> AuditEvent | None:
     return None if row is None else from_row(AuditEvent, row)
 
 
+async def find_first_times(action: AuditAction) -> dict[str, datetime]:
+    """When it befell each subject first."""
+    found = await AuditEventDocument.get_pymongo_collection().aggregate(
+        [{"$match": {"action": action}}, {"$group": {"_id": "$subject_id", "at": {"$min": "$at"}}}]
+    )
+    return {row["_id"]: row["at"] for row in await found.to_list()}
+
+
 async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> None:
     """In the transaction of the deed, or by itself where nothing else changes: a login that was refused."""
     await AuditEventDocument.get_pymongo_collection().insert_one(to_row(event), session=session)

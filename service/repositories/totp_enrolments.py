@@ -21,10 +21,30 @@ from service.domain.totp import (
     TotpStatus,
 )
 
+_NO_ENROLMENT: dict[str, Any] = {
+    "status": TotpStatus.NONE,
+    "secret_id": "",
+    "sealed_secret": None,
+    "recovery_hashes": [],
+    "activated_at": None,
+    "confirms_from": None,
+    "last_use": "",
+}
+
 
 async def find(user_id: str) -> Enrolment | None:
     row = await TotpEnrolment.get_pymongo_collection().find_one({"_id": user_id})
     return None if row is None else _enrolment(row)
+
+
+async def forget(user_id: str, now: datetime, *, session: AsyncClientSession) -> bool:
+    """Forgets whatever the user has enrolled or begun. False where there was nothing."""
+    done = await TotpEnrolment.get_pymongo_collection().update_one(
+        {"_id": user_id, "status": {"$ne": TotpStatus.NONE}},
+        {"$set": {**_NO_ENROLMENT, "updated_at": now}},
+        session=session,
+    )
+    return done.matched_count == 1
 
 
 async def ensure(user_id: str, now: datetime) -> None:
@@ -176,16 +196,7 @@ async def use_up_for_new_recovery_codes(
 
 async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime, *, session: AsyncClientSession) -> bool:
     """False where the code is used already; then the enrolment is as it was."""
-    nothing: dict[str, Any] = {
-        "status": TotpStatus.NONE,
-        "secret_id": "",
-        "sealed_secret": None,
-        "recovery_hashes": [],
-        "activated_at": None,
-        "confirms_from": None,
-        "last_use": "",
-    }
-    return await _change(_unused(enrolment, proof), nothing, now, session=session)
+    return await _change(_unused(enrolment, proof), _NO_ENROLMENT, now, session=session)
 
 
 def _unchanged(enrolment: Enrolment, status: TotpStatus) -> dict[str, Any]:

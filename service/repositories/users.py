@@ -64,9 +64,28 @@ async def find_ids(emails: Sequence[str], *, session: AsyncClientSession) -> dic
 
 
 async def find_active_ids(emails: Sequence[str]) -> dict[str, str]:
-    """Finds the ids of those who exist and may act, by e-mail."""
-    found = User.get_pymongo_collection().find({"email": {"$in": list(emails)}, "is_active": True}, {"email": 1})
+    """Finds the ids of those who may act and have proven that the address is theirs, by e-mail."""
+    verified = {"is_active": True, "email_verified_at": {"$type": "date"}}
+    found = User.get_pymongo_collection().find({"email": {"$in": list(emails)}, **verified}, {"email": 1})
     return {row["email"]: row["_id"] for row in await found.to_list()}
+
+
+async def mark_verified(times: Mapping[str, datetime]) -> int:
+    """Of users from before addresses were proven: those named are, the others are not. How many are."""
+    users, old = User.get_pymongo_collection(), {"email_verified_at": {"$exists": False}}
+    marked = 0
+    for user_id, at in times.items():
+        done = await users.update_one({"_id": user_id, **old}, {"$set": {"email_verified_at": at}})
+        marked += done.modified_count
+    await users.update_many(old, {"$set": {"email_verified_at": None}})
+    return marked
+
+
+async def verify_email(user_id: str, now: datetime) -> None:
+    """By who runs the service. Whoever has proven it keeps their time."""
+    await User.get_pymongo_collection().update_one(
+        {"_id": user_id, "email_verified_at": None}, {"$set": {"email_verified_at": now}}
+    )
 
 
 async def find_by_email(email: str) -> User | None:
@@ -98,10 +117,19 @@ def standing_of(row: Mapping[str, Any]) -> Standing:
 
 
 async def set_password(
-    user_id: str, token_version: int, password_hash: str, now: datetime, *, session: AsyncClientSession
+    user_id: str,
+    token_version: int,
+    password_hash: str,
+    now: datetime,
+    *,
+    proves_email: bool,
+    session: AsyncClientSession,
 ) -> bool:
     """Tokens that there are hold no more. False where the version is another one, or the user may not act."""
-    return await _raise_token_version(user_id, token_version, {"password_hash": password_hash}, now, session=session)
+    changes: dict[str, Any] = {"password_hash": password_hash}
+    if proves_email:
+        changes["email_verified_at"] = now
+    return await _raise_token_version(user_id, token_version, changes, now, session=session)
 
 
 async def raise_token_version(user_id: str, token_version: int, now: datetime, *, session: AsyncClientSession) -> bool:
@@ -110,7 +138,7 @@ async def raise_token_version(user_id: str, token_version: int, now: datetime, *
 
 
 async def _raise_token_version(
-    user_id: str, token_version: int, changes: dict[str, str], now: datetime, *, session: AsyncClientSession
+    user_id: str, token_version: int, changes: dict[str, Any], now: datetime, *, session: AsyncClientSession
 ) -> bool:
     done = await User.get_pymongo_collection().update_one(
         {"_id": user_id, "token_version": token_version, "is_active": True},

@@ -60,6 +60,12 @@ async def find_newest(user_id: str, *, before_id: str | None, limit: int) -> lis
     return [_endpoint(row) for row in await rows.to_list()]
 
 
+async def find_all_owned(user_id: str, *, session: AsyncClientSession) -> list[WebhookEndpoint]:
+    """As many as one may have, which are not many."""
+    rows = WebhookEndpointDocument.get_pymongo_collection().find({"user_id": user_id, **TAKEN}, session=session)
+    return [_endpoint(row) for row in await rows.to_list()]
+
+
 async def find_listening(user_ids: Sequence[str]) -> list[WebhookEndpoint]:
     """Finds the active ones of these users, as far as these may act; in one round trip, and mostly there are none."""
     return await _find_live({"user_id": {"$in": list(user_ids)}})

@@ -38,6 +38,8 @@ class Outcome(StrEnum):
     PROMOTED = "promoted"
     # They were one before.
     UNCHANGED = "unchanged"
+    # The account's address is not proven: it may be somebody else's.
+    UNPROVEN = "unproven"
     # There are enough admins, who can make others.
     REFUSED = "refused"
 
@@ -78,6 +80,8 @@ async def appoint_admin(
             return Appointment(Outcome.UNCHANGED, admins)
         if admins >= ENOUGH_ADMINS and not deed.is_forced:
             return Appointment(Outcome.REFUSED, admins)
+        if found is not None and found.email_verified_at is None:
+            return Appointment(Outcome.UNPROVEN, admins)
         if found is None:
             user = new_user(*names, address, unknown, ("user", Role.ADMIN.value), utc_now())
             await _open_account(user, currency, session=session)

@@ -28,6 +28,7 @@ from service.repositories import sessions as session_repository
 from service.repositories import users as user_repository
 from service.services.audit_events import ANYBODY, new_audit_event
 from service.services.callers import Caller
+from service.services.email_proofs import end_what_was_before_the_proof
 from service.services.ended_tokens import EndedTokens
 from service.services.passwords import Passwords, refuse_weak_password
 from service.services.refresh_tokens import Tokens, open_session
@@ -57,6 +58,8 @@ class _NewLock(NamedTuple):
     password_hash: str
     ending: Ending
     now: datetime
+    # Whoever chooses it has read a mail, as nobody had for this account before.
+    is_first_proof: bool = False
 
 
 async def change_password(
@@ -139,7 +142,8 @@ async def _keep(row: OutboxRow, user_id: str, token: str, client: Client, settin
 
 
 async def reset_password(smith: Locksmith, reset_token: str, new_password: str, request_id: str | None) -> None:
-    """The token is used up, and all others of the user's. An authenticator app stays what it was.
+    """The token is used up, and all others of the user's. An authenticator app stays what it was, unless nobody had
+    proven the address: then whatever was made before may be somebody else's, and ends.
 
     Raises InvalidResetToken, InvalidFields for a password that will not do, Unavailable.
     """
@@ -147,7 +151,8 @@ async def reset_password(smith: Locksmith, reset_token: str, new_password: str, 
     user = await _holder(token_hash)
     password_hash = await _hash(smith.passwords, new_password, user)
     now = utc_now()
-    lock = _NewLock(user.id, user.token_version, password_hash, Ending.PASSWORD_RESET, now)
+    is_first_proof = user.email_verified_at is None
+    lock = _NewLock(user.id, user.token_version, password_hash, Ending.PASSWORD_RESET, now, is_first_proof)
     event = new_audit_event(
         AuditAction.USER_PASSWORD_RESET, actor_id=user.id, subject_id=user.id, request_id=request_id
     )
@@ -157,6 +162,10 @@ async def reset_password(smith: Locksmith, reset_token: str, new_password: str, 
         is_good = await reset_repository.use_up(user.id, token_hash, now, session=session)
         if not is_good or not await _put_in(lock, event, session=session):
             raise InvalidResetToken
+        if is_first_proof:
+            await end_what_was_before_the_proof(
+                user.id, Ending.PASSWORD_RESET, smith.settings, request_id, now, session=session
+            )
 
     await run_in_transaction(smith.client, reset)
     smith.ended_tokens.note_user(user.id, user.token_version + 1, now)
@@ -182,7 +191,12 @@ async def _hash(passwords: Passwords, new_password: str, user: User) -> str:
 async def _put_in(lock: _NewLock, event: AuditEvent, *, session: AsyncClientSession) -> bool:
     """The new lock, with nobody inside. False where somebody changed it since, or the user may not act."""
     if not await user_repository.set_password(
-        lock.user_id, lock.token_version, lock.password_hash, lock.now, session=session
+        lock.user_id,
+        lock.token_version,
+        lock.password_hash,
+        lock.now,
+        proves_email=lock.is_first_proof,
+        session=session,
     ):
         return False
     await session_repository.revoke_all(lock.user_id, lock.ending, lock.now, session=session)
@@ -198,7 +212,7 @@ async def _put_in(lock: _NewLock, event: AuditEvent, *, session: AsyncClientSess
 async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
     """At least once, the same mail with the same id."""
     user = await user_repository.find(row.subject_id)
-    if user is not None:
+    if user is not None and user.takes_notices:
         await mailbox.send(_notice_mail(row, user))
     await outbox_repository.delete(row)
 

@@ -69,7 +69,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
     """Tells the owner that something is owed. At least once, under the same id."""
     returned = await record_repository.find(row.subject_id, Return)
     owner = None if returned is None else await user_repository.find(returned.user_id)
-    if returned is not None and owner is not None and owner.is_active:
+    if returned is not None and owner is not None and owner.takes_notices:
         await mailbox.send(_notice_mail(row, returned, owner))
     await outbox_repository.delete(row)
 

@@ -72,9 +72,16 @@ class LoggedIn(NamedTuple):
 
 
 async def register_user(
-    client: Client, passwords: Passwords, settings: Settings, order: Registration, roles: tuple[str, ...] = ("user",)
+    client: Client,
+    passwords: Passwords,
+    settings: Settings,
+    order: Registration,
+    roles: tuple[str, ...] = ("user",),
+    *,
+    is_verified: bool = False,
 ) -> tuple[User, Wallet]:
-    """Registers the user and their wallet in the default currency, both or neither.
+    """Registers the user and their wallet in the default currency, both or neither. `is_verified`: who runs the service answers
+    for the address.
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
@@ -83,7 +90,8 @@ async def register_user(
     # Before the transaction, which must not wait for it.
     password_hash = await passwords.hash(order.password)
     now = utc_now()
-    user = new_user(order.first_name, order.last_name, email, password_hash, roles, now)
+    verified_at = now if is_verified else None
+    user = new_user(order.first_name, order.last_name, email, password_hash, roles, now, verified_at=verified_at)
     wallet = new_wallet(new_id(Prefix.WALLET), user.id, settings.default_currency, now)
 
     async def insert_both(session: AsyncClientSession) -> None:
@@ -110,7 +118,7 @@ async def ensure_users(
         now = utc_now()
         ids = await user_repository.find_ids(list(names), session=session)
         users = [
-            new_user(first_name, last_name, email, password_hash, ("user",), now)
+            new_user(first_name, last_name, email, password_hash, ("user",), now, verified_at=now)
             for email, (first_name, last_name) in names.items()
             if email not in ids
         ]
@@ -138,7 +146,14 @@ async def ensure_users(
 
 
 def new_user(
-    first_name: str, last_name: str, email: str, password_hash: str, roles: tuple[str, ...], now: datetime
+    first_name: str,
+    last_name: str,
+    email: str,
+    password_hash: str,
+    roles: tuple[str, ...],
+    now: datetime,
+    *,
+    verified_at: datetime | None = None,
 ) -> User:
     return User(
         id=new_id(Prefix.USER),
@@ -151,6 +166,7 @@ def new_user(
         token_version=0,
         created_at=now,
         updated_at=now,
+        email_verified_at=verified_at,
     )
 
 
@@ -202,7 +218,7 @@ def _refused_login(user: User, reason: str, request_id: str | None) -> AuditEven
 
 
 async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
-    """Finds the ids of those whose addresses these are, however they are spelt; nobody's address is left out."""
+    """Finds the ids of those who have proven that these addresses are theirs, however they are spelt; others are left out."""
     normal: dict[str, str] = {}
     for email in emails:
         try:

@@ -233,7 +233,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
         return
     endpoint = await endpoint_repository.find(row.subject_id)
     owner = None if endpoint is None else await user_repository.find(endpoint.user_id)
-    if endpoint is not None and endpoint.disabled_reason is not None and owner is not None and owner.is_active:
+    if endpoint is not None and endpoint.disabled_reason is not None and owner is not None and owner.takes_notices:
         text = (
             f"Your webhook endpoint {endpoint.id} at {read_webhook_url(endpoint.url).host} was disabled at "
             f"{row.created_at:%Y-%m-%d %H:%M} UTC.\n"
@@ -248,7 +248,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
 async def _send_notice_of_deed(row: OutboxRow, mailbox: Mailbox) -> None:
     event = await audit_repository.find(row.subject_id)
     owner = None if event is None else await user_repository.find(event.actor_id)
-    if event is not None and owner is not None and owner.is_active:
+    if event is not None and owner is not None and owner.takes_notices:
         text = (
             f"{_DEEDS[event.action]}: {event.subject_id} at {event.details['host']}, "
             f"{event.at:%Y-%m-%d %H:%M} UTC.\n"

@@ -37,6 +37,7 @@ class TestRegistering:
             "last_name": "Rao",
             "roles": ["user"],
             "is_active": True,
+            "is_email_verified": False,
             "created_at": user["created_at"],
         }
         assert (wallet["user_id"], wallet["currency"], wallet["status"]) == (user["id"], "INR", "active")
