@@ -70,6 +70,7 @@ WalletServiceError
 ├── InvalidCode                    422 invalid_code
 ├── WrongPassword                  422 wrong_password
 ├── InvalidResetToken              422 invalid_reset_token
+├── InvalidProofToken              422 invalid_proof_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
 ├── TooManyStreams                 429 too_many_streams
@@ -503,6 +504,17 @@ class InvalidResetToken(WalletServiceError):
     """Said alike for one that is none, was used, has expired, or whose account is deactivated."""
 
     code, http_status, title = "invalid_reset_token", 422, "The reset token is wrong, was used or has expired"
+    is_kept_under_key = False
+
+
+class InvalidProofToken(WalletServiceError):
+    """Said alike for one that is none, was used or has expired, for another password, and where there is an account."""
+
+    code, http_status, title = (
+        "invalid_proof_token",
+        422,
+        "The token or the password is wrong, or the token is used",
+    )
     is_kept_under_key = False
 
 

@@ -167,6 +167,10 @@ class Settings(BaseSettings):
     # For so long after its activation a new authenticator app confirms no payments; mailed codes do. A day: the owner
     # reads the notice before a thief's app counts.
     totp_wait_s: int = Field(24 * 3600, ge=0, le=30 * 24 * 3600)
+    # A day: whoever registers in the evening reads the mail in the morning.
+    registration_lifetime_s: int = Field(24 * 3600, ge=60, le=7 * 24 * 3600)
+    # Whether an account is opened only once somebody has read the mail. None: in production.
+    registration_by_mail: bool | None = None
     default_currency: str = Field("INR", pattern=r"^[A-Z]{3}$")
     # What wallets are opened in, separated by commas; points always besides. None: all currencies of ISO 4217 that are
     # ordinary money (domain/money.py).
@@ -388,6 +392,10 @@ class Settings(BaseSettings):
     @property
     def mailbox_path(self) -> str:
         return self.mailbox_file or f"{self.data_dir}/mailbox.jsonl"
+
+    @property
+    def registers_by_mail(self) -> bool:
+        return self.env is Environment.PRODUCTION if self.registration_by_mail is None else self.registration_by_mail
 
     @property
     def mail_patience_s(self) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from asgi_correlation_id import correlation_id
 from fastapi import Response
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from service.controllers.answers import json_response
@@ -18,16 +18,23 @@ from service.controllers.routing import api_router
 from service.controllers.schemas import InSchema, UserView, View, WalletView, problem_responses
 from service.controllers.users import user_view
 from service.domain.wallets import wallet_view
-from service.errors import EmailTaken, InvalidCredentials, TooManyAttempts
-from service.services import users
+from service.errors import EmailTaken, InvalidCredentials, InvalidProofToken, TooManyAttempts
+from service.services import registrations, users
 from service.services.csrf import csrf_token
+from service.services.password_changes import Locksmith
 from service.services.passwords import MAX_LENGTH, MIN_LENGTH
 from service.services.refresh_tokens import Tokens
 from service.settings import Settings
+from service.startup import Resources
 
 router = api_router("Authentication")
 
 REFRESH_TOKEN_EXAMPLE = "wrt_" + "Zm9ydHktZWlnaHQgYnl0ZXM" * 2 + "aW4gYWxsIGhlcmUuLi"
+_PROOF_TOKEN = "wev_" + "dGhpcnR5LXR3byBieXRlcyBpbiBhbGwgaGVyZS4uLi4"
+# Ours have 47 characters; white space around it is forgiven, what is longer is none.
+TOKEN_LENGTH_LIMIT = 256
+# Said to everybody, so that it tells nobody who has an account.
+_REGISTRATION_MAIL = "A mail is on its way to this address"
 _NAME_LENGTH_LIMIT = 100
 EMAIL_LENGTH_LIMIT = 254
 # Control, format, surrogate, private and unassigned characters, line and paragraph separators: they forge log
@@ -98,6 +105,19 @@ class LoginRequest(StrictModel):
         default=False,
         description="For web pages: sets the tokens as cookies that no script can read, and answers with a CSRF token",
     )
+
+
+class RegistrationConfirmation(StrictModel):
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"token": _PROOF_TOKEN, "password": "copper-lantern-meadow-41"}]}
+    )
+
+    token: str = Field(max_length=TOKEN_LENGTH_LIMIT, description="From the mail", examples=[_PROOF_TOKEN])
+    password: Password
+
+
+class MailIsComingView(View):
+    message: str = Field(examples=[_REGISTRATION_MAIL])
 
 
 class RegistrationView(View):
@@ -188,16 +208,48 @@ def answer_cookies(tokens: Tokens, settings: Settings, more: Mapping[str, Any] |
     "/auth/register",
     status_code=201,
     response_model=RegistrationView,
-    responses=problem_responses(EmailTaken),
+    responses={
+        202: {"model": MailIsComingView, "description": "A mail is on its way, whoever has the address"},
+        **problem_responses(EmailTaken),
+    },
     summary="Register; a wallet in the default currency comes with it",
-    description="The password is refused if others would guess it early. Register with each address once.",
+    description="The password is refused if others would guess it early. In production the answer is 202, the same "
+    "for every address: the account is opened with the token that comes by mail. Elsewhere it is opened at once, and a "
+    "mail lets one prove the address.",
 )
 async def register(body: RegistrationRequest, resources: OpenResources) -> Response:
-    user, wallet = await users.register_user(
-        resources.databases.client,
-        resources.passwords,
-        resources.settings,
-        users.Registration(body.first_name, body.last_name, body.email, body.password),
-    )
+    smith, request_id = locksmith_of(resources), correlation_id.get()
+    order = users.Registration(body.first_name, body.last_name, body.email, body.password)
+    if resources.settings.registers_by_mail:
+        await registrations.request_registration(smith, order, request_id)
+        return json_response({"message": _REGISTRATION_MAIL}, 202)
+    user, wallet = await users.register_user(resources.databases.client, resources.passwords, resources.settings, order)
+    await registrations.offer_proof(smith, user, request_id)
     answer = {"user": user_view(user), "wallet": wallet_view(wallet)}
     return json_response(answer, 201)
+
+
+@router.post(
+    "/auth/register/confirm",
+    response_model=UserView,
+    responses=problem_responses(InvalidProofToken),
+    summary="Prove the address with the token that came by mail",
+    description="With the password that one registered with. Opens the account where it waits for this. Where it is "
+    "there already, its sessions, API keys, webhook endpoints and authenticator app end: they may be somebody else's. "
+    "Log in afterwards.",
+)
+async def confirm_registration(body: RegistrationConfirmation, resources: OpenResources) -> Response:
+    user = await registrations.confirm_registration(
+        locksmith_of(resources), body.token, body.password, correlation_id.get()
+    )
+    return json_response(user_view(user))
+
+
+def locksmith_of(resources: Resources) -> Locksmith:
+    return Locksmith(
+        resources.databases.client,
+        resources.jobs,
+        resources.ended_tokens,
+        resources.passwords,
+        resources.settings,
+    )

@@ -44,6 +44,7 @@ _USUAL: Final[Mapping[str, Any]] = {
     "password": "copper-lantern-meadow-41",
     "roles": ["user"],
     "is_active": True,
+    "is_email_verified": True,
     "currency": "INR",
     "amount": 10000,
     "available": 9000,

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
 from service.controllers.auth import (
+    TOKEN_LENGTH_LIMIT,
     CookiesView,
     Email,
     NewPassword,
@@ -15,6 +16,7 @@ from service.controllers.auth import (
     TokensView,
     answer_cookies,
     answer_tokens,
+    locksmith_of,
 )
 from service.controllers.client_address import ClientAddress
 from service.controllers.cookies import came_by_cookie
@@ -26,13 +28,9 @@ from service.domain.permissions import Permission
 from service.errors import AccountDeactivated, InvalidResetToken, TooManyAttempts, WrongPassword
 from service.services import password_changes
 from service.services.callers import Caller
-from service.services.password_changes import Locksmith
-from service.startup import Resources
 
 router = api_router("Passwords")
 
-# Ours have 47 characters; white space around it is forgiven, what is longer is none.
-_TOKEN_LENGTH_LIMIT = 256
 _NEW_PASSWORD = "velvet-harbor-tundra-58"  # noqa: S105 an example
 _RESET_TOKEN = "wpr_" + "dGhpcnR5LXR3byBieXRlcyBpbiBhbGwgaGVyZS4uLi4"
 # Said to everybody, so that it tells nobody who has an account.
@@ -61,7 +59,7 @@ class PasswordResetView(View):
 class PasswordResetConfirmation(StrictModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"token": _RESET_TOKEN, "new_password": _NEW_PASSWORD}]})
 
-    token: str = Field(max_length=_TOKEN_LENGTH_LIMIT, description="From the mail", examples=[_RESET_TOKEN])
+    token: str = Field(max_length=TOKEN_LENGTH_LIMIT, description="From the mail", examples=[_RESET_TOKEN])
     new_password: NewPassword
 
 
@@ -111,12 +109,8 @@ async def request_password_reset(
     summary="Choose a new password with the reset token",
 )
 async def confirm_password_reset(body: PasswordResetConfirmation, resources: OpenResources) -> Response:
-    """Every session and every token from before is out. An authenticator app stays what it was."""
+    """Every session and every token from before is out. An authenticator app stays what it was, unless the address was
+    not proven before: then API keys, webhook endpoints and the app end too, as they may be somebody else's.
+    """
     await password_changes.reset_password(locksmith_of(resources), body.token, body.new_password, correlation_id.get())
     return Response(status_code=204)
-
-
-def locksmith_of(resources: Resources) -> Locksmith:
-    return Locksmith(
-        resources.databases.client, resources.jobs, resources.ended_tokens, resources.passwords, resources.settings
-    )

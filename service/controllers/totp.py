@@ -8,9 +8,8 @@ from fastapi import Response
 from pydantic import ConfigDict, Field
 
 from service.controllers.answers import json_response
-from service.controllers.auth import Password
+from service.controllers.auth import Password, locksmith_of
 from service.controllers.dependencies import OpenResources, require
-from service.controllers.password_changes import locksmith_of
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import TIME, View, problem_responses

@@ -37,6 +37,7 @@ _EXAMPLE: dict[str, Any] = {
     "last_name": "Rao",
     "roles": ["user"],
     "is_active": False,
+    "is_email_verified": True,
     "created_at": "2026-02-24T12:34:56.789Z",
     "updated_at": "2026-02-25T09:00:00.000Z",
 }

@@ -24,6 +24,7 @@ from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
 from service.documents.quotes import QuoteDocument
 from service.documents.reconciliations import ReconciliationDocument, SetAsideLineDocument, StatementLineDocument
+from service.documents.registrations import RegistrationDocument
 from service.documents.returns import ReturnDocument
 from service.documents.reversals import ReversalDocument
 from service.documents.rewards import RewardDocument
@@ -69,6 +70,7 @@ __all__ = [
     "QuoteDocument",
     "ReconciliationDocument",
     "RedemptionDocument",
+    "RegistrationDocument",
     "ReturnDocument",
     "ReversalDocument",
     "RewardDocument",
@@ -121,6 +123,7 @@ WALLET_DOCUMENTS = [
     RedemptionDocument,
     SessionDocument,
     PasswordReset,
+    RegistrationDocument,
     DeadLetterDocument,
     LedgerProcessDocument,
     HousePosition,

@@ -37,6 +37,7 @@ class Prefix(StrEnum):
     SESSION = "ses"
     BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name
+    REGISTRATION = "reg"
     DEAD_LETTER = "dlq"
     WORKER = "wkr"
     ENTRY = "ent"

@@ -25,6 +25,7 @@ class KeyPurpose(StrEnum):
     KEY_IDS = "wallet key ids 1"
     REFRESH_TOKENS = "wallet refresh tokens 1"
     PASSWORD_RESETS = "wallet password resets 1"  # noqa: S105 a name
+    REGISTRATIONS = "wallet registrations 1"
     REDIS_KEYS = "wallet redis keys 1"
     STREAM_TICKETS = "wallet stream tickets 1"
     CSRF_TOKENS = "wallet csrf tokens 1"

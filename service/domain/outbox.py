@@ -18,6 +18,8 @@ class OutboxTopic(StrEnum):
     REWARD = "reward"
     # A token for a new password, asked for by whoever: whether there is such a person is found out here.
     PASSWORD_RESET = "password_reset"  # noqa: S105 a name
+    # Somebody has registered with an address, and whoever reads its mails is asked.
+    EMAIL_PROOF = "email_proof"
     # Somebody's password was changed, and they are told.
     PASSWORD_NOTICE = "password_notice"  # noqa: S105 a name
     # Somebody begins with an authenticator app: a code by which the owner of the address agrees.
@@ -36,6 +38,7 @@ class OutboxTopic(StrEnum):
 MAIL_TOPICS: Final = (
     OutboxTopic.APPROVAL_CODE,
     OutboxTopic.PASSWORD_RESET,
+    OutboxTopic.EMAIL_PROOF,
     OutboxTopic.PASSWORD_NOTICE,
     OutboxTopic.FACTOR_CODE,
     OutboxTopic.FACTOR_NOTICE,

@@ -38,6 +38,7 @@ class Ending(StrEnum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 a reason
     PASSWORD_RESET = "password_reset"  # noqa: S105 a reason
     FACTOR_CHANGED = "factor_changed"
+    EMAIL_VERIFIED = "email_verified"
 
 
 class Session(NamedTuple):

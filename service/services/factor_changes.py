@@ -99,7 +99,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
     """At least once, the same mail with the same id."""
     user = await user_repository.find(row.subject_id)
     event = await audit_repository.find(row.id.removeprefix(outbox_id(OutboxTopic.FACTOR_NOTICE, "")))
-    if user is not None and event is not None:
+    if user is not None and user.takes_notices and event is not None:
         await mailbox.send(_notice_mail(row, user, _WHAT_HAPPENED[event.action]))
     await outbox_repository.delete(row)
 

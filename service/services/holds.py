@@ -150,7 +150,7 @@ async def send_notice(row: OutboxRow, mailbox: Mailbox) -> None:
     """Tells the recipient that a return took money out of the hold. At least once, under the same id."""
     hold = await record_repository.find(row.subject_id, Hold)
     recipient = None if hold is None or hold.to_user_id is None else await user_repository.find(hold.to_user_id)
-    if hold is not None and recipient is not None and recipient.is_active:
+    if hold is not None and recipient is not None and recipient.takes_notices:
         await mailbox.send(_notice_mail(row, hold, recipient))
     await outbox_repository.delete(row)
 

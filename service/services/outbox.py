@@ -17,6 +17,7 @@ from service.repositories import outbox as outbox_repository
 from service.services import factor_changes, holds, returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.password_changes import send_notice, send_reset_token
+from service.services.registrations import send_proof_mail
 from service.services.rewards import earn_points
 from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
@@ -54,6 +55,7 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
         case (
             OutboxTopic.APPROVAL_CODE
             | OutboxTopic.PASSWORD_RESET
+            | OutboxTopic.EMAIL_PROOF
             | OutboxTopic.PASSWORD_NOTICE
             | OutboxTopic.FACTOR_CODE
             | OutboxTopic.FACTOR_NOTICE
@@ -73,6 +75,8 @@ async def _mail(row: OutboxRow, desk: Desk) -> None:
             await send_code(row, desk.mailbox, desk.settings)
         case OutboxTopic.PASSWORD_RESET:
             await send_reset_token(row, desk.client, desk.mailbox, desk.settings)
+        case OutboxTopic.EMAIL_PROOF:
+            await send_proof_mail(row, desk.client, desk.mailbox, desk.settings)
         case OutboxTopic.PASSWORD_NOTICE:
             await send_notice(row, desk.mailbox)
         case OutboxTopic.FACTOR_CODE:

@@ -80,8 +80,9 @@ async def register_user(
     *,
     is_verified: bool = False,
 ) -> tuple[User, Wallet]:
-    """Registers the user and their wallet in the default currency, both or neither. `is_verified`: who runs the service answers
-    for the address.
+    """Registers the user and their wallet in the default currency, both or neither.
+
+    `is_verified`: who runs the service answers for the address.
 
     Raises InvalidFields for an e-mail or a password that will not do, EmailTaken, and Unavailable.
     """
@@ -218,7 +219,7 @@ def _refused_login(user: User, reason: str, request_id: str | None) -> AuditEven
 
 
 async def find_user_ids(emails: Collection[str]) -> dict[str, str]:
-    """Finds the ids of those who have proven that these addresses are theirs, however they are spelt; others are left out."""
+    """Finds who has proven that an address is theirs, however it is spelt; others are left out."""
     normal: dict[str, str] = {}
     for email in emails:
         try:

@@ -23,6 +23,7 @@ _JSON = "application/json"
 # Whoever is not logged in may ask these.
 _OPEN = {
     "POST /api/v1/auth/login", "POST /api/v1/auth/register", "POST /api/v1/auth/refresh",
+    "POST /api/v1/auth/register/confirm",
     "POST /api/v1/auth/password-reset", "POST /api/v1/auth/password-reset/confirm", "GET /api/v1/checkpoints/keys",
     "GET /livez", "GET /readyz", "GET /health", "GET /metrics",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from tests.refusals import refusal
 # For those who have no token yet, or are no users at all.
 _PUBLIC = {
     ("POST", "/api/v1/auth/register"),
+    ("POST", "/api/v1/auth/register/confirm"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/refresh"),
     ("POST", "/api/v1/auth/password-reset"),

@@ -11,6 +11,7 @@ from tests.security.world import ADDRESSES_IN_BODIES, OWN_IDS_IN_BODIES, PRIVATE
 _PUBLIC = {
     "POST /api/v1/auth/login",
     "POST /api/v1/auth/register",
+    "POST /api/v1/auth/register/confirm",
     "POST /api/v1/auth/refresh",
     "POST /api/v1/auth/password-reset",
     "POST /api/v1/auth/password-reset/confirm",

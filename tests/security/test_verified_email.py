@@ -1,6 +1,9 @@
 """An address that nobody has proven: it is nobody's yet, and whoever proves it first inherits nothing."""
 
-from typing import Any
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -8,7 +11,8 @@ import pytest
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
-from service.domain.outbox import OutboxTopic, outbox_row
+from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
+from service.gateways.mailbox import Mail, MailRefused
 from service.repositories import outbox as outbox_repository
 from service.repositories import users as user_repository
 from service.services.email_proofs import mark_addresses_proven_before
@@ -16,11 +20,12 @@ from service.services.outbox import pursue_row
 from service.settings import Settings
 from service.startup import Resources
 from tests.controllers.test_password_changes import NEW_PASSWORD, Office, confirm
-from tests.factories import PASSWORD, make_account, make_user
+from tests.factories import PASSWORD, make_account, make_email, make_registration, make_user
 from tests.logins import OUT, PASSWORD_CHANGE, Login, audit_actions
 from tests.payer import Payer
 from tests.refusals import refusal
 from tests.staff import Staff
+from tests.test_settings import in_production
 
 _UNPROVEN: dict[str, Any] = {"email_verified_at": None}
 
@@ -28,6 +33,51 @@ _UNPROVEN: dict[str, Any] = {"email_verified_at": None}
 @pytest.fixture
 def office(resources: Resources, api: httpx.AsyncClient) -> Office:
     return Office(resources, api)
+
+
+class Refusing:
+    async def send(self, message: Mail) -> None:
+        assert message.subject
+        raise MailRefused(550)
+
+
+class Post(NamedTuple):
+    """Registering, and the worker that sends what follows."""
+
+    office: Office
+
+    async def register(self, email: str, **overrides: Any) -> httpx.Response:
+        return await self.office.api.post("/api/v1/auth/register", json=make_registration(email=email) | overrides)
+
+    async def confirm(self, token: str, password: str = PASSWORD) -> httpx.Response:
+        return await self.office.api.post("/api/v1/auth/register/confirm", json={"token": token, "password": password})
+
+    async def ids(self, email: str) -> list[str]:
+        found: list[str] = await self.office.databases.wallet["registrations"].distinct("_id", {"email": email})
+        return found
+
+    async def rows(self, email: str) -> list[OutboxRow]:
+        return [row for one in await self.ids(email) for row in await self.office.rows(OutboxTopic.EMAIL_PROOF, one)]
+
+    async def work(self, email: str, mailbox: Any = None) -> None:
+        for row in await self.rows(email):
+            await pursue_row(row, self.office.desk(mailbox))
+
+    async def mails(self, email: str) -> list[dict[str, str]]:
+        await self.work(email)
+        lines = Path(self.office.resources.settings.mailbox_path).read_text().splitlines()  # noqa: ASYNC240 a short file
+        return [mail for mail in map(json.loads, lines) if mail["to"] == email]
+
+    async def token(self, email: str) -> str:
+        text = (await self.mails(email))[-1]["text"]
+        (token,) = [word for word in text.split() if word.startswith("wev_")]
+        return token
+
+
+@pytest.fixture
+def by_mail(office: Office, monkeypatch: pytest.MonkeyPatch) -> Post:
+    monkeypatch.setattr(Settings, "registers_by_mail", True)
+    return Post(office)
 
 
 class TestAnUnprovenAddress:
@@ -67,7 +117,7 @@ class TestTheFirstProof:
 
         assert refusal(await api.get("/api/v1/me", headers=squatter.headers)) == OUT
         assert (await squatter.refresh()).status_code == 401
-        by_key = await api.get("/api/v1/wallets", headers={"X-API-Key": key.json()["key"]})
+        by_key = await api.get("/api/v1/wallets", headers={"X-API-Key": key.json()["secret"]})
         assert by_key.status_code == 401
         owner = await Login.of(api, squatter.user, NEW_PASSWORD)
         me = (await api.get("/api/v1/me", headers=owner.headers)).json()
@@ -96,6 +146,100 @@ class TestTheFirstProof:
         owner = await Login.of(api, user.user, NEW_PASSWORD)
         assert len((await api.get("/api/v1/webhook-endpoints", headers=owner.headers)).json()["data"]) == 1
         assert "user.email_verified" not in await audit_actions(databases, user.user)
+
+
+class TestRegisteringByMail:
+    async def test_answers_alike_whoever_has_the_address_and_writes_alike(
+        self, databases: Databases, by_mail: Post
+    ) -> None:
+        known, unknown = (await make_user(databases)).email, make_email()
+        answers, ids = [], []
+        for email in (known, unknown):
+            answer = await by_mail.register(email)
+            answers.append((answer.status_code, answer.json()))
+            ids.append(await databases.wallet["registrations"].count_documents({"email": email}))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 202
+        assert ids == [1, 1]
+        assert await user_repository.find_by_email(unknown) is None
+
+    async def test_opens_the_account_with_the_token_of_the_mail_and_the_password(
+        self, api: httpx.AsyncClient, databases: Databases, by_mail: Post
+    ) -> None:
+        email = make_email()
+        await by_mail.register(email)
+        token = await by_mail.token(email)
+        assert refusal(await by_mail.confirm(token, "another-password-41")) == (422, "invalid_proof_token")
+        answers = await asyncio.gather(*(by_mail.confirm(token) for _ in range(4)))
+        assert sorted(answer.status_code for answer in answers) == [200, 422, 422, 422]
+        (opened,) = [answer.json() for answer in answers if answer.status_code == 200]
+        assert (opened["email"], opened["is_email_verified"]) == (email, True)
+        assert await databases.wallet["wallets"].count_documents({"user_id": opened["id"]}) == 1
+        login = await api.post("/api/v1/auth/login", json={"email": email, "password": PASSWORD})
+        assert login.status_code == 200
+
+    async def test_tells_the_owner_of_an_account_and_nobody_else(self, databases: Databases, by_mail: Post) -> None:
+        user = await make_user(databases)
+        await by_mail.register(user.email)
+        (mail,) = await by_mail.mails(user.email)
+        assert "an account with it already" in mail["text"]
+        assert "wev_" not in mail["text"]
+        after = await user_repository.find(user.id)
+        assert after is not None
+        assert after.password_hash == user.password_hash
+
+    async def test_holds_no_address_against_its_owner(
+        self, api: httpx.AsyncClient, databases: Databases, by_mail: Post
+    ) -> None:
+        """Of a squatter's registration and the owner's, the owner's counts; so it does where there is an account."""
+        squatter = await Login.of_somebody(api, databases, **_UNPROVEN)
+        email = squatter.user.email
+        await by_mail.register(email, first_name="Eve", password="squatters-own-word-77")
+        first = await by_mail.token(email)
+        await by_mail.register(email, first_name="Olga")
+        assert refusal(await by_mail.confirm(first)) == (422, "invalid_proof_token")
+        confirmed = await by_mail.confirm(await by_mail.token(email))
+        assert confirmed.status_code == 200, confirmed.text
+        assert (confirmed.json()["id"], confirmed.json()["first_name"]) == (squatter.user.id, "Olga")
+        assert refusal(await api.get("/api/v1/me", headers=squatter.headers)) == OUT
+        # Nor does the squatter's token open anything any more.
+        again = await by_mail.confirm(first, "squatters-own-word-77")
+        assert refusal(again) == (422, "invalid_proof_token")
+        await Login.of(api, squatter.user)
+
+    async def test_fills_nobodys_mailbox(self, by_mail: Post) -> None:
+        email = make_email()
+        for _ in range(5):
+            await by_mail.register(email)
+        assert len(await by_mail.mails(email)) == 3
+
+    async def test_of_a_made_up_address_leaves_nothing_to_look_at(self, databases: Databases, by_mail: Post) -> None:
+        email = make_email()
+        await by_mail.register(email)
+        await by_mail.work(email, Refusing())
+        assert (
+            await databases.wallet["dead_letters"].count_documents({"subject_id": {"$in": await by_mail.ids(email)}})
+            == 0
+        )
+        assert await by_mail.rows(email) == []
+
+    async def test_is_what_production_does(self) -> None:
+        assert in_production().registers_by_mail
+        assert not Settings(_env_file=None).registers_by_mail
+
+
+class TestRegisteringAtOnce:
+    async def test_leaves_the_address_unproven_until_the_mails_token_is_sent(self, office: Office) -> None:
+        """In development: the account is there at once."""
+        post, email = Post(office), make_email()
+        registered = await post.register(email)
+        assert registered.status_code == 201
+        assert registered.json()["user"]["is_email_verified"] is False
+        confirmed = await post.confirm(await post.token(email))
+        assert (confirmed.json()["id"], confirmed.json()["is_email_verified"]) == (
+            registered.json()["user"]["id"],
+            True,
+        )
 
 
 class TestUsersOfOldData:

@@ -9,7 +9,7 @@ import pyotp
 import pytest
 from pydantic import SecretStr
 
-from service.controllers.password_changes import locksmith_of
+from service.controllers.auth import locksmith_of
 from service.database import Databases, session_in_transaction
 from service.documents import User
 from service.domain.clock import utc_now

@@ -46,6 +46,16 @@ AUTHENTICATION: Final = Folder(
                 "password": "{{user_password}}",
             },
             error="email_taken",
+            note="Where accounts are opened by mail, as in production, the answer is 202 whoever has the address.",
+        ),
+        Step(
+            "POST /auth/register/confirm",
+            "A registration token of one's own making",
+            422,
+            by=NOBODY,
+            body={"token": "wev_bm90IG9uZSB0aGF0IGNhbWUgYnkgbWFpbA", "password": "{{user_password}}"},
+            error="invalid_proof_token",
+            note="With the one of the mail the answer is 200, the address is proven, and one logs in anew.",
         ),
         Step(
             "POST /auth/login",
