@@ -209,8 +209,16 @@ class Settings(BaseSettings):
     # How long one batch may keep trying before its clients are told to come back.
     ledger_patience_s: float = Field(10.0, gt=0)
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
-    # By currency, in minor units. What is not named has no limit and needs no approval.
-    limits: dict[str, LimitSettings] = {}
+    # By currency, in minor units. What is not named has no limit and needs no approval. Ten times what asks for a code,
+    # in a day, and ten times that in a month: far beyond a household's, and an end to what a thief can take.
+    limits: dict[str, LimitSettings] = {
+        "INR": LimitSettings(per_day=200_000_000, per_month=2_000_000_000),
+        "USD": LimitSettings(per_day=2_500_000, per_month=25_000_000),
+        "EUR": LimitSettings(per_day=2_500_000, per_month=25_000_000),
+        "GBP": LimitSettings(per_day=2_000_000, per_month=20_000_000),
+        "JPY": LimitSettings(per_day=3_750_000, per_month=37_500_000),
+        "KWD": LimitSettings(per_day=7_500_000, per_month=75_000_000),
+    }
     # Over all wallets of a user, in one currency; admins' overrides are in that currency too.
     user_limits: UserLimitSettings = UserLimitSettings()
     # 200,000.00 INR: about what banks confirm by a second factor of their own.

@@ -70,6 +70,7 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "totp_wait_s": 0,
         # Nor do tests that pay all day long meet the day's sum; its own tests set one.
         "step_up_day_above": {},
+        "limits": {},
         **NO_RATE_LIMITS,
         "earning_rules": (
             EarningRuleSettings(name="deposits", on="deposit", currency="INR", per_amount=10_000, points=1),

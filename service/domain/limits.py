@@ -158,7 +158,7 @@ def limit_states(limits: Limits, usage: Usage, at: datetime, zone: tzinfo = UTC)
 
 def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime, zone: tzinfo = UTC) -> Exceeded | None:
     """Finds the first limit that another operation of this amount would go beyond."""
-    if not any(limits):
+    if not any(limits) or _fits_whatever_has_ended(limits, usage, amount):
         return None
     for state in limit_states(limits, usage, at, zone):
         if state.ceiling is None:
@@ -168,6 +168,20 @@ def find_exceeded(limits: Limits, usage: Usage, amount: int, at: datetime, zone:
         if step > left:
             return Exceeded(state.limit, state.ceiling, left, state.resets_at)
     return None
+
+
+def _fits_whatever_has_ended(limits: Limits, usage: Usage, amount: int) -> bool:
+    """Tells quickly that nothing is exceeded: a window that has ended counts for less than its counter says.
+
+    Nearly every payment is far below its limits, and finding out which windows still run costs ten times as much.
+    """
+    steps = (
+        (limits.per_transaction, amount),
+        (limits.per_day, usage.day_total + amount),
+        (limits.per_month, usage.month_total + amount),
+        (limits.count_per_hour, usage.hour_count + 1),
+    )
+    return all(not ceiling or used <= ceiling for ceiling, used in steps)
 
 
 def _start_of(day: date, zone: tzinfo) -> datetime:

@@ -257,3 +257,9 @@ class TestManySmallPayments:
         settings = Settings(_env_file=None)
         assert settings.step_up_day_above.keys() == settings.step_up_above.keys()
         assert all(settings.step_up_day_above[name] > above for name, above in settings.step_up_above.items())
+
+    def test_end_at_a_limit_by_default(self) -> None:
+        settings = Settings(_env_file=None)
+        assert settings.limits.keys() == settings.step_up_above.keys()
+        for currency, limits in settings.limits.items():
+            assert settings.step_up_day_above[currency] < limits.per_day < limits.per_month
