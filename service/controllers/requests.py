@@ -1,9 +1,11 @@
 """Reading requests strictly: JSON without duplicate keys or strange numbers, limits, known parameters."""
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NoReturn, get_origin
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from service.controllers.large_json import read_large_json
 from service.errors import Malformed
 
 # Far above any real order; what is larger is a mistake or an attack.
@@ -29,6 +32,8 @@ _MEMBERS_LIMIT = 64
 _CONTAINERS_LIMIT = 4096
 # Nobody asks for more; urllib's parser refuses the rest before it has made anything of it.
 _PARAMETERS_LIMIT = 100
+# What a large body is parsed at once up to, in a millisecond or two.
+_AT_ONCE_LIMIT_BYTES = 16 * 1024
 _MALFORMED = 400
 _TOO_LARGE = 413
 _WRONG_MEDIA_TYPE = 415
@@ -48,6 +53,8 @@ class StrictRequest(Request):
     body_limit_bytes = BODY_LIMIT_BYTES
     # Of the route that was found: its path, with nothing in the place of each parameter.
     route_template: str
+    # What the elements of the body's lists are, by member.
+    item_models: Mapping[str, type[BaseModel]]
 
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
@@ -80,9 +87,26 @@ class StrictRequest(Request):
 
 
 class LargeBodyRequest(StrictRequest):
-    """For lists of orders."""
+    """For lists of orders, which are read one by one."""
 
     body_limit_bytes = LARGE_BODY_LIMIT_BYTES
+
+    async def json(self) -> Any:  # noqa: ANN401 starlette's own signature
+        """With models as the elements of its lists, where they are valid: pydantic takes them as they are."""
+        if not hasattr(self, "_validated"):
+            body = await self.body()
+            if len(body) <= _AT_ONCE_LIMIT_BYTES:
+                self._json = self._validated = parse_json(body)
+            else:
+                # Neither what came before nor what comes after is in the same turn of the loop.
+                await asyncio.sleep(0)
+                with _as_decode_errors():
+                    found = await read_large_json(
+                        body.decode("utf-8"), _piece_scanner(), self.item_models, _CONTAINERS_LIMIT
+                    )
+                self._json, self._validated = found
+                await asyncio.sleep(0)
+        return self._validated
 
 
 class StrictRoute(APIRoute):
@@ -95,12 +119,14 @@ class StrictRoute(APIRoute):
         has_body = self.body_field is not None
         may_repeat = dict(self._query_parameters())
         gates = self._gates()
+        item_models = self._item_models()
         # Without their names, which a release may change.
         route_template = _PATH_PARAMETER.sub("{}", self.path_format)
 
         async def handle_strictly(request: Request) -> Response:
             strict = self.request_class(request.scope, request.receive)
             strict.route_template = route_template
+            strict.item_models = item_models
             if query := request.scope["query_string"]:
                 _refuse_strange_parameters(query, may_repeat)
             if has_body and not _is_json(strict):
@@ -114,6 +140,18 @@ class StrictRoute(APIRoute):
     def _gates(self) -> list[Any]:
         """What has to let a request through before its body is read, each called with the request."""
         return []
+
+    def _item_models(self) -> dict[str, type[BaseModel]]:
+        """The models of the body's lists, by member."""
+        model = None if self.body_field is None else self.body_field.field_info.annotation
+        if not isinstance(model, type) or not issubclass(model, BaseModel):
+            return {}
+        lists = {name: get_args(one.annotation) for name, one in model.model_fields.items() if _is_list(one.annotation)}
+        return {
+            name: items[0]
+            for name, items in lists.items()
+            if items and isinstance(items[0], type) and issubclass(items[0], BaseModel)
+        }
 
     def _query_parameters(self) -> Iterator[tuple[str, bool]]:
         """Name by name what the route takes, and whether it may be given several times."""
@@ -143,6 +181,10 @@ class LargeBodyRoute(StrictRoute):
         if not gates:
             raise TypeError(f"{self.path}: nobody sends so much without a permission")
         return gates
+
+
+def _is_list(annotation: Any) -> bool:  # noqa: ANN401 annotations are of all kinds
+    return get_origin(annotation) is list
 
 
 def _refuse_strange_parameters(query: bytes, may_repeat: dict[str, bool]) -> None:
@@ -186,15 +228,39 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
     That is: duplicate keys, NaN and Infinity, text that is not UTF-8, lone surrogates, endless digits or nesting
     beyond 32 levels. And for more objects, lists or members than anything of ours has.
     """
-    try:
+    with _as_decode_errors():
         text = body.decode("utf-8")
         parsed = json.loads(text, object_pairs_hook=_object_maker(), parse_constant=_refuse_constant)
-        if "\\u" in text:
-            # An escaped lone surrogate is no text: nothing after this point could store or show it.
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
-        # Whatever has few brackets cannot be deep, and is nearly everything.
-        if text.count("[") + text.count("{") > _DEPTH_LIMIT:
-            _refuse_depth(parsed)
+        _refuse_strange_values(text, parsed, _DEPTH_LIMIT)
+    return parsed
+
+
+def _piece_scanner() -> Callable[[str], tuple[Any, int]]:
+    """For one body: reads the value that a text begins with, as parse_json does, and says where it ends."""
+    decoder = json.JSONDecoder(object_pairs_hook=_object_maker(), parse_constant=_refuse_constant)
+
+    def scan(text: str) -> tuple[Any, int]:
+        value, length = decoder.raw_decode(text)
+        # It stands in a list in an object.
+        _refuse_strange_values(text[:length], value, _DEPTH_LIMIT - 2)
+        return value, length
+
+    return scan
+
+
+def _refuse_strange_values(text: str, parsed: Any, depth: int) -> None:  # noqa: ANN401 JSON can be anything
+    if "\\u" in text:
+        # An escaped lone surrogate is no text: nothing after this point could store or show it.
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    # Whatever has few brackets cannot be deep, and is nearly everything.
+    if text.count("[") + text.count("{") > depth:
+        _refuse_depth(parsed, depth)
+
+
+@contextmanager
+def _as_decode_errors() -> Iterator[None]:
+    try:
+        yield
     except json.JSONDecodeError:
         raise
     except UnicodeError:
@@ -203,14 +269,13 @@ def parse_json(body: bytes) -> Any:  # noqa: ANN401 JSON can be anything
         raise json.JSONDecodeError("nested too deeply", "", 0) from None
     except ValueError as error:
         raise json.JSONDecodeError(str(error), "", 0) from None
-    return parsed
 
 
-def _refuse_depth(parsed: Any) -> None:  # noqa: ANN401 JSON can be anything
+def _refuse_depth(parsed: Any, depth: int) -> None:  # noqa: ANN401 JSON can be anything
     """Level by level, without a call for each."""
     level = [parsed]
     found = 0
-    for _ in range(_DEPTH_LIMIT + 1):
+    for _ in range(depth + 1):
         inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
         found += len(inner)
         if found > _CONTAINERS_LIMIT:

@@ -4,7 +4,7 @@ Pure like the rules: what comes out is the set of writes that one transaction ha
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from types import MappingProxyType
@@ -434,13 +434,30 @@ class Batch:
 
     def run(self, command: Command) -> Decided:
         """Decides one command and takes in what it changes. A key that has an answer gets it again."""
+        steps = self.steps(command)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as ended:
+                decided: Decided = ended.value
+                return decided
+
+    def steps(self, command: Command) -> Generator[None, None, Decided]:
+        """`run` in steps, one for each part of a command that has parts: others may have a turn between them.
+
+        Until the last step nothing of it is in the batch.
+        """
         claim = command.claim
         known = None if claim is None else self._answers.get(claim.id)
         if claim is not None and known is not None:
             if not claim.is_of(known.fingerprint):
                 return Decided(None, None, IdempotencyKeyReused(), refused=True)
             return Decided(None, known.answer._replace(replayed=True), None, refused=False)
-        outcome = _decide(command, self._state.on_top(), None if claim is None else claim.tombstone)
+        draft, tombstone = self._state.on_top(), None if claim is None else claim.tombstone
+        if isinstance(command, CompositeCommand):
+            outcome = yield from _decide_parts(command, draft, tombstone)
+        else:
+            outcome = _decide(command, draft, tombstone)
         error = outcome.error
         if claim is None:
             outcome.draft.settle_into(self._state)
@@ -544,8 +561,6 @@ def _require_explained(before: Mapping[str, Wallet], after: Mapping[str, Wallet]
 
 
 def _decide(command: Command, draft: Draft, tombstone: Tombstone | None) -> _Outcome:
-    if isinstance(command, CompositeCommand):
-        return _decide_parts(command, draft, tombstone)
     try:
         changes = command.decide(draft)
     except WalletServiceError as refusal:
@@ -561,8 +576,10 @@ def _decide(command: Command, draft: Draft, tombstone: Tombstone | None) -> _Out
     return _Outcome(draft, draft.any_record(changes.record.id), (changes.status_code, body), changes.error)
 
 
-def _decide_parts(command: CompositeCommand, draft: Draft, tombstone: Tombstone | None) -> _Outcome:
-    """Each part on what those before it left; a refused one leaves nothing."""
+def _decide_parts(
+    command: CompositeCommand, draft: Draft, tombstone: Tombstone | None
+) -> Generator[None, None, _Outcome]:
+    """Each part on what those before it left; a refused one leaves nothing. No part has parts of its own."""
     results: list[Mapping[str, Any] | WalletServiceError] = []
     for position, part in enumerate(command.parts):
         outcome = _decide(part, draft.on_top(), None if tombstone is None else tombstone.of_part(position))
@@ -575,4 +592,5 @@ def _decide_parts(command: CompositeCommand, draft: Draft, tombstone: Tombstone 
             return _Outcome(draft.emptied(), None, None, command.refusal_of_whole(position, outcome.error))
         else:
             results.append(outcome.error)
+        yield
     return _Outcome(draft, None, command.conclude(results), None)

@@ -30,6 +30,7 @@ from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.users import KnownUsers
+from service.turns import Turns
 
 log = structlog.get_logger()
 
@@ -118,9 +119,10 @@ async def _decide_all(
 
     Each turn but the last reads one account more at least, and there are few.
     """
+    turns = Turns()
     while True:
         batch = Batch(loaded._replace(headroom=portions.headroom), policy)
-        decided = [_run_alone(batch, command) for command in commands]
+        decided = [await _run_alone(batch, command, turns) for command in commands]
         unread = portions.accounts_to_load(batch)
         if not unread:
             return batch, decided
@@ -157,10 +159,20 @@ def tombstones_of(command: Command) -> list[Tombstone]:
     return [tombstone, *(tombstone.of_part(position) for position in range(parts))]
 
 
-def _run_alone(batch: Batch, command: Command) -> Decided:
-    """A defect in one command's rule must not take its neighbours down; the command itself changes nothing."""
+async def _run_alone(batch: Batch, command: Command, turns: Turns) -> Decided:
+    """A defect in one command's rule must not take its neighbours down; the command itself changes nothing.
+
+    Nobody changes what is decided on meanwhile: it is one snapshot, and batches of a process come one after another.
+    """
     try:
-        return batch.run(command)
+        steps = batch.steps(command)
+        while True:
+            await turns.rest()
+            try:
+                next(steps)
+            except StopIteration as ended:
+                decided: Decided = ended.value
+                return decided
     except Exception:
         log.exception("ledger.rule_failed", command=type(command).__name__, request_id=command.request_id)
         return Decided(None, None, InternalError(), refused=True)

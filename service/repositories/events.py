@@ -10,6 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from service.documents import EventDocument
 from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.events import Event, EventType
+from service.repositories.inserts import insert_in_slices
 from service.repositories.records import from_row, to_row
 
 # What only the dispatch is concerned with.
@@ -25,8 +26,11 @@ class EventFilter(NamedTuple):
 
 async def insert_many(events: Sequence[Event], *, session: AsyncClientSession) -> None:
     """Due at once."""
-    rows = [to_row(event) | {"due_at": event.created_at} for event in events]
-    await EventDocument.get_pymongo_collection().insert_many(rows, session=session)
+    await insert_in_slices(EventDocument.get_pymongo_collection(), events, _due_row, session=session)
+
+
+def _due_row(event: Event) -> dict[str, Any]:
+    return to_row(event) | {"due_at": event.created_at}
 
 
 async def claim(*, now: datetime, lease_s: float, limit: int) -> list[Event]:

@@ -15,6 +15,7 @@ from service.domain.server_clock import ServerTime
 from service.repositories import due_rows
 from service.repositories.due_rows import see_due, take
 from service.repositories.gathering import Gathered
+from service.repositories.inserts import insert_in_slices
 
 
 def _to_row(row: OutboxRow) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _from_row(document: dict[str, Any]) -> OutboxRow:
 
 async def insert_many(rows: Sequence[OutboxRow], *, session: AsyncClientSession | None) -> None:
     """In the transaction that calls for them, or by themselves where nothing else changes."""
-    await OutboxDocument.get_pymongo_collection().insert_many([_to_row(row) for row in rows], session=session)
+    await insert_in_slices(OutboxDocument.get_pymongo_collection(), rows, _to_row, session=session)
 
 
 async def delete_many(ids: Sequence[str], *, session: AsyncClientSession) -> None:

@@ -48,6 +48,7 @@ from service.domain.transfers import Transfer
 from service.domain.user_limits import UserLimits
 from service.domain.vouchers import Redemption, Voucher, VoucherUse
 from service.repositories.gathering import Gathered
+from service.repositories.inserts import insert_in_slices
 
 _Kind = TypeVar("_Kind", bound=Record)
 
@@ -155,7 +156,7 @@ def _from_list(record: Any, rows: list[dict[str, Any]]) -> tuple[Any, ...]:  # n
 
 async def insert_many(records: Iterable[Record], *, session: AsyncClientSession) -> None:
     for prefix, group in _by_prefix(records, lambda record: record.id).items():
-        await _collection(prefix).insert_many([to_row(record) for record in group], session=session)
+        await insert_in_slices(_collection(prefix), group, to_row, session=session)
 
 
 async def update_guarded(updates: Iterable[RecordUpdate], *, session: AsyncClientSession) -> bool:

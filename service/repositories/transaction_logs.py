@@ -13,6 +13,7 @@ from service.documents import TransactionLog
 from service.domain.entries import Direction, Entry, EntryType
 from service.domain.history import BEFORE_THE_FIRST, BalancePoint, EntryFilter
 from service.domain.spending import MonthlySum
+from service.repositories.inserts import insert_in_slices
 
 _AMOUNTS = ("seq", "amount", "available_before", "available_after", "held_before", "held_after")
 _POINT_FIELDS = ("seq", "available_after", "held_after", "hash")
@@ -48,7 +49,7 @@ def entry_from_row(row: dict[str, Any]) -> Entry:
 
 
 async def insert_many(entries: Sequence[Entry], *, session: AsyncClientSession) -> None:
-    await TransactionLog.get_pymongo_collection().insert_many([_to_row(e) for e in entries], session=session)
+    await insert_in_slices(TransactionLog.get_pymongo_collection(), entries, _to_row, session=session)
 
 
 async def find_of_wallet(wallet_id: str, wanted: EntryFilter, *, before_seq: int | None, limit: int) -> list[Entry]:

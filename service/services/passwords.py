@@ -30,6 +30,10 @@ _LOWEST_SCORE = 2
 # Crafted passwords cost zxcvbn seconds, with the interpreter locked: it tries every way to read symbols as letters.
 # So many characters cost at most about what one hash costs; the rest can only make a good password better.
 _JUDGED_LENGTH = 20
+# Fewer where many of them are symbols that may stand for letters: each further one doubles the ways to read them.
+_JUDGED_LENGTH_OF_SYMBOLS = 14
+_SYMBOLS = frozenset("4@8({[<369!1|0$5+7%2")
+_SYMBOLS_LIMIT = 5
 
 # A tenth of what others get of a processor that all want (sched(7)); with the least there is, nobody could log in
 # while the service is busy.
@@ -112,7 +116,10 @@ def _is_common(password: str, own_words: Iterable[str]) -> bool:
     # Its dictionaries take a megabyte, which processes that nobody registers at can do without.
     from zxcvbn_rs_py import zxcvbn  # noqa: PLC0415
 
-    return int(zxcvbn(password[:_JUDGED_LENGTH], list(own_words)).score) < _LOWEST_SCORE
+    judged = password[:_JUDGED_LENGTH]
+    if len(_SYMBOLS.intersection(judged)) > _SYMBOLS_LIMIT:
+        judged = judged[:_JUDGED_LENGTH_OF_SYMBOLS]
+    return int(zxcvbn(judged, list(own_words)).score) < _LOWEST_SCORE
 
 
 def _refusal(pointer: str, code: str, message: str) -> InvalidFields:

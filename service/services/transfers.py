@@ -17,6 +17,7 @@ from service.services.orders import Requester
 from service.services.step_up import challenge_maker, new_challenge
 from service.services.users import find_user_ids
 from service.settings import Settings
+from service.turns import Turns
 
 log = structlog.get_logger()
 
@@ -93,7 +94,9 @@ async def _commands(
     user_ids = await find_user_ids(emails) if emails else {}
     now = utc_now()
     commands = []
+    turns = Turns()
     for order in orders:
+        await turns.rest()
         transfer_id = new_id(Prefix.TRANSFER)
         needs_code = ledger.policy.needs_step_up(order.amount, order.currency)
         commands.append(

@@ -225,6 +225,13 @@ class TestRefusals:
         assert refusal(await sender.send(**body)) == (422, "invalid_fields")
         assert refusal(await sender.batch("best_effort", [body])) == (422, "invalid_fields")
 
+    async def test_to_more_than_a_hundred_addresses_are_refused(self, sender: Payer) -> None:
+        orders = [{"to_email": f"nobody-{number}@example.com"} for number in range(101)]
+        answer = await sender.batch("best_effort", orders)
+        assert refusal(answer) == (422, "invalid_fields")
+        assert [one["code"] for one in answer.json()["errors"]] == ["too_many_addresses"]
+        assert (await sender.batch("best_effort", orders[1:])).status_code == 201
+
     async def test_without_a_key_or_a_token(self, sender: Payer, recipient: Account, api: httpx.AsyncClient) -> None:
         order = sender.order(to_wallet_id=recipient.wallet.id)
         for path, body in (("", order), ("/batch", {"mode": "best_effort", "transfers": [order]})):
