@@ -55,6 +55,7 @@ API_FACTORY: Final = "service.main:create_app"
 # For those who ask more often than any client may.
 NO_LIMITS: Final = {
     "WALLET_RATE_LIMIT_GLOBAL": "0",
+    "WALLET_RATE_LIMIT_ANONYMOUS": "0",
     "WALLET_RATE_LIMIT_USER": "0",
     "WALLET_RATE_LIMIT_ADDRESS": "0",
     "WALLET_RATE_LIMIT_LOGIN": "0",

@@ -374,9 +374,11 @@ class Settings(BaseSettings):
     reconciliation_days_back: int = Field(3, ge=1, le=31)
 
     # --- Rate limits
-    # Requests per minute; 0 turns one off. By the user or API key that asks, or by the address of those who show none.
+    # Requests per minute; 0 turns one off. Of all users and API keys together, and of all who show none: when one is
+    # reached, whoever has had less than their share still passes.
     rate_limit_global: int = Field(1000, ge=0)
-    # A third of the global one: no single person can take it from all others.
+    rate_limit_anonymous: int = Field(1000, ge=0)
+    # By the user or API key that asks, or by the address of those who show none.
     rate_limit_user: int = Field(300, ge=0)
     rate_limit_address: int = Field(100, ge=0)
     # What is under /auth/, by address: a minute of it costs about a second of hashing.

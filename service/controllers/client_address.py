@@ -20,6 +20,7 @@ _HOST_BITS = 64
 # Many get more than one such network: 256 of them (/56) at home, 65,536 (/48) as a firm. So each limit of a network
 # holds for these too, so many times: more than a handful of networks helps nobody.
 _WIDER_NETWORKS = ((56, 2), (48, 4))
+LARGEST_SHARE = 4
 _REMEMBERED = 4096
 _UNKNOWN = "unknown"
 

@@ -5,6 +5,7 @@ Pure ASGI, inside the request's log line and id: what is refused costs no routin
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from time import time
 
@@ -13,12 +14,12 @@ from starlette.requests import cookie_parser
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.controllers.client_address import client_address
+from service.controllers.client_address import LARGEST_SHARE, client_address, networks_of
 from service.controllers.cookies import ACCESS_COOKIE
 from service.controllers.problems import problem_response
 from service.domain.keys import KeyPurpose, derive_key
 from service.errors import RateLimitExceeded, Unauthenticated
-from service.gateways.rate_limits import Claim, RateLimits, Standing, claim
+from service.gateways.rate_limits import Claim, RateLimits, Standing, claim, shared_claim
 from service.metrics import rate_limited
 from service.services.access_tokens import verify_access_token
 from service.settings import Settings
@@ -43,9 +44,13 @@ class RateLimiting:
         self._app = app
         self._settings = settings
         self._everybody = _per_minute("everybody", settings.rate_limit_global)
+        self._anonymous = _per_minute("anonymous", settings.rate_limit_anonymous)
         self._caller = _per_minute("caller", settings.rate_limit_user)
-        self._address = _per_minute("address", settings.rate_limit_address)
-        self._login = _per_minute("login", settings.rate_limit_login)
+        # By the share that a network has.
+        self._address = [
+            _per_minute("address", share * settings.rate_limit_address) for share in range(LARGEST_SHARE + 1)
+        ]
+        self._login = [_per_minute("login", share * settings.rate_limit_login) for share in range(LARGEST_SHARE + 1)]
         # By the very expressions that routing goes by: there must be no spelling that only one of the two knows.
         self._of_paths = [
             (compile_path(path)[0], limit)
@@ -83,22 +88,27 @@ class RateLimiting:
             await problem_response(refusal)(scope, receive, send_with_headers)
 
     def _claims(self, scope: Scope, limits: RateLimits) -> list[Claim]:
-        path, claims = scope["path"], []
+        path: str = scope["path"]
+        claims: list[Claim] = []
         caller = self._identify(scope, limits)
-        address = None
-        if path.startswith(LOGIN_PATHS) and self._login is not None:
-            address = client_address(scope, self._settings.trusted_proxies)
-            claims.append(claim(self._login, address))
+        networks: Sequence[tuple[str, int]] = ()
+        if caller is None or path.startswith(LOGIN_PATHS):
+            networks = networks_of(client_address(scope, self._settings.trusted_proxies))
+        if path.startswith(LOGIN_PATHS):
+            claims += _of_networks(self._login, networks)
         if caller is not None:
             # A WebSocket has no method, and no token either: its ticket does not count for anybody.
             if scope.get("method") == "GET":
                 claims += [claim(limit, caller) for expression, limit in self._of_paths if expression.match(path)]
             if self._caller is not None:
                 claims.append(claim(self._caller, caller))
-        elif self._address is not None:
-            claims.append(claim(self._address, address or client_address(scope, self._settings.trusted_proxies)))
-        if self._everybody is not None:
-            claims.append(claim(self._everybody, "all"))
+            if self._everybody is not None:
+                claims.append(shared_claim(self._everybody, caller))
+        else:
+            claims += _of_networks(self._address, networks)
+            if self._anonymous is not None:
+                # By the widest of the networks: whoever has many of the narrow ones is one customer.
+                claims.append(shared_claim(self._anonymous, networks[-1][0]))
         return claims
 
     def _identify(self, scope: Scope, limits: RateLimits) -> str | None:
@@ -124,6 +134,12 @@ class RateLimiting:
             digest = _digest(api_key, self._settings.root_key)
             return digest if limits.knows(digest) else None
         return None
+
+
+def _of_networks(limits: Sequence[RateLimitItem | None], networks: Sequence[tuple[str, int]]) -> list[Claim]:
+    """One for each network, so many times as wide as its share says."""
+    found = [(limits[share], name) for name, share in networks]
+    return [claim(limit, name) for limit, name in found if limit is not None]
 
 
 def remember_api_key(api_key: str, settings: Settings, limits: RateLimits) -> None:
@@ -155,6 +171,7 @@ def has_rate_limits(settings: Settings) -> bool:
     return any(
         (
             settings.rate_limit_global,
+            settings.rate_limit_anonymous,
             settings.rate_limit_user,
             settings.rate_limit_address,
             settings.rate_limit_login,

@@ -23,22 +23,43 @@ _REMEMBERED_KEYS = 10_000
 _MOMENT_S = 0.002
 # As the ledger between two batches.
 _TURNS_BEFORE_ASKING = 3
+_TOGETHER = "all"
+
+# How long a share that was worked out holds: what comes meanwhile may go a little beyond it.
+_SHARE_LIVES_MS = 250
+# Of so many that share a limit each one's count is looked at, in two milliseconds of Redis' time. Of more than that
+# everybody may have the same.
+_SHARERS_LIMIT = 5_000
 
 # As limits' acquire_sliding_window.lua keeps and moves the two windows of a limit, but for many requests in one go.
-# KEYS: the running and the last window of each limit. ARGV: the amount and the ms of each limit, then for each request
-# the number of its limits and their places. Returns four numbers for each limit (counts and times to live of
-# its last and its running window), then for each request the place of the limit that refuses it, or 0.
+# KEYS: the running and the last window of each limit; then of each shared limit the counts of those who share it, in
+# both windows, and the share that was worked out last.
+# ARGV: the number of limits, how long a share lives, and the most whose counts are looked at; the amount, the ms, and
+# the number among the shared ones (or 0) of each limit; then for each request the number of its limits, their places,
+# and who it is among those who share one.
+# Returns four numbers for each limit (counts and times to live of its last and its running window), then for each
+# request the place of the limit that refuses it, or 0, and what is left of its share, or -1 where shares do not matter.
 _TAKE = """
-local limits = #KEYS / 2
-local amount, window_ms = {}, {}
+local limits, share_lives_ms, sharers_limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local amount, window_ms, at_shared = {}, {}, {}
 local last, last_ttl, running, running_ttl, taken = {}, {}, {}, {}, {}
+local function shared_key(i, which)
+  return KEYS[2 * limits + 3 * (at_shared[i] - 1) + which]
+end
 for i = 1, limits do
   local running_key, last_key = KEYS[2 * i - 1], KEYS[2 * i]
-  amount[i], window_ms[i] = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  amount[i], window_ms[i] = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2])
+  at_shared[i] = tonumber(ARGV[3 * i + 3])
   local ttl = redis.call('pttl', running_key)
   if ttl > 0 and ttl < window_ms[i] then
     redis.call('rename', running_key, last_key)
     redis.call('set', running_key, 0, 'px', ttl + window_ms[i])
+    if at_shared[i] > 0 then
+      redis.call('del', shared_key(i, 2))
+      if redis.call('exists', shared_key(i, 1)) == 1 then
+        redis.call('rename', shared_key(i, 1), shared_key(i, 2))
+      end
+    end
     ttl = ttl + window_ms[i]
   end
   local counts = redis.call('mget', last_key, running_key)
@@ -46,27 +67,86 @@ for i = 1, limits do
   last_ttl[i] = last[i] > 0 and math.max(redis.call('pttl', last_key), 0) or 0
   running_ttl[i] = math.max(ttl, 0)
 end
+local used_before, new_of, shares = {}, {}, {}
+local function used_of(i, who)
+  local used = used_before[i]
+  if not used[who] then
+    local then_used, now_used = redis.call('hget', shared_key(i, 2), who), redis.call('hget', shared_key(i, 1), who)
+    used[who] = math.floor((tonumber(then_used) or 0) * last_ttl[i] / window_ms[i]) + (tonumber(now_used) or 0)
+  end
+  return used[who] + (new_of[i][who] or 0)
+end
+local function work_out(i)
+  local sharers = redis.call('hlen', shared_key(i, 1)) + redis.call('hlen', shared_key(i, 2))
+  if sharers > sharers_limit then
+    return math.floor(amount[i] / sharers)
+  end
+  local used, people, most, exactly = {}, 0, 0, {}
+  local found = redis.call('hgetall', shared_key(i, 1))
+  for k = 1, #found, 2 do
+    used[found[k]] = tonumber(found[k + 1])
+  end
+  found = redis.call('hgetall', shared_key(i, 2))
+  for k = 1, #found, 2 do
+    used[found[k]] = (used[found[k]] or 0) + math.floor(tonumber(found[k + 1]) * last_ttl[i] / window_ms[i])
+  end
+  for _, count in pairs(used) do
+    if count > 0 then
+      people, most, exactly[count] = people + 1, math.max(most, count), (exactly[count] or 0) + 1
+    end
+  end
+  local share, filled = 0, 0
+  while share < most and filled + people <= amount[i] do
+    share, filled = share + 1, filled + people
+    people = people - (exactly[share] or 0)
+  end
+  return share
+end
+local function share_of(i)
+  if not shares[i] then
+    shares[i] = tonumber(redis.call('get', shared_key(i, 3)) or '')
+    if not shares[i] then
+      shares[i] = work_out(i)
+      if share_lives_ms > 0 then
+        redis.call('set', shared_key(i, 3), shares[i], 'px', share_lives_ms)
+      end
+    end
+  end
+  return shares[i]
+end
+for i = 1, limits do
+  used_before[i], new_of[i] = {}, {}
+end
 local verdicts = {}
-local at = 2 * limits + 1
+local at = 3 * limits + 4
 while ARGV[at] do
   local past = at + tonumber(ARGV[at])
-  local refused_by = 0
+  local who = ARGV[past + 1]
+  local refused_by, share_left = 0, -1
   for j = at + 1, past do
     local i = tonumber(ARGV[j])
     local used = math.floor(last[i] * last_ttl[i] / window_ms[i]) + running[i] + taken[i]
     if used + 1 > amount[i] then
-      refused_by = i
-      break
+      local left = at_shared[i] > 0 and share_of(i) - used_of(i, who) - 1 or -1
+      if left < 0 then
+        refused_by = i
+        break
+      end
+      share_left = left
     end
   end
   if refused_by == 0 then
     for j = at + 1, past do
       local i = tonumber(ARGV[j])
       taken[i] = taken[i] + 1
+      if at_shared[i] > 0 then
+        new_of[i][who] = (new_of[i][who] or 0) + 1
+      end
     end
   end
   verdicts[#verdicts + 1] = refused_by
-  at = past + 1
+  verdicts[#verdicts + 1] = share_left
+  at = past + 2
 end
 local answer = {}
 for i = 1, limits do
@@ -76,6 +156,12 @@ for i = 1, limits do
     else
       running_ttl[i] = 2 * window_ms[i]
       redis.call('set', KEYS[2 * i - 1], taken[i], 'px', running_ttl[i])
+    end
+    if at_shared[i] > 0 then
+      for who, count in pairs(new_of[i]) do
+        redis.call('hincrby', shared_key(i, 1), who, count)
+      end
+      redis.call('pexpire', shared_key(i, 1), running_ttl[i])
     end
   end
   answer[#answer + 1] = last[i]
@@ -91,11 +177,17 @@ return answer
 
 
 class Claim(NamedTuple):
-    """One limit that a request falls under, and whose count it is there."""
+    """One limit that a request falls under, and whose count it is there.
+
+    A limit that many share has a `sharer`: once it is reached, who has had less than their share still passes. The
+    share is that of max-min fairness, the largest number of which all together may have as much, where those who want
+    less leave the rest to the others (Bertsekas and Gallager, Data Networks, 6.5.2). A request has one such limit.
+    """
 
     limit: RateLimitItem
     who: str
     key: str
+    sharer: str | None = None
 
 
 class Window(NamedTuple):
@@ -139,6 +231,11 @@ class Standing(NamedTuple):
 
 def claim(limit: RateLimitItem, who: str) -> Claim:
     return Claim(limit, who, limit.key_for(who))
+
+
+def shared_claim(limit: RateLimitItem, sharer: str) -> Claim:
+    """Of a limit that everybody has together."""
+    return Claim(limit, _TOGETHER, limit.key_for(_TOGETHER), sharer)
 
 
 class RateLimits:
@@ -208,24 +305,30 @@ class RateLimits:
 
     async def _take_from_redis(self, requests: Sequence[Sequence[Claim]]) -> list[Standing]:
         places: dict[str, int] = {}
+        shared: list[str] = []
         windows_s: list[int] = []
         terms: list[int] = []
-        asked: list[int] = []
+        asked: list[int | str] = []
         for claims in requests:
             asked.append(len(claims))
-            for limit, _, key in claims:
+            sharing = ""
+            for limit, _, key, sharer in claims:
                 place = places.get(key)
                 if place is None:
                     place = places[key] = len(places) + 1
                     windows_s.append(limit.get_expiry())
-                    terms += (limit.amount, windows_s[-1] * 1000)
+                    if sharer is not None:
+                        shared.append(key)
+                    terms += (limit.amount, windows_s[-1] * 1000, 0 if sharer is None else len(shared))
                 asked.append(place)
-        keys: list[str] = []
-        for key in places:
-            # As RedisStorage names them: in braces, so that a cluster keeps both windows of a limit together.
-            running = f"{self._redis.prefix}:{{{key}}}"
-            keys += (running, running + "/-1")
-        found = await self._redis.run(self._take, keys, [*terms, *asked])
+                if sharer is not None:
+                    sharing = sharer
+            asked.append(sharing)
+        # As RedisStorage names them: in braces, so that a cluster keeps both windows of a limit together.
+        keys = [f"{self._redis.prefix}:{{{key}}}{end}" for key in places for end in ("", "/-1")]
+        keys += [f"{self._redis.prefix}:{{{key}}}{end}" for key in shared for end in ("/of", "/of/-1", "/share")]
+        heading = (len(places), _SHARE_LIVES_MS, _SHARERS_LIMIT)
+        found = await self._redis.run(self._take, keys, [*heading, *terms, *asked])
         windows = {
             key: Window(found[at], found[at + 1] / 1000, found[at + 2], found[at + 3] / 1000, window_s)
             for key, window_s, at in zip(places, windows_s, range(0, 4 * len(places), 4), strict=True)
@@ -233,34 +336,39 @@ class RateLimits:
         by_place = [None, *places]
         verdicts = found[4 * len(places) :]
         return [
-            _standing(claims, by_place[refused_by], windows)
-            for claims, refused_by in zip(requests, verdicts, strict=True)
+            _standing(claims, by_place[refused_by], windows, share_left)
+            for claims, refused_by, share_left in zip(requests, verdicts[::2], verdicts[1::2], strict=True)
         ]
 
     async def _take_locally(self, claims: Sequence[Claim]) -> Standing:
-        """Nothing here ever waits, so that nobody else comes in between."""
+        """Nothing here ever waits, so that nobody else comes in between. Shares are not looked at."""
         refused_by = None
-        for limit, who, key in claims:
+        for limit, who, key, _ in claims:
             if not await self._limiter.test(limit, who):
                 refused_by = key
                 break
         else:
-            for limit, who, _ in claims:
+            for limit, who, *_ in claims:
                 await self._limiter.hit(limit, who)
         windows = {}
-        for limit, _, key in claims:
+        for limit, _, key, _ in claims:
             window_s = limit.get_expiry()
             windows[key] = Window(*await self._memory.get_sliding_window(key, window_s), window_s)
         return _standing(claims, refused_by, windows)
 
 
-def _standing(claims: Sequence[Claim], refused_by: str | None, windows: Mapping[str, Window]) -> Standing:
+def _standing(
+    claims: Sequence[Claim], refused_by: str | None, windows: Mapping[str, Window], share_left: int = -1
+) -> Standing:
+    """`share_left` is what a shared limit that is reached leaves to this one alone; -1 where none is."""
     nearest, fewest = claims[0], -1
     for one in claims:
         if refused_by == one.key:
             nearest, fewest = one, 0
             break
         left = windows[one.key].left_of(one.limit.amount)
+        if share_left >= 0 and one.sharer is not None:
+            left = share_left
         if fewest < 0 or left < fewest:
             nearest, fewest = one, left
     amount, window = nearest.limit.amount, windows[nearest.key]

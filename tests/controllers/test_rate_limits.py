@@ -204,8 +204,8 @@ class TestWhoIsCounted:
             assert await statuses(first, ME, 30) == [200] * 4 + [429] * 26
             assert await statuses(second, ME, 4) == [200] * 4
 
-    async def test_the_global_limit_holds_for_all_together(self, make_face: Any) -> None:
-        face = make_face(rate_limit_global=10)
+    async def test_those_who_show_no_token_have_one_limit_together(self, make_face: Any) -> None:
+        face = make_face(rate_limit_anonymous=10)
         clients = [face.client(f"203.0.113.{number}") for number in range(5)]
         answers = await asyncio.gather(*(client.get(ME) for client in clients for _ in range(20)))
         assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 90

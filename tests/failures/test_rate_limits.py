@@ -20,7 +20,8 @@ _GLOBAL = 1000
 _SENT = 2000
 _ADDRESSES = 50
 _CONNECTIONS = 32
-_ONE_PER_CENT = _GLOBAL // 100
+# The limit is shared: when it is reached, whoever is a request behind the others still has it.
+_BEHIND = 2 * _ADDRESSES
 _ME = "/api/v1/me"
 # An answer that takes longer is none. A Redis that hangs is waited for longer by anything that waits for it.
 _PATIENCE_S = 4.0
@@ -42,19 +43,21 @@ def two_processes(folder: pytest.TempPathFactory, **limits: int) -> Iterator[Sta
 
 @pytest.fixture
 def limited_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    limits = {"WALLET_RATE_LIMIT_GLOBAL": _GLOBAL, "WALLET_RATE_LIMIT_USER": 300, "WALLET_RATE_LIMIT_ADDRESS": 100}
+    limits = {"WALLET_RATE_LIMIT_ANONYMOUS": _GLOBAL, "WALLET_RATE_LIMIT_USER": 300, "WALLET_RATE_LIMIT_ADDRESS": 100}
     with two_processes(tmp_path_factory, **limits) as stack:
         yield stack
 
 
 @pytest.fixture
 def roomy_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    names = ("GLOBAL", "USER", "ADDRESS")
+    names = ("GLOBAL", "ANONYMOUS", "USER", "ADDRESS")
     with two_processes(tmp_path_factory, **{f"WALLET_RATE_LIMIT_{name}": 10_000_000 for name in names}) as stack:
         yield stack
 
 
-async def test_two_processes_let_through_what_the_limit_says_within_one_per_cent(limited_stack: Stack) -> None:
+async def test_two_processes_let_through_what_the_limit_says_and_what_those_behind_are_owed(
+    limited_stack: Stack,
+) -> None:
     addresses = [f"203.0.113.{number % _ADDRESSES}" for number in range(_SENT)]
     answers: list[httpx.Response] = []
 
@@ -68,7 +71,7 @@ async def test_two_processes_let_through_what_the_limit_says_within_one_per_cent
     await asyncio.gather(*(send_what_is_left() for _ in range(_CONNECTIONS)))
     statuses = Counter(answer.status_code for answer in answers)
     assert set(statuses) == {401, 429}
-    assert abs(statuses[401] - _GLOBAL) <= _ONE_PER_CENT, statuses
+    assert _GLOBAL <= statuses[401] <= _GLOBAL + _BEHIND, statuses
     limits_told = Counter(answer.headers["x-ratelimit-limit"] for answer in answers if answer.status_code == 429)
     assert set(limits_told) == {str(_GLOBAL)}
 

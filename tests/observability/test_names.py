@@ -59,7 +59,7 @@ _VALUES = {
     "account": {*SystemAccount},
     "state": {"closed", "open", "half_open"},
     "method": {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "_OTHER"},
-    "limit": {"everybody", "caller", "address", "login", "balance", "transactions"},
+    "limit": {"everybody", "anonymous", "caller", "address", "login", "balance", "transactions"},
 }
 
 
