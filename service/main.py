@@ -97,6 +97,7 @@ _ROUTERS = (
     dead_letters.router,
     events.router,
     sockets.router,
+    sockets.plain_router,
     webhook_endpoints.router,
     bank_callbacks.router,
     health.router,

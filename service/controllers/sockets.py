@@ -1,19 +1,20 @@
 """Events over a WebSocket. What clients have to know of it stands at the route for tickets (controllers/events.py)."""
 
 import asyncio
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
 from asgi_correlation_id import correlation_id
-from fastapi import APIRouter, Response, WebSocket
+from fastapi import APIRouter, Query, Response, WebSocket
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from service.background import end
 from service.controllers.events import missed, ready
+from service.controllers.pagination import Query as StrictQuery
 from service.controllers.problems import problem_response
-from service.controllers.routing import API_PREFIX
+from service.controllers.routing import API_PREFIX, api_router
 from service.controllers.stream_positions import parse_positions
 from service.database import OUTAGES
 from service.errors import (
@@ -33,6 +34,7 @@ from service.startup import Resources
 log = structlog.get_logger()
 
 router = APIRouter(prefix=API_PREFIX)
+plain_router = api_router("Events")
 
 # RFC 6455 and IANA's registry; 4000 and above are ours.
 CLOSE_CODES: Final = {Ending.TOKEN_ENDED: 4401, Ending.TOO_SLOW: 1013, Ending.RESTART: 1012}
@@ -41,8 +43,15 @@ _HEARTBEAT_S: Final = 60.0
 _RETRY_AFTER_S: Final = 2
 
 
-@router.get("/ws", include_in_schema=False)
-async def refuse_plain_request() -> Response:
+class HandshakeQuery(StrictQuery):
+    """What follow_events reads by itself."""
+
+    ticket: str | None = None
+    after: str | None = None
+
+
+@plain_router.get("/ws", include_in_schema=False)
+async def refuse_plain_request(_query: Annotated[HandshakeQuery, Query()]) -> Response:
     """For whatever the connection does not take for a handshake (http_protocol.py)."""
     response = problem_response(UpgradeRequired())
     # RFC 9110, section 15.5.22: it has to say to what.
