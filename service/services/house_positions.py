@@ -4,6 +4,7 @@ The portions of an account (domain/house_positions.py) have to add up to what it
 reserved and owed, less its floor.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -31,10 +32,17 @@ log = structlog.get_logger()
 _BOOKS_LIMIT_S = 240.0
 # For each portion. Its process has it for milliseconds, or for a transaction's lifetime where it has died.
 _OUTDATING_LIMIT_S = 60.0
+# Others can be first once for each process that starts. The pause grows with each attempt, to a minute in all.
+_ATTEMPTS = 30
+_PAUSE_S = 0.14
 
 
 # Who changes floors: whoever has changed the settings.
 _BY_SETTINGS = "settings"
+
+
+class FloorsNotAppliedError(Exception):
+    """A pool that no change matches, such as one that was written by hand, keeps the floors from being applied."""
 
 
 class Correction(NamedTuple):
@@ -57,10 +65,15 @@ async def apply_floors(client: Client, floors: Floors) -> None:
     """Makes the stated floors hold. Safe to repeat, also by ten processes at once: each change is made once.
 
     Where there is no portion yet, at the first start with books of an earlier release, the books tell what there is.
-    Before any command is taken, or a process could spend what is not there.
+    Before any command is taken, or a process could spend what is not there. Raises FloorsNotAppliedError.
     """
+    attempts = 1
     while not await _apply_once(client, floors):
-        log.info("house_positions.others_were_first")
+        if attempts == _ATTEMPTS:
+            raise FloorsNotAppliedError(f"the floors were not applied in {_ATTEMPTS} attempts: run check-ledger")
+        log.info("house_positions.others_were_first", attempt=attempts)
+        await asyncio.sleep(_PAUSE_S * attempts)
+        attempts += 1
     await _outdate_portions()
 
 

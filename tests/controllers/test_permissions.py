@@ -20,6 +20,7 @@ _PUBLIC = {
     ("POST", "/api/v1/auth/password-reset"),
     ("POST", "/api/v1/auth/password-reset/confirm"),
     ("GET", "/api/v1/checkpoints/keys"),
+    ("GET", "/api/v1/ws"),
     ("POST", "/webhooks/bank-callback"),
     ("GET", "/livez"),
     ("GET", "/readyz"),

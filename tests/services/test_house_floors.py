@@ -41,7 +41,13 @@ from service.repositories import ledger_processes as process_repository
 from service.repositories import records as record_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.audit_events import AuditFilter
-from service.services.house_positions import Correction, apply_floors, correct_positions, read_positions
+from service.services.house_positions import (
+    Correction,
+    FloorsNotAppliedError,
+    apply_floors,
+    correct_positions,
+    read_positions,
+)
 from service.services.metrics import _read_headroom
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
@@ -588,6 +594,18 @@ class TestFloors:
         assert (row["floor"], row["floor_version"], "changes" in row) == (-50, 4, False)
         assert len(await events_of(pair)) == 1
         await apply_floors(client, {})
+
+    async def test_that_no_pool_takes_end_the_start_with_an_error(
+        self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.services.house_positions._PAUSE_S", 0.0)
+        rows = books.admin.wallet["house_positions"]
+        by_hand = {"account": "bank", "currency": currency, "owner": "pool", "headroom": Int64(0), "version": Int64(0)}
+        await rows.insert_one({"_id": "by hand", "floor": Int64(0), "floor_version": Int64(0), **by_hand})
+        async with asyncio.timeout(60):
+            with pytest.raises(FloorsNotAppliedError):
+                await apply_floors(books.databases.client, {("bank", currency): -50})
+        await rows.delete_one({"_id": "by hand"})
 
     async def test_at_the_first_start_with_old_books_go_by_what_those_say(self, books: OwnBooks, currency: str) -> None:
         """Of ten processes that start at once one writes it."""
