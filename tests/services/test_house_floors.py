@@ -665,13 +665,13 @@ async def _read_positions(session: AsyncClientSession) -> dict[AccountCurrency, 
 
 
 class ReadLimits(CommandListener):
-    """Keeps how long the server may take for each read."""
+    """Keeps how long the server may take for each read of one moment: what runs in the background reads otherwise."""
 
     def __init__(self) -> None:
         self.limits_ms: list[int | None] = []
 
     def started(self, event: CommandStartedEvent) -> None:
-        if event.command_name in {"find", "aggregate"}:
+        if event.command.get("readConcern", {}).get("level") == "snapshot":
             self.limits_ms.append(event.command.get("maxTimeMS"))
 
     def succeeded(self, event: CommandSucceededEvent) -> None: ...
