@@ -229,7 +229,7 @@ class CsrfTokenInvalid(Forbidden):
 
 
 class SecondAdminRequired(Forbidden):
-    """Four eyes: who asked for an adjustment cannot be the one who approves it."""
+    """Four eyes: who asked for it, or depends on whoever asked, cannot be the one who approves it."""
 
     code, title = "second_admin_required", "Another admin has to approve it"
 
@@ -371,9 +371,9 @@ class WebhookTestPending(Conflict):
 
 
 class ApiKeyEnded(Conflict):
-    """Says whether it was revoked or has expired."""
+    """Says whether it was revoked, has expired or waits for a second admin."""
 
-    code, title = "api_key_ended", "The API key was revoked or has expired"
+    code, title = "api_key_ended", "The API key is not active"
 
 
 class IdempotencyKeyReused(WalletServiceError):

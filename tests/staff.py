@@ -36,6 +36,16 @@ class Staff:
     async def delete(self, path: str, **query: Any) -> httpx.Response:
         return await self.api.delete(f"/api/v1{path}", params=query, headers=self.headers)
 
+    async def confirmed(self, answer: httpx.Response) -> None:
+        """Has another admin confirm what this one asked for, where it waits for one."""
+        if answer.status_code != httpx.codes.ACCEPTED:
+            return
+        resources = self.api._transport.app.state.resources  # type: ignore[attr-defined]  # the app's own
+        other = await Staff.hire(self.api, resources.databases, resources.settings, "admin")
+        proposal_id = answer.json().get("proposal_id") or answer.json()["id"]
+        approved = await other.post(f"/admin/proposals/{proposal_id}/approve")
+        assert approved.status_code == 200, approved.text
+
     async def events(self, **query: Any) -> list[dict[str, Any]]:
         """Audit events, newest first."""
         answer = await self.get("/admin/audit-events", **query)

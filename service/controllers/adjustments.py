@@ -161,7 +161,13 @@ async def _adjust(
     claim = claim_key(resources, user.user_id, key)
     order = AdjustmentOrder(adjustment_type, wallet_id, **body.model_dump())
     answer = await adjustments.request_adjustment(
-        resources.ledger, user.requester, order, claim, correlation_id.get(), is_admin=user.is_admin
+        resources.ledger,
+        user.requester,
+        order,
+        claim,
+        correlation_id.get(),
+        is_admin=user.is_admin,
+        api_key_id=user.api_key_id,
     )
     return respond(answer)
 

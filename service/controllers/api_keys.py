@@ -145,22 +145,30 @@ class ApiKeyView(View):
 class IssuedKeyView(ApiKeyView):
     """A key with its secret, which is shown this once."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE | {"secret": _TEXT}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE | {"secret": _TEXT, "proposal_id": None}]})
 
     secret: str = Field(description="To be sent as `X-API-Key`")
+    proposal_id: str | None = Field(description="What another admin has to approve before the secret opens anything")
+
+
+_WAITING: dict[str, Any] = {
+    "model": IssuedKeyView,
+    "description": "It moves other people's money: the secret opens nothing before another admin approves it",
+}
 
 
 @router.post(
     "/api-keys",
     status_code=201,
     response_model=IssuedKeyView,
-    responses=problem_responses(NotFound, UserIsNoService),
+    responses={**problem_responses(NotFound, UserIsNoService), 202: _WAITING},
     summary="Make an API key for a service; its secret is shown once",
-    description="It acts as the user that it names, who needs the role `service`, and may do what it lists.",
+    description="It acts as the user that it names, who needs the role `service`, and may do what it lists. With "
+    "`adjustments:write` or `holds:any` it opens nothing before another admin approves the proposal.",
 )
 async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResources) -> Response:
     issued = await api_keys.create_key(resources.databases.client, user, body.order, correlation_id.get())
-    return _show_secret(issued, 201)
+    return _show_secret(issued, 201 if issued.proposal_id is None else 202)
 
 
 @router.get(
@@ -189,14 +197,15 @@ async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
 @router.post(
     "/api-keys/{key_id}/rotate",
     response_model=IssuedKeyView,
-    responses=problem_responses(ApiKeyEnded),
+    responses={**problem_responses(ApiKeyEnded), 202: _WAITING},
     summary="Give an API key another secret, shown once",
-    description="The one before ends at once, or after `overlap_s`; one before that ends at once.",
+    description="The one before ends at once, or after `overlap_s`; one before that ends at once. Of a key with "
+    "`adjustments:write` or `holds:any`, all that happens once another admin has approved the proposal.",
 )
 async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, resources: OpenResources) -> Response:
     overlap = timedelta(seconds=body.overlap_s)
     issued = await api_keys.rotate_key(resources.databases.client, user, key_id, overlap, correlation_id.get())
-    return _show_secret(issued, 200)
+    return _show_secret(issued, 200 if issued.proposal_id is None else 202)
 
 
 @router.delete(
@@ -217,5 +226,5 @@ def _shape(key: ApiKey) -> Response:
 
 
 def _show_secret(issued: IssuedKey, status_code: int) -> Response:
-    body = api_key_view(issued.key, utc_now()) | {"secret": issued.text}
+    body = api_key_view(issued.key, utc_now()) | {"secret": issued.text, "proposal_id": issued.proposal_id}
     return json_response(body, status_code)

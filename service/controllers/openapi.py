@@ -102,6 +102,7 @@ TAGS: Final = (
     ("Outcomes", "What the bank left open, contradicted or sent back, and what admins decide about it."),
     ("Admin", "The house's own view: the books, the audit events, the catalogue."),
     ("User administration", "Looking people up, shutting them out, letting them in again, and their roles."),
+    ("Access proposals", "What gives somebody more access: one admin asks for it, another one confirms it."),
     ("Dead letters", "Rows of the workers' queues that no try has brought to an end, for admins."),
     ("API keys", "For services: made, rotated and revoked by admins."),
     ("Events", "What happens in one's wallets: to read, and as it happens, by WebSocket or Server-Sent Events."),

@@ -12,6 +12,7 @@ from service.controllers.auth import EMAIL_LENGTH_LIMIT
 from service.controllers.dependencies import OpenResources, require
 from service.controllers.fields import Reason
 from service.controllers.pagination import CreatedFrom, CreatedTo, PageQuery, open_page, page_of
+from service.controllers.proposals import AccessProposalView
 from service.controllers.requests import StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import PageView, UserView, problem_responses
@@ -19,6 +20,7 @@ from service.controllers.users import user_view
 from service.documents import User
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission, Role
+from service.domain.proposals import AccessProposal, proposal_view
 from service.errors import Forbidden, OwnAccount
 from service.services import user_administration
 from service.services.callers import Caller
@@ -139,15 +141,24 @@ async def reactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, 
 
 @router.put(
     "/users/{user_id}/roles",
-    **_CHANGE,
+    response_model=AdministeredUserView,
+    responses={
+        **_CHANGE["responses"],
+        202: {
+            "model": AccessProposalView,
+            "description": "It gives `admin` or `service`: another admin has to approve it",
+        },
+    },
     summary="Say which roles somebody has",
-    description=f"Where one is taken away, their tokens end at once; a new one is in the next token. {_REPEATABLE}",
+    description="Where one is taken away, their tokens end at once; a new one is in the next token. What gives `admin` "
+    f"or `service` changes nothing before another admin approves it. {_REPEATABLE}",
 )
 async def set_roles(body: RolesRequest, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
     client = resources.databases.client
-    return _shape(
-        await user_administration.set_roles(client, user, user_id, body.roles, body.reason, correlation_id.get())
-    )
+    after = await user_administration.set_roles(client, user, user_id, body.roles, body.reason, correlation_id.get())
+    if isinstance(after, AccessProposal):
+        return json_response(proposal_view(after), 202)
+    return _shape(after)
 
 
 def _view(user: User) -> dict[str, Any]:

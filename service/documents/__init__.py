@@ -22,6 +22,7 @@ from service.documents.ledger_processes import LedgerProcessDocument
 from service.documents.operations import Deposit, TransferDocument, Withdrawal
 from service.documents.outbox import OutboxDocument
 from service.documents.password_resets import PasswordReset
+from service.documents.proposals import AccessProposalDocument
 from service.documents.quotes import QuoteDocument
 from service.documents.reconciliations import ReconciliationDocument, SetAsideLineDocument, StatementLineDocument
 from service.documents.registrations import RegistrationDocument
@@ -44,6 +45,7 @@ from service.documents.workers import WorkerDocument
 __all__ = [
     "BANK_DOCUMENTS",
     "WALLET_DOCUMENTS",
+    "AccessProposalDocument",
     "AccountCorrection",
     "AccountSumsDocument",
     "AdjustmentDocument",
@@ -97,6 +99,7 @@ __all__ = [
 WALLET_DOCUMENTS = [
     User,
     ApiKeyDocument,
+    AccessProposalDocument,
     WalletDocument,
     UserLimitsDocument,
     Deposit,

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from beanie import Document
+from pydantic import Field
 from pymongo import IndexModel
 
 
@@ -26,6 +27,8 @@ class User(Document):
     tokens_ended_at: datetime | None = None
     # The audit event of the deactivation that stands. A release of a withdrawal overrides that one and no later one.
     deactivation_event_id: str | None = None
+    # Who asked for or confirmed a role of theirs: these and they do not approve what the other asks for.
+    role_givers: list[str] = Field(default_factory=list)
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
 
@@ -43,6 +46,7 @@ class User(Document):
                 name="tokens_ended",
                 partialFilterExpression={"tokens_ended_at": {"$type": "date"}},
             ),
+            IndexModel("role_givers", name="role_givers", sparse=True),
             IndexModel([("roles", 1), ("_id", -1)], name="role_newest"),
             IndexModel([("is_active", 1), ("_id", -1)], name="active_newest"),
         ]
@@ -54,6 +58,7 @@ class User(Document):
                 "email": {"bsonType": "string"},
                 "password_hash": {"bsonType": "string"},
                 "roles": {"bsonType": "array", "items": {"enum": ["user", "service", "admin"]}},
+                "role_givers": {"bsonType": "array", "items": {"bsonType": "string"}},
                 "is_active": {"bsonType": "bool"},
                 "token_version": {"bsonType": ["int", "long"]},
             },

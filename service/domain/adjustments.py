@@ -49,6 +49,8 @@ class Adjustment(NamedTuple):
     reversal_id: str | None = None
     version: int = 0
     tombstone: Tombstone | None = None
+    # The API key that it was asked for with.
+    api_key_id: str | None = None
 
 
 def adjustment_view(adjustment: Adjustment) -> dict[str, Any]:

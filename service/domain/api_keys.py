@@ -2,14 +2,14 @@
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
-from service.domain.permissions import KEY_PERMISSIONS, Permission
+from service.domain.permissions import KEY_PERMISSIONS, TWO_ADMIN_KEY_PERMISSIONS, Permission
 
 # 40 bits: two keys that begin alike are refused by the index and made anew, which hardly ever happens.
 PREFIX_LENGTH = 8
@@ -28,12 +28,15 @@ class KeyStatus(StrEnum):
     ACTIVE = "active"
     EXPIRED = "expired"
     REVOKED = "revoked"
+    # Nothing is done with it before a second admin confirms it.
+    REQUIRES_APPROVAL = "requires_approval"
 
 
 class ApiKey(NamedTuple):
     """Acts as its user, within its permissions. `last_used_at` is exact to a minute.
 
-    After a rotation the secret before is good until `previous_until`.
+    After a rotation the secret before is good until `previous_until`. `makers` are the admins beside `created_by` who
+    confirmed it, or gave it another secret.
     """
 
     id: str
@@ -51,11 +54,15 @@ class ApiKey(NamedTuple):
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     version: int = 0
+    is_waiting: bool = False
+    makers: tuple[str, ...] = ()
 
     def status(self, at: datetime) -> KeyStatus:
         if self.revoked_at is not None:
             return KeyStatus.REVOKED
-        return KeyStatus.EXPIRED if self.expires_at is not None and at >= self.expires_at else KeyStatus.ACTIVE
+        if self.expires_at is not None and at >= self.expires_at:
+            return KeyStatus.EXPIRED
+        return KeyStatus.REQUIRES_APPROVAL if self.is_waiting else KeyStatus.ACTIVE
 
     def fits(self, secret_hash: str, at: datetime) -> bool:
         """In a time that tells nothing of how much of it is right."""
@@ -68,6 +75,15 @@ class ApiKey(NamedTuple):
     def scopes(self) -> frozenset[Permission]:
         """Never more than a key may have by now, whatever it was given."""
         return KEY_PERMISSIONS.intersection(self.permissions)
+
+    @property
+    def needs_two_admins(self) -> bool:
+        return not TWO_ADMIN_KEY_PERMISSIONS.isdisjoint(self.permissions)
+
+    @property
+    def all_makers(self) -> frozenset[str]:
+        """Whoever may know a secret of it."""
+        return frozenset((self.created_by, *self.makers))
 
     def was_used_lately(self, at: datetime) -> bool:
         return self.last_used_at is not None and at - self.last_used_at < LAST_USE_PRECISION
@@ -95,15 +111,21 @@ def hash_secret(secret: bytes) -> str:
     return sha256(secret).hexdigest()
 
 
-def rotated(key: ApiKey, secret_hash: str, overlap: timedelta, now: datetime) -> ApiKey:
-    """With another secret. Of several before it, only the last may overlap."""
+def rotated(key: ApiKey, secret_hash: str, overlap: timedelta, makers: Collection[str], now: datetime) -> ApiKey:
+    """With another secret, by these admins. Of several before it, only the last may overlap."""
     return key._replace(
+        makers=tuple(sorted({*key.makers, *makers})),
         secret_hash=secret_hash,
         previous_hash=key.secret_hash if overlap else None,
         previous_until=now + overlap if overlap else None,
         updated_at=now,
         version=key.version + 1,
     )
+
+
+def approved(key: ApiKey, maker_id: str, now: datetime) -> ApiKey:
+    """A second admin has confirmed it."""
+    return key._replace(is_waiting=False, makers=(*key.makers, maker_id), updated_at=now, version=key.version + 1)
 
 
 def revoked(key: ApiKey, now: datetime) -> ApiKey:

@@ -34,6 +34,7 @@ class Prefix(StrEnum):
     VOUCHER_USE = "vcu"
     AUDIT_EVENT = "aud"
     API_KEY = "key"
+    PROPOSAL = "prp"
     SESSION = "ses"
     BREAK = "brk"
     PASSWORD_RESET = "pwr"  # noqa: S105 a name

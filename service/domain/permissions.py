@@ -78,6 +78,10 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
 # What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in, and
 # streams end with a token, where a key has no end.
 KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE - _OF_TOKENS
+# What moves other people's money: a key with one of these needs two admins.
+TWO_ADMIN_KEY_PERMISSIONS = frozenset({Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
+# Roles that reach other people's money: giving one needs two admins. Taking one away does not.
+TWO_ADMIN_ROLES = frozenset({Role.SERVICE, Role.ADMIN})
 # What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
 # Elsewhere a token that has ended is known within a second (ended_tokens.py).
 LIVE_PERMISSIONS = frozenset(

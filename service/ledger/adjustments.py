@@ -41,6 +41,8 @@ _ACCEPTED = 202
 class RequestAdjustment(AuditedCommand):
     """`is_admin`: may adjust a frozen wallet, and needs a second admin for large amounts and for what credits them."""
 
+    api_key_id: str | None = None
+
     adjustment_id: str
     entry_id: str
     type: AdjustmentType
@@ -121,6 +123,7 @@ class RequestAdjustment(AuditedCommand):
             request_id=self.request_id,
             created_at=at,
             updated_at=at,
+            api_key_id=self.api_key_id,
         )
 
 
@@ -153,12 +156,16 @@ class OnAdjustment(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApproveAdjustment(OnAdjustment):
-    """By another admin than who asked, and not for themselves. What no longer fits the wallet goes on waiting."""
+    """By another admin than who asked, and not for themselves. What no longer fits the wallet goes on waiting.
+
+    `dependents`: whose requests this admin may not approve, as one of the two gave the other a role or a key.
+    """
 
     entry_id: str
+    dependents: frozenset[str] = frozenset()
 
     def decide_on(self, adjustment: Adjustment, wallet: Wallet) -> Changes:
-        if self.user_id in (adjustment.requested_by, adjustment.user_id):
+        if self.user_id in (adjustment.requested_by, adjustment.user_id) or adjustment.requested_by in self.dependents:
             raise SecondAdminRequired
         _require_adjustable(wallet, adjustment.type, adjustment.amount)
         at = time_of(self.now, wallet)

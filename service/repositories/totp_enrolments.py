@@ -199,6 +199,16 @@ async def use_up_and_disable(enrolment: Enrolment, proof: Proof, now: datetime, 
     return await _change(_unused(enrolment, proof), _NO_ENROLMENT, now, session=session)
 
 
+async def is_active(user_id: str, *, session: AsyncClientSession) -> bool:
+    condition = {"_id": user_id, "status": TotpStatus.ACTIVE}
+    return await TotpEnrolment.get_pymongo_collection().find_one(condition, {"_id": 1}, session=session) is not None
+
+
+async def remove(user_id: str, now: datetime, *, session: AsyncClientSession) -> bool:
+    """Without a code, by two admins. False where no app is active."""
+    return await _change({"_id": user_id, "status": TotpStatus.ACTIVE}, _NO_ENROLMENT, now, session=session)
+
+
 def _unchanged(enrolment: Enrolment, status: TotpStatus) -> dict[str, Any]:
     """The very enrolment: a later one has another secret. What that is sealed as may change while keys do."""
     return {"_id": enrolment.user_id, "status": status, "secret_id": enrolment.secret_id}

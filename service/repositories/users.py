@@ -200,6 +200,18 @@ async def find_newest(wanted: UserFilter, *, before_id: str | None, limit: int) 
     return await User.find(condition).sort("-_id").limit(limit).to_list()
 
 
+async def find_role_givers(user_id: str) -> list[str]:
+    """Finds who asked for or confirmed a role of this user's."""
+    row = await User.get_pymongo_collection().find_one({"_id": user_id}, {"role_givers": 1})
+    return [] if row is None else list(row.get("role_givers", ()))
+
+
+async def find_role_takers(user_id: str) -> list[str]:
+    """Finds whom this user gave a role."""
+    found = User.get_pymongo_collection().find({"role_givers": user_id}, {"_id": 1}, batch_size=_ONE_BATCH)
+    return [row["_id"] for row in await found.to_list()]
+
+
 async def count_deed(admin_id: str, token_version: int, *, session: AsyncClientSession) -> bool:
     """Writes the admin's document, so that nobody can change it in between; False where they are none any more."""
     counted = await User.get_pymongo_collection().update_one(

@@ -12,7 +12,9 @@ from service.domain.identifiers import Prefix, new_id
 from service.errors import NotFound
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.committer import Ledger
+from service.repositories import api_keys as key_repository
 from service.repositories import records as record_repository
+from service.services import proposals
 from service.services.orders import Requester
 from service.services.records import get_record
 
@@ -40,6 +42,7 @@ async def request_adjustment(
     request_id: str | None,
     *,
     is_admin: bool,
+    api_key_id: str | None = None,
 ) -> Answer:
     """Moves the wallet at once, or waits for a second admin. A refusal is an answer too.
 
@@ -52,6 +55,7 @@ async def request_adjustment(
             adjustment_id=new_id(Prefix.ADJUSTMENT),
             entry_id=new_id(Prefix.ENTRY),
             is_admin=is_admin,
+            api_key_id=api_key_id,
             **order._asdict(),
         )
     )
@@ -70,6 +74,7 @@ async def approve_adjustment(
             **_by(user, request_id),
             claim=claim,
             reason=None,
+            dependents=await _find_dependents(user.user_id, adjustment),
             entry_id=new_id(Prefix.ENTRY),
             adjustment_id=adjustment.id,
             wallet_id=adjustment.wallet_id,
@@ -105,6 +110,18 @@ async def get_adjustment(adjustment_id: str, requested_by: str | None) -> Adjust
 async def list_adjustments(status: AdjustmentStatus | None, *, before_id: str | None, limit: int) -> list[Adjustment]:
     """Everybody's, newest first."""
     return await record_repository.find_newest(Prefix.ADJUSTMENT, Adjustment, status, before_id=before_id, limit=limit)
+
+
+async def _find_dependents(admin_id: str, adjustment: Adjustment) -> frozenset[str]:
+    """Finds whose requests this admin may not approve. Whoever made the key that this one came with is no second
+    admin: they may know its secret.
+    """
+    dependents = await proposals.find_dependents(admin_id)
+    if adjustment.api_key_id is not None:
+        key = await key_repository.find(adjustment.api_key_id, session=None)
+        if key is None or admin_id in key.all_makers:
+            return dependents | {adjustment.requested_by}
+    return dependents
 
 
 def _by(user: Requester, request_id: str | None) -> dict[str, Any]:

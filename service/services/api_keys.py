@@ -26,11 +26,13 @@ from service.domain.api_keys import (
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.permissions import Permission, Role
+from service.domain.permissions import TWO_ADMIN_KEY_PERMISSIONS, Permission, Role
+from service.domain.proposals import AccessProposal, ProposalKind
 from service.errors import ApiKeyEnded, FieldError, InvalidFields, NotFound, Unauthenticated, UserIsNoService
 from service.repositories import api_keys as key_repository
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
+from service.services import proposals
 from service.services.audit_events import new_audit_event
 from service.services.callers import Caller
 
@@ -48,10 +50,11 @@ class KeyOrder(NamedTuple):
 
 
 class IssuedKey(NamedTuple):
-    """`text` is what the service sends; it cannot be shown again."""
+    """`text` is what the service sends; it cannot be shown again. It opens nothing before `proposal_id` is approved."""
 
     key: ApiKey
     text: str
+    proposal_id: str | None
 
 
 class KeyUses:
@@ -97,11 +100,14 @@ async def authenticate(text: str, uses: KeyUses) -> Caller:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
-    return Caller(key.user_id, user.roles, user.token_version, scopes=key.scopes)
+    return Caller(key.user_id, user.roles, user.token_version, scopes=key.scopes, api_key_id=key.id)
 
 
 async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id: str | None) -> IssuedKey:
-    """Raises NotFound where there is no such user, UserIsNoService, InvalidFields, Unavailable."""
+    """A key that moves other people's money waits for a second admin.
+
+    Raises NotFound where there is no such user, UserIsNoService, InvalidFields, Unavailable.
+    """
     now = utc_now()
     if order.expires_at is not None and order.expires_at <= now:
         raise InvalidFields(fields=(FieldError("/expires_at", "in_the_past", "Send a time to come"),))
@@ -114,23 +120,25 @@ async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id:
             created_by=admin.user_id,
             created_at=now,
             updated_at=now,
+            is_waiting=not TWO_ADMIN_KEY_PERMISSIONS.isdisjoint(order.permissions),
             **order._asdict(),
         )
         try:
-            await _insert(client, key, request_id)
+            proposal_id = await _insert(client, admin, key, request_id)
         except DuplicateKeyError:
             if not tries_left:
                 raise
         else:
             log.info("api_key.created", api_key_id=key.id, user_id=key.user_id, by=admin.user_id)
-            return IssuedKey(key, key_text(key.prefix, secret))
+            return IssuedKey(key, key_text(key.prefix, secret), proposal_id)
     raise AssertionError("the last try returns or raises")
 
 
-async def _insert(client: Client, key: ApiKey, request_id: str | None) -> None:
+async def _insert(client: Client, admin: Caller, key: ApiKey, request_id: str | None) -> str | None:
+    """Returns the id of the proposal that another admin has to approve, where one has to."""
     event = _event(AuditAction.API_KEY_CREATED, key, key.created_by, request_id, permissions=",".join(key.permissions))
 
-    async def insert(session: AsyncClientSession) -> None:
+    async def insert(session: AsyncClientSession) -> str | None:
         user = await user_repository.find_standing(key.user_id, session=session)
         if user is None:
             raise NotFound(f"There is no user {key.user_id}")
@@ -138,31 +146,41 @@ async def _insert(client: Client, key: ApiKey, request_id: str | None) -> None:
             raise UserIsNoService(user_id=key.user_id)
         await key_repository.insert(key, session=session)
         await audit_repository.insert(event, session=session)
+        if not key.is_waiting:
+            return None
+        proposal = _proposal(ProposalKind.API_KEY, key, admin, request_id, key.created_at)
+        return (await proposals.insert(proposal, session=session)).id
 
-    await run_in_transaction(client, insert)
+    return await run_in_transaction(client, insert)
 
 
 async def rotate_key(
     client: Client, admin: Caller, key_id: str, overlap: timedelta, request_id: str | None
 ) -> IssuedKey:
-    """Another secret; the one before is good for `overlap` longer. Raises NotFound, ApiKeyEnded, Unavailable."""
+    """Another secret; the one before is good for `overlap` longer. Of a key that moves other people's money, it opens
+    nothing before another admin confirms it. Raises NotFound, ApiKeyEnded, Unavailable.
+    """
     now = utc_now()
     secret = secrets.token_bytes(SECRET_BYTES)
 
-    async def rotate(session: AsyncClientSession) -> ApiKey:
+    async def rotate(session: AsyncClientSession) -> tuple[ApiKey, str | None]:
         key = await _find(key_id, session)
         if key.status(now) is not KeyStatus.ACTIVE:
             raise ApiKeyEnded(status=key.status(now))
-        after = rotated(key, hash_secret(secret), overlap, now)
-        await key_repository.replace(after, session=session)
         overlap_s = int(overlap.total_seconds())
+        if key.needs_two_admins:
+            asked = _proposal(ProposalKind.API_KEY_ROTATION, key, admin, request_id, now)
+            asked = asked._replace(secret_hash=hash_secret(secret), overlap_s=overlap_s)
+            return key, (await proposals.insert(asked, session=session)).id
+        after = rotated(key, hash_secret(secret), overlap, (admin.user_id,), now)
+        await key_repository.replace(after, session=session)
         event = _event(AuditAction.API_KEY_ROTATED, key, admin.user_id, request_id, overlap_s=overlap_s)
         await audit_repository.insert(event, session=session)
-        return after
+        return after, None
 
-    key = await run_in_transaction(client, rotate)
-    log.info("api_key.rotated", api_key_id=key.id, by=admin.user_id)
-    return IssuedKey(key, key_text(key.prefix, secret))
+    key, proposal_id = await run_in_transaction(client, rotate)
+    log.info("api_key.rotated", api_key_id=key.id, by=admin.user_id, proposal_id=proposal_id)
+    return IssuedKey(key, key_text(key.prefix, secret), proposal_id)
 
 
 async def revoke_key(client: Client, admin: Caller, key_id: str, reason: str | None, request_id: str | None) -> ApiKey:
@@ -199,6 +217,11 @@ async def _find(key_id: str, session: AsyncClientSession | None) -> ApiKey:
     if key is None:
         raise NotFound(f"There is no API key {key_id}")
     return key
+
+
+def _proposal(kind: ProposalKind, key: ApiKey, admin: Caller, request_id: str | None, now: datetime) -> AccessProposal:
+    proposal = proposals.new_proposal(kind, key.user_id, admin, None, request_id, now)
+    return proposal._replace(api_key_id=key.id, permissions=tuple(key.permissions))
 
 
 def _event(

@@ -16,6 +16,7 @@ class Caller(NamedTuple):
     session_id: str = ""
     # Of an API key, which may do less than its user; None: whatever the roles allow.
     scopes: frozenset[Permission] | None = None
+    api_key_id: str | None = None
 
     def may(self, permission: Permission) -> bool:
         return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)

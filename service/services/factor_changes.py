@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import User
-from service.domain.audit_events import AuditAction
+from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_id, outbox_row
 from service.domain.sessions import Ending
@@ -60,12 +60,17 @@ async def record(action: AuditAction, change: FactorChange, *, session: AsyncCli
         session_id=change.session_id,
         ended_sessions=len(ended),
     )
+    await record_event(event, change, session=session)
+    return ended
+
+
+async def record_event(event: AuditEvent, change: FactorChange, *, session: AsyncClientSession) -> None:
+    """The audit event, and a notice to the owner where it is one to tell them of."""
     await audit_repository.insert(event, session=session)
-    if action in _WHAT_HAPPENED:
+    if event.action in _WHAT_HAPPENED:
         row = outbox_row(OutboxTopic.FACTOR_NOTICE, change.user_id, change.request_id, change.now)
         notice = row._replace(id=outbox_id(OutboxTopic.FACTOR_NOTICE, event.id))
         await outbox_repository.insert_many([notice], session=session)
-    return ended
 
 
 async def order_code(change: FactorChange, secret_id: str, *, session: AsyncClientSession) -> None:

@@ -87,7 +87,8 @@ async def appoint_admin(
             await _open_account(user, currency, session=session)
         else:
             user = found
-            changes = {"roles": [*found.roles, Role.ADMIN.value], "updated_at": utc_now()}
+            # Whoever runs the service vouches for them, whoever gave them a role before.
+            changes = {"roles": [*found.roles, Role.ADMIN.value], "role_givers": [], "updated_at": utc_now()}
             await user_repository.change(found.id, changes, ends_tokens=False, session=session)
         event = new_audit_event(
             AuditAction.ADMIN_APPOINTED,

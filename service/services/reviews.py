@@ -14,6 +14,7 @@ from service.ledger.reviews import AskAgain, DecideReview
 from service.repositories import bank_callbacks as inbox
 from service.repositories import reviews as review_repository
 from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
+from service.services import proposals
 from service.services.orders import Requester
 from service.services.records import get_record
 
@@ -54,7 +55,12 @@ async def decide_review(
     """
     operation = await get_record(operation_id, Operation)
     answer = await ledger.answer(
-        DecideReview(**_by(user, operation, reason, claim, request_id), verdict=verdict, entry_id=new_id(Prefix.ENTRY))
+        DecideReview(
+            **_by(user, operation, reason, claim, request_id),
+            verdict=verdict,
+            entry_id=new_id(Prefix.ENTRY),
+            dependents=await proposals.find_dependents(user.user_id),
+        )
     )
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)
     if verdict is Verdict.SETTLE and answer.status_code == _OK:

@@ -10,11 +10,13 @@ from service.database import Client, run_in_transaction
 from service.documents import User
 from service.domain.audit_events import AuditAction
 from service.domain.clock import utc_now
-from service.domain.permissions import Role
+from service.domain.permissions import TWO_ADMIN_ROLES, Role
+from service.domain.proposals import AccessProposal, ProposalKind
 from service.errors import NotFound, OwnAccount, Unauthenticated
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
 from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
+from service.services import proposals
 from service.services.audit_events import new_audit_event
 from service.services.callers import Caller
 from service.services.users import account_name
@@ -61,13 +63,18 @@ async def reactivate_user(client: Client, admin: Caller, user_id: str, reason: s
 
 async def set_roles(
     client: Client, admin: Caller, user_id: str, roles: Sequence[Role], reason: str, request_id: str | None
-) -> User:
-    """In place of the roles before. Repeating it is harmless. Raises what deactivate_user raises."""
+) -> User | AccessProposal:
+    """In place of the roles before. What gives `admin` or `service` only becomes a proposal, for another admin to
+    confirm. Repeating it is harmless. Raises what deactivate_user raises.
+    """
+    after = [role.value for role in Role if role in roles]
+    asked = proposals.new_proposal(ProposalKind.ROLES, user_id, admin, reason, request_id, utc_now())
 
-    def decide(user: User) -> _Deed | None:
-        after = [role.value for role in Role if role in roles]
+    def decide(user: User) -> _Deed | AccessProposal | None:
         if set(after) == set(user.roles):
             return None
+        if not TWO_ADMIN_ROLES.isdisjoint(set(after) - set(user.roles)):
+            return asked._replace(roles=tuple(after), was_roles=tuple(user.roles))
         details = {"roles": ",".join(after), "was_roles": ",".join(user.roles)}
         taken_away = set(user.roles) - set(after)
         return _Deed(AuditAction.USER_ROLES_CHANGED, {"roles": after}, details, bool(taken_away))
@@ -84,18 +91,20 @@ async def _turn(
         action = AuditAction.USER_REACTIVATED if is_active else AuditAction.USER_DEACTIVATED
         return _Deed(action, {"is_active": is_active}, {}, not is_active)
 
-    return await _administer(client, admin, user_id, decide, reason, request_id)
+    user = await _administer(client, admin, user_id, decide, reason, request_id)
+    assert isinstance(user, User), "who is turned on or off gets no role"  # noqa: S101 a defect of ours
+    return user
 
 
 async def _administer(
     client: Client,
     admin: Caller,
     user_id: str,
-    decide: Callable[[User], _Deed | None],
+    decide: Callable[[User], _Deed | AccessProposal | None],
     reason: str,
     request_id: str | None,
-) -> User:
-    """Returns the user as they stand afterwards.
+) -> User | AccessProposal:
+    """Returns the user as they stand afterwards, or what another admin has to confirm first.
 
     Whoever does it is an admin still when it is done, so that there is one left always: nobody does it to themself,
     and the admin's own document is written too. Of two who demote each other at once, one finds it changed.
@@ -104,7 +113,7 @@ async def _administer(
         raise OwnAccount
     now = utc_now()
 
-    async def do(session: AsyncClientSession) -> tuple[User, _Deed | None]:
+    async def do(session: AsyncClientSession) -> tuple[User | AccessProposal, _Deed | None]:
         user = await user_repository.find_in(user_id, session=session)
         if user is None:
             raise NotFound(f"There is no user {user_id}")
@@ -113,6 +122,8 @@ async def _administer(
             return user, None
         if not await user_repository.count_deed(admin.user_id, admin.token_version, session=session):
             raise Unauthenticated("The access token is no longer valid")
+        if isinstance(deed, AccessProposal):
+            return await proposals.insert(deed, session=session), None
         event = new_audit_event(
             deed.action,
             actor_id=admin.user_id,
@@ -128,9 +139,11 @@ async def _administer(
         await audit_repository.insert(event, session=session)
         return changed, deed
 
-    user, deed = await run_in_transaction(client, do)
-    if deed is None:
+    after, deed = await run_in_transaction(client, do)
+    if isinstance(after, AccessProposal):
+        log.info("proposal.requested", proposal_id=after.id, by=admin.user_id, kind=after.kind)
+    elif deed is None:
         log.info("user.unchanged", user_id=user_id)
     else:
         log.info(deed.action, user_id=user_id, by=admin.user_id)
-    return user
+    return after

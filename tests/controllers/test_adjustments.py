@@ -244,6 +244,7 @@ class TestFourEyes:
         both = await Staff.hire(desk.boss.api, databases, settings, "service", "admin")
         order: dict[str, Any] = {"user_id": both.user.id, "name": "Till", "permissions": ["adjustments:write"]}
         made = await desk.boss.post("/admin/api-keys", **order)
+        await desk.boss.confirmed(made)
         both.headers = {"X-API-Key": made.json()["secret"]}
         answer = await desk.adjust(both, "credits", amount=amount)
         assert answer.status_code == (202 if amount == _LARGE else 201), answer.text

@@ -153,4 +153,4 @@ class TestTheDocument:
         for name in ("PasswordAgain", "ActivationRequest", "CodeRequest", "DisablingRequest", "TotpSecretView"):
             schema = schemas[name]
             assert "examples" in schema or all("examples" in field for field in schema["properties"].values()), name
-        assert {path for path in document["paths"] if "totp" in path} == {TOTP, CONFIRM, CODES, DISABLE}
+        assert {path for path in document["paths"] if "/me/totp" in path} == {TOTP, CONFIRM, CODES, DISABLE}

@@ -57,13 +57,13 @@ class TestASecret:
         assert not make_key().fits(hash_secret(bytes(32)), _NOW)
 
     def test_that_was_replaced_fits_no_more(self) -> None:
-        key = rotated(make_key(), hash_secret(b"new"), timedelta(), _NOW)
+        key = rotated(make_key(), hash_secret(b"new"), timedelta(), (), _NOW)
         assert key.fits(hash_secret(b"new"), _NOW)
         assert not key.fits(hash_secret(_SECRET), _NOW)
         assert (key.previous_hash, key.previous_until) == (None, None)
 
     def test_that_was_replaced_fits_until_the_overlap_is_over(self) -> None:
-        key = rotated(make_key(), hash_secret(b"new"), timedelta(seconds=60), _NOW)
+        key = rotated(make_key(), hash_secret(b"new"), timedelta(seconds=60), (), _NOW)
         for seconds, expected in ((0, True), (59, True), (60, False), (61, False)):
             moment = _NOW + timedelta(seconds=seconds)
             assert key.fits(hash_secret(_SECRET), moment) is expected
@@ -71,9 +71,10 @@ class TestASecret:
 
     def test_before_the_last_one_fits_no_more_after_another_rotation(self) -> None:
         twice = rotated(
-            rotated(make_key(), hash_secret(b"new"), timedelta(days=1), _NOW),
+            rotated(make_key(), hash_secret(b"new"), timedelta(days=1), (), _NOW),
             hash_secret(b"newer"),
             timedelta(days=1),
+            (),
             _NOW,
         )
         assert [twice.fits(hash_secret(secret), _NOW) for secret in (_SECRET, b"new", b"newer")] == [False, True, True]

@@ -9,7 +9,7 @@ from service.domain.permissions import KEY_PERMISSIONS, Permission
 from tests.security.findings import Finding, code_of, weigh
 from tests.security.routes import Route
 from tests.security.target import Target
-from tests.security.world import ADMIN, ROLES, SERVICE, USER, Person, bogus_id, send
+from tests.security.world import ADMIN, ROLES, SERVICE, USER, Person, bogus_id, make_key, send
 
 _KEY_HEADER: Final = "X-API-Key"
 _ALL: Final = "all"
@@ -89,7 +89,7 @@ def _name_of(permissions: Sequence[str]) -> str:
 
 async def _make_key(target: Target, service: Person, permissions: Sequence[str], **more: Any) -> dict[str, Any]:
     key = {"user_id": service.user.id, "name": "A till", "permissions": permissions, **more}
-    return await target.world.admin.post("/admin/api-keys", **key)
+    return await make_key(target.world, **key)
 
 
 async def _by_keys(target: Target, route: Route, keys: dict[str, str]) -> list[Finding]:
@@ -118,7 +118,8 @@ async def _bad_keys(target: Target, good: str) -> dict[str, dict[str, str]]:
     permissions = sorted(KEY_PERMISSIONS)
     revoked = await _make_key(target, service, permissions)
     rotated = await _make_key(target, service, permissions)
-    await world.admin.post(f"/admin/api-keys/{rotated['id']}/rotate", overlap_s=0)
+    again = await world.admin.post(f"/admin/api-keys/{rotated['id']}/rotate", overlap_s=0)
+    await world.second_admin.post(f"/admin/proposals/{again['proposal_id']}/approve")
     gone = await world.api.delete(
         f"/api/v1/admin/api-keys/{revoked['id']}", params={"reason": "A test"}, headers=world.admin.headers
     )

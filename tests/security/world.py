@@ -152,6 +152,7 @@ class World:
 
     api: httpx.AsyncClient
     admin: Person
+    second_admin: Person
     third: Person
 
     def __init__(self, app: FastAPI, api: httpx.AsyncClient, routes: Iterable[Route]) -> None:
@@ -166,6 +167,7 @@ class World:
     async def make(cls, app: FastAPI, api: httpx.AsyncClient, routes: Iterable[Route]) -> "World":
         world = cls(app, api, routes)
         world.admin = await world.person(ADMIN)
+        world.second_admin = await world.person(ADMIN)
         world.third = await world.person(USER)
         await take_checkpoint(world.databases.client, world.settings)
         return world
@@ -412,9 +414,25 @@ async def _service_id(person: Person) -> str:
     return (await person.world.someone(SERVICE, "with keys")).user.id
 
 
+async def make_key(world: World, **key: Any) -> dict[str, Any]:
+    """One that opens something: confirmed, where it needs two admins."""
+    made = await world.admin.post("/admin/api-keys", **key)
+    if made["proposal_id"] is not None:
+        await world.second_admin.post(f"/admin/proposals/{made['proposal_id']}/approve")
+    return made
+
+
 async def _key_id(person: Person) -> str:
     key = {"user_id": await _service_id(person), "name": "A till", "permissions": sorted(KEY_PERMISSIONS)}
-    return await person.world.admin.make("/admin/api-keys", **key)
+    return str((await make_key(person.world, **key))["id"])
+
+
+async def _proposal_id(person: Person) -> str:
+    roles = {"roles": ["user", "service"], "reason": "A test needs it"}
+    path = f"/api/v1/admin/users/{await _subject_id(person)}/roles"
+    answer = await person.world.api.put(path, json=roles, headers=person.world.admin.headers)
+    assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+    return str(answer.json()["id"])
 
 
 async def _login(person: Person) -> dict[str, Any]:
@@ -479,6 +497,7 @@ MAKERS: Final[dict[str, Callable[[Person], Awaitable[str]]]] = {
     "redemption_id": _redemption_id,
     "break_id": _break_id,
     "key_id": _key_id,
+    "proposal_id": _proposal_id,
     "session_id": _session_id,
     "endpoint_id": _endpoint_id,
     "delivery_id": _delivery_id,

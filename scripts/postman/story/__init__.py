@@ -71,6 +71,7 @@ STORY: Final = (
     house.DEAD_LETTERS,
     house.API_KEYS,
     house.USER_ADMINISTRATION,
+    house.PROPOSALS,
     people.WEBHOOK_ENDPOINTS,
     house.WEBHOOKS,
     REFUSALS,

@@ -1,0 +1,218 @@
+"""Four eyes under attack: one admin alone gives nobody access, whatever second account or key they make for it."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from service.database import Databases
+from service.documents import User
+from service.domain.clock import utc_now
+from service.domain.sealed import SealedField
+from service.repositories import totp_enrolments as enrolment_repository
+from service.services.sealing import seal
+from service.settings import Settings
+from tests.factories import current, make_funded_wallet, make_user, make_wallet
+from tests.refusals import refusal
+from tests.staff import Staff
+
+_SECOND = (403, "second_admin_required")
+_TRANSITION = (409, "illegal_transition")
+_LARGE = 100_000_001
+
+
+class Office:
+    """Three admins who have nothing to do with each other, and somebody without a role."""
+
+    def __init__(self, boss: Staff, second: Staff, third: Staff, user: User, settings: Settings) -> None:
+        self.boss, self.second, self.third, self.user, self.settings = boss, second, third, user, settings
+        self.api = boss.api
+
+    async def ask_for_roles(self, *roles: str, by: Staff | None = None) -> httpx.Response:
+        asking = by or self.boss
+        return await asking.put(f"/admin/users/{self.user.id}/roles", roles=["user", *roles], reason="New work")
+
+    async def ask_for_key(self, service: User, *permissions: str) -> httpx.Response:
+        return await self.boss.post("/admin/api-keys", user_id=service.id, name="Till", permissions=list(permissions))
+
+    async def appoint(self) -> Staff:
+        """The user as an admin, whom the boss asked for and the second admin confirmed."""
+        proposal_id = (await self.ask_for_roles("admin")).json()["id"]
+        assert (await approve(self.second, proposal_id)).status_code == 200
+        return Staff(self.api, self.user.model_copy(update={"roles": ["user", "admin"]}), self.settings)
+
+
+@pytest.fixture
+async def office(api: httpx.AsyncClient, databases: Databases, settings: Settings) -> Office:
+    boss, second, third = [await Staff.hire(api, databases, settings, "admin") for _ in range(3)]
+    return Office(boss, second, third, await make_user(databases), settings)
+
+
+async def approve(admin: Staff, proposal_id: str) -> httpx.Response:
+    return await admin.post(f"/admin/proposals/{proposal_id}/approve")
+
+
+async def roles_of(databases: Databases, user: User) -> list[str]:
+    row: dict[str, Any] = await databases.wallet["users"].find_one({"_id": user.id}) or {}
+    roles: list[str] = row["roles"]
+    return roles
+
+
+async def credit(api: httpx.AsyncClient, headers: dict[str, str], wallet_id: str, amount: int = 50) -> httpx.Response:
+    body = {"amount": amount, "currency": "INR", "reason": "Charged twice"}
+    headers = {**headers, "Idempotency-Key": uuid4().hex}
+    return await api.post(f"/api/v1/wallets/{wallet_id}/credits", json=body, headers=headers)
+
+
+class TestGivingARole:
+    @pytest.mark.parametrize("role", ["admin", "service"])
+    async def test_takes_another_admin(self, office: Office, databases: Databases, role: str) -> None:
+        answer = await office.ask_for_roles(role)
+        assert (answer.status_code, answer.json()["status"]) == (202, "requires_approval"), answer.text
+        proposal_id = answer.json()["id"]
+        assert refusal(await approve(office.boss, proposal_id)) == _SECOND
+        assert await roles_of(databases, office.user) == ["user"]
+        approved = await approve(office.second, proposal_id)
+        assert (approved.status_code, approved.json()["status"]) == (200, "success"), approved.text
+        assert await roles_of(databases, office.user) == ["user", role]
+        assert refusal(await approve(office.third, proposal_id)) == _TRANSITION
+        (event,) = await office.boss.events(subject_id=office.user.id)
+        assert (event["action"], event["actor_id"]) == ("user.roles_changed", office.second.user.id)
+        assert event["details"]["requested_by"] == office.boss.user.id
+        actions = [event["action"] for event in await office.boss.events(subject_id=proposal_id)]
+        assert actions == ["proposal.approved", "proposal.requested"]
+
+    async def test_makes_no_second_admin_for_whoever_gave_it(self, office: Office, databases: Databases) -> None:
+        puppet = await office.appoint()
+        wallet = await make_funded_wallet(databases)
+        asked = (await credit(office.api, office.boss.headers, wallet.id, _LARGE)).json()["id"]
+        assert refusal(await puppet.post(f"/adjustments/{asked}/approve")) == _SECOND
+        theirs = (await credit(office.api, puppet.headers, wallet.id, _LARGE)).json()["id"]
+        for giver in (office.boss, office.second):
+            assert refusal(await giver.post(f"/adjustments/{theirs}/approve")) == _SECOND
+        assert (await current(wallet)).available == 10_000
+        assert (await office.third.post(f"/adjustments/{theirs}/approve")).status_code == 200
+        assert (await puppet.post(f"/adjustments/{asked}/reject", reason="Not needed")).status_code == 200
+
+    async def test_is_not_confirmed_by_whom_the_asking_admin_made_one(
+        self, office: Office, databases: Databases
+    ) -> None:
+        puppet = await office.appoint()
+        office.user = await make_user(databases)
+        proposal_id = (await office.ask_for_roles("admin")).json()["id"]
+        assert refusal(await approve(puppet, proposal_id)) == _SECOND
+        by_puppet = (await office.ask_for_roles("admin", by=puppet)).json()["id"]
+        assert refusal(await approve(office.boss, by_puppet)) == _SECOND
+        assert (await approve(office.third, by_puppet)).status_code == 200
+
+    async def test_is_done_once_where_two_confirm_it_at_once(self, office: Office) -> None:
+        proposal_id = (await office.ask_for_roles("service")).json()["id"]
+        answers = await asyncio.gather(approve(office.second, proposal_id), approve(office.third, proposal_id))
+        assert sorted(answer.status_code for answer in answers) == [200, 409]
+        assert len(await office.boss.events(subject_id=office.user.id)) == 1
+
+    async def test_that_is_asked_for_again_makes_no_second_proposal(self, office: Office) -> None:
+        first, again = [(await office.ask_for_roles("service")).json()["id"] for _ in range(2)]
+        assert first == again
+
+    async def test_is_taken_back_by_whoever_asked_and_never_done_then(
+        self, office: Office, databases: Databases
+    ) -> None:
+        proposal_id = (await office.ask_for_roles("admin")).json()["id"]
+        rejected = await office.boss.post(f"/admin/proposals/{proposal_id}/reject", reason="A mistake")
+        assert (rejected.status_code, rejected.json()["status"]) == (200, "rejected")
+        assert refusal(await approve(office.second, proposal_id)) == _TRANSITION
+        assert await roles_of(databases, office.user) == ["user"]
+
+    async def test_fits_the_roles_that_it_was_asked_for(self, office: Office, databases: Databases) -> None:
+        proposal_id = (await office.ask_for_roles("admin")).json()["id"]
+        other_id = (await office.ask_for_roles("service")).json()["id"]
+        assert (await approve(office.second, other_id)).status_code == 200
+        assert refusal(await approve(office.second, proposal_id)) == _TRANSITION
+        assert await roles_of(databases, office.user) == ["user", "service"]
+
+    async def test_comes_to_nothing_where_whoever_asked_was_shut_out(self, office: Office) -> None:
+        proposal_id = (await office.ask_for_roles("admin")).json()["id"]
+        shut_out = await office.third.post(f"/admin/users/{office.boss.user.id}/deactivate", reason="A thief")
+        assert shut_out.status_code == 200
+        assert refusal(await approve(office.second, proposal_id)) == _TRANSITION
+
+    async def test_is_shown_to_the_others(self, office: Office) -> None:
+        proposal_id = (await office.ask_for_roles("service")).json()["id"]
+        page = (await office.second.get("/admin/proposals", status="requires_approval", limit=1)).json()
+        (shown,) = page["data"]
+        assert shown == (await office.second.get(f"/admin/proposals/{proposal_id}")).json()
+        assert (shown["roles"], shown["requested_by"]) == (["user", "service"], office.boss.user.id)
+
+
+class TestAKeyThatMovesOtherPeoplesMoney:
+    @pytest.mark.parametrize("permission", ["adjustments:write", "holds:any"])
+    async def test_opens_nothing_before_another_admin_confirms_it(
+        self, office: Office, databases: Databases, permission: str
+    ) -> None:
+        service = await make_user(databases, roles=["service"])
+        answer = await office.ask_for_key(service, permission, "wallets:read")
+        assert (answer.status_code, answer.json()["status"]) == (202, "requires_approval"), answer.text
+        key = answer.json()
+        headers = {"X-API-Key": key["secret"]}
+        assert refusal(await office.api.get("/api/v1/wallets", headers=headers)) == (401, "unauthenticated")
+        assert refusal(await approve(office.boss, key["proposal_id"])) == _SECOND
+        assert (await approve(office.second, key["proposal_id"])).status_code == 200
+        assert (await office.api.get("/api/v1/wallets", headers=headers)).status_code == 200
+
+    async def test_is_revoked_where_it_is_rejected(self, office: Office, databases: Databases) -> None:
+        service = await make_user(databases, roles=["service"])
+        key = (await office.ask_for_key(service, "adjustments:write")).json()
+        rejected = await office.second.post(f"/admin/proposals/{key['proposal_id']}/reject", reason="Not needed")
+        assert rejected.status_code == 200
+        assert (await office.boss.get(f"/admin/api-keys/{key['id']}")).json()["status"] == "revoked"
+
+    async def test_has_no_other_secret_by_one_admin_alone(self, office: Office, databases: Databases) -> None:
+        service = await make_user(databases, roles=["service"])
+        wallet = await make_funded_wallet(databases)
+        key = (await office.ask_for_key(service, "adjustments:write")).json()
+        assert (await approve(office.second, key["proposal_id"])).status_code == 200
+        rotated = await office.third.post(f"/admin/api-keys/{key['id']}/rotate", overlap_s=0)
+        assert rotated.status_code == 202, rotated.text
+        new, old = {"X-API-Key": rotated.json()["secret"]}, {"X-API-Key": key["secret"]}
+        assert refusal(await credit(office.api, new, wallet.id)) == (401, "unauthenticated")
+        assert (await credit(office.api, old, wallet.id)).status_code == 201
+        assert refusal(await approve(office.third, rotated.json()["proposal_id"])) == _SECOND
+        assert (await approve(office.boss, rotated.json()["proposal_id"])).status_code == 200
+        assert (await credit(office.api, new, wallet.id)).status_code == 201
+        assert refusal(await credit(office.api, old, wallet.id)) == (401, "unauthenticated")
+
+    async def test_asks_for_nothing_that_its_makers_approve(self, office: Office, databases: Databases) -> None:
+        both = await make_user(databases, roles=["service", "admin"])
+        wallet = await make_wallet(databases, office.user)
+        key = (await office.ask_for_key(both, "adjustments:write")).json()
+        if "proposal_id" in key:
+            assert (await approve(office.second, key["proposal_id"])).status_code == 200
+        asked = await credit(office.api, {"X-API-Key": key["secret"]}, wallet.id, _LARGE)
+        assert asked.status_code == 202, asked.text
+        for maker in (office.boss, office.second):
+            assert refusal(await maker.post(f"/adjustments/{asked.json()['id']}/approve")) == _SECOND
+        assert (await office.third.post(f"/adjustments/{asked.json()['id']}/approve")).status_code == 200
+
+
+class TestRemovingASecondFactor:
+    async def test_takes_another_admin_and_is_accounted_for(self, office: Office, databases: Databases) -> None:
+        sealed = seal(office.settings, "JBSWY3DPEHPK3PXP", SealedField.TOTP_SECRET, office.user.id)
+        await enrolment_repository.insert_active(office.user.id, "an-app", sealed, utc_now())
+        path = f"/admin/users/{office.user.id}/totp/remove"
+        asked = await office.boss.post(path, reason="Lost the telephone")
+        assert asked.status_code == 202, asked.text
+        assert refusal(await approve(office.boss, asked.json()["id"])) == _SECOND
+        kept = await enrolment_repository.find(office.user.id)
+        assert kept is not None
+        assert kept.status == "active"
+        assert (await approve(office.second, asked.json()["id"])).status_code == 200
+        removed = await enrolment_repository.find(office.user.id)
+        assert removed is not None
+        assert (removed.status, removed.sealed_secret) == ("none", None)
+        (event,) = await office.boss.events(subject_id=office.user.id)
+        assert (event["action"], event["actor_id"]) == ("totp.removed", office.second.user.id)
+        assert await databases.wallet["outbox"].count_documents({"subject_id": office.user.id}) == 1
+        assert refusal(await office.boss.post(path, reason="Again")) == (409, "totp_not_enrolled")
