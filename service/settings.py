@@ -387,6 +387,9 @@ class Settings(BaseSettings):
     rate_limit_transactions: int = Field(20, ge=0)
     # Failures of one account from one address, from which on the next try has to wait; 0 turns all waiting off.
     login_tries: int = Field(5, ge=0)
+    # Addresses that one user wanted to pay and that nobody has proven, within an hour, from which on the next has to
+    # wait; 0 turns it off.
+    recipient_misses: int = Field(20, ge=0)
     # Open at one time: of one IPv4 address or IPv6 /64 (twice as many of a /56, four times of a /48; 0 turns it off),
     # and in each process of the API. There are fewer where the process may not have so many files.
     connections_per_address: int = Field(128, ge=0)

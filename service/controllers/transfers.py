@@ -25,6 +25,7 @@ from service.errors import (
     RecipientNotFound,
     RecipientWalletFrozen,
     SameWallet,
+    TooManyAttempts,
     TransferBatchRefused,
 )
 from service.services import transfers
@@ -146,6 +147,7 @@ _PROBLEMS = problem_responses(
     RecipientWalletFrozen,
     RecipientBalanceOverflow,
     TransferBatchRefused,
+    TooManyAttempts,
 )
 
 
@@ -169,7 +171,13 @@ async def request_transfer(
 ) -> Response:
     claim = claim_key(resources, user.user_id, key)
     answer = await transfers.request_transfer(
-        resources.ledger, user.requester, body.order, claim, correlation_id.get(), resources.settings
+        resources.ledger,
+        user.requester,
+        body.order,
+        claim,
+        correlation_id.get(),
+        resources.settings,
+        resources.login_guard,
     )
     return respond(answer)
 
@@ -197,6 +205,7 @@ async def request_transfers(
         claim,
         correlation_id.get(),
         resources.settings,
+        resources.login_guard,
         is_all_or_nothing=body.mode is BatchMode.ALL_OR_NOTHING,
     )
     return respond(answer)

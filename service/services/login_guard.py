@@ -38,6 +38,10 @@ _RESETS = 20
 _LONGEST_DELAY_OF_RESET_S = 15 * 60
 _RESETS_LIVE_S = 3600
 
+# Who looks for addresses that somebody has sends one after the other; who has a slip in one does not send twenty.
+_LONGEST_DELAY_OF_LOOK_UP_S = 15 * 60
+_LOOK_UPS_LIVE_S = 3600
+
 
 class LoginGuard:
     """Asked before any hashing. WALLET_LOGIN_TRIES says from which failure on one waits; 0 turns it all off."""
@@ -45,6 +49,7 @@ class LoginGuard:
     def __init__(self, redis: QuickRedis, settings: Settings) -> None:
         self._attempts = Attempts(redis)
         self._tries = settings.login_tries
+        self._misses = settings.recipient_misses
         self._key = derive_key(settings.root_key, KeyPurpose.REDIS_KEYS)
 
     @asynccontextmanager
@@ -76,6 +81,31 @@ class LoginGuard:
         """
         count = Count(f"reset-address:{address}", _RESETS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S)
         await self._begin("reset", (count,))
+
+    async def begin_look_up(self, user_id: str) -> Attempt | None:
+        """Counts one address that the user wants to pay, before it is looked up. Raises TooManyAttempts."""
+        if not self._misses:
+            return None
+        attempt = await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1)
+        if attempt.wait_s > 0:
+            log.warning("recipient.held_off", user_id=user_id, wait_s=round(attempt.wait_s, 1))
+            message = "Too many addresses that nobody can be paid at; wait before the next one"
+            raise TooManyAttempts(message, retry_after_s=math.ceil(attempt.wait_s))
+        return attempt
+
+    async def end_look_up(self, attempt: Attempt | None, user_id: str, misses: int) -> None:
+        """Counts what missed. One that was found counts for nothing."""
+        if attempt is None:
+            return
+        if misses == 0:
+            await self._attempts.give_back(attempt)
+        # The first is counted already. Once one has to wait, more would count for nothing.
+        for _ in range(min(misses, self._misses) - 1):
+            if (await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1)).wait_s > 0:
+                break
+
+    def _look_ups(self, user_id: str) -> Count:
+        return Count(f"look-up:{user_id}", self._misses, _LONGEST_DELAY_OF_LOOK_UP_S, _LOOK_UPS_LIVE_S)
 
     def _count(self, key: str, factor: int, longest_delay_s: int) -> Count:
         return Count(key, self._tries * factor, longest_delay_s, _LIVES_S)

@@ -13,6 +13,7 @@ from service.ledger.committer import Ledger
 from service.ledger.transfers import RequestTransfer, TransferBatch
 from service.repositories import records as record_repository
 from service.repositories.records import RecordFilter
+from service.services.login_guard import LoginGuard
 from service.services.orders import Requester
 from service.services.step_up import challenge_maker, new_challenge
 from service.services.users import find_user_ids
@@ -42,12 +43,13 @@ async def request_transfer(
     claim: IdempotencyClaim,
     request_id: str | None,
     settings: Settings,
+    guard: LoginGuard,
 ) -> Answer:
     """Both sides or neither; above a settable amount it waits for a code, and the funds are held meanwhile.
 
     A refusal is an answer too. Raises what Ledger.execute raises.
     """
-    (command,) = await _commands(user, [order], request_id, settings, ledger, claim=claim)
+    (command,) = await _commands(user, [order], request_id, settings, ledger, guard, claim=claim)
     answer = await ledger.answer(command)
     log.info("transfer.answered", transfer_id=command.transfer_id, user_id=user.user_id, status=answer.status_code)
     return answer
@@ -60,12 +62,13 @@ async def request_transfers(
     claim: IdempotencyClaim,
     request_id: str | None,
     settings: Settings,
+    guard: LoginGuard,
     *,
     is_all_or_nothing: bool,
 ) -> Answer:
     """Many under one key, in the order given, in one transaction; a result for each."""
     batch_id = new_id(Prefix.TRANSFER_BATCH)
-    commands = await _commands(user, orders, request_id, settings, ledger, batch_id=batch_id)
+    commands = await _commands(user, orders, request_id, settings, ledger, guard, batch_id=batch_id)
     batch = TransferBatch(
         now=utc_now(),
         transaction_id=new_id(Prefix.TRANSACTION),
@@ -80,18 +83,27 @@ async def request_transfers(
     return answer
 
 
+async def _find_recipients(user_id: str, emails: set[str], guard: LoginGuard) -> dict[str, str]:
+    """Finds who can be paid at these addresses. Raises TooManyAttempts for a user who has missed too often."""
+    attempt = await guard.begin_look_up(user_id)
+    found = await find_user_ids(emails)
+    await guard.end_look_up(attempt, user_id, len(emails) - len(found))
+    return found
+
+
 async def _commands(
     user: Requester,
     orders: Sequence[TransferOrder],
     request_id: str | None,
     settings: Settings,
     ledger: Ledger,
+    guard: LoginGuard,
     *,
     claim: IdempotencyClaim | None = None,
     batch_id: str | None = None,
 ) -> list[RequestTransfer]:
     emails = {order.to_email for order in orders if order.to_email is not None}
-    user_ids = await find_user_ids(emails) if emails else {}
+    user_ids = await _find_recipients(user.user_id, emails, guard) if emails else {}
     now = utc_now()
     commands = []
     turns = Turns()

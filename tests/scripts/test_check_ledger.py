@@ -244,7 +244,9 @@ async def _deal(resources: Resources) -> None:
     hold_id = str(json.loads(held.body)["id"])
     await capture_hold(ledger, token, hold_id, CaptureOrder(150, None), claim("capture"), None)
     sent = TransferOrder(wallet.id, to.id, None, 50, "INR", None, None, {})
-    made = await request_transfer(ledger, asker, sent, claim("transfer"), None, resources.settings)
+    made = await request_transfer(
+        ledger, asker, sent, claim("transfer"), None, resources.settings, resources.login_guard
+    )
     transfer = await get_record(json.loads(made.body)["id"], Transfer)
     # By somebody else: nobody takes back what they had sent themselves.
     await reverse(
@@ -272,7 +274,9 @@ async def _count_over_all_wallets(
     asked = await request_withdrawal(ledger, asker, order, claim("counted"), None, settings)
     await cancel_payment(ledger, asker, str(json.loads(asked.body)["id"]), claim("calling off"), None)
     sent = TransferOrder(wallet.id, to.id, None, 10, "INR", None, None, {})
-    assert (await request_transfer(ledger, asker, sent, claim("counted too"), None, settings)).status_code == 201
+    assert (
+        await request_transfer(ledger, asker, sent, claim("counted too"), None, settings, resources.login_guard)
+    ).status_code == 201
     wish = HoldOrder(wallet.id, to.id, 90, "INR", 3 * 24 * 3600, None, None, {})
     held = await request_hold(ledger, asker, wish, claim("counted hold"), None, settings)
     hold_id = str(json.loads(held.body)["id"])
@@ -363,7 +367,9 @@ async def _transfer(resources: Resources, sender: User, to: User, amount: int) -
     order = TransferOrder(wallet.id, None, to.email, amount, "INR", "rent", None, {})
     claim = IdempotencyClaim(f"{sender.id}:transfer-{amount}", "f" * 64, utc_now() + timedelta(days=1))
     asker = Requester(sender.id, None)
-    answer = await request_transfer(resources.ledger, asker, order, claim, None, resources.settings)
+    answer = await request_transfer(
+        resources.ledger, asker, order, claim, None, resources.settings, resources.login_guard
+    )
     assert answer.status_code in (201, 202), answer.body
 
 

@@ -99,6 +99,30 @@ class TestAnUnprovenAddress:
             assert len(office.mails(user)) == mails
 
 
+class TestLookingForAddresses:
+    async def test_makes_who_misses_often_wait_and_nobody_else(
+        self,
+        api: httpx.AsyncClient,
+        databases: Databases,
+        settings: Settings,
+        resources: Resources,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(resources.login_guard, "_misses", 3)
+        sender = await Payer.with_balance(api, databases, settings, 10_000)
+        known = (await make_account(databases)).user.email
+        # What is found counts for nothing.
+        for email, status in ((known, 201), (make_email(), 404), (known, 201), (known, 201), (make_email(), 404)):
+            assert (await sender.send(to_email=email)).status_code == status
+        batch = [{"to_email": make_email()} for _ in range(5)]
+        assert (await sender.batch("best_effort", batch)).status_code == 201
+        held_off = await sender.send(to_email=known)
+        assert refusal(held_off) == (429, "too_many_attempts")
+        assert int(held_off.headers["Retry-After"]) >= 1
+        other = await Payer.with_balance(api, databases, settings, 10_000)
+        assert (await other.send(to_email=known)).status_code == 201
+
+
 class TestTheFirstProof:
     async def test_ends_whatever_was_made_before_it(
         self, api: httpx.AsyncClient, databases: Databases, settings: Settings, office: Office
