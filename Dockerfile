@@ -16,7 +16,9 @@ FROM python:3.11-slim
 WORKDIR /app
 # A number, so that an orchestrator can tell that it is not root.
 RUN groupadd --system --gid 10001 wallet \
-    && useradd --system --uid 10001 --gid wallet --no-create-home --shell /usr/sbin/nologin wallet
+    && useradd --system --uid 10001 --gid wallet --no-create-home --shell /usr/sbin/nologin wallet \
+    # A new volume gets the owner of the folder that it is mounted over.
+    && install --directory --owner wallet --group wallet --mode 0700 /evidence
 COPY --from=build /app/.venv .venv
 # The API tells its version.
 COPY pyproject.toml ./

@@ -7,6 +7,8 @@ holds, 1 where one is broken (each breach is named), 2 where it could not look.
 import asyncio
 import sys
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -21,6 +23,8 @@ from rich.table import Table
 
 from scripts.ledger_inspection import COUNTED, Inspection, count_rows, inspect
 from scripts.ledger_rules import Breach, Rule
+from scripts.place_inspection import inspect_with_copy
+from scripts.place_rules import PlaceRule
 from service.database import Databases, connect
 from service.domain.clock import to_rfc3339
 from service.domain.money import EXPONENTS, format_minor
@@ -63,7 +67,7 @@ def main(
     """Check every wallet, entry, operation, the bank's journal and callbacks, and checkpoints against each other."""
     try:
         inspection = asyncio.run(_inspect_shown(get_settings(), timedelta(seconds=grace)))
-    except (PyMongoError, ValidationError) as error:
+    except (PyMongoError, OSError, ValidationError) as error:
         print(f"check-ledger could not look: {error}", file=sys.stderr)
         if getattr(error, "code", None) == _SNAPSHOT_TOO_OLD:
             print("Let mongod keep its past for longer: minSnapshotHistoryWindowInSeconds.", file=sys.stderr)
@@ -75,20 +79,23 @@ def main(
 
 async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
     databases = connect(settings.mongo_url.get_secret_value(), settings, silence_s=None)
+    key = Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key()
     columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=await count_rows(databases))
-            return await inspect(
+            inspecting = partial(
+                inspect,
                 databases,
                 grace=grace,
                 checkpoint_interval=timedelta(seconds=settings.checkpoint_interval_s),
                 answers_kept=timedelta(seconds=settings.idempotency_retention_s),
                 floors=policy_of(settings).house_floors,
                 events_kept=timedelta(seconds=settings.event_retention_s),
-                checkpoint_key=Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key(),
+                checkpoint_key=key,
                 on_progress=lambda rows: progress.advance(task, rows),
             )
+            return await inspect_with_copy(Path(settings.checkpoint_path), key, inspecting)
     finally:
         await databases.client.close()
 
@@ -121,6 +128,12 @@ def _show(inspection: Inspection) -> None:
             "What accounts can still give differs from the entries. Where the entries are right, "
             'make correct-positions (python -m scripts.correct_positions --reason "…" --by you) puts it right; entries '
             "never change.",
+            soft_wrap=True,
+        )
+    if any(breach.rule in (PlaceRule.OTHER, PlaceRule.LOST, PlaceRule.SECOND) for breach in inspection.breaches):
+        console.print(
+            "The copy of the checkpoints outside the database contradicts it. Keep the file as it is, and find out who "
+            "changed the database, or whether it was restored from a backup (README, Proofs).",
             soft_wrap=True,
         )
     if inspection.breaches:

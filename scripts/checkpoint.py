@@ -5,6 +5,7 @@ import sys
 
 from service.database import bind_documents, connect
 from service.domain.checkpoints import Checkpoint
+from service.gateways.checkpoint_places import CheckpointFile, PlaceDiffers
 from service.services.checkpoints import take_checkpoint
 from service.settings import Settings, get_settings
 
@@ -13,18 +14,22 @@ _ATTEMPTS = 3
 
 
 def main() -> None:
-    checkpoint = asyncio.run(_take(get_settings()))
+    try:
+        checkpoint = asyncio.run(_take(get_settings()))
+    except PlaceDiffers as error:
+        sys.exit(f"No checkpoint was signed: {error}. See README, Proofs.")
     if checkpoint is None:
         sys.exit("No checkpoint was taken: there are no wallets yet, or others were first each time.")
     print(f"Checkpoint {checkpoint.number}: {checkpoint.wallets} wallets under {checkpoint.root}")
 
 
 async def _take(settings: Settings) -> Checkpoint | None:
+    place = CheckpointFile(settings)
     databases = connect(settings.mongo_url.get_secret_value(), settings)
     try:
         await bind_documents(databases)
         for _ in range(_ATTEMPTS):
-            checkpoint = await take_checkpoint(databases.client, settings)
+            checkpoint = await take_checkpoint(databases.client, settings, place)
             if checkpoint is not None:
                 return checkpoint
         return None

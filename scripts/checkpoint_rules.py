@@ -67,13 +67,22 @@ class Series:
         self._hash = GENESIS
         self._created_at: datetime | None = None
         self._version = _LISTS
-        # By their numbers: some 100 bytes for each hour.
+        # By their numbers: some 200 bytes for each hour.
         self._hashes: dict[int, str] = {}
+        self._times: dict[int, datetime] = {}
 
     @property
     def created_at(self) -> datetime | None:
         """Says when the last checkpoint was made; None where there was none."""
         return self._created_at
+
+    @property
+    def hashes(self) -> Mapping[int, str]:
+        return self._hashes
+
+    @property
+    def times(self) -> Mapping[int, datetime]:
+        return self._times
 
     def follow(self, row: Row) -> Iterator[Breach]:
         subject = str(row.get("_id"))
@@ -90,7 +99,7 @@ class Series:
         if self._created_at is not None and row["created_at"] < self._created_at:
             yield Breach(CheckpointRule.TIME, subject, f"of {row['created_at']}, before the one before")
         published = _published(row)
-        if self._key is not None and not _is_signed(published, self._key):
+        if self._key is not None and not is_signed(published, self._key):
             yield Breach(CheckpointRule.SIGNATURE, subject, f"the signature of key {row['key_id']} does not hold")
         roots = [bytes.fromhex(name["id"]) for name in row["tiles"]]
         separators = [str(name.get("separator") or "") for name in row["tiles"][1:]]
@@ -98,9 +107,8 @@ class Series:
         if row["root"] != root:
             yield Breach(CheckpointRule.ROOT, subject, f"root {row['root']}, of its tiles it is {root}")
         self._number, self._created_at, self._version = row["_id"], row["created_at"], version
-        content = _ENCODE(published).encode()
-        self._hash = hashlib.sha256(content if version == _LISTS else _tagged("checkpoint", content)).hexdigest()
-        self._hashes[self._number] = self._hash
+        self._hash = hash_of_published(published)
+        self._hashes[self._number], self._times[self._number] = self._hash, row["created_at"]
 
     def check_note(self, note: Row) -> Iterator[Breach]:
         """Holds an audit event `checkpoint.taken` against the series; no later checkpoint names the last one."""
@@ -124,15 +132,22 @@ def _published(row: Row) -> Row:
     }  # fmt: skip
 
 
+def hash_of_published(published: Row) -> str:
+    """Computes what the next checkpoint names."""
+    content = _ENCODE(published).encode(errors="surrogatepass")
+    return hashlib.sha256(_tagged("checkpoint", content) if "version" in published else content).hexdigest()
+
+
 def _version_of(row: Row) -> int:
     version = row.get("version", _LISTS)
     return version if isinstance(version, int) else 0
 
 
-def _is_signed(published: Row, key: Ed25519PublicKey) -> bool:
+def is_signed(published: Row, key: Ed25519PublicKey) -> bool:
+    """Tells whether the key signed the checkpoint as it is published."""
     unsigned = {name: member for name, member in published.items() if name != "signature"}
     key_id = hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]
-    content = _ENCODE(unsigned).encode()
+    content = _ENCODE(unsigned).encode(errors="surrogatepass")
     try:
         signature = base64.b64decode(published["signature"], validate=True)
         key.verify(signature, _tagged("signature", content) if "version" in published else content)

@@ -143,6 +143,7 @@ class Inspection:
     waiting: list[Waiting] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     totals: dict[str, CurrencyTotals] = field(default_factory=dict)
+    series: Series | None = None
     # When the last checkpoint was taken, and as of when everything was looked at.
     checkpointed_at: datetime | None = None
     looked_at: datetime | None = None
@@ -515,7 +516,7 @@ async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25
         before, latest = latest, None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
         if before is not None and latest is not None:
             await _inspect_growth(before, latest, reader, inspection)
-    inspection.checkpointed_at = series.created_at
+    inspection.series, inspection.checkpointed_at = series, series.created_at
     taken = {"action": "checkpoint.taken"}
     async for note in reader.find(reader.wallet["audit_events"], _BY_ID, ("_id", "details"), taken):
         inspection.breaches += series.check_note(note)

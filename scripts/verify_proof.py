@@ -100,10 +100,19 @@ class UnreadableError(Exception):
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 JSON can be anything
+    """Of a file that ends in .jsonl, the list of what its lines say. An unfinished line may stand before the whole."""
     try:
-        return json.loads(path.read_text("utf-8"), object_pairs_hook=_unique_members, parse_constant=_refuse)
+        text = path.read_text("utf-8")
+        if path.suffix != ".jsonl":
+            return _parse(text)
+        lines = pairwise([*text.splitlines(), ""])
+        return [_parse(line) for line, after in lines if line == after or not after.startswith(line)]
     except (OSError, ValueError, RecursionError) as error:
         raise UnreadableError(f"{path}: {error}") from error
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 JSON can be anything
+    return json.loads(text, object_pairs_hook=_unique_members, parse_constant=_refuse)
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> Object:

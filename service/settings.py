@@ -353,6 +353,9 @@ class Settings(BaseSettings):
     # How often the log says how the queues stand, where that has changed or something is wrong.
     worker_status_s: float = Field(10.0, gt=0, le=3600)
     checkpoint_interval_s: int = Field(3600, ge=1)
+    # Where each checkpoint is copied to, out of reach of whoever can change the database; in the data directory unless
+    # it is set.
+    checkpoint_file: str | None = None
 
     # --- Events
     # From when it was made; what has not been dispatched stays longer. Who was away for longer is told of the gap.
@@ -409,6 +412,11 @@ class Settings(BaseSettings):
     @property
     def registers_by_mail(self) -> bool:
         return self.env is Environment.PRODUCTION if self.registration_by_mail is None else self.registration_by_mail
+
+    @property
+    def checkpoint_path(self) -> str:
+        """Named by the database: two of them must not share a file."""
+        return self.checkpoint_file or f"{self.data_dir}/{self.database}-checkpoints.jsonl"
 
     @property
     def mail_patience_s(self) -> float:

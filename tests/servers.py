@@ -56,6 +56,8 @@ def make_settings(servers: Servers, **overrides: Any) -> Settings:
         "mongo_admin_url": SecretStr(servers.mongo.admin_url),
         "redis_url": SecretStr(servers.redis.url),
         "mailbox_file": str(servers.mongo.data_dir.parent / "mailbox.jsonl"),
+        # Where checkpoints are copied to, each database's into a file of its own.
+        "data_dir": str(servers.mongo.data_dir.parent),
         "database": f"wallet_test_{uuid4().hex[:8]}",
         # Receivers of tests are on this machine.
         "webhook_allow_loopback": True,

@@ -30,6 +30,7 @@ _DECIDED = {
     "WALLET_WORKER_METRICS_PORT",
     "WALLET_BANK_CALLBACK_URL",
     "WALLET_MAILBOX_FILE",
+    "WALLET_CHECKPOINT_FILE",
 }
 # Administrators' and servers' own; a program has them as part of its URLs, where it has them at all.
 _PASSWORDS = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
@@ -104,6 +105,15 @@ class TestNetworks:
     def test_let_the_programs_out_that_send_webhooks_mails_and_traces_and_nobody_in_but_to_the_api(self) -> None:
         assert {name for name in ("mongo", "redis", *_PROGRAMS) if self._leads_out(name)} == {"api", "worker"}
         assert {name for name in ("mongo", "redis", *_PROGRAMS) if "ports" in _SERVICES[name]} == {"api"}
+
+
+class TestEvidence:
+    def test_is_on_a_volume_of_the_workers_alone(self) -> None:
+        """Whoever has taken over MongoDB or the API cannot change the copy of the checkpoints."""
+        with_volume = {name for name, one in _SERVICES.items() if any("evidence" in v for v in one.get("volumes", []))}
+        assert with_volume == {"worker"}
+        assert _environment("worker", {})["WALLET_CHECKPOINT_FILE"].startswith("/evidence/")
+        assert "/evidence" in (_ROOT / "Dockerfile").read_text()
 
 
 class TestImage:

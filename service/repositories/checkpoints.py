@@ -7,6 +7,7 @@ from typing import Any
 from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from service.documents import CheckpointDocument, CheckpointTile
 from service.domain.checkpoints import LISTS, Checkpoint, Leaf, Tile, TileName
@@ -48,6 +49,13 @@ async def find(number: int) -> Checkpoint | None:
 async def find_latest() -> Checkpoint | None:
     row = await CheckpointDocument.get_pymongo_collection().find_one({}, _WITHOUT_TILES, sort=[("_id", -1)])
     return None if row is None else _from_row(row)
+
+
+async def find_confirmed(*, after_number: int, limit: int) -> list[Checkpoint]:
+    """In the order of their numbers, only those that a majority has: no failover can take one of them back."""
+    collection = CheckpointDocument.get_pymongo_collection().with_options(read_concern=ReadConcern("majority"))
+    found = collection.find({"_id": {"$gt": Int64(after_number)}}, _WITHOUT_TILES, sort=[("_id", 1)], limit=limit)
+    return [_from_row(row) for row in await found.to_list()]
 
 
 async def find_latest_with_tiles(*, session: AsyncClientSession) -> tuple[Checkpoint, list[TileName]] | None:

@@ -33,6 +33,7 @@ from service.domain.checkpoints import (
 )
 from service.domain.clock import utc_now
 from service.errors import NotFound
+from service.gateways.checkpoint_places import CheckpointPlace, PlaceDiffers, PlaceEnd
 from service.repositories import audit_events as audit_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import wallets as wallet_repository
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 
 # What is in memory at once: 16 tiles of some 24 kB.
 _TILES_AT_ONCE = 16
+# Copied to a place in one go: about 250 kB.
+_COPIED_AT_ONCE = 500
 
 
 class Missing(NamedTuple):
@@ -64,22 +67,62 @@ def signing_key(settings: Settings) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed)
 
 
-async def take_checkpoint_if_due(client: Client, settings: Settings, now: datetime) -> Checkpoint | None:
-    """For a worker to call often. None where it is too early, or another process was first."""
+async def take_checkpoint_if_due(
+    client: Client, settings: Settings, now: datetime, place: CheckpointPlace | None = None
+) -> Checkpoint | None:
+    """For a worker to call often. None where it is too early, or another process was first.
+
+    Copies to the place what it lacks, also where none is due: a crash may have come between database and place.
+    """
+    await copy_to_place(place)
     latest = await checkpoint_repository.find_latest()
     if latest is not None and now - latest.created_at < timedelta(seconds=settings.checkpoint_interval_s):
         return None
-    return await take_checkpoint(client, settings)
+    return await take_checkpoint(client, settings, place)
 
 
-async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | None:
+async def copy_to_place(place: CheckpointPlace | None) -> PlaceEnd | None:
+    """Appends to the place whatever the database has beyond it, and returns where the place ends now.
+
+    Raises PlaceDiffers where the database does not have the last checkpoint of the place, and OSError. The place is
+    read first: what is in it was in the database before.
+    """
+    end = None if place is None else await place.read_end()
+    if place is None:
+        return None
+    if end is not None:
+        kept = await checkpoint_repository.find_confirmed(after_number=end.number - 1, limit=1)
+        _require_same(end, kept[0] if kept else None)
+    while missing := await checkpoint_repository.find_confirmed(
+        after_number=0 if end is None else end.number, limit=_COPIED_AT_ONCE
+    ):
+        await place.append(missing)
+        end = PlaceEnd(missing[-1].number, checkpoint_hash(missing[-1]))
+    return end
+
+
+def _require_same(end: PlaceEnd, kept: Checkpoint | None) -> None:
+    if kept is None or kept.number != end.number:
+        raise PlaceDiffers(f"the database has lost checkpoint {end.number}, which was copied outside")
+    if checkpoint_hash(kept) != end.hash:
+        raise PlaceDiffers(f"the database has another checkpoint {end.number} than the one that was copied outside")
+
+
+async def take_checkpoint(
+    client: Client, settings: Settings, place: CheckpointPlace | None = None
+) -> Checkpoint | None:
     """All wallets' heads as of one moment, sealed and signed. None where another process was first, or where there
     are neither wallets nor checkpoints yet.
 
     The latest checkpoint is read in the same snapshot, so that along the series no wallet's chain gets shorter: who
     sees the one before sees wallets at least as new. Tiles are written first; those of a checkpoint that came second
     stay behind, unnamed.
+
+    The place outside the database is compared first, and nothing is signed while it differs (PlaceDiffers, OSError).
+    After a crash between the insert and the copy the next caller copies the checkpoint: the database decides what it
+    is, so that the copy is always a beginning of the series.
     """
+    end = await copy_to_place(place)
 
     async def write_tiles(session: AsyncClientSession) -> tuple[Checkpoint | None, list[TileName], int]:
         latest = await checkpoint_repository.find_latest_with_tiles(session=session)
@@ -89,6 +132,8 @@ async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | No
 
     now = utc_now()
     before, names, wallets = await read_in_snapshot(client, write_tiles)
+    if end is not None and (before is None or before.number <= end.number):
+        _require_same(end, before)
     if before is None and wallets == 0:
         return None
     checkpoint = make_checkpoint(before, names, wallets, now, signing_key(settings))
@@ -105,6 +150,7 @@ async def take_checkpoint(client: Client, settings: Settings) -> Checkpoint | No
         hash=checkpoint_hash(checkpoint),
     )
     await audit_repository.insert(note, session=None)
+    await copy_to_place(place)
     log.info("checkpoint.taken", number=checkpoint.number, wallets=wallets, root=checkpoint.root)
     return checkpoint
 
