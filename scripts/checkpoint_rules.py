@@ -29,14 +29,19 @@ _CHECKPOINT_SHAPE: Final[Mapping[str, type]] = {
     "created_at": datetime,
     "tiles": list,
 }
+_AUDITED_SHAPE: Final[Mapping[str, type]] = {
+    **_CHECKPOINT_SHAPE, "audit_events": int, "audit_root": str, "audit_ids": list
+}  # fmt: skip
 _TILE_SHAPE: Final[Mapping[str, type]] = {"_id": str, "wallet_ids": list, "seqs": list, "head_hashes": bytes}
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
-# Those of the first version say no number of their own, and their hashes have no tags.
+# Those of the first version say no number of their own, and their hashes have no tags. Those of the third also seal
+# audit events.
 _LISTS: Final = 1
 _MAPS: Final = 2
+_AUDITED: Final = 3
 
 
 class CheckpointRule(StrEnum):
@@ -86,7 +91,8 @@ class Series:
 
     def follow(self, row: Row) -> Iterator[Breach]:
         subject = str(row.get("_id"))
-        if not is_shaped(row, _CHECKPOINT_SHAPE) or not all(_is_name(name) for name in row["tiles"]):
+        shape = _AUDITED_SHAPE if _version_of(row) >= _AUDITED else _CHECKPOINT_SHAPE
+        if not is_shaped(row, shape) or not all(_is_name(name) for name in row["tiles"]):
             yield Breach(Rule.MALFORMED, subject, "the checkpoint lacks fields or has wrong types")
             return
         if row["_id"] != self._number + 1:
@@ -94,7 +100,7 @@ class Series:
         if row["prev_hash"] != self._hash:
             yield Breach(CheckpointRule.LINK, subject, f"prev_hash {row['prev_hash']} is not {self._hash}")
         version = _version_of(row)
-        if version not in (_LISTS, _MAPS) or version < self._version:
+        if version not in (_LISTS, _MAPS, _AUDITED) or version < self._version:
             yield Breach(CheckpointRule.VERSION, subject, f"of version {version}, the one before of {self._version}")
         if self._created_at is not None and row["created_at"] < self._created_at:
             yield Breach(CheckpointRule.TIME, subject, f"of {row['created_at']}, before the one before")
@@ -127,6 +133,7 @@ def _published(row: Row) -> Row:
     members = {name: row[name] for name in ("wallets", "root", "prev_hash", "key_id", "signature")}
     created_at = row["created_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
     version = _version_of(row)
+    members |= {name: row[name] for name in ("audit_events", "audit_root") if version >= _AUDITED}
     return {
         **members, "number": row["_id"], "created_at": created_at, **({} if version == _LISTS else {"version": version})
     }  # fmt: skip
@@ -135,7 +142,7 @@ def _published(row: Row) -> Row:
 def hash_of_published(published: Row) -> str:
     """Computes what the next checkpoint names."""
     content = _ENCODE(published).encode(errors="surrogatepass")
-    return hashlib.sha256(_tagged("checkpoint", content) if "version" in published else content).hexdigest()
+    return hashlib.sha256(tagged("checkpoint", content) if "version" in published else content).hexdigest()
 
 
 def _version_of(row: Row) -> int:
@@ -150,7 +157,7 @@ def is_signed(published: Row, key: Ed25519PublicKey) -> bool:
     content = _ENCODE(unsigned).encode(errors="surrogatepass")
     try:
         signature = base64.b64decode(published["signature"], validate=True)
-        key.verify(signature, _tagged("signature", content) if "version" in published else content)
+        key.verify(signature, tagged("signature", content) if "version" in published else content)
     except (InvalidSignature, ValueError):
         return False
     return bool(published["key_id"] == key_id)
@@ -259,13 +266,13 @@ def _root(hashes: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"\x01" + _root(hashes[:split]) + _root(hashes[split:])).digest()
 
 
-def _tagged(kind: str, *parts: bytes) -> bytes:
-    """Puts what it hashes before the parts, and a zero byte between, as version 2 does."""
+def tagged(kind: str, *parts: bytes) -> bytes:
+    """Puts what it hashes before the parts, and a zero byte between, as all versions but the first do."""
     return f"wallet-checkpoint/v2/{kind}".encode() + b"\x00" + b"".join(parts)
 
 
 def _hash_of(kind: str, *parts: bytes) -> bytes:
-    return hashlib.sha256(_tagged(kind, *parts)).digest()
+    return hashlib.sha256(tagged(kind, *parts)).digest()
 
 
 def tile_root(leaves: Sequence[Row]) -> str:

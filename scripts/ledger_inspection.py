@@ -21,6 +21,7 @@ from scripts import answer_rules, audit_rules, bank_rules, entry_rules, quote_ru
 from scripts.answer_inspection import inspect_answers
 from scripts.answer_rules import MARGIN, Made
 from scripts.audit_rules import check_deeds, check_reversals, check_wallet_deeds
+from scripts.audit_seal_rules import Seals
 from scripts.bank_rules import check_order_says
 from scripts.checkpoint_rules import CheckpointRule, Leaves, Series, check_growth, check_tile, leaves_of
 from scripts.discrepancy_inspection import inspect_discrepancies
@@ -506,20 +507,28 @@ async def _check_incidents(named: Mapping[str, str], reader: Reader) -> list[Bre
 
 
 async def _inspect_checkpoints(reader: Reader, inspection: Inspection, key: Ed25519PublicKey | None) -> None:
-    """The series, every tile that it names, and the latest one's leaves against the entries."""
-    series = Series(key)
+    """The series, the audit events that it seals, every tile that it names, and the latest one's leaves against the
+    entries.
+    """
+    series, seals = Series(key), Seals()
     latest: Row | None = None
     async for row in reader.find(reader.wallet["checkpoints"], [("_id", 1)]):
         breaches = list(series.follow(row))
         inspection.breaches += breaches
         inspection.counts["checkpoints"] += 1
         before, latest = latest, None if any(breach.rule == Rule.MALFORMED for breach in breaches) else row
+        if latest is not None:
+            seals.expect({**latest, "tiles": (), "audit_ids": ()})
         if before is not None and latest is not None:
             await _inspect_growth(before, latest, reader, inspection)
     inspection.series, inspection.checkpointed_at = series, series.created_at
     taken = {"action": "checkpoint.taken"}
     async for note in reader.find(reader.wallet["audit_events"], _BY_ID, ("_id", "details"), taken):
         inspection.breaches += series.check_note(note)
+    events = reader.find(reader.wallet["audit_events"], _BY_ID, (), {"_id": {"$gte": seals.first_event_id}})
+    async for event_id, (names, found) in join((reader.sealed_events(), "_id"), (events, "_id")):
+        inspection.breaches += seals.follow(event_id, [name["number"] for name in names], found)
+    inspection.breaches += seals.end()
     tiles = reader.find(reader.wallet["checkpoint_tiles"], [("_id", 1)])
     async for tile_id, (names, found) in join((reader.named_tiles(), "_id"), (tiles, "_id")):
         inspection.breaches += check_tile(tile_id, [name["number"] for name in names], found)

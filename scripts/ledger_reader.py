@@ -129,6 +129,22 @@ class Reader:
             async for row in cursor:
                 yield row
 
+    async def sealed_events(self) -> AsyncIterator[Row]:
+        """`{_id: audit event, number: of a checkpoint that names it}`, in the order of the events' ids."""
+        cursor = await self.wallet["checkpoints"].aggregate(
+            [
+                {"$unwind": "$audit_ids"},
+                {"$project": {"_id": "$audit_ids", "number": "$_id"}},
+                {"$sort": {"_id": 1, "number": 1}},
+            ],
+            session=self._session,
+            batchSize=_BATCH_ROWS,
+            allowDiskUse=True,
+        )
+        async with cursor:
+            async for row in cursor:
+                yield row
+
     async def tallies(self, kind: Kind) -> AsyncIterator[Row]:
         """`{_id: wallet, tally: the shares of its records of this kind}`, wallets from last to first."""
         tally: Tally | None = None

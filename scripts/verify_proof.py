@@ -30,7 +30,8 @@ COULD_NOT_LOOK: Final = 2
 
 # Before a wallet's first entry, and before the first checkpoint.
 GENESIS: Final = "0" * 64
-_VERSION: Final = 2
+_MAPS: Final = 2
+_AUDITED: Final = 3
 _KEY_ID_DIGITS: Final = 32
 _HASH_DIGITS: Final = 64
 
@@ -64,7 +65,9 @@ _CHECKPOINT_V1: Final[Shape] = {
     **dict.fromkeys(("created_at", "root", "prev_hash", "key_id", "signature"), str),
     **dict.fromkeys(("number", "wallets"), int),
 }
-_CHECKPOINT: Final[Shape] = {**_CHECKPOINT_V1, "version": int}
+_CHECKPOINT_V2: Final[Shape] = {**_CHECKPOINT_V1, "version": int}
+# The third version also seals audit events; it changes nothing in what a wallet's proof is.
+_CHECKPOINT: Final[Shape] = {**_CHECKPOINT_V2, "audit_events": int, "audit_root": str}
 _HEAD: Final[Shape] = {"seq": int, "head_hash": str}
 _LEAF: Final[Shape] = {"wallet_id": str, **_HEAD}
 _INCLUSION_V1: Final[Shape] = {"leaf_index": int, "tree_size": int, "path": list}
@@ -315,9 +318,13 @@ def _check_amounts(entry: Object, balance: tuple[int, int] | None, said: str) ->
 def check_checkpoint(value: Any, keys: Keys) -> Object:  # noqa: ANN401 as it was read
     """One checkpoint by itself: its signature."""
     is_first = isinstance(value, dict) and "version" not in value
-    checkpoint = shaped(value, _CHECKPOINT_V1 if is_first else _CHECKPOINT, "the checkpoint")
+    version = _version_of(value) if isinstance(value, dict) else 1
+    is_known = is_first or version in (_MAPS, _AUDITED)
+    shape = _CHECKPOINT_V1 if is_first else _CHECKPOINT if version == _AUDITED else _CHECKPOINT_V2
+    # What members a later version has, nobody here knows.
+    checkpoint = shaped(value, shape, "the checkpoint", is_open=not is_known)
     said = f"checkpoint {checkpoint['number']}"
-    if not is_first and checkpoint["version"] != _VERSION:
+    if not is_known:
         raise NotProvenError(f"{said} is of version {checkpoint['version']}, which this verifier does not know")
     key = keys.get(checkpoint["key_id"])
     if key is None:
@@ -336,6 +343,10 @@ def _decoded(text: str) -> bytes:
     if base64.b64encode(content).decode() != text:
         raise ValueError("base64 in another spelling than the usual one")
     return content
+
+
+def _version_of(checkpoint: Object) -> Any:  # noqa: ANN401 as it was read
+    return checkpoint.get("version", 1)
 
 
 def is_map(checkpoint: Object) -> bool:
@@ -371,8 +382,10 @@ def check_series(values: Iterable[Any], keys: Keys) -> list[Object]:
             raise NotProvenError(f"checkpoint {number} does not follow this checkpoint {before['number']}")
         if moment(checkpoint["created_at"]) < moment(before["created_at"]):
             raise NotProvenError(f"checkpoint {number} is older than the one before")
-        if is_map(before) and not is_map(checkpoint):
-            raise NotProvenError(f"checkpoint {number} is of the first version, the one before of the second")
+        if _version_of(checkpoint) < _version_of(before):
+            versions = {1: "first", _MAPS: "second", _AUDITED: "third"}
+            was, is_now = (versions[_version_of(one)] for one in (before, checkpoint))
+            raise NotProvenError(f"checkpoint {number} is of the {is_now} version, the one before of the {was}")
     return series
 
 

@@ -38,7 +38,13 @@ class CheckpointView(View):
     prev_hash: str = Field(description="SHA-256 of the checkpoint before; 64 zeros for the first", examples=["0" * 64])
     key_id: str = Field(description="Which of the keys signed", examples=["5a105e8b9d40e1329780d62ea2265d8a"])
     signature: str = Field(description="Ed25519, in base64", examples=["oGJ6x3u0Yw8d…"])
-    version: int | None = Field(default=None, ge=2, description="Absent in those of the first version", examples=[2])
+    version: int | None = Field(default=None, ge=2, description="Absent in those of the first version", examples=[3])
+    audit_events: int | None = Field(
+        default=None, ge=0, description="How many audit events it seals; absent before version 3", examples=[12]
+    )
+    audit_root: str | None = Field(
+        default=None, description="Hash over these audit events; absent before version 3", examples=[_HASH]
+    )
 
 
 class KeyView(View):

@@ -13,7 +13,8 @@ from service.domain.checkpoints import TILE_LEAVES
 class CheckpointDocument(Document):
     """The number is the id, so that of several workers one makes it. `tiles` names the tree's tiles in order.
 
-    Those of the first version have no `version`, and their tiles no `separator`.
+    Those of the first version have no `version`, and their tiles no `separator`. Those from the third on seal the audit
+    events that `audit_ids` names, in the order of ids.
     A tile's name takes some 170 bytes, so that MongoDB's 16 MB for a document are enough for 22 million wallets.
     """
 
@@ -26,6 +27,9 @@ class CheckpointDocument(Document):
     signature: str
     tiles: list[dict[str, str]]
     version: int = 1
+    audit_events: int | None = None
+    audit_root: str | None = None
+    audit_ids: list[str] | None = None
 
     class Settings:
         name = "checkpoints"
@@ -45,6 +49,9 @@ class CheckpointDocument(Document):
                 "key_id": TEXT,
                 "signature": TEXT,
                 "version": POSITIVE_AMOUNT,
+                "audit_events": AMOUNT,
+                "audit_root": HASH,
+                "audit_ids": {"bsonType": "array", "items": TEXT},
                 "tiles": {
                     "bsonType": "array",
                     "items": {

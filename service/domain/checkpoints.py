@@ -1,14 +1,14 @@
 """Checkpoints: all wallets' heads under one hash, numbered, linked and signed, for those who trust no database.
 
 Those of version 2 are maps (merkle.py): one path proves a wallet's head and that the wallet has no other, or that it is
-not there at all. Those of version 1 stay as they were signed; nothing makes new ones.
+not there at all. Those of version 3 also seal audit events. Older ones stay as they were signed; none are made anew.
 """
 
 import base64
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -36,7 +36,9 @@ TILE_LEAVES = 256
 _KEY_ID_DIGITS = 32
 
 
-LISTS, MAPS = 1, 2
+LISTS, MAPS, AUDITED = 1, 2, 3
+# How far before its predecessor a checkpoint looks for audit events that came late: the database was away for hours.
+LOOK_BACK = timedelta(days=1)
 
 
 class Leaf(NamedTuple):
@@ -75,6 +77,16 @@ class Checkpoint(NamedTuple):
     key_id: str
     signature: str
     version: int = LISTS
+    # How many audit events it seals, and the hash over them; None before version 3.
+    audit_events: int | None = None
+    audit_root: str | None = None
+
+
+class AuditSeal(NamedTuple):
+    """The audit events that no checkpoint before has sealed, in the order of their ids."""
+
+    ids: tuple[str, ...]
+    root: str
 
 
 class Inclusion(NamedTuple):
@@ -214,8 +226,12 @@ def make_checkpoint(
     now: datetime,
     key: Ed25519PrivateKey,
     version: int = MAPS,
+    audit: AuditSeal | None = None,
 ) -> Checkpoint:
-    """Makes the next one of the series, signed. Its time is never before the last one's, whatever the clocks say."""
+    """Makes the next one of the series, signed. Its time is never before the last one's, whatever the clocks say.
+
+    With `audit` it is of version 3.
+    """
     unsigned = Checkpoint(
         number=1 if before is None else before.number + 1,
         created_at=now if before is None else max(now, before.created_at),
@@ -224,7 +240,9 @@ def make_checkpoint(
         prev_hash=NO_CHECKPOINT_HASH if before is None else checkpoint_hash(before),
         key_id=key_id_of(key.public_key()),
         signature="",
-        version=version,
+        version=version if audit is None else AUDITED,
+        audit_events=None if audit is None else len(audit.ids),
+        audit_root=None if audit is None else audit.root,
     )
     return unsigned._replace(signature=base64.b64encode(key.sign(signed_bytes(unsigned))).decode())
 
@@ -250,11 +268,21 @@ def hash_of_view(view: dict[str, Any]) -> str:
 
 def checkpoint_view(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns the checkpoint as the API shows it. One of version 1 says no version: it was signed without."""
-    view = checkpoint._asdict()
+    view = {name: value for name, value in checkpoint._asdict().items() if value is not None}
     view["created_at"] = to_rfc3339(checkpoint.created_at)
     if checkpoint.version == LISTS:
         del view["version"]
     return view
+
+
+def seal_of(events: Iterable[dict[str, Any]]) -> AuditSeal:
+    """Seals audit events, which come in the order of their ids and as the API shows them."""
+    ids: list[str] = []
+    hashed = hashlib.sha256(tagged("audit"))
+    for event in events:
+        ids.append(event["id"])
+        hashed.update(tagged_hash("audit-event", canonical_json(event)))
+    return AuditSeal(tuple(ids), hashed.hexdigest())
 
 
 def key_id_of(key: Ed25519PublicKey) -> str:

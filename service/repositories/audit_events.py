@@ -1,6 +1,6 @@
 """Queries on `audit_events`. What money is concerned with, the ledger inserts with its other records."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import AuditEventDocument
 from service.domain.audit_events import AuditAction, AuditEvent
+from service.domain.clock import to_rfc3339
 from service.repositories.inserts import insert_missing
 from service.repositories.records import from_row, to_row
 
@@ -47,6 +48,16 @@ async def find_first_times(action: AuditAction) -> dict[str, datetime]:
         [{"$match": {"action": action}}, {"$group": {"_id": "$subject_id", "at": {"$min": "$at"}}}]
     )
     return {row["_id"]: row["at"] for row in await found.to_list()}
+
+
+async def stream_since(event_id: str, *, session: AsyncClientSession) -> AsyncIterator[dict[str, Any]]:
+    """As the API shows them, oldest first, also those of actions that this version does not know."""
+    found = AuditEventDocument.get_pymongo_collection().find(
+        {"_id": {"$gte": event_id}}, sort=[("_id", 1)], session=session
+    )
+    async for row in found:
+        event_id = row.pop("_id")
+        yield {**row, "id": event_id, "at": to_rfc3339(row["at"])}
 
 
 async def insert(event: AuditEvent, *, session: AsyncClientSession | None) -> None:

@@ -14,13 +14,16 @@ from service.domain.checkpoints import LISTS, Checkpoint, Leaf, Tile, TileName
 from service.repositories.inserts import insert_missing
 
 _HASH_BYTES = 32
-_WITHOUT_TILES = {"tiles": 0}
+_WITHOUT_TILES = {"tiles": 0, "audit_ids": 0}
 
 
 def _from_row(row: dict[str, Any]) -> Checkpoint:
-    row.pop("tiles", None)
-    # Those of the first version do not say so.
+    for name in ("tiles", "audit_ids"):
+        row.pop(name, None)
+    # Those of the first version do not say so, and only from the third on they seal audit events.
     numbers = {"wallets": int(row["wallets"]), "version": int(row.get("version", LISTS))}
+    if "audit_events" in row:
+        numbers["audit_events"] = int(row["audit_events"])
     return Checkpoint(number=int(row.pop("_id")), **(row | numbers))
 
 
@@ -28,11 +31,13 @@ def _names_in(row: dict[str, Any]) -> list[TileName]:
     return [TileName(**name) for name in row["tiles"]]
 
 
-async def insert(checkpoint: Checkpoint, tiles: Sequence[TileName]) -> bool:
+async def insert(checkpoint: Checkpoint, tiles: Sequence[TileName], audit_ids: Sequence[str] = ()) -> bool:
     """False where another process has made the one with this number."""
-    row = checkpoint._asdict()
+    row = {name: value for name, value in checkpoint._asdict().items() if value is not None}
     row["_id"] = Int64(row.pop("number"))
     row |= {"wallets": Int64(checkpoint.wallets), "version": Int64(checkpoint.version)}
+    if checkpoint.audit_events is not None:
+        row |= {"audit_events": Int64(checkpoint.audit_events), "audit_ids": list(audit_ids)}
     row["tiles"] = [{key: value for key, value in name._asdict().items() if value is not None} for name in tiles]
     try:
         await CheckpointDocument.get_pymongo_collection().insert_one(row)
@@ -61,6 +66,13 @@ async def find_confirmed(*, after_number: int, limit: int) -> list[Checkpoint]:
 async def find_latest_with_tiles(*, session: AsyncClientSession) -> tuple[Checkpoint, list[TileName]] | None:
     row = await CheckpointDocument.get_pymongo_collection().find_one({}, sort=[("_id", -1)], session=session)
     return None if row is None else (_from_row(dict(row)), _names_in(row))
+
+
+async def find_sealed_since(moment: datetime, *, session: AsyncClientSession) -> set[str]:
+    """Which audit events the checkpoints seal that were taken at that time or later."""
+    condition = {"created_at": {"$gte": moment}, "audit_ids": {"$exists": True}}
+    found = CheckpointDocument.get_pymongo_collection().find(condition, {"audit_ids": 1}, session=session)
+    return {event_id async for row in found for event_id in row["audit_ids"]}
 
 
 async def find_with_tiles(number: int) -> tuple[Checkpoint, list[TileName]] | None:

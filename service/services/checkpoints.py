@@ -12,9 +12,11 @@ from service.domain.audit_events import AuditAction
 from service.domain.breaks import SYSTEM
 from service.domain.checkpoints import (
     LISTS,
+    LOOK_BACK,
     NOBODY,
     TILE_LEAVES,
     Absence,
+    AuditSeal,
     Checkpoint,
     Inclusion,
     Leaf,
@@ -28,10 +30,12 @@ from service.domain.checkpoints import (
     name_tile,
     place_among,
     place_within,
+    seal_of,
     search_among,
     search_within,
 )
 from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, first_id_at
 from service.errors import NotFound
 from service.gateways.checkpoint_places import CheckpointPlace, PlaceDiffers, PlaceEnd
 from service.repositories import audit_events as audit_repository
@@ -46,6 +50,8 @@ log = structlog.get_logger()
 _TILES_AT_ONCE = 16
 # Copied to a place in one go: about 250 kB.
 _COPIED_AT_ONCE = 500
+# Their ids take 5 MB of the document's 16. More than rate limits let come in an hour; the next one seals the rest.
+_SEALED_AT_ONCE = 100_000
 
 
 class Missing(NamedTuple):
@@ -124,20 +130,21 @@ async def take_checkpoint(
     """
     end = await copy_to_place(place)
 
-    async def write_tiles(session: AsyncClientSession) -> tuple[Checkpoint | None, list[TileName], int]:
+    async def write_tiles(session: AsyncClientSession) -> tuple[Checkpoint | None, list[TileName], int, AuditSeal]:
         latest = await checkpoint_repository.find_latest_with_tiles(session=session)
         written = set() if latest is None else {tile.id for tile in latest[1]}
         names, wallets = await _write_tiles(written, session)
-        return (None if latest is None else latest[0]), names, wallets
+        sealed_before = None if latest is None else latest[0]
+        return sealed_before, names, wallets, await _seal_audit_events(sealed_before, now, session)
 
     now = utc_now()
-    before, names, wallets = await read_in_snapshot(client, write_tiles)
+    before, names, wallets, audit = await read_in_snapshot(client, write_tiles)
     if end is not None and (before is None or before.number <= end.number):
         _require_same(end, before)
     if before is None and wallets == 0:
         return None
-    checkpoint = make_checkpoint(before, names, wallets, now, signing_key(settings))
-    if not await checkpoint_repository.insert(checkpoint, names):
+    checkpoint = make_checkpoint(before, names, wallets, now, signing_key(settings), audit=audit)
+    if not await checkpoint_repository.insert(checkpoint, names, audit.ids):
         log.info("checkpoint.another_was_first", number=checkpoint.number)
         return None
     # By this note check-ledger sees that the latest checkpoint was deleted. A crash here only leaves the note out.
@@ -153,6 +160,23 @@ async def take_checkpoint(
     await copy_to_place(place)
     log.info("checkpoint.taken", number=checkpoint.number, wallets=wallets, root=checkpoint.root)
     return checkpoint
+
+
+async def _seal_audit_events(before: Checkpoint | None, now: datetime, session: AsyncClientSession) -> AuditSeal:
+    """Seals the events that no checkpoint has sealed yet, whatever their order: an id may be made before another one's
+    and be committed after it. The first checkpoint that seals any begins a day back; what is older stays unsealed.
+
+    They are not chained as they are written: one document would then be changed by every deed of everybody.
+    """
+    is_first = before is None or before.audit_root is None
+    start = (now if before is None or is_first else before.created_at) - LOOK_BACK
+    # Clocks of two processes are seconds apart, so that an event may be a little younger than what seals it.
+    sealed = await checkpoint_repository.find_sealed_since(start - LOOK_BACK, session=session)
+    events = audit_repository.stream_since(first_id_at(Prefix.AUDIT_EVENT, start), session=session)
+    unsealed = [event async for event in events if event["id"] not in sealed]
+    if len(unsealed) > _SEALED_AT_ONCE:
+        log.warning("checkpoint.audit_events_left", count=len(unsealed) - _SEALED_AT_ONCE)
+    return seal_of(unsealed[:_SEALED_AT_ONCE])
 
 
 async def _write_tiles(written: set[str], session: AsyncClientSession) -> tuple[list[TileName], int]:

@@ -1735,6 +1735,16 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "checkpoint_root",
         {"checkpoint_gone", "checkpoint_signature"},
     ),
+    "a checkpoint's seal of audit events": (
+        change("checkpoints", {"_id": 3}, audit_root="e" * 64),
+        "audit_seal",
+        {"checkpoint_gone", "checkpoint_signature"},
+    ),
+    "audit events that a checkpoint no longer names": (
+        change("checkpoints", {"_id": 3}, audit_ids=[]),
+        "audit_seal",
+        set(),
+    ),
     "a checkpoint's size": (
         change("checkpoints", {"_id": 3}, wallets=Int64(9)),
         "checkpoint_tree",
@@ -2086,6 +2096,13 @@ class TestCorrectingSums:
         assert (ended.status, ended.out.startswith("Nothing to correct")) == (0, True), ended.out + ended.err
 
 
+async def sealed_events(books: Books) -> dict[str, Row | None]:
+    """Each audit event that a checkpoint names; None where it is gone."""
+    checkpoints = await books.named("checkpoints").find().to_list()
+    events = {row["_id"]: row for row in await books.named("audit_events").find().to_list()}
+    return {event_id: events.get(event_id) for row in checkpoints for event_id in row.get("audit_ids", [])}
+
+
 async def check_books(books: Books) -> list[Breach]:
     key = signing_key(books.settings).public_key()
     return (
@@ -2143,10 +2160,14 @@ class TestEachDamage:
     @pytest.mark.parametrize("name", DAMAGES)
     async def test_is_found_under_its_name_and_nothing_sound_is_blamed(self, books: Books, name: str) -> None:
         damage, rule, further = DAMAGES[name]
+        sealed = await sealed_events(books)
         subject = await damage(books)
         found = await check_books(books)
         assert (rule, subject) in {(breach.rule, breach.subject) for breach in found}, found
-        assert rules_of(found) == {rule, *further}, found
+        # Whatever is done to an event that a checkpoint has sealed breaks the seal as well.
+        is_broken = any(row != sealed[event_id] for event_id, row in (await sealed_events(books)).items())
+        seal = {"audit_seal"} if is_broken else set()
+        assert rules_of(found) == {rule, *further, *seal}, found
         assert all(breach.detail for breach in found)
         # An hour is blamed once for each account in each currency.
         of_hours = [breach.detail for breach in found if breach.rule == "account_sums"]

@@ -42,6 +42,7 @@ from service.domain.checkpoints import (
     make_tile,
     name_tile,
     place_within,
+    seal_of,
     search_among,
     search_within,
     signed_bytes,
@@ -823,8 +824,23 @@ class TestSince:
         assert verify("checkpoints", [checkpoint_view(one) for one in checkpoints]) == 1
         assert "of the first version" in verify.said
 
+    def test_the_third_version_seals_audit_events_and_is_followed_by_no_earlier_one(self, verify: Verifier) -> None:
+        second = make_checkpoint(None, [], 0, _START, _KEY)
+        third = make_checkpoint(second, [], 0, _START, _KEY, audit=seal_of([{"id": "aud_1", "action": "x"}]))
+        views = [checkpoint_view(one) for one in (second, third)]
+        assert (views[1]["version"], views[1]["audit_events"]) == (3, 1)
+        assert verify("checkpoints", views) == 0, verify.said
+        for changed in ({"audit_root": "0" * 64}, {"audit_events": 0}):
+            assert verify("checkpoints", [views[0], views[1] | changed]) == 1
+            assert "signature" in verify.said
+        for missing in ("audit_root", "audit_events"):
+            assert verify("checkpoints", [{name: one for name, one in views[1].items() if name != missing}]) == 1
+        back = make_checkpoint(third, [], 0, _START, _KEY)
+        assert verify("checkpoints", [*views, checkpoint_view(back)]) == 1
+        assert "of the second version, the one before of the third" in verify.said
+
     def test_a_version_that_nobody_knows_is_refused(self, verify: Verifier) -> None:
-        checkpoint = make_checkpoint(None, [], 0, _START, _KEY)._replace(version=3)
+        checkpoint = make_checkpoint(None, [], 0, _START, _KEY)._replace(version=4)
         assert verify("checkpoints", [_signed(checkpoint)]) == 1
         assert "does not know" in verify.said
 

@@ -10,7 +10,7 @@ import pytest
 from scripts.verify_proof import check_absence, check_sealed, check_series, head_hash, leaf_of, root_from, wallet_hash
 from service.database import Databases, connect, session_in_transaction
 from service.domain.checkpoints import (
-    MAPS,
+    AUDITED,
     NO_CHECKPOINT_HASH,
     TILE_LEAVES,
     Checkpoint,
@@ -266,7 +266,7 @@ class TestTheFirstVersion:
             first = await take_list_checkpoint(databases, settings)
             second = await take(databases, settings)
             series = await the_whole_series(settings)
-            assert [(one["number"], one.get("version")) for one in series] == [(1, None), (2, MAPS)]
+            assert [(one["number"], one.get("version")) for one in series] == [(1, None), (2, AUDITED)]
             assert second.prev_hash == checkpoint_hash(first)
             key = signing_key(settings).public_key()
             sealed = [await sealed_in(wallet, checkpoint) for checkpoint in (first, second)]
