@@ -28,6 +28,7 @@ WalletServiceError
 │   ├── IdempotencyKeyInFlight     409 idempotency_key_in_flight
 │   ├── IllegalTransition          409 illegal_transition
 │   ├── StillBlocked               409 still_blocked
+│   ├── UserLockedDown             409 user_locked_down
 │   ├── ApprovalLapsed             409 approval_lapsed
 │   ├── TooManyTries               409 too_many_tries
 │   ├── TotpAlreadyActive          409 totp_already_active
@@ -274,6 +275,12 @@ class StillBlocked(Conflict):
     """Its wallet is still frozen, or its user deactivated: an admin has to say that it shall go out all the same."""
 
     code, title = "still_blocked", "What the withdrawal was blocked for still stands"
+
+
+class UserLockedDown(Conflict):
+    """One admin alone gives a user who is locked down nothing back: two of them lift the lockdown."""
+
+    code, title = "user_locked_down", "The user is locked down, and two admins have to lift that first"
 
 
 class ApprovalLapsed(Conflict):

@@ -23,6 +23,7 @@ from service.errors import (
     LedgerBusy,
     SecondAdminRequired,
     StillBlocked,
+    UserLockedDown,
     WalletOwes,
 )
 from service.services import blocked_withdrawals
@@ -114,7 +115,7 @@ async def list_blocked_withdrawals(
     "/{operation_id}/release",
     status_code=202,
     response_model=DecidedWithdrawalView,
-    responses=problem_responses(*_REFUSALS, StillBlocked, WalletOwes),
+    responses=problem_responses(*_REFUSALS, StillBlocked, UserLockedDown, WalletOwes),
     summary="Let a blocked withdrawal go to the bank",
     description="Back to `pending`. While the wallet is still frozen or the user still deactivated, this is refused "
     "(`still_blocked`) unless `force` is true; then this withdrawal goes out all the same, and no other one. "

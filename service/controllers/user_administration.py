@@ -21,7 +21,7 @@ from service.documents import User
 from service.domain.clock import to_rfc3339
 from service.domain.permissions import Permission, Role
 from service.domain.proposals import AccessProposal, proposal_view
-from service.errors import Forbidden, OwnAccount
+from service.errors import Forbidden, OwnAccount, UserLockedDown
 from service.services import user_administration
 from service.services.callers import Caller
 from service.services.user_administration import UserFilter
@@ -130,9 +130,11 @@ async def deactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, 
 
 @router.post(
     "/users/{user_id}/reactivate",
-    **_CHANGE,
+    response_model=AdministeredUserView,
+    responses=problem_responses(Forbidden, OwnAccount, UserLockedDown),
     summary="Let somebody in again",
-    description=f"They have to log in anew; API keys that were not revoked work again. {_REPEATABLE}",
+    description="They have to log in anew; API keys that were not revoked work again. Not while a lockdown stands. "
+    f"{_REPEATABLE}",
 )
 async def reactivate_user(body: StandingChange, user_id: _UserId, user: _Admin, resources: OpenResources) -> Response:
     client = resources.databases.client

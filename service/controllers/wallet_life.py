@@ -20,6 +20,7 @@ from service.errors import (
     Forbidden,
     LedgerBusy,
     SecondAdminRequired,
+    UserLockedDown,
     WalletBooksDisagree,
     WalletClosed,
     WalletFrozen,
@@ -74,6 +75,7 @@ def _route(*errors: Any, summary: str, more: str = "") -> dict[str, Any]:  # noq
     **_route(
         Forbidden,
         SecondAdminRequired,
+        UserLockedDown,
         WalletClosed,
         WalletOwes,
         WalletBooksDisagree,
@@ -99,6 +101,7 @@ async def freeze_wallet(
     **_route(
         Forbidden,
         SecondAdminRequired,
+        UserLockedDown,
         WalletClosed,
         WalletOwes,
         WalletBooksDisagree,
@@ -154,6 +157,7 @@ async def close_wallet(
     **_route(
         Forbidden,
         SecondAdminRequired,
+        UserLockedDown,
         CurrencyNotOffered,
         WalletFrozen,
         WalletNotEmpty,

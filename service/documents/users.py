@@ -4,8 +4,26 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from beanie import Document
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pymongo import IndexModel
+
+
+class Lockdown(BaseModel):
+    """Stands until two admins lift it. `event_id` is the id of the audit event that it began with.
+
+    `was_active`: a user who was deactivated before stays deactivated when the lockdown is lifted.
+    """
+
+    event_id: str
+    locked_by: str
+    reason: str
+    locked_at: datetime
+    was_active: bool
+    lift_proposed_by: str | None = None
+    lift_reason: str | None = None
+    lift_proposed_at: datetime | None = None
+    lift_approved_by: str | None = None
+    lift_approved_at: datetime | None = None
 
 
 class User(Document):
@@ -29,6 +47,7 @@ class User(Document):
     deactivation_event_id: str | None = None
     # Who asked for or confirmed a role of theirs: these and they do not approve what the other asks for.
     role_givers: list[str] = Field(default_factory=list)
+    lockdown: Lockdown | None = None
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
 
@@ -61,5 +80,6 @@ class User(Document):
                 "role_givers": {"bsonType": "array", "items": {"bsonType": "string"}},
                 "is_active": {"bsonType": "bool"},
                 "token_version": {"bsonType": ["int", "long"]},
+                "lockdown": {"bsonType": ["object", "null"]},
             },
         }

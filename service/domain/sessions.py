@@ -35,6 +35,7 @@ class Ending(StrEnum):
     LOGGED_OUT_EVERYWHERE = "logged_out_everywhere"
     ENDED_BY_OWNER = "ended_by_owner"
     REUSE = "reuse"
+    LOCKED_DOWN = "locked_down"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 a reason
     PASSWORD_RESET = "password_reset"  # noqa: S105 a reason
     FACTOR_CHANGED = "factor_changed"

@@ -23,6 +23,7 @@ from service.domain.house_positions import (
 )
 from service.domain.idempotency import Answer, IdempotencyClaim, IdempotencyRecord, Tombstone
 from service.domain.identifiers import IdWindow
+from service.domain.lockdowns import StandingLockdown
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Marked, Record, RecordUpdate
@@ -88,6 +89,8 @@ class Loaded(NamedTuple):
     waiting_returns: Sequence[Return] = ()
     # Of users who may not act: the audit events of their deactivations.
     deactivations: Mapping[str, str] = MappingProxyType({})
+    # By user: of those who are locked down.
+    lockdowns: Mapping[str, StandingLockdown] = MappingProxyType({})
 
 
 class Decided(NamedTuple):
@@ -162,6 +165,9 @@ class Draft:
 
     def deactivation_event_id(self, user_id: str) -> str | None:
         return self._loaded.deactivations.get(user_id)
+
+    def lockdown(self, user_id: str) -> StandingLockdown | None:
+        return self._loaded.lockdowns.get(user_id)
 
     def wallet(self, wallet_id: str) -> Wallet | None:
         found = self.wallets.get(wallet_id)

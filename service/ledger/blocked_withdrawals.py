@@ -17,7 +17,13 @@ from service.errors import NotFound, StillBlocked
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.orders import ended_as, illegal, standing_blocks, undone
-from service.ledger.rules import require_anothers, require_nothing_owed, require_requester, time_of
+from service.ledger.rules import (
+    require_anothers,
+    require_not_locked_down,
+    require_nothing_owed,
+    require_requester,
+    time_of,
+)
 
 _OK = 200
 _ACCEPTED = 202
@@ -59,13 +65,15 @@ class ReleaseWithdrawal(OnBlockedWithdrawal):
 
     A freeze or a deactivation that still stands refuses the release, unless it is forced. The release records which of
     the two it overrides; the other one still blocks the withdrawal, also later, and so does a later freeze or
-    deactivation. While the wallet owes, nothing is released.
+    deactivation. While the wallet owes, or its owner is
+    locked down, nothing is released.
     """
 
     is_forced: bool
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         assert self.reason is not None, "a release has a reason"
+        require_not_locked_down(wallet, state)
         require_nothing_owed(wallet)
         standing = standing_blocks(wallet, state)
         is_frozen, is_deactivated = BlockReason.WALLET_FROZEN in standing, BlockReason.USER_DEACTIVATED in standing

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from service.domain.idempotency import IdempotencyClaim
+from service.domain.lockdowns import StandingLockdown
 from service.domain.outbox import OutboxRow
 from service.domain.policy import Policy
 from service.domain.records import Record
@@ -47,6 +48,10 @@ class State(Protocol):
 
     def deactivation_event_id(self, user_id: str) -> str | None:
         """The audit event of the deactivation that stands. None where nobody or an earlier version deactivated them."""
+        ...
+
+    def lockdown(self, user_id: str) -> StandingLockdown | None:
+        """Returns the lockdown of the user, where the command names them or a wallet of theirs in `owners_of`."""
         ...
 
     def wallet(self, wallet_id: str) -> Wallet | None: ...

@@ -18,6 +18,7 @@ from service.errors import (
     NotFound,
     SecondAdminRequired,
     Unauthenticated,
+    UserLockedDown,
     WalletClosed,
     WalletFrozen,
     WalletOwes,
@@ -40,6 +41,15 @@ def require_anothers(user_id: str, owner_id: str | None) -> None:
     """Nobody decides about their own money, whatever they may do with others'. Raises SecondAdminRequired."""
     if user_id == owner_id:
         raise SecondAdminRequired
+
+
+def require_not_locked_down(wallet: Wallet, state: State) -> None:
+    """Requires that the wallet's owner is not locked down: one admin alone lets nothing out then.
+
+    The command has to name the wallet in `owners_of`. Raises UserLockedDown.
+    """
+    if state.lockdown(wallet.user_id) is not None:
+        raise UserLockedDown(user_id=wallet.user_id)
 
 
 def require_own_wallet(wallet_id: str, user_id: str, state: State) -> Wallet:

@@ -196,7 +196,7 @@ async def _load(commands: Sequence[Command], policy: Policy, session: AsyncClien
     further = further_records(wallets.values(), policy) - records.keys()
     if further:
         records = records | await record_repository.find_named(further, session=session)
-    users = KnownUsers({}, {})
+    users = KnownUsers({}, {}, {})
     owners = {wallets[wallet_id].user_id for wallet_id in needs.owners_of if wallet_id in wallets}
     if needs.users or owners:
         users = await user_repository.find_known((*needs.users, *owners), session=session)
@@ -212,6 +212,7 @@ async def _load(commands: Sequence[Command], policy: Policy, session: AsyncClien
         entry_ids,
         waiting_returns=waiting_returns,
         deactivations=users.deactivations,
+        lockdowns=users.lockdowns,
     )
 
 

@@ -1,6 +1,8 @@
 """What becomes of a wallet besides its money: frozen, unfrozen, closed, reopened. The wallet document guards each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from service.domain.audit_events import AuditAction
@@ -19,6 +21,7 @@ from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import (
     require_anothers,
+    require_not_locked_down,
     require_nothing_owed,
     require_offered,
     require_requester,
@@ -46,10 +49,17 @@ class OnWallet(AuditedCommand):
     def decide_on(self, wallet: Wallet, state: State) -> Changes:
         raise NotImplementedError
 
-    def turned(self, wallet: Wallet, status: WalletStatus, freeze: Freeze | None, action: AuditAction) -> Changes:
+    def turned(
+        self,
+        wallet: Wallet,
+        status: WalletStatus,
+        freeze: Freeze | None,
+        action: AuditAction,
+        told: Mapping[str, str] = MappingProxyType({}),
+    ) -> Changes:
         at = time_of(self.now, wallet)
         event = self.event(
-            action, wallet.id, at, direction=freeze, was_status=wallet.status, was_direction=wallet.freeze
+            action, wallet.id, at, direction=freeze, was_status=wallet.status, was_direction=wallet.freeze, **told
         )
         after = wallet._replace(
             status=status,
@@ -68,7 +78,8 @@ class OpeningWallet(OnWallet):
 
     @property
     def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), waiting_returns_of=(self.wallet_id,))
+        named = (self.wallet_id,)
+        return Needs(users=(self.user_id,), wallets=named, owners_of=named, waiting_returns_of=named)
 
     def require_nothing_returned(self, wallet: Wallet, state: State) -> None:
         """Raises WalletOwes."""
@@ -97,6 +108,7 @@ class FreezeWallet(OpeningWallet):
         if wallet.status is WalletStatus.FROZEN and self.freeze is not Freeze.BOTH:
             # What was shut is opened one way.
             require_anothers(self.user_id, wallet.user_id)
+            require_not_locked_down(wallet, state)
             if self.freeze is Freeze.IN:
                 self.require_nothing_returned(wallet, state)
         return self.turned(wallet, WalletStatus.FROZEN, self.freeze, AuditAction.WALLET_FROZEN)
@@ -110,6 +122,7 @@ class UnfreezeWallet(OpeningWallet):
         if wallet.status is WalletStatus.ACTIVE:
             raise Unchanged
         require_anothers(self.user_id, wallet.user_id)
+        require_not_locked_down(wallet, state)
         self.require_nothing_returned(wallet, state)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_UNFROZEN)
 
@@ -144,6 +157,10 @@ class ReopenWallet(OnWallet):
     booked and an admin unfreezes it.
     """
 
+    @property
+    def needs(self) -> Needs:
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), owners_of=(self.wallet_id,))
+
     def decide(self, state: State) -> Changes:
         wallet = state.wallet(self.wallet_id)
         if wallet is not None and wallet.status is WalletStatus.CLOSED:
@@ -151,12 +168,13 @@ class ReopenWallet(OnWallet):
             require_offered(wallet.currency, state.policy)
         return OnWallet.decide(self, state)
 
-    def decide_on(self, wallet: Wallet, state: State) -> Changes:  # noqa: ARG002 as its neighbours
+    def decide_on(self, wallet: Wallet, state: State) -> Changes:
         if wallet.status is WalletStatus.FROZEN:
             raise WalletFrozen(wallet_id=wallet.id, frozen=wallet.freeze)
         if wallet.status is WalletStatus.ACTIVE:
             raise Unchanged
         require_anothers(self.user_id, wallet.user_id)
+        require_not_locked_down(wallet, state)
         _require_empty(wallet)
         if wallet.open_operations:
             return self.turned(wallet, WalletStatus.FROZEN, Freeze.OUT, AuditAction.WALLET_REOPENED)

@@ -54,6 +54,7 @@ async def find_newest(user_id: str | None, *, before_id: str | None, limit: int)
 
 
 async def find_unrevoked(user_id: str, *, session: AsyncClientSession) -> list[ApiKey]:
+    """Finds all keys of a user that nobody revoked, also those that have expired."""
     found = ApiKeyDocument.get_pymongo_collection().find({"user_id": user_id, "revoked_at": None}, session=session)
     return [from_row(ApiKey, row)._replace(permissions=_permissions(row)) for row in await found.to_list()]
 

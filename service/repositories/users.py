@@ -8,6 +8,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.documents import User
 from service.domain.identifiers import Prefix, first_id_at
+from service.domain.lockdowns import StandingLockdown
 from service.domain.permissions import Role
 from service.repositories.sessions import ENDED_TOKENS_LOOK
 
@@ -40,10 +41,11 @@ class Standing(NamedTuple):
 
 
 class KnownUsers(NamedTuple):
-    """Versions of the tokens of those who may act, and of the others the events that deactivated them."""
+    """Versions of the tokens of those who may act, the events that deactivated the others, and lockdowns."""
 
     active: dict[str, int]
     deactivations: dict[str, str]
+    lockdowns: dict[str, StandingLockdown]
 
 
 async def insert(user: User, *, session: AsyncClientSession) -> None:
@@ -163,16 +165,20 @@ async def find_ended(since: datetime) -> dict[str, tuple[int, datetime]]:
 async def find_known(user_ids: Sequence[str], *, session: AsyncClientSession) -> KnownUsers:
     found = User.get_pymongo_collection().find(
         {"_id": {"$in": list(user_ids)}},
-        {"token_version": 1, "is_active": 1, "deactivation_event_id": 1},
+        {"token_version": 1, "is_active": 1, "deactivation_event_id": 1, "lockdown": 1},
         session=session,
         batch_size=_ONE_BATCH,
     )
-    known = KnownUsers({}, {})
+    known = KnownUsers({}, {}, {})
     for row in await found.to_list():
         if row["is_active"]:
             known.active[row["_id"]] = row["token_version"]
         elif row.get("deactivation_event_id") is not None:
             known.deactivations[row["_id"]] = row["deactivation_event_id"]
+        lockdown = row.get("lockdown")
+        if lockdown is not None:
+            is_approved = lockdown["lift_approved_at"] is not None
+            known.lockdowns[row["_id"]] = StandingLockdown(lockdown["event_id"], is_approved)
     return known
 
 

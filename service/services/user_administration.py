@@ -12,7 +12,7 @@ from service.domain.audit_events import AuditAction
 from service.domain.clock import utc_now
 from service.domain.permissions import TWO_ADMIN_ROLES, Role
 from service.domain.proposals import AccessProposal, ProposalKind
-from service.errors import NotFound, OwnAccount, Unauthenticated
+from service.errors import NotFound, OwnAccount, Unauthenticated, UserLockedDown
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
 from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
@@ -57,7 +57,7 @@ async def deactivate_user(client: Client, admin: Caller, user_id: str, reason: s
 
 
 async def reactivate_user(client: Client, admin: Caller, user_id: str, reason: str, request_id: str | None) -> User:
-    """Tokens from before stay ended. Repeating it is harmless. Raises what deactivate_user raises."""
+    """Tokens from before stay ended. Repeatable. Raises UserLockedDown and what deactivate_user raises."""
     return await _turn(client, admin, user_id, True, reason, request_id)
 
 
@@ -86,6 +86,8 @@ async def _turn(
     client: Client, admin: Caller, user_id: str, is_active: bool, reason: str, request_id: str | None
 ) -> User:
     def decide(user: User) -> _Deed | None:
+        if is_active and user.lockdown is not None:
+            raise UserLockedDown(user_id=user.id)
         if user.is_active == is_active:
             return None
         action = AuditAction.USER_REACTIVATED if is_active else AuditAction.USER_DEACTIVATED
