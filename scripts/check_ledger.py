@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 from pymongo.errors import PyMongoError
 from rich.box import SIMPLE_HEAD
@@ -79,7 +79,7 @@ def main(
 
 async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
     databases = connect(settings.mongo_url.get_secret_value(), settings, silence_s=None)
-    key = Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed).public_key()
+    key = settings.checkpoint_verifier
     columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=console, transient=True) as progress:

@@ -44,9 +44,12 @@ from scripts.stack_environment import (
     environment_for,
     mongo_settings,
     own_secrets,
+    public_half,
 )
 
 ADMIN_URL: Final = "WALLET_MONGO_ADMIN_URL"
+SIGNING_KEY: Final = "WALLET_CHECKPOINT_SIGNING_KEY"
+PUBLIC_KEY: Final = "WALLET_CHECKPOINT_PUBLIC_KEY"
 API: Final = "api"
 WORKER: Final = "worker"
 WORKER_METRICS_PORT: Final = "WALLET_WORKER_METRICS_PORT"
@@ -163,6 +166,9 @@ class Stack:
             folder = self.data_dir / "metrics"
             shutil.rmtree(folder, ignore_errors=True)
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        if name == API:
+            # Whoever answers clients must not be able to sign another history.
+            environment.pop(SIGNING_KEY, None)
         if name not in (API, WORKER):
             # A port has one owner: the first worker.
             environment[WORKER_METRICS_PORT] = "0"
@@ -187,8 +193,10 @@ class Stack:
             "WALLET_HOUSE_FLOORS": HOUSE_FLOORS,
             WORKER_METRICS_PORT: str(free_port()),
         }
+        signing_key = {**defaults, **self.settings}[SIGNING_KEY]
         self.settings = {
             **defaults,
+            PUBLIC_KEY: public_half(signing_key),
             **self.settings,
             "WALLET_PORT": str(self.api_port),
             "WALLET_DATA_DIR": str(self.data_dir),

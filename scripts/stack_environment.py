@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from dotenv import dotenv_values
 
 from scripts.embedded import PASSWORD_BYTES, MongoServer
@@ -113,6 +114,12 @@ def own_secrets(data_dir: Path) -> dict[str, str]:
         "WALLET_ENCRYPTION_KEY": private_value(folder / "encryption-key", make_key),
         "WALLET_CHECKPOINT_SIGNING_KEY": private_value(folder / "checkpoint-signing-key", make_key),
     }
+
+
+def public_half(signing_key: str) -> str:
+    """Derives the public key of checkpoints, for programs that do not sign any; both are in base64."""
+    key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(signing_key)).public_key()
+    return base64.b64encode(key.public_bytes_raw()).decode()
 
 
 def mongo_settings(mongo: MongoServer, data_dir: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -151,8 +152,11 @@ class Settings(BaseSettings):
     encryption_key: SecretStr = SecretStr(_DEVELOPMENT_ENCRYPTION_KEY)
     # While keys are changed: the other one, which opens and does not seal.
     encryption_key_previous: SecretStr | None = None
-    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64.
+    # The 32-byte seed of an Ed25519 key (RFC 8032), in base64. The worker's alone: whoever has it can sign another
+    # history.
     checkpoint_signing_key: SecretStr = SecretStr(_DEVELOPMENT_CHECKPOINT_KEY)
+    # Its public half, for processes that show or check and do not sign. Unset: they derive it from the signing key.
+    checkpoint_public_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")] | None = None
 
     # --- People
     access_token_lifetime_s: int = Field(900, ge=1)
@@ -440,8 +444,20 @@ class Settings(BaseSettings):
         return tuple(key_bytes(key) for key in keys if key is not None)
 
     @property
-    def checkpoint_seed(self) -> bytes:
-        return key_bytes(self.checkpoint_signing_key)
+    def checkpoint_seed(self) -> bytes | None:
+        """None in a process that was given the public half alone."""
+        return None if self._lacks_signing_key else key_bytes(self.checkpoint_signing_key)
+
+    @property
+    def checkpoint_verifier(self) -> Ed25519PublicKey:
+        """The key by which checkpoints are checked."""
+        if self.checkpoint_public_key is not None:
+            return Ed25519PublicKey.from_public_bytes(base64.b64decode(self.checkpoint_public_key))
+        return Ed25519PrivateKey.from_private_bytes(key_bytes(self.checkpoint_signing_key)).public_key()
+
+    @property
+    def _lacks_signing_key(self) -> bool:
+        return self.checkpoint_public_key is not None and "checkpoint_signing_key" not in self.model_fields_set
 
     @property
     def jwt_secrets(self) -> tuple[str, ...]:
@@ -473,7 +489,8 @@ class Settings(BaseSettings):
 
     def _secrets(self) -> dict[str, str]:
         """All of them that are set, by field: whatever is a SecretStr and not an address."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in SECRETS_OF_SERVERS}
+        others = (*SECRETS_OF_SERVERS, *(["checkpoint_signing_key"] if self._lacks_signing_key else []))
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in others}
         return {name: value.get_secret_value() for name, value in fields.items() if isinstance(value, SecretStr)}
 
     @property
@@ -495,6 +512,14 @@ class Settings(BaseSettings):
             raise ValueError("WALLET_REFRESH_TOKEN_LIFETIME_S is above WALLET_SESSION_LIFETIME_S")
         if len({rule.name for rule in self.earning_rules}) < len(self.earning_rules):
             raise ValueError("WALLET_EARNING_RULES has two rules of one name")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_halves_of_two_keys(self) -> Self:
+        if self.checkpoint_public_key is not None and self.checkpoint_seed is not None:
+            signer = Ed25519PrivateKey.from_private_bytes(self.checkpoint_seed).public_key()
+            if signer.public_bytes_raw() != self.checkpoint_verifier.public_bytes_raw():
+                raise ValueError("WALLET_CHECKPOINT_PUBLIC_KEY is not that of WALLET_CHECKPOINT_SIGNING_KEY")
         return self
 
     @model_validator(mode="after")

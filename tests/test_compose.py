@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from scripts.new_env import fill
 from scripts.service_stack import api_options
+from scripts.stack_environment import public_half
 from service.database import ELECTION_SETTINGS
 from service.settings import Settings
 from service.transaction_lifetime import TRANSACTION_LIFETIME_S
@@ -32,6 +33,8 @@ _DECIDED = {
     "WALLET_MAILBOX_FILE",
     "WALLET_CHECKPOINT_FILE",
 }
+# The file has it for all, and the worker alone gets it.
+_SIGNING_KEY = "WALLET_CHECKPOINT_SIGNING_KEY"
 # Administrators' and servers' own; a program has them as part of its URLs, where it has them at all.
 _PASSWORDS = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
 
@@ -53,7 +56,19 @@ class TestSettings:
     def test_of_the_file_reach_the_container_but_for_those_that_compose_decides(self, program: str) -> None:
         dotenv = {name: f"the file's {name}" for name in _SETTINGS | _PASSWORDS}
         environment = _environment(program, dotenv)
-        assert {name for name in _SETTINGS if environment.get(name) == dotenv[name]} == _SETTINGS - _DECIDED
+        withheld = set() if program == "worker" else {_SIGNING_KEY}
+        assert {name for name in _SETTINGS if environment.get(name) == dotenv[name]} == _SETTINGS - _DECIDED - withheld
+
+    @pytest.mark.parametrize("program", ["api", "migrate"])
+    def test_let_nobody_sign_checkpoints_but_the_worker(self, program: str) -> None:
+        """Whoever answers clients could sign another history."""
+        text = fill((_ROOT / ".env.example").read_text())
+        dotenv = dict(re.findall(r"^(WALLET_\w+)=(.*)$", text, flags=re.MULTILINE))
+        names = (_SIGNING_KEY, "WALLET_CHECKPOINT_PUBLIC_KEY")
+        signing, public = (_environment(program, dotenv)[name] for name in names)
+        worker = [_environment("worker", dotenv)[name] for name in names]
+        assert (signing, public) == ("", public_half(worker[0]))
+        assert worker == [dotenv[name] for name in names]
 
     def test_that_nobody_sets_are_left_to_the_service(self) -> None:
         """Only what has no good default is named, and a token that may stay away."""

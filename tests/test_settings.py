@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES
 from service.domain.rewards import EarningEvent, EarningRule
+from service.services.checkpoints import NoSigningKey, signing_key
 from service.settings import SECRETS_OF_SERVERS, EarningRuleSettings, Environment, Settings
 from service.startup import policy_of
 
@@ -85,6 +86,20 @@ class TestProduction:
                 in_production(**{name: _SECRETS["encryption_key"]})
         with pytest.raises(ValidationError, match="two different secrets"):
             in_production(bank_webhook_secret=SecretStr("whsec_" + _key(2)))
+
+    def test_needs_no_signing_key_where_it_has_the_public_half(self) -> None:
+        """As the API: it shows and checks, and could not sign."""
+        signer = in_production()
+        public = b64encode(signer.checkpoint_verifier.public_bytes_raw()).decode()
+        others = {name: one for name, one in (_SECRETS | STAND_INS).items() if name != "checkpoint_signing_key"}
+        api = Settings(_env_file=None, env=Environment.PRODUCTION, checkpoint_public_key=public, **others)
+        assert api.checkpoint_seed is None
+        assert api.checkpoint_verifier.public_bytes_raw() == signer.checkpoint_verifier.public_bytes_raw()
+        with pytest.raises(NoSigningKey):
+            signing_key(api)
+        assert in_production(checkpoint_public_key=public).checkpoint_seed == signer.checkpoint_seed
+        with pytest.raises(ValidationError, match="WALLET_CHECKPOINT_PUBLIC_KEY"):
+            in_production(checkpoint_public_key=_key(9))
 
     def test_refuses_receivers_on_its_own_machine(self) -> None:
         with pytest.raises(ValidationError, match="WALLET_WEBHOOK_ALLOW_LOOPBACK"):

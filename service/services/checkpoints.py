@@ -69,7 +69,14 @@ class Sealed(NamedTuple):
     inclusion: Inclusion
 
 
+class NoSigningKey(Exception):
+    """A process that was given the public half of the key alone may check checkpoints, and cannot sign them."""
+
+
 def signing_key(settings: Settings) -> Ed25519PrivateKey:
+    """Raises NoSigningKey."""
+    if settings.checkpoint_seed is None:
+        raise NoSigningKey("WALLET_CHECKPOINT_SIGNING_KEY is not set, and WALLET_CHECKPOINT_PUBLIC_KEY is")
     return Ed25519PrivateKey.from_private_bytes(settings.checkpoint_seed)
 
 

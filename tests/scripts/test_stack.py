@@ -17,10 +17,10 @@ import redis
 from pymongo.errors import OperationFailure
 
 from scripts.embedded import EmbeddedServerError, MongoServer, RedisServer, free_port, start_mongod, start_redis
-from scripts.new_env import fill
+from scripts.new_env import add_public_key, fill
 from scripts.server_process import command_line, port_is_free, wait_until
-from scripts.service_stack import ChildFailedError, Stack, stop_leftover_programs
-from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, port_setting
+from scripts.service_stack import API, WORKER, ChildFailedError, Stack, stop_leftover_programs
+from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, own_secrets, port_setting, public_half
 from service.database import ELECTION_SETTINGS
 from service.settings import Environment, Settings
 from tests.test_settings import STAND_INS
@@ -216,8 +216,26 @@ class TestStack:
         assert "WALLET_MONGO_ADMIN_URL" not in stack.environment
         assert stack.environment["WALLET_MONGO_URL"] == "mongodb://"
 
+    def test_tells_the_api_only_the_public_half_of_the_key_that_signs_checkpoints(self, tmp_path: Path) -> None:
+        seed = own_secrets(tmp_path)["WALLET_CHECKPOINT_SIGNING_KEY"]
+        given = {"WALLET_MONGO_URL": "mongodb://", "WALLET_REDIS_URL": "redis://"}
+        stack = Stack(tmp_path, settings=given)
+        stack.start_servers()
+        api, worker = (stack.environment_of(name, []) for name in (API, WORKER))
+        assert seed not in api.values()
+        assert api["WALLET_CHECKPOINT_PUBLIC_KEY"] == public_half(seed)
+        assert worker["WALLET_CHECKPOINT_SIGNING_KEY"] == seed
+
 
 class TestEnvExample:
+    def test_gets_the_public_half_of_its_signing_key_also_where_an_older_file_lacks_it(self) -> None:
+        filled = fill((ROOT / ".env.example").read_text())
+        values = dict(re.findall(r"^(WALLET_CHECKPOINT_\w+_KEY)=(.*)$", filled, flags=re.MULTILINE))
+        assert values["WALLET_CHECKPOINT_PUBLIC_KEY"] == public_half(values["WALLET_CHECKPOINT_SIGNING_KEY"])
+        older = re.sub(r"^WALLET_CHECKPOINT_PUBLIC_KEY=.*\n", "", filled, flags=re.MULTILINE)
+        assert add_public_key(older) == filled
+        assert add_public_key(filled) == filled
+
     def test_lists_every_setting_and_no_other(self) -> None:
         text = (ROOT / ".env.example").read_text()
         listed = set(re.findall(r"^(?:# )?(WALLET_\w+)=", text, flags=re.MULTILINE))
