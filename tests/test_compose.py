@@ -122,6 +122,19 @@ class TestNetworks:
         assert {name for name in ("mongo", "redis", *_PROGRAMS) if "ports" in _SERVICES[name]} == {"api"}
 
 
+class TestBounds:
+    @pytest.mark.parametrize("name", _SERVICES)
+    def test_are_set_on_processes_memory_and_files_of_every_container(self, name: str) -> None:
+        service = _SERVICES[name]
+        assert 0 < service["pids_limit"] <= 4096
+        assert re.fullmatch(r"[1-9]\d*[mg]", service["mem_limit"])
+        assert service["ulimits"]["nofile"]["hard"] >= service["ulimits"]["nofile"]["soft"] > 0
+
+    def test_leave_the_api_the_files_for_all_its_connections(self) -> None:
+        files = _SERVICES["api"]["ulimits"]["nofile"]["soft"]
+        assert files > 2 * Settings.model_fields["connections_limit"].default
+
+
 class TestEvidence:
     def test_is_on_a_volume_of_the_workers_alone(self) -> None:
         """Whoever has taken over MongoDB or the API cannot change the copy of the checkpoints."""

@@ -98,6 +98,12 @@ class TestMongoServer:
         ):
             client.diary.notes.find_one()
 
+    def test_decompresses_nothing_of_anybody(self, mongo: MongoServer) -> None:
+        """It would do so before a login."""
+        with pymongo.MongoClient[dict[str, Any]](mongo.url) as client:
+            answer = client.admin.command({"hello": 1, "compression": ["zlib", "snappy", "zstd"]})
+        assert not answer.get("compression")
+
     def test_keeps_its_secrets_from_other_users(self, mongo: MongoServer) -> None:
         for name in ("keyfile", "root-password"):
             assert (mongo.data_dir / name).stat().st_mode & 0o077 == 0
