@@ -29,7 +29,7 @@ from service.domain.history import BalancePoint, EntryFilter
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.permissions import Permission
 from service.domain.wallets import Wallet, wallet_view
-from service.errors import AccountDeactivated, CurrencyNotOffered, SearchTooLong, WalletExists
+from service.errors import AccountDeactivated, CurrencyNotOffered, SearchTooLong, WalletExists, WalletOwes
 from service.services import wallets
 from service.services.callers import Caller
 
@@ -167,7 +167,7 @@ async def list_wallets(
     "/wallets",
     status_code=201,
     response_model=WalletView,
-    responses=problem_responses(AccountDeactivated, CurrencyNotOffered, WalletExists),
+    responses=problem_responses(AccountDeactivated, CurrencyNotOffered, WalletExists, WalletOwes),
     summary="Open a wallet in another currency",
     description="Empty, and one for each currency that the service deals in; the refusal of another one lists them. "
     "The first one came with the account.",

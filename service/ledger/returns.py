@@ -8,12 +8,14 @@ nothing has moved: no balance becomes negative, and no money is lost sight of.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, NamedTuple, assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.entries import EntryType
 from service.domain.holds import Hold, HoldStatus
+from service.domain.identifiers import Prefix
 from service.domain.incidents import Incident, IncidentKind, Said
 from service.domain.money import MAX_AMOUNT_MINOR, POINTS
 from service.domain.operations import Operation, OperationStatus, OperationType
@@ -56,6 +58,8 @@ from service.ledger.rules import (
 )
 
 _OK = 200
+# Of an id: the prefix, and the 12 digits of its time.
+_ID_TIME_LENGTH = len(f"{Prefix.AUDIT_EVENT}_") + 12
 
 
 class NamedHold(NamedTuple):
@@ -92,6 +96,8 @@ class TakeReturn(OnOperation):
         return Needs(
             wallets=(self.wallet_id, *_recipients(self.holds)),
             owned_wallets=((self.user_id, POINTS),),
+            # What was paid in may have been converted: a return that is not covered freezes them all.
+            all_wallets_of=(self.user_id,),
             records=(*named, *(hold.id for hold in self.holds)),
         )
 
@@ -131,24 +137,28 @@ class TakeReturn(OnOperation):
         """Leaves the return to a person and moves nothing. A deposit's return also freezes the wallet until then."""
         waiting = returned._replace(status=ReturnStatus.REQUIRES_REVIEW)
         after = with_one_more_open(wallet, returned.created_at)
-        event: tuple[AuditEvent, ...] = ()
-        if returned.type is ReturnType.DEPOSIT and wallet.status is not WalletStatus.CLOSED:
-            after, event = self._frozen(after, waiting)
+        wallets: tuple[Wallet, ...] = (after,)
+        events: tuple[AuditEvent, ...] = ()
+        if returned.type is ReturnType.DEPOSIT:
+            wallets, events = self._frozen(after, waiting, state)
         return Changes(
-            waiting, wallets=(after,), also=(operation, *event, *self._incident_of(waiting, operation, state))
+            waiting, wallets=wallets, also=(operation, *events, *self._incident_of(waiting, operation, state))
         )
 
     def _taken_back(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
-        """Takes a deposit back; the wallet owes what it lacks. If it owes, it is frozen and an incident opened."""
+        """Takes a deposit back; the wallet owes what it lacks.
+
+        If it owes, the wallets of its owner are frozen and an incident is opened.
+        """
         owed, changes = _book_deposit(
             returned, with_one_more_open(wallet, returned.created_at), self, self.holds, state
         )
-        (owing,) = changes.wallets
-        also = operation, *changes.also
+        wallets, also = changes.wallets, (operation, *changes.also)
         if owed.trouble is not None:
-            owing, event = self._frozen(owing, owed)
-            also = (*also, *event, *self._incident_of(owed, operation, state))
-        return replace(changes, wallets=(owing,), also=also)
+            (owing,) = wallets
+            wallets, events = self._frozen(owing, owed, state)
+            also = (*also, *events, *self._incident_of(owed, operation, state))
+        return replace(changes, wallets=wallets, also=also)
 
     def _with_points(self, changes: Changes, returned: Return, state: State) -> Changes:
         """Takes back the points that the deposit has earned; what was spent of them is owed in points.
@@ -202,13 +212,27 @@ class TakeReturn(OnOperation):
         )
         return incident, opened_event(incident, self.incident_event_id)
 
-    def _frozen(self, wallet: Wallet, returned: Return) -> tuple[Wallet, tuple[AuditEvent, ...]]:
-        if not wallet.lets(Freeze.OUT):
-            return wallet, ()
-        freeze = Freeze.OUT if wallet.lets(Freeze.IN) else Freeze.BOTH
+    def _frozen(
+        self, wallet: Wallet, returned: Return, state: State
+    ) -> tuple[tuple[Wallet, ...], tuple[AuditEvent, ...]]:
+        """Freezes *out* the wallet and all others of its owner, but for the one with points, which are no money."""
+        others = _others_with_money(wallet, state)
+        event_ids = (self.freeze_event_id, *(_event_id(self.freeze_event_id, one) for one in others))
+        # The wallet of the return changes in any case, the others only where they are frozen now.
+        wallets, events = [wallet], []
+        for one, event_id in zip((wallet, *others), event_ids, strict=True):
+            if one.status is WalletStatus.CLOSED or not one.lets(Freeze.OUT):
+                continue
+            frozen, event = self._frozen_out(one, returned, event_id)
+            wallets = [frozen, *wallets[1:]] if one is wallet else [*wallets, frozen]
+            events.append(event)
+        return tuple(wallets), tuple(events)
+
+    def _frozen_out(self, wallet: Wallet, returned: Return, event_id: str) -> tuple[Wallet, AuditEvent]:
+        freeze, at = Freeze.OUT if wallet.lets(Freeze.IN) else Freeze.BOTH, time_of(returned.created_at, wallet)
         event = AuditEvent(
-            id=self.freeze_event_id,
-            at=returned.created_at,
+            id=event_id,
+            at=at,
             actor_id=SystemAccount.BANK,
             action=AuditAction.WALLET_FROZEN,
             subject_id=wallet.id,
@@ -217,7 +241,8 @@ class TakeReturn(OnOperation):
             | {"return_id": returned.id},
             request_id=self.request_id,
         )
-        return wallet._replace(status=WalletStatus.FROZEN, freeze=freeze, freeze_event_id=event.id), (event,)
+        frozen = wallet._replace(status=WalletStatus.FROZEN, freeze=freeze, freeze_event_id=event.id, updated_at=at)
+        return frozen, event
 
     def _new_return(self, operation: Operation, at: datetime) -> Return:
         return Return(
@@ -317,6 +342,20 @@ def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
             return WalletOwes.code if is_full else None
         case _:
             assert_never(returned.type)
+
+
+def _others_with_money(wallet: Wallet, state: State) -> list[Wallet]:
+    """Returns its owner's other wallets, but for the one with points."""
+    return [one for one in state.wallets_of(wallet.user_id) if one.id != wallet.id and one.currency != POINTS]
+
+
+def _event_id(freeze_event_id: str, wallet: Wallet) -> str:
+    """Derives the id of the event that freezes another wallet: how many there are is known in the transaction only.
+
+    Its time is that of the id that the command brings.
+    """
+    digest = sha256(f"{freeze_event_id}:{wallet.id}".encode()).hexdigest()
+    return f"{freeze_event_id[:_ID_TIME_LENGTH]}{digest[: len(freeze_event_id) - _ID_TIME_LENGTH]}"
 
 
 def _recipients(holds: Sequence[NamedHold]) -> tuple[str, ...]:

@@ -73,25 +73,28 @@ class OnWallet(AuditedCommand):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningWallet(OnWallet):
     """Base of what may let money out of a frozen wallet. It stays frozen while anything is owed, and while a return
-    waits to take from it.
+    waits to take: from the wallet itself, or from one of its owner's others with money, which are `beside` it.
     """
+
+    beside: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Needs:
-        named = (self.wallet_id,)
-        return Needs(users=(self.user_id,), wallets=named, owners_of=named, waiting_returns_of=named)
+        named = (self.wallet_id, *self.beside)
+        return Needs(users=(self.user_id,), wallets=named, owners_of=(self.wallet_id,), waiting_returns_of=named)
 
     def require_nothing_returned(self, wallet: Wallet, state: State) -> None:
         """Raises WalletOwes."""
-        require_nothing_owed(wallet)
-        returned = state.waiting_return(wallet.id)
-        if returned is not None:
-            raise WalletOwes(
-                f"{returned.id} of {returned.amount} has not been collected",
-                wallet_id=wallet.id,
-                owed=returned.amount,
-                currency=returned.currency,
-            )
+        for one in (wallet, *filter(None, map(state.wallet, self.beside))):
+            require_nothing_owed(one)
+            returned = state.waiting_return(one.id)
+            if returned is not None:
+                raise WalletOwes(
+                    f"{returned.id} of {returned.amount} has not been collected",
+                    wallet_id=one.id,
+                    owed=returned.amount,
+                    currency=returned.currency,
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,17 +152,13 @@ class CloseWallet(OnWallet):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReopenWallet(OnWallet):
+class ReopenWallet(OpeningWallet):
     """An admin makes a closed wallet of somebody else's active again, with its history: a user has one in a currency,
     so that they would have none in it otherwise. It is as empty as it was when it was closed.
 
     Where the bank has sent something back meanwhile, it is reopened frozen *out*: nothing leaves it before that is
-    booked and an admin unfreezes it.
+    booked and an admin unfreezes it. It stays closed while another wallet of its owner owes.
     """
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), owners_of=(self.wallet_id,))
 
     def decide(self, state: State) -> Changes:
         wallet = state.wallet(self.wallet_id)
@@ -176,6 +175,8 @@ class ReopenWallet(OnWallet):
         require_anothers(self.user_id, wallet.user_id)
         require_not_locked_down(wallet, state)
         _require_empty(wallet)
+        for other in filter(None, map(state.wallet, self.beside)):
+            require_nothing_owed(other)
         if wallet.open_operations:
             return self.turned(wallet, WalletStatus.FROZEN, Freeze.OUT, AuditAction.WALLET_REOPENED)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_REOPENED)

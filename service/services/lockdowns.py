@@ -46,6 +46,7 @@ from service.services.audit_events import new_audit_event
 from service.services.breaks import require_books_agree
 from service.services.callers import Caller
 from service.services.ended_tokens import EndedTokens
+from service.services.wallet_life import money_beside
 
 log = structlog.get_logger()
 
@@ -144,7 +145,8 @@ class Lockdowns:
             if before is None or not await _agrees(wallet):
                 continue
             fields = _fields(admin, wallet, lockdown.lift_reason, request_id)
-            await self._execute(UnlockWallet(**fields, lockdown_id=lockdown.event_id, before=before))
+            beside = await money_beside(wallet.id)
+            await self._execute(UnlockWallet(**fields, lockdown_id=lockdown.event_id, before=before, beside=beside))
         await self._end(admin, user_id, lockdown, request_id)
         log.warning("user.lockdown_lifted", user_id=user_id, by=admin.user_id)
         return await get_lockdown(user_id)

@@ -6,6 +6,7 @@ import structlog
 
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
+from service.domain.money import EXPONENTS, POINTS
 from service.domain.wallets import Freeze, Wallet
 from service.errors import NotFound
 from service.ledger.audit_events import Unchanged
@@ -27,7 +28,8 @@ async def freeze_wallet(
     """
     if freeze is not Freeze.BOTH:
         await require_books_agree(wallet_id)
-    return await _turn(ledger, FreezeWallet(**_by(user, wallet_id, reason, request_id), freeze=freeze))
+    fields = await _opening(user, wallet_id, reason, request_id)
+    return await _turn(ledger, FreezeWallet(**fields, freeze=freeze))
 
 
 async def unfreeze_wallet(
@@ -37,7 +39,7 @@ async def unfreeze_wallet(
     WalletBooksDisagree while a break of its books is open, WalletOwes, and what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
-    return await _turn(ledger, UnfreezeWallet(**_by(user, wallet_id, reason, request_id)))
+    return await _turn(ledger, UnfreezeWallet(**await _opening(user, wallet_id, reason, request_id)))
 
 
 async def close_wallet(
@@ -54,11 +56,24 @@ async def close_wallet(
 
 async def reopen_wallet(ledger: Ledger, user: Requester, wallet_id: str, reason: str, request_id: str | None) -> Wallet:
     """For an admin, of anybody's but their own. Raises NotFound, WalletFrozen where it is not closed but frozen,
-    CurrencyNotOffered, SecondAdminRequired, WalletNotEmpty, WalletBooksDisagree while a break of its books is open, and
-    what Ledger.execute raises.
+    CurrencyNotOffered, SecondAdminRequired, WalletNotEmpty, WalletOwes where another wallet of its owner does,
+    WalletBooksDisagree while a break of its books is open, and what Ledger.execute raises.
     """
     await require_books_agree(wallet_id)
-    return await _turn(ledger, ReopenWallet(**_by(user, wallet_id, reason, request_id)))
+    return await _turn(ledger, ReopenWallet(**await _opening(user, wallet_id, reason, request_id)))
+
+
+async def money_beside(wallet_id: str) -> tuple[str, ...]:
+    """Returns the ids of the owner's other wallets that hold money; points are none."""
+    wallet = await wallet_repository.find(wallet_id)
+    if wallet is None:
+        return ()
+    owned = await wallet_repository.find_of_user(wallet.user_id, before_id=None, limit=len(EXPONENTS))
+    return tuple(one.id for one in owned if one.id != wallet_id and one.currency != POINTS)
+
+
+async def _opening(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:
+    return _by(user, wallet_id, reason, request_id) | {"beside": await money_beside(wallet_id)}
 
 
 def _by(user: Requester, wallet_id: str, reason: str | None, request_id: str | None) -> dict[str, Any]:

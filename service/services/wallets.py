@@ -23,7 +23,7 @@ from service.errors import (
     Unauthenticated,
     WalletExists,
 )
-from service.ledger.rules import require_offered
+from service.ledger.rules import require_nothing_owed, require_offered
 from service.repositories import transaction_logs as log_repository
 from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
@@ -39,7 +39,8 @@ _WALLETS_LIMIT = len(EXPONENTS)
 async def open_wallet(client: Client, user: Requester, currency: str, policy: Policy) -> Wallet:
     """Opens an empty wallet.
 
-    Raises InvalidFields, CurrencyNotOffered, AccountDeactivated, Unauthenticated, WalletExists, Unavailable.
+    Raises InvalidFields, CurrencyNotOffered, AccountDeactivated, Unauthenticated, WalletExists, WalletOwes while
+    another wallet of the user does, and Unavailable.
     """
     if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
@@ -54,6 +55,12 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
             raise AccountDeactivated
         if user.token_version not in (None, token_version):
             raise Unauthenticated("The access token is no longer valid")
+        # A return that is booked at this very moment changes one of these wallets too: the two conflict, so that
+        # either the return freezes the new wallet or it is not opened.
+        await wallet_repository.take_turn((), (), (user.user_id,), session=session)
+        for other in (await wallet_repository.find_named((), (), (user.user_id,), session=session)).values():
+            if other.currency != POINTS:
+                require_nothing_owed(other)
         user_limits = await user_limits_repository.read_for_new_wallet(user.user_id, opened_at, session=session)
         opened = wallet._replace(owner_time_zone=user_limits.time_zone, counts_for_owner=user_limits.has_counters)
         await wallet_repository.insert(opened, session=session)

@@ -148,6 +148,7 @@ class AdjustmentRules(ConversionRules):
                 wallet_id=purse,
                 freeze=Freeze(shut),
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                beside=tuple(self.paper.beside(purse)),
                 **by,
                 **common,
             ),
@@ -174,6 +175,7 @@ class AdjustmentRules(ConversionRules):
             lambda common: UnfreezeWallet(
                 wallet_id=purse,
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                beside=tuple(self.paper.beside(purse)),
                 **by,
                 **common,
             ),
@@ -219,7 +221,13 @@ class AdjustmentRules(ConversionRules):
         purse = sorted(self.wallets, key=lambda name: purses[name].shut != "closed")[which]
         asker, by = self._by(user, token)
         self.say(
-            lambda common: ReopenWallet(wallet_id=purse, audit_event_id=new_id(Prefix.AUDIT_EVENT), **by, **common),
+            lambda common: ReopenWallet(
+                wallet_id=purse,
+                audit_event_id=new_id(Prefix.AUDIT_EVENT),
+                beside=tuple(self.paper.beside(purse)),
+                **by,
+                **common,
+            ),
             lambda: self.paper.reopen(purse, asker, token),
             ends=ends,
         )

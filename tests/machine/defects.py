@@ -180,6 +180,10 @@ def who_owes_is_let_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(wallet_life.OpeningWallet, "require_nothing_returned", lambda *_: None)
 
 
+def a_return_leaves_other_wallets_open(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(returns, "_others_with_money", lambda *_: [])
+
+
 def a_debt_is_forgiven_by_a_rule(patch: pytest.MonkeyPatch) -> None:
     """As one that returns the wallet as it was before."""
     with_one_more_open = rules.with_one_more_open
@@ -330,6 +334,7 @@ DEFECTS: dict[Defect, int] = {
     points_stay_when_their_deposit_goes: 1,
     points_are_credited_for_what_was_returned: 3,
     who_owes_is_let_out: 1,
+    a_return_leaves_other_wallets_open: 1,
     a_debt_is_forgiven_by_a_rule: 1,
     a_rule_makes_money_without_a_movement: 1,
     an_entry_is_lost_within_a_batch: 1,
@@ -338,7 +343,7 @@ DEFECTS: dict[Defect, int] = {
     what_is_frozen_meanwhile_is_paid_out: 1,
     what_may_be_on_its_way_is_blocked: 7,
     a_release_lets_everything_out: 8,
-    a_release_covers_later_deactivations: 8,
+    a_release_covers_later_deactivations: 93,
     a_capture_by_others_is_not_recorded: 1,
     what_comes_back_stays_taken_from_the_house: 1,
     what_the_house_lacks_is_paid_all_the_same: 1,

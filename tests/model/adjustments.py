@@ -147,8 +147,20 @@ class AdjustmentPaper(ConversionPaper):
     # --- what becomes of a purse
 
     def require_nothing_returned(self, purse: str) -> None:
-        """Nothing is owed; and for who knows returns, none waits to take from the purse."""
-        self.require_nothing_owed(purse)
+        """Nothing is owed, in this purse or another with money of its owner; and for who knows returns, none waits to
+        take from them.
+        """
+        for name in (purse, *self.beside(purse)):
+            self.require_nothing_owed(name)
+
+    def beside(self, purse: str) -> list[str]:
+        """The owner's other purses with money: points are none."""
+        owner = self.purses[purse].owner
+        return [
+            name
+            for name, one in sorted(self.purses.items())
+            if one.owner == owner and name != purse and one.currency != "PTS"
+        ]
 
     def freeze(
         self, purse: str, user: str, token: int | None, shut: str
@@ -207,6 +219,8 @@ class AdjustmentPaper(ConversionPaper):
         if purse.shut != "closed":
             raise Refused("wallet_frozen")
         self._require_anothers(name, user)
+        for other in self.beside(name):
+            self.require_nothing_owed(other)
         purse.shut = "out" if purse.open else None
         purse.freezes += bool(purse.open)
         self.audited.append((user, "wallet.reopened", name))

@@ -59,13 +59,18 @@ class OutcomePaper(RewardPaper):
             is_short = self._owe(name, returned, holds)
         else:
             is_short, returned.status = True, "requires_review"
-        if is_short and not order.is_out and purse.shut in (None, "in"):
-            purse.shut = "both" if purse.shut else "out"
-            purse.freezes += 1
+        if is_short and not order.is_out:
+            self._let_nothing_out([order.purse, *self.beside(order.purse)])
         if not order.is_out:
             self.nothing_awaited(order_name, "reward")
             self._take_points(reward_name, points_name)
         return {}
+
+    def _let_nothing_out(self, names: Sequence[str]) -> None:
+        for purse in map(self.purses.__getitem__, names):
+            if purse.shut in (None, "in"):
+                purse.shut = "both" if purse.shut else "out"
+                purse.freezes += 1
 
     def _take_points(self, reward_name: str, name: str) -> None:
         """What the deposit had earned. Nobody is told by mail, and nothing is frozen."""
@@ -122,7 +127,8 @@ class OutcomePaper(RewardPaper):
     def require_nothing_returned(self, purse: str) -> None:
         super().require_nothing_returned(purse)
         returns = [self.thing(name, Returned) for name in self.of(Returned)]
-        if any(one.purse == purse and one.status == "requires_review" and not one.is_in for one in returns):
+        purses = purse, *self.beside(purse)
+        if any(one.purse in purses and one.status == "requires_review" and not one.is_in for one in returns):
             raise Refused("wallet_owes")
 
     def collect_return(self, name: str, user: str, token: int | None, holds: Sequence[str]) -> dict[str, object]:

@@ -180,7 +180,7 @@ class TestTwoAdmins:
         owing = {"$set": {"owed": Int64(7), "debts": ["rtn_0198c0ffee0070008000000000000001"]}}
         await theft.databases.wallet["wallets"].update_one({"_id": theft.wallets[1].id}, owing)
         await theft.lift(theft.admins[0], theft.admins[1])
-        assert await theft.freezes() == [_ACTIVE, _ONE_OUT]
+        assert await theft.freezes() == [_ONE_OUT, _ONE_OUT]
 
     async def test_leave_a_user_deactivated_who_was_so_before(self, theft: Theft) -> None:
         user = theft.login.user
