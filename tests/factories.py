@@ -498,12 +498,12 @@ def earning_of(operation: Settled, **overrides: Any) -> EarnPoints:
     return EarnPoints(**(fields | overrides))
 
 
-def gift_of(wallet: Wallet, amount: int) -> RequestAdjustment:
+def gift_of(wallet: Wallet, amount: int, giver_id: str) -> RequestAdjustment:
     """From the house, by hand: earned ones want a deposit, and that wants a bank that has paid it."""
     return RequestAdjustment(
         now=utc_now(),
         transaction_id=new_id(Prefix.TRANSACTION),
-        user_id=wallet.user_id,
+        user_id=giver_id,
         token_version=None,
         audit_event_id=new_id(Prefix.AUDIT_EVENT),
         reason="A test needs them",
@@ -551,7 +551,8 @@ async def make_savers(databases: Databases, count: int, points: int, *, are_gift
         owners = [(user_id, currency) for user_id in ids for currency in ("INR", POINTS)]
         found = (await wallet_repository.find_named([], owners, session=session)).values()
     if points and are_gifts:
-        await run(databases, *(gift_of(wallet, points) for wallet in found if wallet.currency == POINTS))
+        giver = await make_user(databases, roles=["service"])
+        await run(databases, *(gift_of(wallet, points, giver.id) for wallet in found if wallet.currency == POINTS))
     elif points:
         # In one transaction, so that nothing is ever in the outbox, where a worker of the stack would take it.
         wallets = [wallet for wallet in found if wallet.currency == "INR"]

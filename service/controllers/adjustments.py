@@ -118,13 +118,14 @@ _REQUEST: dict[str, Any] = {
         **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch, HouseFundsExhausted),
         202: {
             "model": AdjustmentView,
-            "description": "By an admin above the set amount, or for themselves: another one has to approve it",
+            "description": "By an admin above the set amount, or for oneself: another admin has to approve it",
         },
     },
 }
 _MORE = (
     "For services and admins. An admin may adjust a frozen wallet, a service only as far as it is open; a closed one "
-    "is adjusted by nobody. The wallet's limits do not count it."
+    "is adjusted by nobody. The wallet's limits do not count it. Nobody credits their own wallet alone, nor that of "
+    "whoever gave them a role or made the key that they use: another admin has to approve it (202)."
 )
 
 

@@ -39,9 +39,14 @@ _ACCEPTED = 202
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAdjustment(AuditedCommand):
-    """`is_admin`: may adjust a frozen wallet, and needs a second admin for large amounts and for what credits them."""
+    """`is_admin`: may adjust a frozen wallet, and needs a second admin for large amounts.
+
+    What credits the asker's own wallet needs one for services too, and so does what credits one of `related`: whoever
+    gave the asker a role or made the key that was used.
+    """
 
     api_key_id: str | None = None
+    related: frozenset[str] = frozenset()
 
     adjustment_id: str
     entry_id: str
@@ -81,8 +86,9 @@ class RequestAdjustment(AuditedCommand):
         _require_adjustable(wallet, self.type, self.amount)
         at = time_of(self.now, wallet)
         waiting = self._new_adjustment(wallet, at)
-        is_for_oneself = self.type is AdjustmentType.CREDIT and self.user_id == wallet.user_id
-        if self.is_admin and (is_for_oneself or state.policy.needs_second_admin(self.amount, self.currency)):
+        is_for_oneself = self.type is AdjustmentType.CREDIT and wallet.user_id in (self.user_id, *self.related)
+        is_large = self.is_admin and state.policy.needs_second_admin(self.amount, self.currency)
+        if is_for_oneself or is_large:
             return Changes(
                 waiting,
                 wallets=(with_one_more_open(wallet, at),),

@@ -14,6 +14,7 @@ from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, Requ
 from service.ledger.committer import Ledger
 from service.repositories import api_keys as key_repository
 from service.repositories import records as record_repository
+from service.repositories import users as user_repository
 from service.services import proposals
 from service.services.orders import Requester
 from service.services.records import get_record
@@ -56,6 +57,7 @@ async def request_adjustment(
             entry_id=new_id(Prefix.ENTRY),
             is_admin=is_admin,
             api_key_id=api_key_id,
+            related=await _find_related(user.user_id, api_key_id),
             **order._asdict(),
         )
     )
@@ -110,6 +112,15 @@ async def get_adjustment(adjustment_id: str, requested_by: str | None) -> Adjust
 async def list_adjustments(status: AdjustmentStatus | None, *, before_id: str | None, limit: int) -> list[Adjustment]:
     """Everybody's, newest first."""
     return await record_repository.find_newest(Prefix.ADJUSTMENT, Adjustment, status, before_id=before_id, limit=limit)
+
+
+async def _find_related(user_id: str, api_key_id: str | None) -> frozenset[str]:
+    """Finds whose wallets this user does not credit alone: they could have made the user, or the key, for that."""
+    related = frozenset(await user_repository.find_role_givers(user_id))
+    if api_key_id is None:
+        return related
+    key = await key_repository.find(api_key_id, session=None)
+    return related if key is None else related | key.all_makers
 
 
 async def _find_dependents(admin_id: str, adjustment: Adjustment) -> frozenset[str]:

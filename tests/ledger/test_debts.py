@@ -31,6 +31,7 @@ _SPENT = (0, 1, 4, 10)
 _HELD = ((), (3,), (2, 4))
 _PENDING = (0, 2)
 _OWNER = "usr_owner"
+_SERVICE = "usr_service"
 _DETAILS: dict[str, Any] = {"category": None, "description": None, "metadata": {}}
 
 
@@ -59,7 +60,7 @@ class World:
         self.pending: Operation | None = None
 
     async def begin(self, ways: Ways) -> Operation:
-        await self.books.open([_OWNER], {self.wallet.id: (_OWNER, "INR")}, self.wallet.created_at)
+        await self.books.open([_OWNER, _SERVICE], {self.wallet.id: (_OWNER, "INR")}, self.wallet.created_at)
         deposit = await self.settled(deposit_of(self.wallet, _AMOUNT, claim=None))
         if ways.spent:
             await self.settled(withdrawal_of(self.wallet, ways.spent, claim=None))
@@ -132,7 +133,7 @@ class World:
             audit_event_id=new_id(Prefix.AUDIT_EVENT),
             reason="A test",
             **_DETAILS,
-            **_common(),
+            **(_common() | {"user_id": _SERVICE}),
         )
 
     async def amounts(self) -> tuple[int, int, int]:

@@ -50,7 +50,7 @@ class AdjustmentPaper(ConversionPaper):
         self.audited.append((user, "adjustment.requested", name))
         is_large = currency in self.second_admin_above and amount > self.second_admin_above[currency]
         # Nobody makes money for themselves alone, not even a little.
-        if is_admin and (is_large or (is_credit and self.purses[purse].owner == user)):
+        if (is_admin and is_large) or (is_credit and self.purses[purse].owner == user):
             self.purses[purse].open.add(name)
         else:
             self._adjust(adjustment, user)

@@ -197,6 +197,36 @@ class TestAKeyThatMovesOtherPeoplesMoney:
         assert (await office.third.post(f"/adjustments/{asked.json()['id']}/approve")).status_code == 200
 
 
+class TestAService:
+    async def test_credits_its_own_wallet_only_with_an_admins_approval(
+        self, office: Office, databases: Databases
+    ) -> None:
+        service = await Staff.hire(office.api, databases, office.settings, "service")
+        own = await make_wallet(databases, service.user)
+        answer = await credit(office.api, service.headers, own.id, 1)
+        assert (answer.status_code, answer.json()["status"]) == (202, "requires_approval"), answer.text
+        assert (await current(own)).available == 0
+        assert (await office.boss.post(f"/adjustments/{answer.json()['id']}/approve")).status_code == 200
+        assert (await current(own)).available == 1
+
+    async def test_credits_no_wallet_of_whoever_made_it(self, office: Office, databases: Databases) -> None:
+        """By its role, or by its key: each of them has two makers."""
+        proposal_id = (await office.ask_for_roles("service")).json().get("id")
+        await approve(office.second, proposal_id)
+        service = Staff(office.api, office.user.model_copy(update={"roles": ["user", "service"]}), office.settings)
+        another = await make_user(databases, roles=["service"])
+        key = (await office.ask_for_key(another, "adjustments:write")).json()
+        await approve(office.second, key.get("proposal_id"))
+        for maker in (office.boss, office.second):
+            wallet = await make_wallet(databases, maker.user)
+            for headers in (service.headers, {"X-API-Key": key["secret"]}):
+                answer = await credit(office.api, headers, wallet.id, 1)
+                assert answer.status_code == 202, answer.text
+                path = f"/adjustments/{answer.json()['id']}/approve"
+                assert refusal(await office.boss.post(path)) == refusal(await office.second.post(path)) == _SECOND
+            assert (await current(wallet)).available == 0
+
+
 class TestRemovingASecondFactor:
     async def test_takes_another_admin_and_is_accounted_for(self, office: Office, databases: Databases) -> None:
         sealed = seal(office.settings, "JBSWY3DPEHPK3PXP", SealedField.TOTP_SECRET, office.user.id)

@@ -105,7 +105,8 @@ async def wallet_with(books: OwnBooks, currency: str, paid_in: int = 0, given: i
     if paid_in:
         await fund_wallet(books.databases, wallet, paid_in)
     if given:
-        (decided,) = await run(books.databases, gift_of(wallet, given))
+        giver = await make_user(books.databases)
+        (decided,) = await run(books.databases, gift_of(wallet, given, giver.id))
         assert decided.error is None, decided
     return await current(wallet)
 
@@ -390,9 +391,10 @@ class TestBelowTheFloor:
         """Such an account is below 0 all its life, and each process that starts adds one portion to it."""
         pair, wallet = ("house:adjustments", currency), await wallet_with(books, currency)
         one, two = await new_process(currency, "one"), await new_process(currency, "two")
-        await run(books.databases, gift_of(wallet, 3), own=one)
+        giver = await make_user(books.databases)
+        await run(books.databases, gift_of(wallet, 3, giver.id), own=one)
         (before,) = [row for row in await _all() if row.id == f"{'/'.join(pair)}/{one.owner}"]
-        await run(books.databases, gift_of(wallet, 4), own=two)
+        await run(books.databases, gift_of(wallet, 4, giver.id), own=two)
         assert before in await _all()
         assert await headroom_of(currency, "house:adjustments") == -7
 
@@ -487,8 +489,10 @@ class TestPortions:
         wallet = await wallet_with(books, currency)
         policy = Policy(house_floors={pair: -100})
         await apply_floors(books.databases.client, policy.house_floors)
-        codes = [code_of(one) for one in await run(books.databases, gift_of(wallet, 60), gift_of(wallet, 41),
-                                                   gift_of(wallet, 40), policy=policy)]  # fmt: skip
+        giver = await make_user(books.databases)
+        codes = [code_of(one) for one in await run(books.databases, gift_of(wallet, 60, giver.id),
+                                                   gift_of(wallet, 41, giver.id),
+                                                   gift_of(wallet, 40, giver.id), policy=policy)]  # fmt: skip
         assert codes == [None, "house_funds_exhausted", None]
         await apply_floors(books.databases.client, {})
 
@@ -500,15 +504,16 @@ class TestPortions:
         wallet = await wallet_with(books, currency)
         old, new = await new_process(currency, "old"), await new_process(currency, "new")
         policy = Policy(house_floors={pair: -100})
-        await run(databases, gift_of(wallet, 1), own=old)
+        giver = await make_user(books.databases)
+        await run(databases, gift_of(wallet, 1, giver.id), own=old)
         await apply_floors(databases.client, policy.house_floors)
-        (given,) = await run(databases, gift_of(wallet, 10), policy=policy, own=new)
-        (refused,) = await run(databases, gift_of(wallet, 500), own=old)
+        (given,) = await run(databases, gift_of(wallet, 10, giver.id), policy=policy, own=new)
+        (refused,) = await run(databases, gift_of(wallet, 500, giver.id), own=old)
         assert (code_of(given), code_of(refused)) == (None, "house_funds_exhausted")
         assert await headroom_of(*reversed(pair)) == 89
         await apply_floors(databases.client, {})
         # And the other way around: no floor is left.
-        (given,) = await run(databases, gift_of(wallet, 500), policy=policy, own=new)
+        (given,) = await run(databases, gift_of(wallet, 500, giver.id), policy=policy, own=new)
         assert code_of(given) is None
 
 
