@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 
 from service.database import bind_documents, connect
 from service.errors import Unavailable
-from service.services.house_positions import Correction, correct_positions
+from service.services.house_positions import Correction, FloorsNotAppliedError, correct_positions
 from service.settings import Settings, get_settings
 
 _COULD_NOT_LOOK: Final = 2
@@ -44,6 +44,9 @@ def main(
         asyncio.run(_correct(get_settings(), reason, by, tell))
     except (PyMongoError, Unavailable, ValidationError) as error:
         print(f"correct-positions could not read the database: {error}", file=sys.stderr)
+        raise typer.Exit(_COULD_NOT_LOOK) from error
+    except FloorsNotAppliedError as error:
+        print(f"correct-positions could not correct everything: {error}", file=sys.stderr)
         raise typer.Exit(_COULD_NOT_LOOK) from error
     if not made:
         print("Nothing to correct: portions and books agree.")

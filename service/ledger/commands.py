@@ -108,6 +108,13 @@ class Command:
         return 1
 
     @property
+    def locks_wallets(self) -> bool:
+        """Tells whether all wallets that it names are locked first: where what it only reads must not change
+        beside it.
+        """
+        return False
+
+    @property
     def made_id(self) -> str | None:
         """The id of the record that it makes, where a repetition would make a second one; else None."""
         return None

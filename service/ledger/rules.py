@@ -9,6 +9,7 @@ from service.domain.entries import EntryType
 from service.domain.limits import charge, effective_limits, find_exceeded, give_back, usage_at
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.policy import Policy
+from service.domain.returns import Return
 from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     AccountDeactivated,
@@ -92,6 +93,17 @@ def require_nothing_owed(wallet: Wallet) -> None:
             wallet_id=wallet.id,
             owed=wallet.owed,
             currency=wallet.currency,
+        )
+
+
+def require_none_waits(returned: Return | None) -> None:
+    """Raises WalletOwes for a return that waits to take from a wallet."""
+    if returned is not None:
+        raise WalletOwes(
+            f"{returned.id} of {returned.amount} has not been collected",
+            wallet_id=returned.wallet_id,
+            owed=returned.amount,
+            currency=returned.currency,
         )
 
 

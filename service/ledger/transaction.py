@@ -81,6 +81,8 @@ async def prepare(
     await start_transaction(session)
     if attempt.locks_first:
         await _take_turn(commands, policy, session)
+    elif locking := [command for command in commands if command.locks_wallets]:
+        await _take_turn(locking, policy, session)
     loaded = await _load(commands, policy, session)
     portions = AttemptPortions(cache, policy)
     batch, decided = await _decide_all(loaded, commands, policy, portions, session)

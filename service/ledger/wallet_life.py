@@ -1,6 +1,6 @@
 """What becomes of a wallet besides its money: frozen, unfrozen, closed, reopened. The wallet document guards each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,12 +15,12 @@ from service.errors import (
     WalletFrozen,
     WalletHasOpenOperations,
     WalletNotEmpty,
-    WalletOwes,
 )
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import (
     require_anothers,
+    require_none_waits,
     require_not_locked_down,
     require_nothing_owed,
     require_offered,
@@ -83,18 +83,24 @@ class OpeningWallet(OnWallet):
         named = (self.wallet_id, *self.beside)
         return Needs(users=(self.user_id,), wallets=named, owners_of=(self.wallet_id,), waiting_returns_of=named)
 
+    @property
+    def locks_wallets(self) -> bool:
+        """A return to one of the others that is booked at this very moment changes that one only: the two conflict
+        on it, so that either the return freezes this wallet or this command sees what is owed.
+        """
+        return True
+
     def require_nothing_returned(self, wallet: Wallet, state: State) -> None:
         """Raises WalletOwes."""
-        for one in (wallet, *filter(None, map(state.wallet, self.beside))):
+        others = [one for one in map(state.wallet, self.beside) if one is not None]
+        self.require_nothing_returned_of([wallet, *others], state)
+
+    @staticmethod
+    def require_nothing_returned_of(wallets: Sequence[Wallet], state: State) -> None:
+        """Raises WalletOwes where one of the wallets owes, or a return waits to take from it."""
+        for one in wallets:
             require_nothing_owed(one)
-            returned = state.waiting_return(one.id)
-            if returned is not None:
-                raise WalletOwes(
-                    f"{returned.id} of {returned.amount} has not been collected",
-                    wallet_id=one.id,
-                    owed=returned.amount,
-                    currency=returned.currency,
-                )
+            require_none_waits(state.waiting_return(one.id))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +163,8 @@ class ReopenWallet(OpeningWallet):
     so that they would have none in it otherwise. It is as empty as it was when it was closed.
 
     Where the bank has sent something back meanwhile, it is reopened frozen *out*: nothing leaves it before that is
-    booked and an admin unfreezes it. It stays closed while another wallet of its owner owes.
+    booked and an admin unfreezes it. It stays closed while another wallet of its owner owes,
+    or a return waits to take from another.
     """
 
     def decide(self, state: State) -> Changes:
@@ -175,8 +182,7 @@ class ReopenWallet(OpeningWallet):
         require_anothers(self.user_id, wallet.user_id)
         require_not_locked_down(wallet, state)
         _require_empty(wallet)
-        for other in filter(None, map(state.wallet, self.beside)):
-            require_nothing_owed(other)
+        self.require_nothing_returned_of([one for one in map(state.wallet, self.beside) if one is not None], state)
         if wallet.open_operations:
             return self.turned(wallet, WalletStatus.FROZEN, Freeze.OUT, AuditAction.WALLET_REOPENED)
         return self.turned(wallet, WalletStatus.ACTIVE, None, AuditAction.WALLET_REOPENED)

@@ -35,6 +35,10 @@ _OUTDATING_LIMIT_S = 60.0
 # Others can be first once for each process that starts. The pause grows with each attempt, to a minute in all.
 _ATTEMPTS = 30
 _PAUSE_S = 0.14
+_NOT_TAKEN = (
+    f"a row of house_positions was not changed in {_ATTEMPTS} attempts: "
+    "look for a pool whose _id is not account/currency/pool"
+)
 
 
 # Who changes floors: whoever has changed the settings.
@@ -42,7 +46,7 @@ _BY_SETTINGS = "settings"
 
 
 class FloorsNotAppliedError(Exception):
-    """A pool that no change matches, such as one that was written by hand, keeps the floors from being applied."""
+    """A pool's row cannot be changed, perhaps since it was written by hand."""
 
 
 class Correction(NamedTuple):
@@ -70,7 +74,7 @@ async def apply_floors(client: Client, floors: Floors) -> None:
     attempts = 1
     while not await _apply_once(client, floors):
         if attempts == _ATTEMPTS:
-            raise FloorsNotAppliedError(f"the floors were not applied in {_ATTEMPTS} attempts: run check-ledger")
+            raise FloorsNotAppliedError(_NOT_TAKEN)
         log.info("house_positions.others_were_first", attempt=attempts)
         await asyncio.sleep(_PAUSE_S * attempts)
         attempts += 1
@@ -180,7 +184,7 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
 
     The ledger may run meanwhile: books and portions change together, so the difference stays what it was.
     """
-    while True:
+    for attempt in range(1, _ATTEMPTS + 1):
         seen = await read_in_snapshot(client, _read_books_and_portions)
         by_pair: dict[AccountCurrency, list[Portion]] = {pair: [] for pair in seen.positions}
         for portion in seen.portions:
@@ -206,6 +210,8 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
         await _outdate_portions()
         if is_done:
             return
+        await asyncio.sleep(_PAUSE_S * attempt)
+    raise FloorsNotAppliedError(_NOT_TAKEN)
 
 
 async def read_positions(*, session: AsyncClientSession) -> dict[AccountCurrency, int]:

@@ -23,7 +23,8 @@ from service.errors import (
     Unauthenticated,
     WalletExists,
 )
-from service.ledger.rules import require_nothing_owed, require_offered
+from service.ledger.rules import require_none_waits, require_nothing_owed, require_offered
+from service.repositories import records as record_repository
 from service.repositories import transaction_logs as log_repository
 from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
@@ -40,7 +41,7 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
     """Opens an empty wallet.
 
     Raises InvalidFields, CurrencyNotOffered, AccountDeactivated, Unauthenticated, WalletExists, WalletOwes while
-    another wallet of the user does, and Unavailable.
+    another wallet of the user does or a return waits to take from it, and Unavailable.
     """
     if currency not in EXPONENTS:
         raise InvalidFields(fields=(FieldError("/currency", "unknown_currency", "Send an ISO 4217 code, e.g. INR"),))
@@ -61,6 +62,7 @@ async def open_wallet(client: Client, user: Requester, currency: str, policy: Po
         for other in (await wallet_repository.find_named((), (), (user.user_id,), session=session)).values():
             if other.currency != POINTS:
                 require_nothing_owed(other)
+                require_none_waits(await record_repository.find_return_that_waits(other.id, but=(), session=session))
         user_limits = await user_limits_repository.read_for_new_wallet(user.user_id, opened_at, session=session)
         opened = wallet._replace(owner_time_zone=user_limits.time_zone, counts_for_owner=user_limits.has_counters)
         await wallet_repository.insert(opened, session=session)

@@ -1,6 +1,6 @@
 """On paper: what admins and services do to money, wallets and limits; all of it accounted for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -150,7 +150,10 @@ class AdjustmentPaper(ConversionPaper):
         """Nothing is owed, in this purse or another with money of its owner; and for who knows returns, none waits to
         take from them.
         """
-        for name in (purse, *self.beside(purse)):
+        self.require_nothing_returned_of([purse, *self.beside(purse)])
+
+    def require_nothing_returned_of(self, purses: Sequence[str]) -> None:
+        for name in purses:
             self.require_nothing_owed(name)
 
     def beside(self, purse: str) -> list[str]:
@@ -219,8 +222,7 @@ class AdjustmentPaper(ConversionPaper):
         if purse.shut != "closed":
             raise Refused("wallet_frozen")
         self._require_anothers(name, user)
-        for other in self.beside(name):
-            self.require_nothing_owed(other)
+        self.require_nothing_returned_of(self.beside(name))
         purse.shut = "out" if purse.open else None
         purse.freezes += bool(purse.open)
         self.audited.append((user, "wallet.reopened", name))

@@ -124,10 +124,9 @@ class OutcomePaper(RewardPaper):
             and self.purses[one.purse].currency == currency
         )
 
-    def require_nothing_returned(self, purse: str) -> None:
-        super().require_nothing_returned(purse)
+    def require_nothing_returned_of(self, purses: Sequence[str]) -> None:
+        super().require_nothing_returned_of(purses)
         returns = [self.thing(name, Returned) for name in self.of(Returned)]
-        purses = purse, *self.beside(purse)
         if any(one.purse in purses and one.status == "requires_review" and not one.is_in for one in returns):
             raise Refused("wallet_owes")
 

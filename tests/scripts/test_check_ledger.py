@@ -234,7 +234,9 @@ async def _deal(resources: Resources) -> None:
         return AdjustmentOrder(AdjustmentType.CREDIT, wallet.id, amount, "INR", "For the books", None, None, {})
 
     await set_time_zone(ledger, asker, "Asia/Tokyo", None)
-    await request_adjustment(ledger, asker, credit(1_000), claim("credit"), None, is_admin=False)
+    # By somebody else: what one credits oneself waits for an admin.
+    giver = Requester(payee.id, None)
+    await request_adjustment(ledger, giver, credit(1_000), claim("credit", payee), None, is_admin=False)
     usual, ledger.policy = ledger.policy, Policy(adjustment_approval_above={"INR": 0})
     await request_adjustment(ledger, asker, credit(5_000), claim("large credit"), None, is_admin=True)
     ledger.policy = usual
@@ -249,9 +251,7 @@ async def _deal(resources: Resources) -> None:
     )
     transfer = await get_record(json.loads(made.body)["id"], Transfer)
     # By somebody else: nobody takes back what they had sent themselves.
-    await reverse(
-        ledger, Requester(payee.id, None), transfer, "By mistake", claim("reversal", payee), None, is_forced=False
-    )
+    await reverse(ledger, giver, transfer, "By mistake", claim("reversal", payee), None, is_forced=False)
     wish = QuoteOrder("INR", "USD", 300)
     quote = await make_quote(
         client, resources.rates, resources.settings, ledger.policy, user_id=payer.id, order=wish, request_id=None

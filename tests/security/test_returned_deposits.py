@@ -1,11 +1,13 @@
 """Somebody pays in, converts, and has their bank take the deposit back: the converted money must not go out."""
 
 import asyncio
+from copy import copy
 
 import orjson
 import pytest
+from pymongo.asynchronous.client_session import AsyncClientSession
 
-from service.database import Databases
+from service.database import Databases, start_transaction
 from service.domain.operations import Operation
 from service.domain.policy import Policy
 from service.domain.returns import return_id_of
@@ -15,6 +17,7 @@ from service.repositories import users as user_repository
 from service.services import wallet_life
 from service.services.orders import Requester
 from service.services.wallets import open_wallet
+from service.startup import Resources
 from tests.factories import (
     conversion_of,
     current,
@@ -120,6 +123,51 @@ class TestAReturnThatIsNotCovered:
         assert isinstance(opened, Wallet), opened
         wallet = await current(opened)
         assert (wallet.status, wallet.freeze) == _OUT
+
+
+class TestAReturnInTheMiddleOfOpeningAnotherWallet:
+    """The moment that the opening command reads comes before the return, and its commit comes after it."""
+
+    @pytest.fixture
+    def interrupted(self, fraud: Fraud, resources: Resources, monkeypatch: pytest.MonkeyPatch) -> None:
+        other = copy(fraud.case)
+        other.ledger = resources.ledger
+
+        async def begin_before_the_return(session: AsyncClientSession) -> None:
+            monkeypatch.undo()
+            await start_transaction(session)
+            await fraud.case.databases.wallet["wallets"].find_one({"_id": fraud.usd.id}, session=session)
+            await other.take_back(fraud.deposit)
+
+        monkeypatch.setattr("service.ledger.transaction.start_transaction", begin_before_the_return)
+
+    async def test_keeps_it_frozen(self, fraud: Fraud, request: pytest.FixtureRequest) -> None:
+        await freeze(fraud.case.databases, fraud.usd, await fraud.case.admin(), Freeze.OUT)
+        request.getfixturevalue("interrupted")
+        with pytest.raises(WalletOwes):
+            await fraud.unfreeze(fraud.usd)
+        assert (await fraud.freezes())[1] == _OUT
+
+    async def test_keeps_it_closed(self, fraud: Fraud, request: pytest.FixtureRequest) -> None:
+        admin = Requester(fraud.case.admin_id, None)
+        wallet = await fraud.open("GBP")
+        await wallet_life.close_wallet(fraud.case.ledger, admin, wallet.id, "Not needed", None, is_admin=True)
+        request.getfixturevalue("interrupted")
+        with pytest.raises(WalletOwes):
+            await wallet_life.reopen_wallet(fraud.case.ledger, admin, wallet.id, "Needed after all", None)
+        assert (await current(wallet)).status is WalletStatus.CLOSED
+
+
+async def test_that_waits_for_a_person_keeps_other_wallets_closed(fraud: Fraud) -> None:
+    admin = Requester(fraud.case.admin_id, None)
+    wallet = await fraud.open("GBP")
+    await wallet_life.close_wallet(fraud.case.ledger, admin, wallet.id, "Not needed", None, is_admin=True)
+    await fraud.case.close()
+    await fraud.case.take_back(fraud.deposit)
+    with pytest.raises(WalletOwes):
+        await wallet_life.reopen_wallet(fraud.case.ledger, admin, wallet.id, "Needed after all", None)
+    with pytest.raises(WalletOwes):
+        await fraud.open("EUR")
 
 
 async def test_one_that_is_covered_stops_nothing(case: Case, databases: Databases) -> None:

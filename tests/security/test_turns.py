@@ -18,6 +18,8 @@ from tests.security.world import SIGNED, USER, Person, send
 # A turn is measured in processor time of its own thread, beside a calibrated one, so that a slow or a busy machine
 # makes no difference. The calibrated one takes 10 ms on a processor of 2023; the shortest of so many tries counts.
 _TRIES: Final = 4
+# A turn that seems too long may have been made so by its neighbours on the processor: it is tried again so many times.
+_MOST_TRIES: Final = 16
 _CALIBRATION: Final = orjson.dumps([{"amount": number, "text": "x" * 20} for number in range(1_000)]).decode()
 _CALIBRATION_ROUNDS: Final = 24
 _SMALL: Final = 64 * 1024
@@ -133,6 +135,8 @@ def _worst_batches(person: Person, to: Person) -> Iterator[tuple[str, bytes]]:
     yield "4 MiB of numbers in it", b'{"transfers":[' + b"1.11111111e-300," * (_LARGE // 16 - 20) + b"1]}"
     yield "4 MiB in one list of it", b'{"transfers":[[' + b"1," * (_LARGE // 2 - 20) + b"1]]}"
     yield "4 MiB of members", b'{"transfers":[{' + b'"a":1,' * (_LARGE // 6 - 20) + b'"b":1}]}'
+    yield "4 MiB of white space", b"{" + b" " * (_LARGE - 20) + b'"mode":1}'
+    yield "4 MiB of white space in it", b'{"transfers":[' + b" " * (_LARGE - 20) + b"]}"
     yield "4 MiB of text", b'{"mode":"' + "é".encode() * (_LARGE // 2 - 20) + b'"}'
     yield "4 MiB of escapes", b'{"mode":"' + b"\\u00e9" * (_LARGE // 6 - 20) + b'"}'
 
@@ -140,9 +144,9 @@ def _worst_batches(person: Person, to: Person) -> Iterator[tuple[str, bytes]]:
 async def _longest_s(
     target: Target, route: Route, person: Person, content: bytes, turns: Turns, bound_s: float
 ) -> float:
-    """The shortest of some tries; one is enough where it is short."""
-    found = []
-    for _ in range(_TRIES):
+    """Returns the shortest of some tries. One is enough where it is short, and more are made where it is too long."""
+    found: list[float] = []
+    while len(found) < _TRIES or (min(found) > bound_s and len(found) < _MOST_TRIES):
         # New for each: some routes use up what they are about.
         ids, query = await person.ids_for(route), await person.query_for(route)
         turns.take()

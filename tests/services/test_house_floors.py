@@ -600,17 +600,23 @@ class TestFloors:
         assert len(await events_of(pair)) == 1
         await apply_floors(client, {})
 
-    async def test_that_no_pool_takes_end_the_start_with_an_error(
+    async def test_that_cannot_be_applied_end_with_an_error(
         self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("service.services.house_positions._PAUSE_S", 0.0)
         rows = books.admin.wallet["house_positions"]
         by_hand = {"account": "bank", "currency": currency, "owner": "pool", "headroom": Int64(0), "version": Int64(0)}
         await rows.insert_one({"_id": "by hand", "floor": Int64(0), "floor_version": Int64(0), **by_hand})
-        async with asyncio.timeout(60):
-            with pytest.raises(FloorsNotAppliedError):
-                await apply_floors(books.databases.client, {("bank", currency): -50})
-        await rows.delete_one({"_id": "by hand"})
+        client = books.databases.client
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(FloorsNotAppliedError):
+                    await apply_floors(client, {("bank", currency): -50})
+                await rows.update_one({"_id": "by hand"}, {"$set": {"headroom": Int64(7)}})
+                with pytest.raises(FloorsNotAppliedError):
+                    await correct_positions(client, "a test", "tests", lambda _: None)
+        finally:
+            await rows.delete_one({"_id": "by hand"})
 
     async def test_at_the_first_start_with_old_books_go_by_what_those_say(self, books: OwnBooks, currency: str) -> None:
         """Of ten processes that start at once one writes it."""
