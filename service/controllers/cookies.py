@@ -21,7 +21,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def access_token_of(request: Request) -> str:
-    """Of a caller who was let in: from the header, or else from the cookie."""
+    """Returns the access token of a caller who was let in, from the header or else from the cookie."""
     sent = request.headers.get("Authorization")
     return request.cookies[ACCESS_COOKIE] if sent is None else sent.partition(" ")[2]
 

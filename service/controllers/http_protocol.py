@@ -19,7 +19,7 @@ from service.errors import HeadersTooLarge, Malformed, RequestTimeout, TooManyCo
 BODY_TIMEOUT_S = 30.0
 # From the connection, or from the first byte of a later request, to the end of the headers.
 HEAD_TIMEOUT_S = 10.0
-# What is not complete by then is not listened to any longer. One packet from the socket may come on top.
+# Longer heads are refused. One packet from the socket may go beyond the limit.
 HEAD_LIMIT_BYTES = 32 * 1024
 # For the rest of a body that nobody has waited for, e.g. behind a 404.
 LINGER_S = 5.0
@@ -32,7 +32,7 @@ _NOTSENT_LOWAT = 25
 _UNSENT_BYTES = 64 * 1024
 # Where an answer that has no end by itself leaves what ends it: the scope's key of a function without arguments.
 END_STREAM = "end_stream"
-# For one that was refused: somebody else may have left by then.
+# A refused client may try again after this: a connection may be free by then.
 _RETRY_AFTER_S = 1
 
 
@@ -212,7 +212,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Nobody waits for an answer here."""
+        """Tells whether no request on this connection is unanswered."""
         return not (self._is_answering or self.pipeline or self._is_upgraded)
 
     @property

@@ -65,7 +65,7 @@ class ApiKey(NamedTuple):
         return KeyStatus.REQUIRES_APPROVAL if self.is_waiting else KeyStatus.ACTIVE
 
     def fits(self, secret_hash: str, at: datetime) -> bool:
-        """In a time that tells nothing of how much of it is right."""
+        """Compares in constant time."""
         fits = hmac.compare_digest(self.secret_hash, secret_hash)
         if self.previous_hash is not None and self.previous_until is not None and at < self.previous_until:
             fits |= hmac.compare_digest(self.previous_hash, secret_hash)
@@ -112,7 +112,7 @@ def hash_secret(secret: bytes) -> str:
 
 
 def rotated(key: ApiKey, secret_hash: str, overlap: timedelta, makers: Collection[str], now: datetime) -> ApiKey:
-    """With another secret, by these admins. Of several before it, only the last may overlap."""
+    """With another secret, by these admins. Only the secret before this one may overlap."""
     return key._replace(
         makers=tuple(sorted({*key.makers, *makers})),
         secret_hash=secret_hash,

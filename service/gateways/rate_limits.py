@@ -25,9 +25,9 @@ _MOMENT_S = 0.002
 _TURNS_BEFORE_ASKING = 3
 _TOGETHER = "all"
 
-# How long a share that was worked out holds: what comes meanwhile may go a little beyond it.
+# How long a computed share is used again. Until it is computed anew, callers may exceed it a little.
 _SHARE_LIVES_MS = 250
-# Of so many that share a limit each one's count is looked at, in two milliseconds of Redis' time. Of more than that
+# With up to so many sharers the script reads each one's count, which takes 2 ms of Redis' time. Of more than that
 # everybody may have the same.
 _SHARERS_LIMIT = 5_000
 
@@ -271,7 +271,7 @@ class RateLimits:
         return await answer
 
     async def until_answered(self) -> None:
-        """For who would rather have those with them who are being asked about; waits for a moment at most."""
+        """Waits for the call to Redis that runs, 2 ms at most, so that further requests join the next one."""
         if self._asking is not None:
             await asyncio.wait((self._asking,), timeout=_MOMENT_S)
 

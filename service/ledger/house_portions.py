@@ -33,7 +33,7 @@ class PortionCache:
         self.remembered: dict[AccountCurrency, Portion] = {}
         # Of accounts whose portions were loaded. A changed floor gives every portion a new version.
         self.floors: dict[AccountCurrency, int | None] = {}
-        # Of accounts whose pool was below 0: what this process remembers there is not to be spent. Every portion got a
+        # Accounts whose pool was last read below 0: no remembered portion of them may be spent. Every portion got a
         # new version when that began, so a process that can write its portion knows of it.
         self.overdrawn: set[AccountCurrency] = set()
 
@@ -112,7 +112,7 @@ class AttemptPortions:
             change_portions = rebalance if self.headroom.is_guarded(pair, self._policy) else add_portion
             changed = change_portions(pair, self._all[pair], self._owner, changes[pair], living)
             updates += changed
-            # Before the commit, so never the other way around: the pool is filled up only if that succeeds.
+            # Noted before the commit. If that fails, the process only reads all portions once more than needed.
             if is_pool_overdrawn([after for _, _, after in changed if after is not None]):
                 self._overdrawn.add(pair)
         if updates and not await position_repository.write_guarded(updates, session=session):

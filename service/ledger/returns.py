@@ -218,7 +218,7 @@ class TakeReturn(OnOperation):
         """Freezes *out* the wallet and all others of its owner, but for the one with points, which are no money."""
         others = _others_with_money(wallet, state)
         event_ids = (self.freeze_event_id, *(_event_id(self.freeze_event_id, one) for one in others))
-        # The wallet of the return changes in any case, the others only where they are frozen now.
+        # The wallet of the return changes in any case, the others only if this return freezes them.
         wallets, events = [wallet], []
         for one, event_id in zip((wallet, *others), event_ids, strict=True):
             if one.status is WalletStatus.CLOSED or not one.lets(Freeze.OUT):

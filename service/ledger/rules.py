@@ -164,7 +164,7 @@ def time_of(command_now: datetime, wallet: Wallet) -> datetime:
 
 def time_of_both(command_now: datetime, wallet: Wallet | None, other: Wallet | None, state: State) -> datetime:
     """The command's time, no earlier than the last change of the wallet and, up to `clock_bound` from now, of the
-    other one. Where the wallet is missing, the other one counts as it.
+    other one. If only one wallet is given, its last change counts in full.
 
     A wallet that was stamped by a clock that ran ahead stays ahead until that time has come, but it does not pass its
     time on to the wallets that pay into it.

@@ -72,8 +72,10 @@ class OnWallet(AuditedCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpeningWallet(OnWallet):
-    """Base of what may let money out of a frozen wallet. It stays frozen while anything is owed, and while a return
-    waits to take: from the wallet itself, or from one of its owner's others with money, which are `beside` it.
+    """Base of the commands that may let money out of a frozen or closed wallet.
+
+    It stays as it is while anything is owed or a return waits to take: from the wallet itself, or from one of its
+    owner's others with money, which are `beside` it.
     """
 
     beside: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from service.domain.server_clock import ServerTime
 
 # Rows that are brought forward fall due within this, not all at one moment.
 SPREAD_S: Final = 5.0
-# The longest pause before a retry. What waits longer waits for a time that was chosen, not for its turn.
+# The longest pause before a retry. A row that is due later has a chosen time, such as an expiry.
 _LONGEST_PAUSE: Final = timedelta(minutes=10)
 
 
@@ -70,7 +70,7 @@ async def bring_forward(
     """Makes rows due earlier by as much as the server's clock was set back, and returns how many.
 
     What is due within `lease_s` stays: a worker may have it in hand. A lease that was given by the clock that was ahead
-    keeps its length. `also` sets further fields. Rows that were to wait longer anyway are visited early by this.
+    keeps its length. `also` sets further fields. Rows that rightly wait are visited early too.
     """
     waiting = {"due_at": {"$gt": time.now + timedelta(seconds=lease_s), "$lte": time.highest_at + _LONGEST_PAUSE}}
     soon = {"$add": [time.now, {"$multiply": [{"$rand": {}}, SPREAD_S * 1000]}]}

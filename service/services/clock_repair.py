@@ -83,5 +83,5 @@ async def _bring_forward(time: ServerTime, settings: Settings, jobs: JobQueue) -
 
 
 def longest_lease_s(settings: Settings) -> float:
-    """What is due within this may be in the hands of a worker, and comes soon enough."""
+    """A worker may hold a row that is due within this time. Such rows are left as they are."""
     return max(_LONGEST_LEASE_S, settings.bank_recheck_s, settings.webhook_timeout_s + _DELIVERY_MARGIN_S)

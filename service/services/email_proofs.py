@@ -1,4 +1,4 @@
-"""Whose an address is: proven once by whoever reads its mails, and what that ends.
+"""Proof that an e-mail address is its user's, and what the first proof ends.
 
 Until then anybody may have registered with it. So the first proof takes away what was made before: sessions, API
 keys, webhook endpoints and the authenticator app may be somebody else's.
@@ -58,7 +58,7 @@ async def end_what_was_before_the_proof(
 
 
 async def mark_addresses_proven_before() -> int:
-    """For data from before addresses were proven: who has reset their password by mail has proven theirs.
+    """For data from before addresses were proven: a password that was reset by mail counts as proof.
 
     All others have not; how many are proven.
     """

@@ -1,4 +1,4 @@
-"""The first admins, whom no admin can make: by whoever runs the service, at the command line."""
+"""Appoints the first admins from the command line, before there is any admin."""
 
 import secrets
 from enum import StrEnum

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 _BOOKS_LIMIT_S = 240.0
 # For each portion. Its process has it for milliseconds, or for a transaction's lifetime where it has died.
 _OUTDATING_LIMIT_S = 60.0
-# Others can be first once for each process that starts. The pause grows with each attempt, to a minute in all.
+# Each process that starts beside this one can be first once. The pause grows with each attempt, to a minute in all.
 _ATTEMPTS = 30
 _PAUSE_S = 0.14
 _NOT_TAKEN = (
@@ -104,7 +104,7 @@ async def _apply_once(client: Client, floors: Floors) -> bool:
 async def _outdate_portions() -> None:
     """Makes processes reload the portions of each pool that was changed since they last did.
 
-    Until then a process goes by what it remembers, as if it had been quicker than the change. Also finishes what a
+    Until then a process goes by what it remembers, as if its payments had come before the change. Also finishes what a
     process that died after a change has left undone.
     """
     portions = await position_repository.find_all()

@@ -72,7 +72,7 @@ class Lockdowns:
     async def lock_down(self, admin: Caller, user_id: str, reason: str, request_id: str | None) -> LockdownState:
         """Ends sessions and API keys, deactivates the user, and freezes all wallets both ways.
 
-        Repeating it finishes what a dead process left, and drops a lift that was proposed or has begun.
+        A repeat finishes an interrupted lockdown, and cancels a lift that was proposed or has begun.
         Raises OwnAccount, NotFound, Unauthenticated where the admin was demoted, and what Ledger.execute raises.
         """
         now = utc_now()

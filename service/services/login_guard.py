@@ -75,7 +75,7 @@ class LoginGuard:
             yield
 
     async def reset_request(self, address: str) -> None:
-        """By who asks, never by whom for: a count of the account's would let strangers keep its owner from asking.
+        """Counts by who asks, not by account: otherwise strangers could keep its owner from asking.
 
         That nobody's mailbox is filled is for the worker to see to, which says nothing. Raises TooManyAttempts.
         """
@@ -99,7 +99,7 @@ class LoginGuard:
             return
         if misses == 0:
             await self._attempts.give_back(attempt)
-        # The first is counted already. Once one has to wait, more would count for nothing.
+        # The first is counted already. Once a wait is set, further attempts are not counted.
         for _ in range(min(misses, self._misses) - 1):
             if (await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1)).wait_s > 0:
                 break

@@ -41,7 +41,7 @@ _POINTER = "/new_password"
 
 
 class Locksmith(NamedTuple):
-    """What it takes to change a lock."""
+    """What changing a password or a second factor needs."""
 
     client: Client
     jobs: JobQueue
@@ -189,7 +189,7 @@ async def _hash(passwords: Passwords, new_password: str, user: User) -> str:
 
 
 async def _put_in(lock: _NewLock, event: AuditEvent, *, session: AsyncClientSession) -> bool:
-    """The new lock, with nobody inside. False where somebody changed it since, or the user may not act."""
+    """Sets the new password and ends all sessions. False if it was changed meanwhile or the user may not act."""
     if not await user_repository.set_password(
         lock.user_id,
         lock.token_version,

@@ -1,4 +1,4 @@
-"""What gives somebody more access: one admin asks for it, and another confirms it.
+"""Access proposals: one admin asks for more access for somebody, and another confirms it.
 
 Granting `admin` or `service`, a key that moves other people's money, and removing somebody's second factor.
 """

@@ -151,7 +151,7 @@ async def _give_again(session: Session, token: RefreshToken, settings: Settings,
 
 
 async def _holder(session: Session) -> User:
-    """As they are before the session is changed: who is put out in between has a token of an old version.
+    """Reads the user before the session changes: if the user is put out in between, the token's version is old.
 
     Raises InvalidRefreshToken.
     """

@@ -122,7 +122,7 @@ async def _may_mail(
 
 
 async def confirm_registration(smith: Locksmith, token: str, password: str, request_id: str | None) -> User:
-    """The user, whose address is proven: made now, or one who had no proof, of whom all else than the money ends.
+    """Creates the user, or takes over an unproven one, of whom all but the money ends. Returns the user.
 
     The password is that of the registration: whoever only reads the mail does not open an account that somebody else
     has the password of. Raises InvalidProofToken, Unavailable.

@@ -112,7 +112,7 @@ async def collect_return(
 
 
 async def _open_holds(kind: ReturnType, user_id: str, wallet_id: str) -> tuple[NamedHold, ...]:
-    """Newest first: what was promised last is broken first. Withdrawals and points take from none."""
+    """Newest first: a return takes from the newest hold first. Withdrawals and points take from none."""
     if kind is not ReturnType.DEPOSIT:
         return ()
     found = await record_repository.find_open_holds(user_id, wallet_id, limit=_HOLDS_NAMED)

@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class _Deed(NamedTuple):
-    """What to set, what to account for, and whether it takes something away that tokens still say."""
+    """The fields to set, the audit details, and whether tokens that exist must end."""
 
     action: AuditAction
     changes: dict[str, Any]

@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(slots=True)
 class Offered:
-    """What an open load came to: how many requests were due, how many of them were not sent since too many waited for
+    """Counts of an open load: how many requests were due, how many of them were not sent since too many waited for
     an answer, and how many waited at most. A hold's capture is not counted: it follows its hold.
     """
 
