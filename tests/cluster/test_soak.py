@@ -171,6 +171,7 @@ async def test_a_busy_machine_fails_nothing_and_logs_no_traceback(trial: Trial) 
         memory_mb={name: (settled_mb[name], memory_mb[name]) for name in memory_mb},
     )
     print(soak)  # noqa: T201 pytest -rP shows it
+    assert soak.accepted > 0
     assert soak.tracebacks == 0
     assert {event for event in soak.told if not event.startswith("warning ")} <= {"critical bank.is_simulated"}
     assert soak.answers[500] == 0
