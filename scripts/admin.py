@@ -65,7 +65,7 @@ def main(
 
 
 def _told(email: str, appointment: Appointment, settings: Settings) -> list[str]:
-    """What was done, and what to do next."""
+    """Tells what was done, and what to do next."""
     match appointment.outcome:
         case Outcome.CREATED:
             where = (

@@ -38,7 +38,7 @@ class Seals:
 
     @property
     def first_event_id(self) -> str:
-        """Where the sealing begins: ids made before are older than the first seal. Empty where there is none."""
+        """Returns the id at which sealing begins: older ones come before the first seal. Empty where there is none."""
         return "" if self._first_at is None else _first_id_at(self._first_at - _LOOK_BACK)
 
     def expect(self, checkpoint: Row) -> None:

@@ -142,7 +142,7 @@ def _made_ms(entry_id: str) -> int:
 
 
 def change_of(entry: Row) -> int:
-    """What a whole entry did to what its account can still pay out."""
+    """Returns by how much a whole entry changed what its account can still pay out."""
     available: int = entry["available_after"] - entry["available_before"]
     held: int = entry["held_after"] - entry["held_before"]
     return available if entry["counterparty"] == _BANK else -available - held

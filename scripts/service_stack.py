@@ -167,7 +167,7 @@ class Stack:
             shutil.rmtree(folder, ignore_errors=True)
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         if name == API:
-            # Whoever answers clients must not be able to sign another history.
+            # The process that answers clients must not be able to sign another history.
             environment.pop(SIGNING_KEY, None)
         if name not in (API, WORKER):
             # A port has one owner: the first worker.

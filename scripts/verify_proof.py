@@ -321,7 +321,7 @@ def check_checkpoint(value: Any, keys: Keys) -> Object:  # noqa: ANN401 as it wa
     version = _version_of(value) if isinstance(value, dict) else 1
     is_known = is_first or version in (_MAPS, _AUDITED)
     shape = _CHECKPOINT_V1 if is_first else _CHECKPOINT if version == _AUDITED else _CHECKPOINT_V2
-    # What members a later version has, nobody here knows.
+    # This release does not know which members a later version has.
     checkpoint = shaped(value, shape, "the checkpoint", is_open=not is_known)
     said = f"checkpoint {checkpoint['number']}"
     if not is_known:

@@ -22,7 +22,7 @@ class DemoUser(NamedTuple):
     registration: Registration
     roles: tuple[str, ...]
     balances: dict[str, int]
-    # Of an authenticator app that is active from the start; a new one takes a mailed code and a day.
+    # The secret of an app that is active from the start; a new one takes a mailed code and a day.
     totp_secret: str | None = None
 
 

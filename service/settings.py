@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     env: Environment = Environment.DEVELOPMENT
     port: int = 8000
     api_processes: int = Field(1, ge=1)
-    # Where Docker Compose publishes the API's port. Development is for this machine only.
+    # The address at which Docker Compose publishes the API's port. Development is for this machine only.
     published_at: Annotated[str, Field(pattern=r"^[0-9A-Fa-f.:]{2,45}$")] = "127.0.0.1"
     # Stand-ins, which production refuses unless it is told that they are wanted.
     allow_simulated_bank: bool = False

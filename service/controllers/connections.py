@@ -41,9 +41,9 @@ class Connections:
         self._per_address = settings.connections_per_address
         self._trusted = settings.trusted_proxies
         self._networks: dict[asyncio.Transport, tuple[str, ...]] = {}
-        # Of each network its connections, the oldest first.
+        # The connections of each network, the oldest first.
         self._by_network: dict[str, dict[asyncio.Transport, None]] = {}
-        # Of each customer, which is the widest network that is counted: those that may give way.
+        # Those that may give way, by customer, which is the widest network that is counted.
         self._by_customer: dict[str, dict[asyncio.Transport, None]] = {}
         self._refused = 0
         self._logged_s = -_LOG_EVERY_S

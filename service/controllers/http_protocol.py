@@ -235,7 +235,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _end_after_answers(self) -> None:
-        """What was asked so far is answered yet; nothing more is listened to."""
+        """Answers what was asked so far, and listens to nothing more."""
         self._is_last = True
         if not self.pipeline:
             self.cycle.keep_alive = False

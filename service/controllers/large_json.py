@@ -48,7 +48,7 @@ async def read_large_json(text: str, scan: Scan, models: Mapping[str, type[BaseM
         if position is None:
             if name in found.parsed:
                 raise ValueError("an object names a key twice")
-            # Of a list its elements follow.
+            # The elements of a list follow.
             found.parsed[name], found.validated[name] = value, [] if isinstance(value, list) else value
             continue
         elements += 1

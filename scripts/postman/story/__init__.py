@@ -32,7 +32,7 @@ ENVIRONMENT: Final = {
     "service_password": "ember-compass-glacier-64",
     "demo_app_email": "vera@example.com",
     "demo_app_password": "lichen-harbour-sonnet-52",
-    # Of vera's authenticator app: the scripts compute its codes.
+    # The secret of vera's authenticator app: the scripts compute its codes.
     "totp_secret": "KZSXEYJHOMQGC5LUNBSW45DJMNQXI33S",
     "user_password": "juniper-anchor-mosaic-27",
     "friend_password": "thistle-beacon-pagoda-93",
