@@ -153,7 +153,7 @@ class IssuedKeyView(ApiKeyView):
 
 _WAITING: dict[str, Any] = {
     "model": IssuedKeyView,
-    "description": "It moves other people's money: the secret opens nothing before another admin approves it",
+    "description": "It does more than read: the secret opens nothing before another admin approves it",
 }
 
 
@@ -164,7 +164,8 @@ _WAITING: dict[str, Any] = {
     responses={**problem_responses(NotFound, UserIsNoService), 202: _WAITING},
     summary="Make an API key for a service; its secret is shown once",
     description="It acts as the user that it names, who needs the role `service`, and may do what it lists. With "
-    "`adjustments:write` or `holds:any` it opens nothing before another admin approves the proposal.",
+    "any `:write` or `holds:any` it opens nothing before another admin approves the proposal. A key for the admin's "
+    "own account waits for one only with `adjustments:write` or `holds:any`.",
 )
 async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResources) -> Response:
     issued = await api_keys.create_key(resources.databases.client, user, body.order, correlation_id.get())
@@ -199,8 +200,8 @@ async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
     response_model=IssuedKeyView,
     responses={**problem_responses(ApiKeyEnded), 202: _WAITING},
     summary="Give an API key another secret, shown once",
-    description="The one before ends at once, or after `overlap_s`; one before that ends at once. Of a key with "
-    "`adjustments:write` or `holds:any`, all that happens once another admin has approved the proposal.",
+    description="The one before ends at once, or after `overlap_s`; one before that ends at once. Of a key that "
+    "takes two admins to make, all that happens once another admin has approved the proposal.",
 )
 async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, resources: OpenResources) -> Response:
     overlap = timedelta(seconds=body.overlap_s)

@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
-from service.domain.permissions import KEY_PERMISSIONS, TWO_ADMIN_KEY_PERMISSIONS, Permission
+from service.domain.permissions import KEY_PERMISSIONS, Permission
 
 # 40 bits: two keys that begin alike are refused by the index and made anew, which hardly ever happens.
 PREFIX_LENGTH = 8
@@ -75,10 +75,6 @@ class ApiKey(NamedTuple):
     def scopes(self) -> frozenset[Permission]:
         """Never more than a key may have by now, whatever it was given."""
         return KEY_PERMISSIONS.intersection(self.permissions)
-
-    @property
-    def needs_two_admins(self) -> bool:
-        return not TWO_ADMIN_KEY_PERMISSIONS.isdisjoint(self.permissions)
 
     @property
     def all_makers(self) -> frozenset[str]:

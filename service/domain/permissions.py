@@ -1,6 +1,6 @@
 """Permissions: what a caller may do, by role. Each route declares the one that it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -78,8 +78,10 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
 # What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in, and
 # streams end with a token, where a key has no end.
 KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE - _OF_TOKENS
-# What moves other people's money: a key with one of these needs two admins.
-TWO_ADMIN_KEY_PERMISSIONS = frozenset({Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
+# What moves other people's money: a key with one of these takes two admins, whosever it is.
+_OTHERS_MONEY = frozenset({Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
+# What moves or changes what the key's user has: whoever issues it sees its secret.
+_KEY_WRITES = frozenset(permission for permission in KEY_PERMISSIONS if permission.endswith(":write"))
 # Roles that reach other people's money: giving one needs two admins. Taking one away does not.
 TWO_ADMIN_ROLES = frozenset({Role.SERVICE, Role.ADMIN})
 # What the ledger does not ask about in its own transaction: the user is looked at before anything is shown or done.
@@ -99,6 +101,15 @@ LIVE_PERMISSIONS = frozenset(
         Permission.CATALOGUE_ADMIN,
     }
 )
+
+
+def key_takes_two_admins(permissions: Collection[Permission], user_id: str, admin_id: str) -> bool:
+    """Tells whether this admin may not issue such a key for the user alone, nor another secret for it.
+
+    For themself they may, where it reaches nobody else's money: they can do that with their password too.
+    """
+    alone_refused = _OTHERS_MONEY if user_id == admin_id else _OTHERS_MONEY | _KEY_WRITES
+    return not alone_refused.isdisjoint(permissions)
 
 
 @lru_cache(maxsize=_REMEMBERED_ROLES)

@@ -26,7 +26,7 @@ from service.domain.api_keys import (
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
-from service.domain.permissions import TWO_ADMIN_KEY_PERMISSIONS, Permission, Role
+from service.domain.permissions import Permission, Role, key_takes_two_admins
 from service.domain.proposals import AccessProposal, ProposalKind
 from service.errors import ApiKeyEnded, FieldError, InvalidFields, NotFound, Unauthenticated, UserIsNoService
 from service.repositories import api_keys as key_repository
@@ -104,7 +104,7 @@ async def authenticate(text: str, uses: KeyUses) -> Caller:
 
 
 async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id: str | None) -> IssuedKey:
-    """A key that moves other people's money waits for a second admin.
+    """A key that does more than read waits for a second admin, unless it is for what this admin has.
 
     Raises NotFound where there is no such user, UserIsNoService, InvalidFields, Unavailable.
     """
@@ -120,7 +120,7 @@ async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id:
             created_by=admin.user_id,
             created_at=now,
             updated_at=now,
-            is_waiting=not TWO_ADMIN_KEY_PERMISSIONS.isdisjoint(order.permissions),
+            is_waiting=key_takes_two_admins(order.permissions, order.user_id, admin.user_id),
             **order._asdict(),
         )
         try:
@@ -157,8 +157,8 @@ async def _insert(client: Client, admin: Caller, key: ApiKey, request_id: str | 
 async def rotate_key(
     client: Client, admin: Caller, key_id: str, overlap: timedelta, request_id: str | None
 ) -> IssuedKey:
-    """Another secret; the one before is good for `overlap` longer. Of a key that moves other people's money, it opens
-    nothing before another admin confirms it. Raises NotFound, ApiKeyEnded, Unavailable.
+    """Another secret; the one before is good for `overlap` longer. Of a key that takes two admins, it opens nothing
+    before another one confirms it. Raises NotFound, ApiKeyEnded, Unavailable.
     """
     now = utc_now()
     secret = secrets.token_bytes(SECRET_BYTES)
@@ -168,7 +168,7 @@ async def rotate_key(
         if key.status(now) is not KeyStatus.ACTIVE:
             raise ApiKeyEnded(status=key.status(now))
         overlap_s = int(overlap.total_seconds())
-        if key.needs_two_admins:
+        if key_takes_two_admins(key.permissions, key.user_id, admin.user_id):
             asked = _proposal(ProposalKind.API_KEY_ROTATION, key, admin, request_id, now)
             asked = asked._replace(secret_hash=hash_secret(secret), overlap_s=overlap_s)
             return key, (await proposals.insert(asked, session=session)).id

@@ -1,6 +1,6 @@
 """Access proposals: one admin asks for more access for somebody, and another confirms it.
 
-Granting `admin` or `service`, a key that moves other people's money, and removing somebody's second factor.
+Granting `admin` or `service`, a key that does more than read, and removing somebody's second factor.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

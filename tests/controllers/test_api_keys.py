@@ -64,7 +64,7 @@ class TestMakingOne:
         order: dict[str, Any] = {
             "user_id": relay.user.id,
             "name": "Till 4",
-            "permissions": ["holds:write"],
+            "permissions": ["holds:read"],
             "expires_at": expires_at,
         }
         answer = await boss.post(_KEYS, **order)
@@ -82,7 +82,7 @@ class TestMakingOne:
         assert secret.rpartition("_")[2] not in str(kept)
         (event,) = await boss.events(subject_id=key["id"])
         assert (event["action"], event["actor_id"]) == ("api_key.created", boss.user.id)
-        assert event["details"] == {"user_id": relay.user.id, "name": "Till 4", "permissions": "holds:write"}
+        assert event["details"] == {"user_id": relay.user.id, "name": "Till 4", "permissions": "holds:read"}
 
     async def test_is_for_users_who_are_services(self, boss: Staff, databases: Databases) -> None:
         user = await make_user(databases)

@@ -341,7 +341,9 @@ class TestServices:
             (["webhooks:write", "events:read"], 201, 200, 409),
         ):
             order: dict[str, Any] = {"user_id": relay.user.id, "name": "Relay", "permissions": permissions}
-            headers = {"X-API-Key": (await boss.post("/admin/api-keys", **order)).json()["secret"]}
+            issued = await boss.post("/admin/api-keys", **order)
+            await boss.confirmed(issued)
+            headers = {"X-API-Key": issued.json()["secret"]}
             made = await api.post(f"/api/v1{_PATH}", json={"url": _URL}, headers=headers)
             changed = await api.patch(one, json={"url": f"{_URL}/2"}, headers=headers)
             tested = await api.post(f"{one}/test", headers=headers)

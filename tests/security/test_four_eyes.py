@@ -148,7 +148,7 @@ class TestGivingARole:
 
 
 class TestAKeyThatMovesOtherPeoplesMoney:
-    @pytest.mark.parametrize("permission", ["adjustments:write", "holds:any"])
+    @pytest.mark.parametrize("permission", ["adjustments:write", "holds:any", "payments:write", "webhooks:write"])
     async def test_opens_nothing_before_another_admin_confirms_it(
         self, office: Office, databases: Databases, permission: str
     ) -> None:
@@ -161,6 +161,27 @@ class TestAKeyThatMovesOtherPeoplesMoney:
         assert refusal(await approve(office.boss, key["proposal_id"])) == _SECOND
         assert (await approve(office.second, key["proposal_id"])).status_code == 200
         assert (await office.api.get("/api/v1/wallets", headers=headers)).status_code == 200
+
+    async def test_for_ones_own_money_takes_nobody_else(self, office: Office, databases: Databases) -> None:
+        own = await Staff.hire(office.api, databases, office.settings, "service", "admin")
+        body: dict[str, Any] = {"user_id": own.user.id, "name": "Till"}
+        for permission, status in (("payments:write", 201), ("adjustments:write", 202), ("holds:any", 202)):
+            made = await own.post("/admin/api-keys", **body, permissions=[permission])
+            assert made.status_code == status, made.text
+        theirs = await office.boss.post("/admin/api-keys", **body, permissions=["payments:write"])
+        assert theirs.status_code == 202
+
+    async def test_of_somebody_else_has_no_other_secret_by_one_admin_alone(
+        self, office: Office, databases: Databases
+    ) -> None:
+        """Also not one that its user made alone."""
+        own = await Staff.hire(office.api, databases, office.settings, "service", "admin")
+        permissions = ["payments:write"]
+        key = (await own.post("/admin/api-keys", user_id=own.user.id, name="Till", permissions=permissions)).json()
+        rotated = await office.boss.post(f"/admin/api-keys/{key['id']}/rotate", overlap_s=0)
+        assert rotated.status_code == 202, rotated.text
+        own_again = await own.post(f"/admin/api-keys/{key['id']}/rotate", overlap_s=0)
+        assert own_again.status_code == 200, own_again.text
 
     async def test_is_revoked_where_it_is_rejected(self, office: Office, databases: Databases) -> None:
         service = await make_user(databases, roles=["service"])

@@ -479,8 +479,8 @@ _A_CREDIT: Final = {"amount": 100, "currency": "INR", "reason": "A returned bott
 
 API_KEYS: Final = Folder(
     "API keys",
-    "What a service sends as `X-API-Key` in place of a token. Admins make them; the secret is shown once. What moves "
-    "other people's money opens nothing before another admin has confirmed it.",
+    "What a service sends as `X-API-Key` in place of a token. Admins make them; the secret is shown once. What does "
+    "more than read opens nothing before another admin has confirmed it.",
     (
         Step(
             "POST /admin/api-keys",
