@@ -28,6 +28,7 @@ from workers.clock_repair import repair_for_ever
 from workers.drain import run_drains
 from workers.ending import Ending
 from workers.events import events_drain
+from workers.house_positions import outdate_portions_for_ever
 from workers.metrics import serve_metrics
 from workers.outbox import mails_drain, orders_drain, outbox_drain
 from workers.outliving_redis import outlive_redis
@@ -84,6 +85,7 @@ async def _on_startup(context: dict[str, Any]) -> None:
         "replay": replay_for_ever(resources),
         "reconciliation": reconcile_for_ever(resources),
         "clock_repair": repair_for_ever(resources),
+        "house_positions": outdate_portions_for_ever(resources),
         "presence": presence.beat_for_ever(),
         "status": tell_status_for_ever(presence, resources),
     }

@@ -74,6 +74,23 @@ async def find_pools(*, session: AsyncClientSession | None = None) -> list[Porti
     return [_from_row(row) async for row in _collection().find({"owner": POOL}, session=session)]
 
 
+async def find_outdated() -> list[tuple[Portion, int]]:
+    """Portions that are behind their pool's `floor_version`, each with that number. Pools are behind none."""
+    stages: list[dict[str, Any]] = [
+        {
+            "$group": {
+                "_id": {"account": "$account", "currency": "$currency"},
+                "of_pool": {"$max": {"$cond": [{"$eq": ["$owner", POOL]}, _FLOOR_VERSION, 0]}},
+                "rows": {"$push": {"row": "$$ROOT", "floor_version": _FLOOR_VERSION}},
+            }
+        },
+        {"$unwind": "$rows"},
+        {"$match": {"$expr": {"$lt": ["$rows.floor_version", "$of_pool"]}}},
+    ]
+    found = await _collection().aggregate(stages)
+    return [(_from_row(one["rows"]["row"]), int(one["of_pool"])) async for one in found]
+
+
 async def find_living(*, session: AsyncClientSession) -> set[str]:
     """The ids of the ledger processes that there are."""
     rows = LedgerProcessDocument.get_pymongo_collection().find({}, {"_id": 1}, session=session)

@@ -78,7 +78,7 @@ async def apply_floors(client: Client, floors: Floors) -> None:
         log.info("house_positions.others_were_first", attempt=attempts)
         await asyncio.sleep(_PAUSE_S * attempts)
         attempts += 1
-    await _outdate_portions()
+    await outdate_portions()
 
 
 async def _apply_once(client: Client, floors: Floors) -> bool:
@@ -101,19 +101,16 @@ async def _apply_once(client: Client, floors: Floors) -> bool:
     return is_done
 
 
-async def _outdate_portions() -> None:
-    """Makes processes reload the portions of each pool that was changed since they last did.
+async def outdate_portions() -> None:
+    """Makes processes reload the portions of each pool that was changed since they last did. One query where none is.
 
-    Until then a process goes by what it remembers, as if its payments had come before the change. Also finishes what a
-    process that died after a change has left undone.
+    Until then a process goes by what it remembers, as if its payments had come before the change. Whoever changes a
+    pool calls this next, and workers repeat it for a process that died in between. Safe to run twice at once.
     """
-    portions = await position_repository.find_all()
-    floor_versions = {pool.pair: pool.floor_version for pool in portions if pool.owner == POOL}
-    for portion in portions:
-        floor_version = floor_versions.get(portion.pair, 0)
-        if portion.floor_version < floor_version:
-            with pymongo.timeout(_OUTDATING_LIMIT_S):
-                await position_repository.outdate(portion, floor_version)
+    for portion, floor_version in await position_repository.find_outdated():
+        with pymongo.timeout(_OUTDATING_LIMIT_S):
+            await position_repository.outdate(portion, floor_version)
+        log.info("house_positions.outdated", portion=portion.id, floor_version=floor_version)
 
 
 async def _insert(
@@ -207,7 +204,7 @@ async def correct_positions(client: Client, reason: str, corrected_by: str, tell
             is_done = is_corrected and is_done
             if is_corrected:
                 tell(Correction(*pair, found, due))
-        await _outdate_portions()
+        await outdate_portions()
         if is_done:
             return
         await asyncio.sleep(_PAUSE_S * attempt)

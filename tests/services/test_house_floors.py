@@ -15,6 +15,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from scripts.check_ledger import check_ledger
+from service.background import end
 from service.database import bind_documents, connect, read_in_snapshot, session_in_transaction
 from service.documents import User
 from service.domain.audit_events import AuditEvent
@@ -71,6 +72,7 @@ from tests.factories import (
 )
 from tests.records import at
 from tests.servers import Servers
+from workers.house_positions import outdate_portions_for_ever
 
 _CURRENCIES = iter(
     ("AUD", "CAD", "CHF", "CZK", "DKK", "HKD", "HUF", "ILS", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "THB", "ZAR",
@@ -522,6 +524,13 @@ async def events_of(pair: AccountCurrency) -> list[AuditEvent]:
     return await audit_repository.find_newest(AuditFilter(subject_id="/".join(pair)), before_id=None, limit=10)
 
 
+async def _change_and_die(books: OwnBooks, pair: AccountCurrency, floor: int) -> None:
+    """Raises the floor from 0 as a start does that dies before it has outdated any portion."""
+    (pool,) = [one for one in await position_repository.find_pools() if one.pair == pair]
+    async with session_in_transaction(books.databases.client) as session:
+        assert await position_repository.change_pool(pool, floor, -floor, session=session)
+
+
 class TestFloors:
     async def test_that_are_changed_stand_on_record(self, books: OwnBooks, currency: str) -> None:
         """Once, by ten processes."""
@@ -577,14 +586,51 @@ class TestFloors:
         wallet = await wallet_with(books, currency, paid_in=100)
         own = await new_process(currency, "one")
         assert await try_as(books, own, withdrawal_of(wallet, 1)) == [None]
-        (pool,) = [one for one in await position_repository.find_pools() if one.pair == pair]
-        async with session_in_transaction(client) as session:
-            assert await position_repository.change_pool(pool, 95, -95, session=session)
+        await _change_and_die(books, pair, 95)
         await apply_floors(client, {pair: 95})
         assert own.remembered[pair].headroom >= 5
         assert await try_as(books, own, withdrawal_of(wallet, 5)) == ["house_funds_exhausted"]
         assert await try_as(books, own, withdrawal_of(wallet, 4)) == [None]
         await apply_floors(client, {})
+
+    async def test_that_a_process_changed_before_it_died_reach_the_others_by_a_worker(
+        self, books: OwnBooks, currency: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pair = ("bank", currency)
+        wallet = await wallet_with(books, currency, paid_in=100)
+        own = await new_process(currency, "one")
+        assert await try_as(books, own, withdrawal_of(wallet, 1)) == [None]
+        await _change_and_die(books, pair, 95)
+        monkeypatch.setattr("workers.house_positions._LOOK_S", 0.02)
+        task = asyncio.create_task(outdate_portions_for_ever(books.resources))
+        try:
+            async with asyncio.timeout(20):
+                while await position_repository.find_outdated():  # noqa: ASYNC110 no event in a database
+                    await asyncio.sleep(0.02)
+        finally:
+            await end(task)
+        assert own.remembered[pair].headroom >= 5
+        assert await try_as(books, own, withdrawal_of(wallet, 5)) == ["house_funds_exhausted"]
+        assert await try_as(books, own, withdrawal_of(wallet, 4)) == [None]
+        await apply_floors(books.databases.client, {})
+
+    async def test_that_a_process_has_read_in_all_portions_hold_for_what_it_remembers_too(
+        self, books: OwnBooks, currency: str
+    ) -> None:
+        """Its own portion has not been outdated yet, since whoever changed the floor died before."""
+        pair = ("bank", currency)
+        wallet = await wallet_with(books, currency, paid_in=100, given=100)
+        own = await new_process(currency, "one")
+        assert await try_as(books, own, withdrawal_of(wallet, 1)) == [None]
+        await _change_and_die(books, pair, 95)
+        left = own.remembered[pair].headroom
+        assert left >= 5
+        # More than it remembers: so it reads all portions, and the pool among them.
+        assert await try_as(books, own, withdrawal_of(wallet, left + 1)) == ["house_funds_exhausted"]
+        assert await try_as(books, own, withdrawal_of(wallet, 5)) == ["house_funds_exhausted"]
+        assert await try_as(books, own, withdrawal_of(wallet, 4)) == [None]
+        assert await headroom_of(currency) == 0
+        await apply_floors(books.databases.client, {})
 
     async def test_are_changed_in_pools_of_earlier_releases(self, books: OwnBooks, currency: str) -> None:
         pair, client = ("bank", currency), books.databases.client
