@@ -52,7 +52,8 @@ from scripts.ledger_rules import (
     waiting_since,
 )
 from scripts.points_rules import POINTS_PREFIXES, check_points, check_voucher, check_voucher_use
-from scripts.position_rules import RETURN_FIELDS, AccountCurrency, BelowFloor, Positions, check_below_floor
+from scripts.position_inspection import inspect_positions
+from scripts.position_rules import AccountCurrency, Positions
 from scripts.quote_rules import check_quote
 from scripts.record_rules import KINDS, Row, Tally
 from scripts.user_limits_inspection import inspect_user_limits
@@ -182,7 +183,7 @@ async def inspect(
             async with databases.client.start_session(snapshot=True) as session:
                 reader = Reader(databases, session, on_progress)
                 inspection = Inspection()
-                await _inspect_wallets(reader, inspection, Positions(floors))
+                await _inspect_wallets(reader, inspection, Positions(floors), now)
                 await _inspect_transactions(reader, inspection)
                 told_since = now - events_kept + MARGIN
                 made = Made(now - answers_kept + MARGIN)
@@ -218,7 +219,7 @@ async def count_rows(databases: Databases) -> int:
     return sum([await collection.estimated_document_count() for collection in collections])
 
 
-async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Positions) -> None:
+async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Positions, now: datetime) -> None:
     """Reads wallets from the last to the first: so the index (wallet, seq descending) gives entries in order of seq."""
     wallets = reader.find(reader.wallet["wallets"], [("_id", -1)])
     # One document for each hour that the service has run: some MB in a year.
@@ -259,28 +260,9 @@ async def _inspect_wallets(reader: Reader, inspection: Inspection, positions: Po
             total.held += wallet["held"]
             positions.owe(wallet)
     _take_over(bookings, inspection)
-    waiting = {"status": "requires_review", "type": "deposit"}
-    async for returned in reader.find(reader.wallet["returns"], _BY_ID, ("amount", "currency"), waiting):
-        positions.add_unbooked(returned)
-    portions = [row async for row in reader.find(reader.wallet["house_positions"], _BY_ID)]
-    inspection.counts["portions of the house"] += len(portions)
-    inspection.breaches += positions.check(portions)
-    for below in positions.below_floor:
-        breach = await _check_below_floor(reader, below)
-        inspection.breaches += [] if breach is None else [breach]
-
-
-async def _check_below_floor(reader: Reader, below: BelowFloor) -> Breach | None:
-    """Reads the entries of one account once more, from the newest on: rarely any, and never further than it must."""
-    account, currency = below.pair
-    of_account = {"counterparty": account, "currency": currency}
-    entries = reader.find(reader.wallet["transaction_logs"], [("_id", -1)], condition=of_account)
-    returns: list[Row] = []
-    if below.has_returns:
-        newest, condition = [("created_at", -1)], {"type": "deposit", "currency": currency}
-        found = reader.find(reader.wallet["returns"], newest, RETURN_FIELDS, condition)
-        returns = [row async for row in found]
-    return await check_below_floor(below, (entry async for entry in entries if is_entry(entry)), returns)
+    count, breaches = await inspect_positions(reader, positions, now)
+    inspection.counts["portions of the house"] += count
+    inspection.breaches += breaches
 
 
 def _take_over(bookings: Bookings, inspection: Inspection) -> None:

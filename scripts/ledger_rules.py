@@ -62,6 +62,7 @@ class Rule(StrEnum):
     HOUSE_POSITION = "house_position"
     HOUSE_BELOW_FLOOR = "house_below_floor"
     HOUSE_FLOOR = "house_floor"
+    HOUSE_PORTION = "house_portion_outdated"
 
     OPERATION_UNKNOWN = "operation_unknown"
     OPERATION_STATE = "operation_state"

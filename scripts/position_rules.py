@@ -4,9 +4,9 @@ Written out a second time like ledger_rules.py, and for the same reason.
 """
 
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from scripts.ledger_rules import WALLET_PREFIX, Breach, Rule, is_shaped
@@ -19,7 +19,6 @@ _POINTS: Final = "PTS"
 # These may take an account below its floor: the bank has taken the money back, or the points were promised.
 _NEVER_REFUSED: Final = frozenset({"DEPOSIT_RETURN", "POINTS_EARNED"})
 _COLLECTION: Final = "DEPOSIT_RETURN"
-RETURN_FIELDS: Final = ("amount", "created_at")
 _RETURN_SHAPE: Final[Mapping[str, type]] = {"amount": int, "created_at": datetime}
 _TIME_DIGITS: Final = 12
 _POOL: Final = "pool"
@@ -27,6 +26,11 @@ _POOL: Final = "pool"
 # than its transaction, ten seconds for an idle server's logical clock, and the lifetime of a transaction. Twice that
 # has to fit in; the rest is margin.
 _ORDER_MARGIN_MS: Final = 15 * 60 * 1000
+# Every process looks at the server's clock every 2 s, so one notes within that time that it was set back.
+_NOTICED: Final = timedelta(minutes=1)
+_LEAP_SHAPE: Final[Mapping[str, type]] = {"noticed_at": datetime, "highest_at": datetime}
+# A worker looks for outdated portions every ten seconds, once it runs.
+_OUTDATED_FOR: Final = timedelta(minutes=10)
 _SHAPE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("_id", "account", "currency", "owner"), str),
     **dict.fromkeys(("headroom", "version"), int),
@@ -34,6 +38,23 @@ _SHAPE: Final[Mapping[str, type]] = {
 
 # Account and currency.
 AccountCurrency = tuple[str, str]
+
+
+class OutdatedPortion(NamedTuple):
+    """One whose process has not been made to read the pool since its floor or its headroom was changed."""
+
+    pair: AccountCurrency
+    id: str
+    floor_version: int
+    of_pool: int
+
+
+class Change(NamedTuple):
+    """Of what an account can still pay out. `at_ms` is when, in milliseconds."""
+
+    at_ms: int
+    amount: int
+    is_refusable: bool
 
 
 class BelowFloor(NamedTuple):
@@ -85,6 +106,8 @@ class Positions:
         self._due: Counter[AccountCurrency] = Counter()
         # Filled by `check`. Whether returns explain it is for a second look at the entries to say.
         self.below_floor: list[BelowFloor] = []
+        # Filled by `check`. Whether the change is new is for the audit events to say.
+        self.outdated: list[OutdatedPortion] = []
 
     def take(self, entry: Row) -> None:
         """A whole entry."""
@@ -125,6 +148,10 @@ class Positions:
         if headroom != due:
             detail = f"the portions have {headroom}, the books {self._due[pair]} above a floor of {floor or 0}"
             yield Breach(Rule.HOUSE_POSITION, subject, detail)
+        of_pool = max((_floor_version(pool) for pool in pools), default=0)
+        for row in rows:
+            if _floor_version(row) < of_pool:
+                self.outdated.append(OutdatedPortion(pair, row["_id"], _floor_version(row), of_pool))
         if floor is not None and due < 0:
             self.below_floor.append(BelowFloor(pair, floor, due))
         if self._stated is not None:
@@ -148,32 +175,77 @@ def change_of(entry: Row) -> int:
     return available if entry["counterparty"] == _BANK else -available - held
 
 
-async def check_below_floor(below: BelowFloor, entries: AsyncIterator[Row], returns: Sequence[Row]) -> Breach | None:
+def _floor_version(portion: Row) -> int:
+    """Earlier releases called it `changes`, and had none in portions of processes."""
+    version = portion.get("floor_version", portion.get("changes", 0))
+    return version if isinstance(version, int) else 0
+
+
+def check_outdated(outdated: OutdatedPortion, changed_at: datetime | None, now: datetime) -> Iterator[Breach]:
+    """`changed_at` is the time of the last audit event of a change of the pool; None where there is none."""
+    if changed_at is not None and changed_at > now - _OUTDATED_FOR:
+        return
+    since = "nobody knows when" if changed_at is None else changed_at.isoformat(timespec="seconds")
+    detail = (
+        f"its process has read change {outdated.floor_version} of the pool, the last is {outdated.of_pool} ({since})"
+    )
+    yield Breach(Rule.HOUSE_PORTION, outdated.id, detail)
+
+
+class Leaps:
+    """Times that the server's clock was set back from, as processes have noted them.
+
+    Ids of entries follow the server's logical clock, which is never set back: it stands still until the server's clock
+    has come to that time again. Returns carry the clock's own time meanwhile.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._leaps = [(row["noticed_at"] - _NOTICED, row["highest_at"]) for row in rows if is_shaped(row, _LEAP_SHAPE)]
+
+    def latest_ms(self, made_at: datetime) -> int:
+        """Returns the latest time that the logical clock can have told then. Of two moments, the later one's is not
+        the smaller.
+        """
+        return epoch_ms(max([made_at, *(until for since, until in self._leaps if since <= made_at <= until)]))
+
+
+async def check_below_floor(
+    below: BelowFloor, entries: AsyncIterator[Row], returns: AsyncIterator[Row] | None, leaps: Leaps
+) -> Breach | None:
     """Reads the account's entries and its deposits' returns, both from the newest to the oldest, as far as needed.
 
     A return counts whole, when it was made: what of it is collected, owed or waits for an admin changes later, and not
     what the bank has taken. So the entries of collections are passed over.
     """
-    descent, older = Descent(below.headroom), deque(row for row in returns if is_shaped(row, _RETURN_SHAPE))
-    async for entry in entries:
-        at_ms = _made_ms(entry["_id"])
-        if not _take_returns(descent, older, at_ms) or not (
-            (below.has_returns and entry["type"] == _COLLECTION)
-            or descent.take(at_ms, change_of(entry), is_refusable=entry["type"] not in _NEVER_REFUSED)
-        ):
+    descent = Descent(below.headroom)
+    streams = [_of_entries(entries, below)]
+    if returns is not None:
+        streams.insert(0, _of_returns(returns, leaps))
+    async for change in _newest_first(*streams):
+        if not descent.take(change.at_ms, change.amount, is_refusable=change.is_refusable):
             break
-    else:
-        _take_returns(descent, older, None)
     if -below.headroom <= descent.excused:
         return None
     detail = f"{-below.headroom} below its floor of {below.floor}, of which returns account for {descent.excused}"
     return Breach(Rule.HOUSE_BELOW_FLOOR, " ".join(below.pair), detail)
 
 
-def _take_returns(descent: Descent, returns: deque[Row], since_ms: int | None) -> bool:
-    """Takes those that were made since then, or all. Says False where older changes no longer matter."""
-    while returns and (since_ms is None or epoch_ms(returns[0]["created_at"]) >= since_ms):
-        returned = returns.popleft()
-        if not descent.take(epoch_ms(returned["created_at"]), -returned["amount"], is_refusable=False):
-            return False
-    return True
+async def _newest_first(*streams: AsyncIterator[Change]) -> AsyncIterator[Change]:
+    """Merges streams that come newest first. Of changes of one moment, those of the stream named first come first."""
+    heads = [await anext(stream, None) for stream in streams]
+    while newest := max((head for head in heads if head is not None), key=lambda change: change.at_ms, default=None):
+        number = next(number for number, head in enumerate(heads) if head is newest)
+        yield newest
+        heads[number] = await anext(streams[number], None)
+
+
+async def _of_entries(entries: AsyncIterator[Row], below: BelowFloor) -> AsyncIterator[Change]:
+    async for entry in entries:
+        if not (below.has_returns and entry["type"] == _COLLECTION):
+            yield Change(_made_ms(entry["_id"]), change_of(entry), entry["type"] not in _NEVER_REFUSED)
+
+
+async def _of_returns(returns: AsyncIterator[Row], leaps: Leaps) -> AsyncIterator[Change]:
+    async for returned in returns:
+        if is_shaped(returned, _RETURN_SHAPE):
+            yield Change(leaps.latest_ms(returned["created_at"]), -returned["amount"], is_refusable=False)

@@ -13,6 +13,10 @@ from service.domain.server_clock import ServerTime
 
 _ID: Final = "server"
 _SEEN: Final = {"seen_at": "$$NOW"}
+# Shorter ones make no difference to anybody who reads `leaps`.
+_SHORTEST_LEAP: Final = timedelta(minutes=1)
+# A clock that is set back more often is no clock.
+_LEAPS_KEPT: Final = 100
 
 
 class Repair(NamedTuple):
@@ -27,15 +31,27 @@ def _collection() -> AsyncCollection[dict[str, Any]]:
 
 
 async def note_time() -> ServerTime:
-    """Reads the server's time, and keeps the latest that it has ever been."""
+    """Reads the server's time, and keeps the latest that it has ever been, also for after a repair where it was later
+    than it is now.
+    """
     row = await _collection().find_one_and_update(
         {"_id": _ID},
-        [{"$set": _SEEN | {"highest_at": {"$max": ["$highest_at", "$$NOW"]}}}],
+        [{"$set": _SEEN | {"highest_at": {"$max": ["$highest_at", "$$NOW"]}, "leaps": _leaps()}}],
+        {"leaps": 0},
         upsert=True,
         return_document=ReturnDocument.AFTER,
     )
     assert row is not None, "it was inserted where there was none"  # noqa: S101 for mypy
     return _time_of(row)
+
+
+def _leaps() -> dict[str, Any]:
+    """Adds each leap once, by whoever notices first."""
+    leaps = {"$ifNull": ["$leaps", []]}
+    is_set_back = {"$gt": [{"$subtract": ["$highest_at", "$$NOW"]}, _ms(_SHORTEST_LEAP)]}
+    is_new = {"$ne": [{"$last": "$leaps.highest_at"}, "$highest_at"]}
+    added = {"$concatArrays": [leaps, [{"noticed_at": "$$NOW", "highest_at": "$highest_at"}]]}
+    return {"$cond": [{"$and": [is_set_back, is_new]}, {"$slice": [added, -_LEAPS_KEPT]}, leaps]}
 
 
 async def claim_repair(bound: timedelta, lease: timedelta) -> Repair | None:

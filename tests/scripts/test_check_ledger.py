@@ -2139,6 +2139,30 @@ class TestFloors:
         found = [breach for breach in await check_books(books) if breach.rule == "house_below_floor"]
         assert [(one.subject, one.detail[:7]) for one in found] == [("bank INR", "1 below")]
 
+    async def test_that_books_are_below_of_are_explained_by_returns_after_the_server_s_clock_was_set_back(
+        self, books: Books
+    ) -> None:
+        """Entries carry the time that it had leapt to, and returns the right one."""
+        await put_floor_above(books, 1)
+        hour_ago = utc_now() - timedelta(hours=1)
+        await books.named("returns").update_many({"type": "deposit"}, {"$set": {"created_at": hour_ago}})
+        assert rules_of(await check_books(books)) == {"house_below_floor"}
+        leap = {"noticed_at": hour_ago - timedelta(seconds=2), "highest_at": utc_now()}
+        row = {"_id": "server", "seen_at": utc_now(), "highest_at": utc_now(), "leaps": [leap]}
+        await books.named("server_clock").replace_one({"_id": "server"}, row, upsert=True)
+        assert await check_books(books) == []
+
+    async def test_are_known_to_every_process_soon_after_a_change(self, books: Books) -> None:
+        await change_position("bank", floor_version=Int64(1))(books)
+        (breach,) = await check_books(books)
+        assert (breach.rule, breach.subject.startswith("bank/INR/")) == ("house_portion_outdated", True)
+        event = {**await books.one("audit_events"), "_id": new_id(Prefix.AUDIT_EVENT)}
+        changed = {**event, "subject_id": "bank/INR", "action": "house_floor.changed"}
+        await books.put("audit_events", {**changed, "at": utc_now()})
+        assert await check_books(books) == [], "a worker will look"
+        await books.put("audit_events", {**changed, "at": utc_now() - timedelta(minutes=11)})
+        assert rules_of(await check_books(books)) == {"house_portion_outdated"}
+
     async def test_and_portions_are_put_right_by_a_command_that_check_ledger_names(
         self, books: Books, tmp_path: Path
     ) -> None:

@@ -1,6 +1,12 @@
 """How far below its floor returns explain that an account is: read backwards, from what it has now."""
 
-from scripts.position_rules import Descent
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from scripts.position_rules import BelowFloor, Descent, Leaps, check_below_floor
+from scripts.record_rules import Row
+from service.domain.identifiers import Prefix, first_id_at
+from tests.records import at
 
 _MINUTE = 60_000
 _HOUR = 60 * _MINUTE
@@ -32,3 +38,59 @@ class TestDescent:
 
     def test_counts_all_of_an_account_that_never_was_at_its_floor(self) -> None:
         assert excused(-100, (9 * _HOUR, -30, False), (1 * _HOUR, -40, False)) == 70
+
+
+class History:
+    """Entries and returns of the bank's account, of which it counts how many were read."""
+
+    def __init__(self, entries: list[Row], returns: list[Row]) -> None:
+        self.entries, self.returns = entries, returns
+        self.read = 0
+
+    async def breaches(self, below: int, *leaps: Row) -> bool:
+        account = BelowFloor(("bank", "INR"), 0, -below)
+        entries, returns = self._read(self.entries), self._read(self.returns)
+        return await check_below_floor(account, entries, returns, Leaps(leaps)) is not None
+
+    async def _read(self, rows: list[Row]) -> AsyncIterator[Row]:
+        for row in rows:
+            self.read += 1
+            yield row
+
+
+def entry_at(minute: int, change: int) -> Row:
+    """A deposit or a withdrawal, by the server's logical clock."""
+    kind = "DEPOSIT" if change > 0 else "WITHDRAWAL_HOLD"
+    amounts = {"available_before": 0, "available_after": change, "held_before": 0, "held_after": 0}
+    entry_id = first_id_at(Prefix.ENTRY, at(minute)) + "7" * 20
+    return {"_id": entry_id, "type": kind, "counterparty": "bank", "currency": "INR", **amounts}
+
+
+def return_at(minute: int, amount: int) -> Row:
+    return {"amount": amount, "created_at": at(minute)}
+
+
+def set_back(minute: int, by: timedelta) -> Row:
+    return {"noticed_at": at(minute), "highest_at": at(minute) + by}
+
+
+class TestAClockThatWasSetBack:
+    """At minute 60 the server's clock leapt to minute 120, where 20 were paid in and 10 went out, and was set right."""
+
+    ENTRIES = (entry_at(121, -10), entry_at(120, 20))
+
+    async def test_does_not_hide_the_return_that_explains_why_the_account_is_below_its_floor(self) -> None:
+        history = History([*self.ENTRIES], [return_at(63, 20)])
+        assert await history.breaches(10), "a return of an hour before explains nothing"
+        assert not await history.breaches(10, set_back(62, timedelta(hours=1)))
+
+    async def test_explains_no_more_than_was_taken_back_since(self) -> None:
+        history = History([*self.ENTRIES], [return_at(63, 20), return_at(55, 20)])
+        assert await history.breaches(21, set_back(62, timedelta(hours=1)))
+        assert await history.breaches(10, set_back(30, timedelta(minutes=20)))
+
+
+async def test_returns_are_read_no_further_than_they_matter() -> None:
+    history = History([entry_at(500, 20)], [return_at(499 - number, 1) for number in range(400)])
+    assert not await history.breaches(1)
+    assert history.read < 60

@@ -28,7 +28,7 @@ BOUND_S = 5.0
 LEASE = timedelta(seconds=20)
 SET_RIGHT: list[dict[str, Any]] = [
     {"$set": {"seen_at": "$$NOW", "highest_at": "$$NOW"}},
-    {"$unset": ["repair_claim", "repair_until"]},
+    {"$unset": ["repair_claim", "repair_until", "leaps"]},
 ]
 AHEAD_NOW = {"$add": ["$$NOW", AHEAD // timedelta(milliseconds=1)]}
 
@@ -57,8 +57,13 @@ class Clock:
     async def set_right(self) -> None:
         await self._rows.update_one({"_id": "server"}, SET_RIGHT, upsert=True)
 
-    async def leap_and_be_set_back(self) -> None:
-        await self._rows.update_one({"_id": "server"}, [{"$set": {"highest_at": AHEAD_NOW}}])
+    async def leap_and_be_set_back(self, to: Any = AHEAD_NOW) -> None:
+        await self._rows.update_one({"_id": "server"}, [{"$set": {"highest_at": to}}])
+
+    async def leaps(self) -> list[dict[str, datetime]]:
+        row = await self._rows.find_one({"_id": "server"})
+        assert row is not None
+        return list(row.get("leaps", ()))
 
     async def watch(self) -> ClockWatch:
         """A process that has looked just now."""
@@ -165,6 +170,29 @@ class TestRowsFromAClockThatWasAhead:
     def test_no_lease_is_longer_than_what_is_left_alone(self, settings: Settings) -> None:
         leases_s = (bank_simulation._LEASE_S, bank_callbacks._LEASE_S, event_dispatch._LEASE_S)
         assert longest_lease_s(settings) >= max(leases_s)
+
+
+class TestALeap:
+    async def test_is_noted_once_by_whoever_sees_the_clock_set_back(self, clock: Clock) -> None:
+        """Also after the repair: ids of entries follow the server's logical clock, which stays where it was."""
+        await clock.leap_and_be_set_back()
+        for _ in range(3):
+            await clock.watch()
+        assert await clock.repair()
+        await clock.watch()
+        (leap,) = await clock.leaps()
+        assert leap["highest_at"] - leap["noticed_at"] > AHEAD - timedelta(minutes=1)
+
+    async def test_of_seconds_is_not(self, clock: Clock) -> None:
+        await clock.leap_and_be_set_back({"$add": ["$$NOW", 20_000]})
+        assert await clock.repair()
+        assert await clock.leaps() == []
+
+    async def test_of_long_ago_is_forgotten(self, clock: Clock) -> None:
+        for number in range(102):
+            await clock.leap_and_be_set_back({"$add": ["$$NOW", 60_000 * (2 + number)]})
+            await server_clock.note_time()
+        assert len(await clock.leaps()) == 100
 
 
 class TestARepair:
