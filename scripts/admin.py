@@ -57,7 +57,7 @@ def main(
     if appointment.outcome is Outcome.REFUSED:
         print(
             f"There are {appointment.admins} admins already, who make others: PUT /api/v1/admin/users/{{id}}/roles. "
-            "Where none of them can act any more, add --force.",
+            "Where none of them can act any more, or they need somebody who approves for both, add --force.",
             file=sys.stderr,
         )
         raise typer.Exit(_REFUSED)
@@ -82,6 +82,8 @@ def _told(email: str, appointment: Appointment, settings: Settings) -> list[str]
                 f"{email} is an admin.",
                 "Next: POST /api/v1/auth/login anew, or a refresh: tokens from before do not say so.",
             ]
+        case Outcome.VOUCHED:
+            lines = [f"{email} approves from now on what the admins ask for who made them one, and they the same."]
         case _:
             lines = [f"{email} is an admin already: nothing was changed."]
     lines.append("      Then enrol an authenticator app: POST /api/v1/me/totp.")

@@ -106,8 +106,8 @@ async def get_proposal(proposal_id: _ProposalId, _user: _Admin) -> Response:
     responses=problem_responses(Forbidden, SecondAdminRequired, IllegalTransition, ApiKeyEnded, TotpNotEnrolled),
     summary="Approve what another admin asked for",
     description="It is done at once. Nobody approves what they asked for themselves, what is about their own account, "
-    "or what comes from somebody whom they gave a role or who gave them one. What no longer fits is refused and goes "
-    "on waiting: reject it, and ask anew.",
+    "or what comes from a relative: somebody whom they gave a role, who gave them one, or to whom the same admin gave "
+    "one, at first or second hand. What no longer fits is refused and goes on waiting: reject it, and ask anew.",
 )
 async def approve_proposal(proposal_id: _ProposalId, user: _Admin, resources: OpenResources) -> Response:
     client = resources.databases.client

@@ -42,7 +42,7 @@ class RequestAdjustment(AuditedCommand):
     """`is_admin`: may adjust a frozen wallet, and needs a second admin for large amounts.
 
     What credits the asker's own wallet needs one for services too, and so does what credits one of `related`: whoever
-    gave the asker a role or made the key that was used.
+    gave the asker a role or made the key that was used, whoever gave those a role, and so on.
     """
 
     api_key_id: str | None = None
@@ -164,14 +164,14 @@ class OnAdjustment(AuditedCommand):
 class ApproveAdjustment(OnAdjustment):
     """By another admin than who asked, and not for themselves. What no longer fits the wallet goes on waiting.
 
-    `dependents`: whose requests this admin may not approve, as one of the two gave the other a role or a key.
+    `relatives`: whose requests this admin may not approve, as both go back to an admin who gave roles or made a key.
     """
 
     entry_id: str
-    dependents: frozenset[str] = frozenset()
+    relatives: frozenset[str] = frozenset()
 
     def decide_on(self, adjustment: Adjustment, wallet: Wallet) -> Changes:
-        if self.user_id in (adjustment.requested_by, adjustment.user_id) or adjustment.requested_by in self.dependents:
+        if self.user_id in (adjustment.requested_by, adjustment.user_id) or adjustment.requested_by in self.relatives:
             raise SecondAdminRequired
         _require_adjustable(wallet, adjustment.type, adjustment.amount)
         at = time_of(self.now, wallet)

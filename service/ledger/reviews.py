@@ -53,12 +53,12 @@ class OnReview(AuditedCommand):
 class DecideReview(OnReview):
     """As if the bank had said so. Above the amount for adjustments another admin has to say the same.
 
-    `dependents`: whose proposals this admin may not confirm, as one of the two gave the other a role.
+    `relatives`: whose proposals this admin may not confirm, as both go back to an admin who gave roles.
     """
 
     verdict: Verdict
     entry_id: str
-    dependents: frozenset[str] = frozenset()
+    relatives: frozenset[str] = frozenset()
 
     def decide_on(self, operation: Operation, wallet: Wallet, state: State) -> Changes:
         assert self.reason is not None, "a decision has a reason"
@@ -69,7 +69,7 @@ class DecideReview(OnReview):
                 return self._proposed(
                     operation._replace(proposal=Proposal(self.verdict, self.user_id, self.reason, at))
                 )
-            if known.by == self.user_id or known.by in self.dependents:
+            if known.by == self.user_id or known.by in self.relatives:
                 raise SecondAdminRequired
         match self.verdict:
             case Verdict.SETTLE:

@@ -1,6 +1,6 @@
 """Queries on `users`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -206,16 +206,29 @@ async def find_newest(wanted: UserFilter, *, before_id: str | None, limit: int) 
     return await User.find(condition).sort("-_id").limit(limit).to_list()
 
 
-async def find_role_givers(user_id: str) -> list[str]:
-    """Finds who asked for or confirmed a role of this user's."""
-    row = await User.get_pymongo_collection().find_one({"_id": user_id}, {"role_givers": 1})
-    return [] if row is None else list(row.get("role_givers", ()))
+async def find_origins(user_ids: Collection[str], *, session: AsyncClientSession | None) -> frozenset[str]:
+    """Finds these users, whoever gave them a role, whoever gave those one, and so on. One query for each step."""
+    found, new = frozenset(user_ids), frozenset(user_ids)
+    while new:
+        rows = User.get_pymongo_collection().find(
+            {"_id": {"$in": list(new)}}, {"role_givers": 1}, session=session, batch_size=_ONE_BATCH
+        )
+        new = frozenset(giver for row in await rows.to_list() for giver in row.get("role_givers", ())) - found
+        found |= new
+    return found
 
 
-async def find_role_takers(user_id: str) -> list[str]:
-    """Finds whom this user gave a role."""
-    found = User.get_pymongo_collection().find({"role_givers": user_id}, {"_id": 1}, batch_size=_ONE_BATCH)
-    return [row["_id"] for row in await found.to_list()]
+async def find_relatives(user_id: str) -> frozenset[str]:
+    """Finds everybody who goes back to somebody to whom this user goes back, this user among them."""
+    new = await find_origins((user_id,), session=None)
+    found = new
+    while new:
+        rows = User.get_pymongo_collection().find(
+            {"role_givers": {"$in": list(new)}}, {"_id": 1}, batch_size=_ONE_BATCH
+        )
+        new = frozenset(row["_id"] for row in await rows.to_list()) - found
+        found |= new
+    return found
 
 
 async def count_deed(admin_id: str, token_version: int, *, session: AsyncClientSession) -> bool:

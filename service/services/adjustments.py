@@ -15,7 +15,6 @@ from service.ledger.committer import Ledger
 from service.repositories import api_keys as key_repository
 from service.repositories import records as record_repository
 from service.repositories import users as user_repository
-from service.services import proposals
 from service.services.orders import Requester
 from service.services.records import get_record
 
@@ -76,7 +75,7 @@ async def approve_adjustment(
             **_by(user, request_id),
             claim=claim,
             reason=None,
-            dependents=await _find_dependents(user.user_id, adjustment),
+            relatives=await _find_relatives(user.user_id, adjustment),
             entry_id=new_id(Prefix.ENTRY),
             adjustment_id=adjustment.id,
             wallet_id=adjustment.wallet_id,
@@ -116,23 +115,21 @@ async def list_adjustments(status: AdjustmentStatus | None, *, before_id: str | 
 
 async def _find_related(user_id: str, api_key_id: str | None) -> frozenset[str]:
     """Finds whose wallets this user does not credit alone: they could have made the user, or the key, for that."""
-    related = frozenset(await user_repository.find_role_givers(user_id))
-    if api_key_id is None:
-        return related
-    key = await key_repository.find(api_key_id, session=None)
-    return related if key is None else related | key.all_makers
+    key = None if api_key_id is None else await key_repository.find(api_key_id, session=None)
+    makers = frozenset() if key is None else key.all_makers
+    return await user_repository.find_origins((user_id, *makers), session=None)
 
 
-async def _find_dependents(admin_id: str, adjustment: Adjustment) -> frozenset[str]:
-    """Finds whose requests this admin may not approve. Whoever made the key that this one came with is no second
-    admin: they may know its secret.
+async def _find_relatives(admin_id: str, adjustment: Adjustment) -> frozenset[str]:
+    """Finds whose requests this admin may not approve. Whoever made the key that this one came with may know its
+    secret: neither they nor their relatives are a second admin.
     """
-    dependents = await proposals.find_dependents(admin_id)
+    relatives = await user_repository.find_relatives(admin_id)
     if adjustment.api_key_id is not None:
         key = await key_repository.find(adjustment.api_key_id, session=None)
-        if key is None or admin_id in key.all_makers:
-            return dependents | {adjustment.requested_by}
-    return dependents
+        if key is None or not relatives.isdisjoint(key.all_makers):
+            return relatives | {adjustment.requested_by}
+    return relatives
 
 
 def _by(user: Requester, request_id: str | None) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Outcome(StrEnum):
     CREATED = "created"
     # Somebody who had an account already.
     PROMOTED = "promoted"
+    # An admin whom others had made is independent of them from now on.
+    VOUCHED = "vouched"
     # They were one before.
     UNCHANGED = "unchanged"
     # The account's address is not proven: it may be somebody else's.
@@ -63,7 +65,8 @@ async def appoint_admin(
     client: Client, passwords: Passwords, email: str, names: tuple[str, str], currency: str, deed: Deed
 ) -> Appointment:
     """Makes whoever has the address an admin. Where nobody has it, an account is made, with `names` and a wallet, and a
-    mail lets its owner choose a password. Repeating it is harmless.
+    mail lets its owner choose a password. Repeating it is harmless. Forced for an admin whom others made, it makes that
+    one independent of them: whoever runs the service vouches that they are a person.
 
     Raises InvalidFields for what is no address, AccountDeactivated.
     """
@@ -76,7 +79,8 @@ async def appoint_admin(
         found = await user_repository.find_by_email_in(address, session=session)
         if found is not None and not found.is_active:
             raise AccountDeactivated
-        if found is not None and Role.ADMIN in found.roles:
+        is_admin = found is not None and Role.ADMIN in found.roles
+        if found is not None and is_admin and not (deed.is_forced and found.role_givers):
             return Appointment(Outcome.UNCHANGED, admins)
         if admins >= ENOUGH_ADMINS and not deed.is_forced:
             return Appointment(Outcome.REFUSED, admins)
@@ -88,7 +92,8 @@ async def appoint_admin(
         else:
             user = found
             # Whoever runs the service vouches for them, whoever gave them a role before.
-            changes = {"roles": [*found.roles, Role.ADMIN.value], "role_givers": [], "updated_at": utc_now()}
+            roles = found.roles if is_admin else [*found.roles, Role.ADMIN.value]
+            changes = {"roles": roles, "role_givers": [], "updated_at": utc_now()}
             await user_repository.change(found.id, changes, ends_tokens=False, session=session)
         event = new_audit_event(
             AuditAction.ADMIN_APPOINTED,
@@ -99,8 +104,11 @@ async def appoint_admin(
             by=deed.by,
             is_new=found is None,
             is_forced=deed.is_forced,
+            **({"was_given_by": ",".join(user.role_givers)} if is_admin else {}),
         )
         await audit_repository.insert(event, session=session)
+        if is_admin:
+            return Appointment(Outcome.VOUCHED, admins)
         return Appointment(Outcome.CREATED if found is None else Outcome.PROMOTED, admins + 1)
 
     appointment = await run_in_transaction(client, do)

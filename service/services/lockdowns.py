@@ -22,7 +22,6 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.lockdowns import LOCKDOWN_DETAIL, FreezeBefore, LockdownStatus, status_of
 from service.domain.money import EXPONENTS
 from service.domain.permissions import Role
-from service.domain.proposals import Admin, are_independent
 from service.domain.sessions import Ending
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import (
@@ -46,6 +45,7 @@ from service.services.audit_events import new_audit_event
 from service.services.breaks import require_books_agree
 from service.services.callers import Caller
 from service.services.ended_tokens import EndedTokens
+from service.services.proposals import are_unrelated
 from service.services.wallet_life import money_beside
 
 log = structlog.get_logger()
@@ -161,8 +161,9 @@ class Lockdowns:
             if lockdown.lift_approved_at is not None:
                 return None
             proposer = await user_repository.find_in(lockdown.lift_proposed_by, session=session)
-            approver = await user_repository.find_in(admin.user_id, session=session)
-            if proposer is None or approver is None or not _may_lift_together(proposer, approver):
+            if proposer is None or not proposer.is_active or Role.ADMIN not in proposer.roles:
+                raise SecondAdminRequired
+            if not await are_unrelated(proposer.id, admin.user_id, session=session):
                 raise SecondAdminRequired
             event = _event(AuditAction.USER_LOCKDOWN_LIFT_APPROVED, admin, user_id, request_id, lockdown.lift_reason)
             await audit_repository.insert(event, session=session)
@@ -263,13 +264,6 @@ async def _agrees(wallet: Wallet) -> bool:
     except WalletBooksDisagree:
         return False
     return True
-
-
-def _may_lift_together(proposer: User, approver: User) -> bool:
-    """Tells whether they are two, neither gave the other a role, and the proposer is an admin still."""
-    is_admin_still = proposer.is_active and Role.ADMIN in proposer.roles
-    both = Admin(proposer.id, proposer.role_givers), Admin(approver.id, approver.role_givers)
-    return is_admin_still and are_independent(*both)
 
 
 def _standing(user: User) -> Lockdown:

@@ -12,13 +12,12 @@ import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import Client, run_in_transaction
-from service.documents import User
 from service.domain.api_keys import ApiKey, KeyStatus, approved, revoked, rotated
 from service.domain.audit_events import AuditAction, AuditEvent
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.permissions import Role
-from service.domain.proposals import AccessProposal, Admin, ProposalKind, ProposalStatus, are_independent
+from service.domain.proposals import AccessProposal, ProposalKind, ProposalStatus, are_independent
 from service.errors import (
     ApiKeyEnded,
     IllegalTransition,
@@ -139,10 +138,12 @@ async def list_proposals(status: ProposalStatus | None, *, before_id: str | None
     return await proposal_repository.find_newest(status, before_id=before_id, limit=limit)
 
 
-async def find_dependents(user_id: str) -> frozenset[str]:
-    """Finds whose requests this admin may not approve: those whom they gave a role, and those who gave them one."""
-    givers = await user_repository.find_role_givers(user_id)
-    return frozenset((*givers, *await user_repository.find_role_takers(user_id)))
+async def are_unrelated(requester_id: str, approver_id: str, *, session: AsyncClientSession) -> bool:
+    """Tells whether the two go back to nobody in common, so that one may approve what the other asks for."""
+    return are_independent(
+        await user_repository.find_origins((requester_id,), session=session),
+        await user_repository.find_origins((approver_id,), session=session),
+    )
 
 
 async def _take_up(proposal_id: str, admin: Caller, session: AsyncClientSession) -> AccessProposal:
@@ -159,16 +160,10 @@ async def _take_up(proposal_id: str, admin: Caller, session: AsyncClientSession)
 async def _require_second_admin(proposal: AccessProposal, admin_id: str, session: AsyncClientSession) -> None:
     """Raises SecondAdminRequired, and IllegalTransition where whoever asked is no admin any more."""
     requester = await user_repository.find_in(proposal.requested_by, session=session)
-    approver = await user_repository.find_in(admin_id, session=session)
-    assert approver is not None, "their deed was counted"  # noqa: S101 a snapshot is one moment
     if requester is None or not requester.is_active or Role.ADMIN not in requester.roles:
         raise IllegalTransition("Whoever asked for it is no admin any more", status_now=proposal.status)
-    if admin_id == proposal.user_id or not are_independent(_admin(requester), _admin(approver)):
+    if admin_id == proposal.user_id or not await are_unrelated(requester.id, admin_id, session=session):
         raise SecondAdminRequired
-
-
-def _admin(user: User) -> Admin:
-    return Admin(user.id, user.role_givers)
 
 
 def _decided(proposal: AccessProposal, status: ProposalStatus, admin: Caller, now: datetime) -> AccessProposal:

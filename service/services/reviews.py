@@ -13,8 +13,8 @@ from service.ledger.committer import Ledger
 from service.ledger.reviews import AskAgain, DecideReview
 from service.repositories import bank_callbacks as inbox
 from service.repositories import reviews as review_repository
+from service.repositories import users as user_repository
 from service.repositories.reviews import position_of as position_of  # noqa: PLC0414 controllers name it, and may not reach below
-from service.services import proposals
 from service.services.orders import Requester
 from service.services.records import get_record
 
@@ -59,7 +59,7 @@ async def decide_review(
             **_by(user, operation, reason, claim, request_id),
             verdict=verdict,
             entry_id=new_id(Prefix.ENTRY),
-            dependents=await proposals.find_dependents(user.user_id),
+            relatives=await user_repository.find_relatives(user.user_id),
         )
     )
     log.info("review.answered", operation_id=operation_id, by=user.user_id, verdict=verdict)

@@ -11,9 +11,12 @@ from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.sealed import SealedField
+from service.domain.wallets import Wallet
 from service.repositories import totp_enrolments as enrolment_repository
+from service.services.first_admins import Deed, Outcome, appoint_admin
 from service.services.sealing import seal
 from service.settings import Settings
+from service.startup import Resources
 from tests.factories import current, make_funded_wallet, make_user, make_wallet
 from tests.refusals import refusal
 from tests.staff import Staff
@@ -34,14 +37,24 @@ class Office:
         asking = by or self.boss
         return await asking.put(f"/admin/users/{self.user.id}/roles", roles=["user", *roles], reason="New work")
 
-    async def ask_for_key(self, service: User, *permissions: str) -> httpx.Response:
-        return await self.boss.post("/admin/api-keys", user_id=service.id, name="Till", permissions=list(permissions))
+    async def ask_for_key(self, service: User, *permissions: str, by: Staff | None = None) -> httpx.Response:
+        order: dict[str, Any] = {"user_id": service.id, "name": "Till", "permissions": list(permissions)}
+        return await (by or self.boss).post("/admin/api-keys", **order)
 
-    async def appoint(self) -> Staff:
-        """The user as an admin, whom the boss asked for and the second admin confirmed."""
-        proposal_id = (await self.ask_for_roles("admin")).json()["id"]
-        assert (await approve(self.second, proposal_id)).status_code == 200
-        return Staff(self.api, self.user.model_copy(update={"roles": ["user", "admin"]}), self.settings)
+    async def appoint(self, databases: Databases, by: Staff | None = None, confirmed_by: Staff | None = None) -> Staff:
+        """Another admin, whom the boss asked for and the second admin confirmed, unless others are named."""
+        user = await make_user(databases)
+        roles = {"roles": ["user", "admin"], "reason": "New work"}
+        asked = await (by or self.boss).put(f"/admin/users/{user.id}/roles", **roles)
+        answer = await approve(confirmed_by or self.second, asked.json()["id"])
+        assert answer.status_code == 200, answer.text
+        return Staff(self.api, user.model_copy(update={"roles": roles["roles"]}), self.settings)
+
+    async def approves(self, approver: Staff, asking: Staff, wallet: Wallet) -> bool:
+        asked = (await credit(self.api, asking.headers, wallet.id, _LARGE)).json()["id"]
+        answer = await approver.post(f"/adjustments/{asked}/approve")
+        assert answer.status_code == 200 or refusal(answer) == _SECOND, answer.text
+        return answer.status_code == 200
 
 
 @pytest.fixture
@@ -85,7 +98,7 @@ class TestGivingARole:
         assert actions == ["proposal.approved", "proposal.requested"]
 
     async def test_makes_no_second_admin_for_whoever_gave_it(self, office: Office, databases: Databases) -> None:
-        puppet = await office.appoint()
+        puppet = await office.appoint(databases)
         wallet = await make_funded_wallet(databases)
         asked = (await credit(office.api, office.boss.headers, wallet.id, _LARGE)).json()["id"]
         assert refusal(await puppet.post(f"/adjustments/{asked}/approve")) == _SECOND
@@ -99,8 +112,7 @@ class TestGivingARole:
     async def test_is_not_confirmed_by_whom_the_asking_admin_made_one(
         self, office: Office, databases: Databases
     ) -> None:
-        puppet = await office.appoint()
-        office.user = await make_user(databases)
+        puppet = await office.appoint(databases)
         proposal_id = (await office.ask_for_roles("admin")).json()["id"]
         assert refusal(await approve(puppet, proposal_id)) == _SECOND
         by_puppet = (await office.ask_for_roles("admin", by=puppet)).json()["id"]
@@ -145,6 +157,44 @@ class TestGivingARole:
         (shown,) = page["data"]
         assert shown == (await office.second.get(f"/admin/proposals/{proposal_id}")).json()
         assert (shown["roles"], shown["requested_by"]) == (["user", "service"], office.boss.user.id)
+
+
+class TestAdminsWhomOthersMade:
+    async def test_approve_for_none_who_goes_back_to_the_same_admin(self, office: Office, databases: Databases) -> None:
+        """A team of four: the first two work with each other, whomever they make, and nobody else does."""
+        wallet = await make_funded_wallet(databases)
+        first, other = await office.appoint(databases), await office.appoint(databases)
+        # Whom one of those makes, with an admin who has nothing to do with them, goes back to the same two.
+        later = await office.appoint(databases, by=first, confirmed_by=office.third)
+        made = {"boss": office.boss, "second": office.second, "first": first, "other": other, "later": later}
+        pairs = [
+            f"{approver} for {asking}"
+            for approver in made
+            for asking in made
+            if approver != asking and await office.approves(made[approver], made[asking], wallet)
+        ]
+        assert pairs == ["boss for second", "second for boss"]
+
+    async def test_confirm_no_access_for_each_other(self, office: Office, databases: Databases) -> None:
+        first, other = await office.appoint(databases), await office.appoint(databases)
+        proposal_id = (await office.ask_for_roles("admin", by=first)).json()["id"]
+        assert refusal(await approve(other, proposal_id)) == _SECOND
+        assert (await approve(office.third, proposal_id)).status_code == 200
+
+    async def test_are_ones_own_where_whoever_runs_the_service_appoints_them(
+        self, office: Office, databases: Databases, resources: Resources
+    ) -> None:
+        puppet, wallet = await office.appoint(databases), await make_funded_wallet(databases)
+        assert not await office.approves(puppet, office.boss, wallet)
+        deed = Deed("root@here", "Nobody else is left", is_forced=True)
+        client, email = databases.client, puppet.user.email
+        done = await appoint_admin(client, resources.passwords, email, ("New", "Admin"), "INR", deed)
+        assert done.outcome is Outcome.VOUCHED
+        assert await office.approves(puppet, office.boss, wallet)
+        (event, *_) = await office.boss.events(subject_id=puppet.user.id)
+        assert (event["action"], event["actor_id"]) == ("admin.appointed", "operator")
+        givers = sorted((office.boss.user.id, office.second.user.id))
+        assert event["details"]["was_given_by"] == ",".join(givers)
 
 
 class TestAKeyThatMovesOtherPeoplesMoney:
@@ -216,6 +266,21 @@ class TestAKeyThatMovesOtherPeoplesMoney:
         for maker in (office.boss, office.second):
             assert refusal(await maker.post(f"/adjustments/{asked.json()['id']}/approve")) == _SECOND
         assert (await office.third.post(f"/adjustments/{asked.json()['id']}/approve")).status_code == 200
+
+    async def test_asks_for_nothing_that_those_approve_whom_its_makers_made(
+        self, office: Office, databases: Databases
+    ) -> None:
+        puppet, wallet = await office.appoint(databases), await make_funded_wallet(databases)
+        makers = {"boss": (office.boss, office.second), "puppet": (puppet, office.third)}
+        for asking, confirming in makers.values():
+            service = await make_user(databases, roles=["service", "admin"])
+            key = (await office.ask_for_key(service, "adjustments:write", by=asking)).json()
+            assert (await approve(confirming, key["proposal_id"])).status_code == 200
+            asked = await credit(office.api, {"X-API-Key": key["secret"]}, wallet.id, _LARGE)
+            assert asked.status_code == 202, asked.text
+            path = f"/adjustments/{asked.json()['id']}/approve"
+            for related in (office.boss, office.second, puppet):
+                assert refusal(await related.post(path)) == _SECOND
 
 
 class TestAService:
