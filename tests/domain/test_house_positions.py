@@ -1,20 +1,22 @@
 """What movements do to the headroom of accounts, and how portions of it change hands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain import house_positions
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EFFECTS, EntryType
 from service.domain.house_positions import (
     POOL,
     Portion,
     PortionUpdate,
+    _updates,
     add_portion,
     floor_of,
     headroom_change,
@@ -307,62 +309,110 @@ class Begun(NamedTuple):
     is_paid: bool
 
 
-class TestProcessesThatInterleave:
-    """Each step begins a transaction of some process, or commits one; who writes what changed meanwhile begins anew."""
+def interleave(seed: int) -> int:
+    """Each step begins a transaction of some process, or commits one; who writes what changed meanwhile begins anew.
 
+    Returns how many were paid. Functions of the module are looked up at each call, so that a test can break one.
+    """
+    draw = Random(seed)  # noqa: S311 no secret
+    stored = {POOL: portion(POOL, 0)}
+    processes = {name: Process() for name in ("1", "2", "3")}
+    begun: dict[str, Begun] = {}
+    paid = 0
+    for step in range(3_000):
+        owner = draw.choice(sorted(processes))
+        if draw.random() < 0.01:
+            # It is gone, and another one is there in its place.
+            del processes[owner]
+            begun.pop(owner, None)
+            processes[str(step + 10)] = Process()
+        elif owner not in begun:
+            may_be_refused = draw.random() < 0.7
+            change = draw.randint(-4, 4)
+            attempt = begin(stored, processes, owner, change, may_be_refused=may_be_refused)
+            begun |= {owner: attempt} if attempt is not None else {}
+        else:
+            attempt = begun.pop(owner)
+            if any(stored.get(key.rpartition("/")[2]) != before for key, before, _ in attempt.updates):
+                processes[owner] = Process()
+                continue
+            for key, _, after in attempt.updates:
+                stored.pop(key.rpartition("/")[2], None)
+                stored |= {} if after is None else {after.owner: after}
+            processes[owner] = Process(stored[owner], attempt.is_overdrawn)
+            assert min(one.headroom for name, one in stored.items() if name != POOL) >= 0
+            assert not attempt.is_paid or stored[POOL].headroom >= 0
+            paid += attempt.is_paid
+    return paid
+
+
+def begin(
+    stored: Mapping[str, Portion],
+    processes: Mapping[str, Process],
+    owner: str,
+    change: int,
+    *,
+    may_be_refused: bool,
+) -> Begun | None:
+    """None where it is refused."""
+    own, is_overdrawn = processes[owner]
+    is_paid = may_be_refused and change < 0
+    if own is None or (change < 0 and (is_overdrawn or own.headroom + change < 0)):
+        portions = list(stored.values())
+        is_overdrawn = house_positions.is_pool_overdrawn(portions)
+        if is_paid and total_headroom(portions) + change < 0:
+            return None
+        if not is_own_enough(portions, owner, change):
+            updates = house_positions.rebalance(_PAIR, portions, owner, change, processes.keys())
+            is_overdrawn = house_positions.is_pool_overdrawn(applied(portions, updates).values())
+            return Begun(owner, updates, is_overdrawn, is_paid)
+        own = stored[owner]
+    updates = [PortionUpdate(own.id, own, own.with_headroom(own.headroom + change))]
+    return Begun(owner, updates, is_overdrawn, is_paid)
+
+
+class TestProcessesThatInterleave:
     @pytest.mark.parametrize("seed", range(4))
     def test_pay_out_nothing_that_is_not_there(self, seed: int) -> None:
-        draw = Random(seed)  # noqa: S311 no secret
-        stored = {POOL: portion(POOL, 0)}
-        processes = {name: Process() for name in ("1", "2", "3")}
-        begun: dict[str, Begun] = {}
-        paid = 0
-        for step in range(3_000):
-            owner = draw.choice(sorted(processes))
-            if draw.random() < 0.01:
-                # It is gone, and another one is there in its place.
-                del processes[owner]
-                begun.pop(owner, None)
-                processes[str(step + 10)] = Process()
-            elif owner not in begun:
-                may_be_refused = draw.random() < 0.7
-                change = draw.randint(-4, 4)
-                attempt = self.begin(stored, processes, owner, change, may_be_refused=may_be_refused)
-                begun |= {owner: attempt} if attempt is not None else {}
-            else:
-                attempt = begun.pop(owner)
-                if any(stored.get(key.rpartition("/")[2]) != before for key, before, _ in attempt.updates):
-                    processes[owner] = Process()
-                    continue
-                for key, _, after in attempt.updates:
-                    stored.pop(key.rpartition("/")[2], None)
-                    stored |= {} if after is None else {after.owner: after}
-                processes[owner] = Process(stored[owner], attempt.is_overdrawn)
-                assert min(one.headroom for name, one in stored.items() if name != POOL) >= 0
-                assert not attempt.is_paid or stored[POOL].headroom >= 0
-                paid += attempt.is_paid
-        assert paid > 100
+        assert interleave(seed) > 100
 
-    @staticmethod
-    def begin(
-        stored: Mapping[str, Portion],
-        processes: Mapping[str, Process],
-        owner: str,
-        change: int,
-        *,
-        may_be_refused: bool,
-    ) -> Begun | None:
-        """None where it is refused."""
-        own, is_overdrawn = processes[owner]
-        is_paid = may_be_refused and change < 0
-        if own is None or (change < 0 and (is_overdrawn or own.headroom + change < 0)):
-            portions = list(stored.values())
-            is_overdrawn = is_pool_overdrawn(portions)
-            if is_paid and total_headroom(portions) + change < 0:
-                return None
-            if not is_own_enough(portions, owner, change):
-                updates = rebalance(_PAIR, portions, owner, change, processes.keys())
-                return Begun(owner, updates, is_pool_overdrawn(applied(portions, updates).values()), is_paid)
-            own = stored[owner]
-        updates = [PortionUpdate(own.id, own, own.with_headroom(own.headroom + change))]
-        return Begun(owner, updates, is_overdrawn, is_paid)
+
+def nobody_sees_that_the_pool_is_overdrawn(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(house_positions, "is_pool_overdrawn", lambda _: False)
+
+
+def portions_that_keep_their_headroom_keep_their_version(patch: pytest.MonkeyPatch) -> None:
+    """So a process goes on spending what it remembers from before the pool went below 0, or while another one takes."""
+    patch.setattr(
+        house_positions,
+        "_updates",
+        lambda own, pool, found, left, _, living: _updates(own, pool, found, left, {own.owner}, living),
+    )
+
+
+def portions_are_left_as_they_are_when_the_pool_goes_below_0(patch: pytest.MonkeyPatch) -> None:
+    def leaving(pair: house_positions.AccountCurrency, portions: Sequence[Portion], *rest: Any) -> list[PortionUpdate]:
+        owner = rest[0]
+        updates = rebalance(pair, portions, *rest)
+        is_taken = any(one.after is not None and one.after.headroom < 0 for one in updates)
+        return [one for one in updates if not is_taken or one.id.rpartition("/")[2] in (POOL, owner)]
+
+    patch.setattr(house_positions, "rebalance", leaving)
+
+
+class TestThatItBites:
+    """One defect at a time, found within a few runs."""
+
+    @pytest.mark.parametrize(
+        "defect",
+        [
+            nobody_sees_that_the_pool_is_overdrawn,
+            portions_that_keep_their_headroom_keep_their_version,
+            portions_are_left_as_they_are_when_the_pool_goes_below_0,
+        ],
+        ids=lambda defect: str(defect.__name__),
+    )
+    def test_finds(self, monkeypatch: pytest.MonkeyPatch, defect: Callable[[pytest.MonkeyPatch], None]) -> None:
+        defect(monkeypatch)
+        with pytest.raises(AssertionError):
+            sum(map(interleave, range(20)))
