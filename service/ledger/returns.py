@@ -215,13 +215,16 @@ class TakeReturn(OnOperation):
     def _frozen(
         self, wallet: Wallet, returned: Return, state: State
     ) -> tuple[tuple[Wallet, ...], tuple[AuditEvent, ...]]:
-        """Freezes *out* the wallet and all others of its owner, but for the one with points, which are no money."""
+        """Freezes *out* the wallet and all others of its owner, but for the one with points, which are no money.
+
+        One that is frozen already is frozen once more: a forced release covers the freeze that stood, not this one.
+        """
         others = _others_with_money(wallet, state)
         event_ids = (self.freeze_event_id, *(_event_id(self.freeze_event_id, one) for one in others))
-        # The wallet of the return changes in any case, the others only if this return freezes them.
+        # The wallet of the return changes in any case, the others only if they are not closed.
         wallets, events = [wallet], []
         for one, event_id in zip((wallet, *others), event_ids, strict=True):
-            if one.status is WalletStatus.CLOSED or not one.lets(Freeze.OUT):
+            if one.status is WalletStatus.CLOSED:
                 continue
             frozen, event = self._frozen_out(one, returned, event_id)
             wallets = [frozen, *wallets[1:]] if one is wallet else [*wallets, frozen]

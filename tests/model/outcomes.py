@@ -68,8 +68,8 @@ class OutcomePaper(RewardPaper):
 
     def _let_nothing_out(self, names: Sequence[str]) -> None:
         for purse in map(self.purses.__getitem__, names):
-            if purse.shut in (None, "in"):
-                purse.shut = "both" if purse.shut else "out"
+            if purse.shut != "closed":
+                purse.shut = "both" if purse.shut in ("in", "both") else "out"
                 purse.freezes += 1
 
     def _take_points(self, reward_name: str, name: str) -> None:

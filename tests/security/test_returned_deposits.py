@@ -100,6 +100,17 @@ class TestAReturnThatIsNotCovered:
         await fraud.case.take_back(fraud.deposit)
         assert (await fraud.freezes())[1] == (WalletStatus.FROZEN, Freeze.BOTH)
 
+    async def test_freezes_what_is_frozen_once_more_so_that_no_release_from_before_covers_it(
+        self, fraud: Fraud
+    ) -> None:
+        for wallet in (fraud.case.wallet, fraud.usd):
+            await freeze(fraud.case.databases, wallet, await fraud.case.admin(), Freeze.OUT)
+        before = [(await current(wallet)).freeze_event_id for wallet in (fraud.case.wallet, fraud.usd)]
+        await fraud.case.take_back(fraud.deposit)
+        after = [await current(wallet) for wallet in (fraud.case.wallet, fraud.usd)]
+        assert [(one.status, one.freeze) for one in after] == [_OUT, _OUT]
+        assert {one.freeze_event_id for one in after}.isdisjoint(before)
+
     async def test_stops_it_until_it_is_paid_and_an_admin_unfreezes_each_wallet(self, fraud: Fraud) -> None:
         await fraud.case.take_back(fraud.deposit)
         with pytest.raises(WalletOwes):

@@ -545,7 +545,8 @@ class TestWithdrawals:
         released = await change(case.databases, release_of(blocked, await case.admin(), is_forced=True))
         await case.take_back(deposit)
         again = await change(case.databases, asking_of(released))
-        assert (again.status, again.failure_code) == (OperationStatus.BLOCKED, "wallet_owes")
+        # The release was despite the freeze before, not despite the return's.
+        assert (again.status, again.failure_code) == (OperationStatus.BLOCKED, "wallet_frozen")
         await run(case.databases, blocked_cancellation_of(again, await case.admin()))
         assert await case.amounts() == (0, 0, 0)
 
