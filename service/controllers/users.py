@@ -62,8 +62,8 @@ class ProfileChanges(StrictModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"time_zone": "Asia/Kolkata"}]})
 
     time_zone: ZoneName | None = Field(
-        description="IANA name; null uses each currency's zone. Each date has its limits once: a "
-        "change gives nobody a day twice"
+        description="IANA name; null uses each currency's zone. A change can make the running day "
+        "and month of the limits longer, never shorter"
     )
 
 

@@ -33,13 +33,15 @@ class Limits(NamedTuple):
 
 # `day_amount` and `month_amount` stay below this; their carries count how often the sum has passed it.
 _CARRY = 2**53
+# Times are kept in milliseconds.
+_MOMENT = timedelta(milliseconds=1)
 
 
 class Usage(NamedTuple):
     """What was counted in the windows named: '2026-11-21T12', '2026-11-21', '2026-11', and since when.
 
-    A day or a month ends when a later date begins in the wallet's zone of that time. So each date has its limit once:
-    after a change of the zone a window may end early or go on for longer, and changing to and fro gains nothing.
+    A day or a month ends when a later date begins in the wallet's zone of that time. So each date has its limit once.
+    A change of the zone may give a window a later date: see `change_zone`.
     `day_since` and `month_since` are when the counter began: payments from before are not in it. Counters of older
     releases lack them, and began with the date in UTC.
 
@@ -118,6 +120,21 @@ def _counted(usage: Usage, count: int, amount: int, at: datetime, zone: tzinfo) 
     return Usage(hour, hour_count, day, day_amount, month, month_amount, day_carry, month_carry, day_since, month_since)
 
 
+def change_zone(usage: Usage, at: datetime, before: tzinfo, after: tzinfo) -> Usage:
+    """Makes the running day and month last in the new zone for at least as long as they would have in the old one.
+
+    Each takes the date that the new zone has at its last moment in the old one. So no change ever gives a new limit
+    early, and a change to and fro makes the running day longer. `at` is later than all that was counted.
+    """
+    if not usage.day:
+        return usage
+    now = usage_at(usage, at, before)
+    day_ends, month_ends = (
+        (end - _MOMENT).astimezone(after).isoformat() for end in (_end_of_day(now, before), _end_of_month(now, before))
+    )
+    return now._replace(day=max(now.day, day_ends[:10]), month=max(now.month, month_ends[:7]))
+
+
 def give_back(usage: Usage, amount: int, *, count: int, charged_at: datetime) -> Usage:
     """Takes out what an operation of `charged_at` had counted for, where it was counted in these windows."""
     is_in_day = usage.day != "" and charged_at >= _began(usage.day_since, usage.day)
@@ -145,14 +162,11 @@ def limit_states(limits: Limits, usage: Usage, at: datetime, zone: tzinfo = UTC)
     """Returns all four, from the shortest reach to the longest."""
     now = usage_at(usage, at, zone)
     next_hour = at.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    next_day = _start_of(date.fromisoformat(now.day) + timedelta(days=1), zone)
-    # The 28th exists in every month, and four days later it is the next one everywhere.
-    next_month = _start_of((date.fromisoformat(f"{now.month}-28") + timedelta(days=4)).replace(day=1), zone)
     return (
         LimitState(LimitName.PER_TRANSACTION, limits.per_transaction or None, 0, None),
         LimitState(LimitName.COUNT_PER_HOUR, limits.count_per_hour or None, now.hour_count, next_hour),
-        LimitState(LimitName.PER_DAY, limits.per_day or None, now.day_total, next_day),
-        LimitState(LimitName.PER_MONTH, limits.per_month or None, now.month_total, next_month),
+        LimitState(LimitName.PER_DAY, limits.per_day or None, now.day_total, _end_of_day(now, zone)),
+        LimitState(LimitName.PER_MONTH, limits.per_month or None, now.month_total, _end_of_month(now, zone)),
     )
 
 
@@ -182,6 +196,15 @@ def _fits_whatever_has_ended(limits: Limits, usage: Usage, amount: int) -> bool:
         (limits.count_per_hour, usage.hour_count + 1),
     )
     return all(not ceiling or used <= ceiling for ceiling, used in steps)
+
+
+def _end_of_day(usage: Usage, zone: tzinfo) -> datetime:
+    return _start_of(date.fromisoformat(usage.day) + timedelta(days=1), zone)
+
+
+def _end_of_month(usage: Usage, zone: tzinfo) -> datetime:
+    # The 28th exists in every month, and four days later it is the next one everywhere.
+    return _start_of((date.fromisoformat(f"{usage.month}-28") + timedelta(days=4)).replace(day=1), zone)
 
 
 def _start_of(day: date, zone: tzinfo) -> datetime:

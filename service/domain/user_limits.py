@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from service.domain.identifiers import Prefix
-from service.domain.limits import Limits, Usage, effective_limits
+from service.domain.limits import Limits, Usage, change_zone, effective_limits
 from service.domain.money import EXPONENTS, MAX_AMOUNT_MINOR
 from service.domain.quotes import Rate
 from service.domain.time_zones import ZoneSource, has_home_zone, home_zone_name, zone_named
@@ -100,6 +100,25 @@ def reference_zone_name(known: UserLimits | None, currency: str) -> str:
 
 def reference_zone(known: UserLimits | None, currency: str) -> tzinfo:
     return zone_named(reference_zone_name(known, currency))
+
+
+def with_zone(known: UserLimits, zone: str | None, at: datetime) -> UserLimits:
+    """Sets the user's zone. `at` is later than all that was counted."""
+    changed = known._replace(time_zone=zone, updated_at=at)
+    if known.usage_currency is not None:
+        changed = changed._replace(usage=_in_other_zone(known.usage, known.usage_currency, known, changed))
+    other = known.other_usage
+    if other is not None:
+        changed = changed._replace(
+            other_usage=other._replace(usage=_in_other_zone(other.usage, other.currency, known, changed))
+        )
+    return changed
+
+
+def _in_other_zone(usage: Usage, currency: str, before: UserLimits, after: UserLimits) -> Usage:
+    if reference_zone_name(before, currency) == reference_zone_name(after, currency):
+        return usage
+    return change_zone(usage, after.updated_at, reference_zone(before, currency), reference_zone(after, currency))
 
 
 def reference_zone_source(known: UserLimits | None, currency: str) -> ZoneSource:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from service.domain.audit_events import AuditAction
-from service.domain.limits import Limits
+from service.domain.limits import Limits, change_zone
 from service.domain.wallets import Wallet, WalletStatus
 from service.errors import NotFound, WalletClosed
 from service.ledger.audit_events import AuditedCommand, Unchanged
@@ -12,6 +12,14 @@ from service.ledger.commands import Changes, Needs, State
 from service.ledger.rules import require_anothers, require_requester, time_of
 
 MOMENT = timedelta(milliseconds=1)
+
+
+def with_zones(wallet: Wallet, at: datetime, *, own: str | None, owners: str | None) -> Wallet:
+    """Sets the zone of the wallet itself and that of its owner. `at` is later than all that was counted in it."""
+    changed = wallet._replace(time_zone=own, owner_time_zone=owners, updated_at=at)
+    if changed.zone_name == wallet.zone_name:
+        return changed
+    return changed._replace(usage=change_zone(wallet.usage, at, wallet.zone, changed.zone))
 
 
 def later_than(wallet: Wallet, at: datetime) -> datetime:
@@ -23,7 +31,7 @@ def later_than(wallet: Wallet, at: datetime) -> datetime:
 class OverrideLimits(AuditedCommand):
     """Those that are None stay the usual ones; with no `limits` all of them do. What was used stays used.
 
-    Another `time_zone` holds from the next payment on.
+    Another `time_zone` holds from the next payment on. The running day and month may last longer by it, never shorter.
     """
 
     owner_id: str
@@ -63,4 +71,5 @@ class OverrideLimits(AuditedCommand):
             **details,
             **{f"was_{name}": value for name, value in before._asdict().items()},
         )
-        return Changes(event, wallets=(wallet._replace(limits=self.limits, time_zone=self.time_zone, updated_at=at),))
+        changed = with_zones(wallet, at, own=self.time_zone, owners=wallet.owner_time_zone)
+        return Changes(event, wallets=(changed._replace(limits=self.limits),))

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from service.domain.audit_events import AuditAction
 from service.domain.limits import Limits
-from service.domain.user_limits import UserLimits, new_user_limits, user_limits_id
+from service.domain.user_limits import UserLimits, new_user_limits, user_limits_id, with_zone
 from service.errors import NotFound
 from service.ledger.audit_events import AuditedCommand, Unchanged
 from service.ledger.commands import Changes, Needs, State
-from service.ledger.limits import MOMENT, later_than
+from service.ledger.limits import MOMENT, later_than, with_zones
 from service.ledger.rules import require_anothers, require_requester
 
 
@@ -17,7 +17,8 @@ class SetTimeZone(AuditedCommand):
     """The days and months of all of one's wallets begin in that zone from the next payment on. None restores the zone
     of each currency.
 
-    A wallet in which an admin has set a zone keeps that one.
+    A wallet in which an admin has set a zone keeps that one. The running day and month may last longer by the change,
+    never shorter.
     """
 
     time_zone: str | None
@@ -37,14 +38,14 @@ class SetTimeZone(AuditedCommand):
         times = [later_than(wallet, self.now) for wallet in wallets]
         counted_until = [] if known is None else [known.updated_at + MOMENT]
         at = max([self.now, *times, *counted_until])
-        changed = (known or new_user_limits(self.user_id, at))._replace(time_zone=self.time_zone, updated_at=at)
+        changed = with_zone(known or new_user_limits(self.user_id, at), self.time_zone, at)
         event = self.event(
             AuditAction.USER_TIME_ZONE_SET, self.user_id, at, time_zone=self.time_zone, was_time_zone=was
         )
         return Changes(
             changed,
             wallets=tuple(
-                wallet._replace(owner_time_zone=self.time_zone, updated_at=then)
+                with_zones(wallet, then, own=wallet.time_zone, owners=self.time_zone)
                 for wallet, then in zip(wallets, times, strict=True)
             ),
             also=(event,),

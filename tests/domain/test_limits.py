@@ -12,6 +12,7 @@ from service.domain.limits import (
     LimitName,
     Limits,
     Usage,
+    change_zone,
     charge,
     effective_limits,
     find_exceeded,
@@ -130,16 +131,18 @@ class TestZones:
                 assert (before, after) == (1, 0)
 
     @given(st.lists(st.tuples(st.integers(0, 40), _ZONES, st.booleans()), min_size=1, max_size=30))
-    def test_however_they_change_each_date_has_its_limit_once_and_what_comes_back_was_counted(
+    def test_however_they_change_no_limit_begins_early_and_what_comes_back_was_counted(
         self, steps: list[tuple[int, ZoneInfo, bool]]
     ) -> None:
         """One after the other, as OverrideLimits lets them: what is counted in another zone is so at another time."""
-        used, now, open_ones, passed = _NOTHING, at("2026-10-20T12:00:00"), [], 0
-        first = now
-        for hours, zone, comes_back in steps:
+        used, now, open_ones, passed = _NOTHING, at("2026-10-20T12:00:00"), [], list[datetime]()
+        zone = ZoneInfo("UTC")
+        for hours, chosen, comes_back in steps:
             now += timedelta(hours=hours, milliseconds=1)
+            used, zone = change_zone(used, now, zone, chosen), chosen
+            now += timedelta(milliseconds=1)
             if find_exceeded(Limits(per_day=10), used, 10, now, zone) is None:
-                passed += 1
+                passed.append(now)
                 used = charge(used, 10, now, zone)
                 open_ones.append(now)
             if comes_back and open_ones:
@@ -149,10 +152,39 @@ class TestZones:
             counted = [made for made in open_ones if used.day_since is not None and made >= used.day_since]
             assert used.day_total == 10 * len(counted)
         if not any(comes_back for *_, comes_back in steps):
-            # From the first date of the westernmost zone to the last one of the easternmost.
-            assert passed <= (now - first) // _DAY + 3
+            # Between two limits in full lies a whole day, in which the clocks go on by an hour at most.
+            for one, third in zip(passed, passed[2:], strict=False):
+                assert third - one > timedelta(hours=23)
 
-    def test_a_change_gives_a_fresh_day_once_and_going_back_takes_it_away(self) -> None:
+    def test_a_change_makes_the_running_day_and_month_longer(self) -> None:
+        new_york, kiritimati = ZoneInfo("America/New_York"), ZoneInfo("Pacific/Kiritimati")
+        used = charge(_NOTHING, 10, at("2026-11-30T12:00:00"), new_york)
+        changed = change_zone(used, at("2026-11-30T12:00:01"), new_york, kiritimati)
+        # The 30th would have ended at 05:00 in UTC, when the first is there until 10:00.
+        assert (changed.day, changed.month) == ("2026-12-01", "2026-12")
+        states = limit_states(Limits(per_day=10, per_month=10), changed, at("2026-11-30T12:00:02"), kiritimati)
+        assert [(one.used, one.resets_at) for one in states[2:]] == [
+            (10, at("2026-12-01T10:00:00")),
+            (10, at("2026-12-31T10:00:00")),
+        ]
+        assert changed._replace(day=used.day, month=used.month) == used
+
+    def test_a_change_to_the_west_leaves_the_date_which_ends_later_there(self) -> None:
+        used = charge(_NOTHING, 10, at("2026-11-30T12:00:00"))
+        assert change_zone(used, at("2026-11-30T12:00:01"), UTC, ZoneInfo("Pacific/Pago_Pago")) == used
+
+    def test_a_change_after_the_end_of_a_day_begins_a_day_of_nothing(self) -> None:
+        """Or the day at the change would be a short one, and a third limit would begin within a few hours."""
+        kiritimati, then = ZoneInfo("Pacific/Kiritimati"), at("2026-11-22T00:00:01")
+        used = change_zone(charge(_NOTHING, 10, at("2026-11-21T23:59:00")), then, UTC, kiritimati)
+        assert (used.day, used.day_total, used.day_since, used.month_total) == ("2026-11-23", 0, then, 10)
+        assert give_back(used, 10, count=1, charged_at=at("2026-11-21T23:59:00")).day_total == 0
+
+    def test_a_change_before_anything_was_counted_leaves_the_counters_empty(self) -> None:
+        assert change_zone(_NOTHING, _NOON, UTC, ZoneInfo("Pacific/Kiritimati")) == _NOTHING
+
+    def test_of_counters_that_no_change_was_written_to_each_date_has_its_limit_once(self) -> None:
+        """The release before did not carry them over."""
         india, new_york = ZoneInfo("Asia/Kolkata"), ZoneInfo("America/New_York")
         used = charge(_NOTHING, 10, at("2026-11-21T19:00:00"), new_york)
         used = charge(used, 7, at("2026-11-21T19:00:01"), india)

@@ -63,11 +63,28 @@ class TestAChange:
         books.run([first])
         assert _used_in(books) == ("2026-11-21", 300, 300)
         books.run([zone_set("usr_ada", "Pacific/Kiritimati"), second])
-        assert _used_in(books) == ("2026-11-22", 70, 370)
+        # The running day goes on, and lasts until the next one ends over there.
+        assert _used_in(books) == ("2026-11-22", 370, 370)
         books.run([failure_of(books.operations[first.operation_id], now=_NOW)])
         assert _used_in(books) == ("2026-11-22", 70, 70)
         books.run([failure_of(books.operations[second.operation_id], now=_NOW)])
         assert _used_in(books) == ("2026-11-22", 0, 0)
+
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            Policy(limits={"USD": Limits(per_day=150)}),
+            Policy(user_limits=ReferenceLimits("USD", Limits(per_day=150), {"USD": Rate(1, 1, "test", _NOW)})),
+        ],
+        ids=["of-the-wallet", "over-all-wallets"],
+    )
+    def test_gives_nobody_the_limit_of_a_day_once_more(self, policy: Policy) -> None:
+        wallet = new_wallet("wal_ada", "usr_ada", "USD", _NOW)._replace(available=5_000)
+        books = Books({"usr_ada": 0}, {"wal_ada": wallet}, policy=policy)
+        books.run([withdrawal_of(wallet, 100, now=_NOW, claim=None)])
+        for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago", None):
+            _, paid = books.run([zone_set("usr_ada", zone), withdrawal_of(wallet, 100, now=_NOW, claim=None)])
+            assert isinstance(paid.error, LimitExceeded)
 
     def test_copies_the_zone_into_each_wallet_whatever_its_state(self) -> None:
         wallets = {

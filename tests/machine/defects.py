@@ -7,6 +7,7 @@ import pytest
 
 from service.domain import house_positions
 from service.domain import user_counts as user_limit_counts
+from service.domain import user_limits as user_limit_records
 from service.domain.entries import EntryType
 from service.domain.idempotency import IdempotencyClaim
 from service.domain.identifiers import IdWindow
@@ -23,6 +24,7 @@ from service.ledger import (
     batch,
     conversions,
     holds,
+    limits,
     orders,
     reservations,
     returns,
@@ -113,6 +115,11 @@ def a_part_of_a_hold_gives_nothing_back_over_all_wallets(patch: pytest.MonkeyPat
 
 def limits_are_not_given_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reservations, "uncharged", lambda wallet, *_, **__: wallet)
+
+
+def a_change_of_the_zone_begins_a_day_early(patch: pytest.MonkeyPatch) -> None:
+    for module in (limits, user_limit_records):
+        patch.setattr(module, "change_zone", lambda usage, *_: usage)
 
 
 def the_rest_of_a_hold_stays_held(patch: pytest.MonkeyPatch) -> None:
@@ -315,6 +322,7 @@ DEFECTS: dict[Defect, int] = {
     a_payment_counts_twice_over_all_wallets: 1,
     exchanging_counts_over_all_wallets: 1,
     a_part_of_a_hold_gives_nothing_back_over_all_wallets: 1,
+    a_change_of_the_zone_begins_a_day_early: 1,
     the_rest_of_a_hold_stays_held: 1,
     freezes_let_everything_out: 1,
     a_voucher_never_runs_out: 1,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tests.model.books import Refused, Thing
+from tests.model.books import REFERENCE, Refused, Thing
 from tests.model.conversions import ConversionPaper
 from tests.model.transfers import Transfer
 
@@ -247,9 +247,12 @@ class AdjustmentPaper(ConversionPaper):
         self.require_asker(user, token)
         if self.persons[user].zone == zone:
             raise Refused("unchanged")
-        self.persons[user].zone = zone
+        person = self.persons[user]
+        person.sheet.move(self.now, person.zone or REFERENCE, zone or REFERENCE)
+        person.zone = zone
         for purse in self.purses.values():
             if purse.owner == user:
+                purse.move(self.now, purse.zone or purse.currency, zone or purse.currency)
                 purse.zone = zone
         self.audited.append((user, "user.time_zone_set", user))
         # The zone changes between two payments, also where both come at this moment.

@@ -89,6 +89,24 @@ class Sheet:
         self.page = self.page_at(at, where)
         self.spent[thing] = Spending(at, amount, *self.page)
 
+    def move(self, at: datetime, was: str, where: str) -> None:
+        """Keeps the page open until it would have been turned, and from then to the end of that day over there."""
+        if self.page == ("", ""):
+            return
+        open_page = self.page_at(at, was)
+        last = [local(self._last_moment(at, was, which), where) for which in (0, 1)]
+        self.page = max(open_page[0], f"{last[0]:%Y-%m-%d}"), max(open_page[1], f"{last[1]:%Y-%m}")
+        for one in self.spent.values():
+            one.day = self.page[0] if one.day == open_page[0] else one.day
+            one.month = self.page[1] if one.month == open_page[1] else one.month
+
+    def _last_moment(self, at: datetime, where: str, which: int) -> datetime:
+        """Tries each half hour until the day (0) or the month (1) is another."""
+        then = at.replace(minute=0, second=0, microsecond=0)
+        while self.page_at(then, where)[which] <= self.page_at(at, where)[which]:
+            then += timedelta(minutes=30)
+        return then - timedelta(microseconds=1)
+
     def used_at(self, at: datetime, where: str) -> tuple[int, int, int]:
         """Operations in this hour, and amounts of this day and this month where those clocks are."""
         today, this_month = self.page_at(at, where)
