@@ -106,7 +106,7 @@ reconcile: install ## Compare days with the bank: ARGS="--day 2026-11-20", "--fr
 
 .PHONY: checkpoint
 checkpoint: install ## Seal and sign all wallets' heads now; the worker does it every hour
-	@$(IN_STACK) $(BIN)/python -m scripts.checkpoint
+	@$(IN_STACK) $(BIN)/python -m scripts.checkpoint $(ARGS)
 
 .PHONY: verify-proof
 verify-proof: install ## Check a proof offline: ARGS="wallet --key keys.json proof.json"; ARGS="--help" tells more

@@ -7,7 +7,7 @@ are documents as the driver gives them, since a corrupt one may not fit any clas
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
@@ -33,6 +33,9 @@ _AUDITED_SHAPE: Final[Mapping[str, type]] = {
     **_CHECKPOINT_SHAPE, "audit_events": int, "audit_root": str, "audit_ids": list
 }  # fmt: skip
 _TILE_SHAPE: Final[Mapping[str, type]] = {"_id": str, "wallet_ids": list, "seqs": list, "head_hashes": bytes}
+
+# All but what grows with the number of wallets and of audit events.
+HEAD_FIELDS: Final = tuple(name for name in (*_AUDITED_SHAPE, "version") if name not in ("tiles", "audit_ids"))
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
@@ -65,9 +68,10 @@ class CheckpointRule(StrEnum):
 class Series:
     """The checkpoints in the order of their numbers, of which only the last is kept."""
 
-    def __init__(self, key: Ed25519PublicKey | None) -> None:
-        """Without a key, signatures are not looked at."""
+    def __init__(self, key: Ed25519PublicKey | None, aside: Collection[int] = ()) -> None:
+        """Without a key, signatures are not looked at. `aside` has the numbers that `numbers_aside` found."""
         self._key = key
+        self._aside = aside
         self._number = 0
         self._hash = GENESIS
         self._created_at: datetime | None = None
@@ -95,7 +99,16 @@ class Series:
         if not is_shaped(row, shape) or not all(_is_name(name) for name in row["tiles"]):
             yield Breach(Rule.MALFORMED, subject, "the checkpoint lacks fields or has wrong types")
             return
-        if row["_id"] != self._number + 1:
+        published = _published(row)
+        is_ours = self._key is None or is_signed(published, self._key)
+        if not is_ours:
+            yield Breach(CheckpointRule.SIGNATURE, subject, f"the signature of key {row['key_id']} does not hold")
+        if row["_id"] in self._aside:
+            # Later ones follow from the one before it.
+            self._hashes[row["_id"]] = hash_of_published(published)
+            return
+        # The signer leaves out the number of a forged one. Where the link holds, none is missing.
+        if row["_id"] != self._number + 1 and row["prev_hash"] != self._hash:
             yield Breach(CheckpointRule.GAP, subject, f"follows {self._number}")
         if row["prev_hash"] != self._hash:
             yield Breach(CheckpointRule.LINK, subject, f"prev_hash {row['prev_hash']} is not {self._hash}")
@@ -104,15 +117,14 @@ class Series:
             yield Breach(CheckpointRule.VERSION, subject, f"of version {version}, the one before of {self._version}")
         if self._created_at is not None and row["created_at"] < self._created_at:
             yield Breach(CheckpointRule.TIME, subject, f"of {row['created_at']}, before the one before")
-        published = _published(row)
-        if self._key is not None and not is_signed(published, self._key):
-            yield Breach(CheckpointRule.SIGNATURE, subject, f"the signature of key {row['key_id']} does not hold")
         roots = [bytes.fromhex(name["id"]) for name in row["tiles"]]
         separators = [str(name.get("separator") or "") for name in row["tiles"][1:]]
         root = (_root(roots) if version == _LISTS else _map_root(roots, separators)).hex()
         if row["root"] != root:
             yield Breach(CheckpointRule.ROOT, subject, f"root {row['root']}, of its tiles it is {root}")
-        self._number, self._created_at, self._version = row["_id"], row["created_at"], version
+        self._number, self._version = row["_id"], version
+        if is_ours:
+            self._created_at = row["created_at"]
         self._hash = hash_of_published(published)
         self._hashes[self._number], self._times[self._number] = self._hash, row["created_at"]
 
@@ -126,6 +138,26 @@ class Series:
             yield Breach(CheckpointRule.GONE, str(number), f"it was taken by {note.get('_id')}, and is not there")
         elif known != said.get("hash"):
             yield Breach(CheckpointRule.GONE, str(number), f"{said.get('hash')} was taken, here is {known}")
+
+
+def numbers_aside(rows: Iterable[Row], key: Ed25519PublicKey | None) -> set[int]:
+    """Finds forged checkpoints that the series goes on without: below the newest one with the key's signature, they
+    have no such signature, and none that has follows from them. Rows come in order, and need no tiles.
+    """
+    if key is None:
+        return set()
+    found = [row for row in rows if is_shaped(row, {**_CHECKPOINT_SHAPE, "tiles": object})]
+    published = {row["_id"]: _published(row) for row in found}
+    newest = next((n for n in reversed(published) if is_signed(published[n], key)), None)
+    if newest is None:
+        return set()
+    numbers = {hash_of_published(one): number for number, one in published.items()}
+    vouched: set[int] = set()
+    number: int | None = newest
+    while number is not None and number not in vouched:
+        vouched.add(number)
+        number = numbers.get(published[number]["prev_hash"])
+    return {n for n, one in published.items() if n < newest and n not in vouched and not is_signed(one, key)}
 
 
 def _published(row: Row) -> Row:

@@ -13,7 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from scripts.checkpoint_rules import hash_of_published, is_signed
-from scripts.ledger_rules import Breach, is_shaped
+from scripts.ledger_rules import GENESIS, Breach, is_shaped
 from scripts.record_rules import Row
 
 _LINE_SHAPE: Final[Mapping[str, type]] = {
@@ -45,11 +45,12 @@ class Place:
         self._found: dict[int, tuple[str, str]] = {}
 
     def check_lines(self) -> Iterator[Breach]:
-        """Requires whole lines, numbers from 1 on without gaps, and one checkpoint for each number.
+        """Requires whole lines, numbers from 1 on, and one checkpoint for each number. A number is left out only where
+        the link shows that no checkpoint is missing.
 
         The beginning of a line that a crash left behind may stand before the whole line, or at the end.
         """
-        last = 0
+        last, last_hash = 0, GENESIS
         for at, line in enumerate(self._lines):
             published = _read(line)
             if published is None:
@@ -62,9 +63,10 @@ class Place:
             if known[0] != hash_here:
                 detail = f"{known[0]} was copied first{known[1]}, then {hash_here}{self._said_of(published)}"
                 yield Breach(PlaceRule.SECOND, str(number), detail)
-            elif number > last + 1:
+            elif number > last + 1 and published["prev_hash"] != last_hash:
                 yield Breach(PlaceRule.GAP, str(number), f"in {self._name} it follows {last}")
-            last = max(last, number)
+            if number > last:
+                last, last_hash = number, hash_here
 
     def _said_of(self, published: Row) -> str:
         if self._key is None:

@@ -95,6 +95,7 @@ _ACTIONS = {
     "outbox": ["find", "insert", "update", "remove"],
     "checkpoints": ["find", "insert"],
     "checkpoint_tiles": ["find", "insert"],
+    "refused_checkpoints": ["find", "insert"],
     "used_tickets": ["find", "insert"],
     "ledger_processes": ["find", "insert", "update", "remove"],
     "house_positions": ["find", "insert", "update", "remove"],

@@ -169,6 +169,12 @@ RECONCILIATION_LINES_SET_ASIDE: Final = Figure(
 INTEGRITY_AGE: Final = Figure(
     "wallet_integrity_last_round_age_seconds", "Since all wallets were last held against their logs"
 )
+CHECKPOINT_AGE: Final = Figure(
+    "wallet_checkpoint_age_seconds", "Since all wallets' heads were last sealed; below 0 where that is a time to come"
+)
+CHECKPOINTS_REFUSED: Final = Figure(
+    "wallet_checkpoints_refused", "Checkpoints in the database that the signing key has not signed"
+)
 INCIDENTS_OPEN: Final = Figure("wallet_incidents_open", "Incidents that nobody has closed")
 BANK_ORDERS_OVERDUE: Final = Figure(
     "wallet_bank_orders_overdue", "Orders that the bank has accepted and should have carried out by now"
@@ -196,6 +202,8 @@ FIGURES: Final = (
     RECONCILIATION_DAYS_OVERDUE,
     RECONCILIATION_LINES_SET_ASIDE,
     INTEGRITY_AGE,
+    CHECKPOINT_AGE,
+    CHECKPOINTS_REFUSED,
     INCIDENTS_OPEN,
     BANK_ORDERS_OVERDUE,
     BANK_ORDER_OVERDUE_AGE,

@@ -9,7 +9,7 @@ from service.documents.bank_callbacks import BankCallback
 from service.documents.bank_conditions import BankConditions
 from service.documents.bank_orders import BankOrder
 from service.documents.breaks import BreakDocument
-from service.documents.checkpoints import CheckpointDocument, CheckpointTile
+from service.documents.checkpoints import CheckpointDocument, CheckpointTile, RefusedCheckpoint
 from service.documents.conversions import ConversionDocument
 from service.documents.dead_letters import DeadLetterDocument
 from service.documents.duties import DutyDocument
@@ -72,6 +72,7 @@ __all__ = [
     "QuoteDocument",
     "ReconciliationDocument",
     "RedemptionDocument",
+    "RefusedCheckpoint",
     "RegistrationDocument",
     "ReturnDocument",
     "ReversalDocument",
@@ -117,6 +118,7 @@ WALLET_DOCUMENTS = [
     TotpEnrolment,
     CheckpointDocument,
     CheckpointTile,
+    RefusedCheckpoint,
     AuditEventDocument,
     AdjustmentDocument,
     ReversalDocument,

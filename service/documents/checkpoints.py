@@ -1,4 +1,4 @@
-"""Checkpoints of all wallets' heads, and the tiles of the trees under them: both insert-only by database role."""
+"""Checkpoints of all wallets' heads, the tiles of the trees under them, and the refused ones: insert-only by role."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -87,5 +87,26 @@ class CheckpointTile(Document):
                 "seqs": {"bsonType": "array", "minItems": 1, "maxItems": TILE_LEAVES, "items": AMOUNT},
                 "head_hashes": {"bsonType": "binData"},
             },
+            "additionalProperties": False,
+        }
+
+
+class RefusedCheckpoint(Document):
+    """A row of `checkpoints` that the signer found to be none: the id is that row's number. Insert-only.
+
+    Nobody deletes a checkpoint, so the row stays where it is. Readers leave out what is named here.
+    """
+
+    id: int  # type: ignore[assignment]  # beanie's own default is an ObjectId
+    reason: str
+    refused_at: datetime
+
+    class Settings:
+        name = "refused_checkpoints"
+        indexes: ClassVar[list[IndexModel]] = []
+        validator: ClassVar[dict[str, Any]] = {
+            "bsonType": "object",
+            "required": ["_id", "reason", "refused_at"],
+            "properties": {"_id": {"bsonType": "long"}, "reason": TEXT, "refused_at": TIME},
             "additionalProperties": False,
         }

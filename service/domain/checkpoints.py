@@ -7,12 +7,13 @@ not there at all. Those of version 3 also seal audit events. Older ones stay as 
 import base64
 import hashlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import orjson
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -227,13 +228,15 @@ def make_checkpoint(
     key: Ed25519PrivateKey,
     version: int = MAPS,
     audit: AuditSeal | None = None,
+    number: int | None = None,
 ) -> Checkpoint:
     """Makes the next one of the series, signed. Its time is never before the last one's, whatever the clocks say.
 
-    With `audit` it is of version 3.
+    With `audit` it is of version 3. `number` is given where the next one is taken by a checkpoint that was refused.
     """
+    following = 1 if before is None else before.number + 1
     unsigned = Checkpoint(
-        number=1 if before is None else before.number + 1,
+        number=following if number is None else number,
         created_at=now if before is None else max(now, before.created_at),
         wallets=wallets,
         root=tree_root(tiles, version),
@@ -253,6 +256,15 @@ def signed_bytes(checkpoint: Checkpoint) -> bytes:
     del sealed["signature"]
     content = canonical_json(sealed)
     return content if checkpoint.version == LISTS else tagged("signature", content)
+
+
+def is_signed_by(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
+    """Tells whether this key signed the checkpoint as it stands here."""
+    try:
+        key.verify(base64.b64decode(checkpoint.signature, validate=True), signed_bytes(checkpoint))
+    except (InvalidSignature, ValueError):
+        return False
+    return checkpoint.key_id == key_id_of(key)
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
@@ -275,14 +287,24 @@ def checkpoint_view(checkpoint: Checkpoint) -> dict[str, Any]:
     return view
 
 
-def seal_of(events: Iterable[dict[str, Any]]) -> AuditSeal:
-    """Seals audit events, which come in the order of their ids and as the API shows them."""
-    ids: list[str] = []
-    hashed = hashlib.sha256(tagged("audit"))
-    for event in events:
-        ids.append(event["id"])
-        hashed.update(tagged_hash("audit-event", canonical_json(event)))
-    return AuditSeal(tuple(ids), hashed.hexdigest())
+class Sealing:
+    """Seals audit events, which come one by one in the order of their ids. Only their ids are kept."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._hashed = hashlib.sha256(tagged("audit"))
+
+    @property
+    def count(self) -> int:
+        return len(self._ids)
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Takes an event as the API shows it."""
+        self._ids.append(event["id"])
+        self._hashed.update(tagged_hash("audit-event", canonical_json(event)))
+
+    def seal(self) -> AuditSeal:
+        return AuditSeal(tuple(self._ids), self._hashed.hexdigest())
 
 
 def key_id_of(key: Ed25519PublicKey) -> str:

@@ -1,20 +1,38 @@
-"""Queries on `checkpoints` and `checkpoint_tiles`: inserts and reads, there is nothing else to do with them."""
+"""Queries on `checkpoints`, `checkpoint_tiles` and `refused_checkpoints`: inserts and reads only.
 
-from collections.abc import Sequence
+Whoever can write to the database can put a row into `checkpoints`. `find_unverified` gives every row as it is; other
+reads leave out what the signer refused.
+"""
+
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from service.documents import CheckpointDocument, CheckpointTile
+from service.documents import CheckpointDocument, CheckpointTile, RefusedCheckpoint
 from service.domain.checkpoints import LISTS, Checkpoint, Leaf, Tile, TileName
 from service.repositories.inserts import insert_missing
 
 _HASH_BYTES = 32
 _WITHOUT_TILES = {"tiles": 0, "audit_ids": 0}
+_LARGEST_NUMBER = 2**63 - 1
+# More than these are not left out by readers. An alert has told of them long before.
+_REFUSED_KNOWN = 1_000
+
+
+class Row(NamedTuple):
+    """A row of `checkpoints`, whoever wrote it. `number` is None where the id is no number that a checkpoint may have,
+    and `checkpoint` where the row has not the shape of one.
+    """
+
+    id: Any
+    number: int | None
+    checkpoint: Checkpoint | None
 
 
 def _from_row(row: dict[str, Any]) -> Checkpoint:
@@ -47,50 +65,115 @@ async def insert(checkpoint: Checkpoint, tiles: Sequence[TileName], audit_ids: S
 
 
 async def find(number: int) -> Checkpoint | None:
-    row = await CheckpointDocument.get_pymongo_collection().find_one({"_id": Int64(number)}, _WITHOUT_TILES)
+    row = await CheckpointDocument.get_pymongo_collection().find_one(await _genuine(Int64(number)), _WITHOUT_TILES)
     return None if row is None else _from_row(row)
 
 
 async def find_latest() -> Checkpoint | None:
-    row = await CheckpointDocument.get_pymongo_collection().find_one({}, _WITHOUT_TILES, sort=[("_id", -1)])
+    row = await CheckpointDocument.get_pymongo_collection().find_one(
+        await _genuine(), _WITHOUT_TILES, sort=[("_id", -1)]
+    )
     return None if row is None else _from_row(row)
 
 
-async def find_confirmed(*, after_number: int, limit: int) -> list[Checkpoint]:
-    """In the order of their numbers, only those that a majority has: no failover can take one of them back."""
+async def find_unverified(*, after_id: object, limit: int) -> list[Row]:
+    """In the order of ids, only those that a majority has: no failover can take one of them back."""
     collection = CheckpointDocument.get_pymongo_collection().with_options(read_concern=ReadConcern("majority"))
-    found = collection.find({"_id": {"$gt": Int64(after_number)}}, _WITHOUT_TILES, sort=[("_id", 1)], limit=limit)
-    return [_from_row(row) for row in await found.to_list()]
+    found = collection.find({"_id": {"$gt": after_id}}, _WITHOUT_TILES, sort=[("_id", 1)], limit=limit)
+    return [_as_it_is(row) for row in await found.to_list()]
 
 
-async def find_latest_with_tiles(*, session: AsyncClientSession) -> tuple[Checkpoint, list[TileName]] | None:
-    row = await CheckpointDocument.get_pymongo_collection().find_one({}, sort=[("_id", -1)], session=session)
+def _as_it_is(row: dict[str, Any]) -> Row:
+    row_id = row["_id"]
+    # Also a double or a decimal of the same value takes the number in the index.
+    value = Decimal(str(row_id))
+    is_number = value.is_finite() and value == value.to_integral_value() and 0 < value <= _LARGEST_NUMBER
+    try:
+        checkpoint = _from_row(dict(row))
+    except (TypeError, ValueError, KeyError, ArithmeticError):
+        checkpoint = None
+    return Row(row_id, int(value) if is_number else None, checkpoint)
+
+
+async def find_refused() -> set[int]:
+    """Finds the numbers that the signer refused."""
+    found = RefusedCheckpoint.get_pymongo_collection().find({}, {"_id": 1}, limit=_REFUSED_KNOWN)
+    return {int(row["_id"]) for row in await found.to_list()}
+
+
+async def insert_refused(number: int, reason: str, now: datetime) -> bool:
+    """False where it was known."""
+    row = {"_id": Int64(number), "reason": reason, "refused_at": now}
+    try:
+        await RefusedCheckpoint.get_pymongo_collection().insert_one(row)
+    except DuplicateKeyError:
+        return False
+    return True
+
+
+async def count_refused() -> int:
+    """Counts the refused rows that are still there."""
+    numbers = [Int64(number) for number in await find_refused()]
+    return await CheckpointDocument.get_pymongo_collection().count_documents({"_id": {"$in": numbers}})
+
+
+async def _genuine(number: Int64 | None = None) -> dict[str, Any]:
+    """The condition that leaves out what was refused."""
+    refused = [Int64(one) for one in await find_refused()]
+    condition = {"_id": {"$type": "long", "$nin": refused}}
+    return condition if number is None else {"$and": [{"_id": number}, condition]}
+
+
+async def find_named_with_tiles(
+    number: int, *, session: AsyncClientSession
+) -> tuple[Checkpoint, list[TileName]] | None:
+    """For the signer, which has verified this one."""
+    row = await CheckpointDocument.get_pymongo_collection().find_one({"_id": Int64(number)}, session=session)
     return None if row is None else (_from_row(dict(row)), _names_in(row))
 
 
-async def find_sealed_since(moment: datetime, *, session: AsyncClientSession) -> set[str]:
-    """Which audit events the checkpoints seal that were taken at that time or later."""
-    condition = {"created_at": {"$gte": moment}, "audit_ids": {"$exists": True}}
-    found = CheckpointDocument.get_pymongo_collection().find(condition, {"audit_ids": 1}, session=session)
-    return {event_id async for row in found for event_id in row["audit_ids"]}
+async def stream_sealed_since(
+    moment: datetime, event_id: str, *, last_number: int, refused: Collection[int], session: AsyncClientSession
+) -> AsyncIterator[str]:
+    """Streams, in order, the ids from `event_id` on of the audit events that checkpoints taken since then seal."""
+    condition = {
+        "_id": {"$lte": Int64(last_number), "$nin": [Int64(number) for number in refused]},
+        "created_at": {"$gte": moment},
+        "audit_ids": {"$exists": True},
+    }
+    cursor = await CheckpointDocument.get_pymongo_collection().aggregate(
+        [
+            {"$match": condition},
+            {"$project": {"_id": 0, "audit_ids": 1}},
+            {"$unwind": "$audit_ids"},
+            {"$match": {"audit_ids": {"$gte": event_id}}},
+            {"$sort": {"audit_ids": 1}},
+        ],
+        session=session,
+        allowDiskUse=True,
+    )
+    async with cursor:
+        async for row in cursor:
+            yield row["audit_ids"]
 
 
 async def find_with_tiles(number: int) -> tuple[Checkpoint, list[TileName]] | None:
-    row = await CheckpointDocument.get_pymongo_collection().find_one({"_id": Int64(number)})
+    row = await CheckpointDocument.get_pymongo_collection().find_one(await _genuine(Int64(number)))
     return None if row is None else (_from_row(dict(row)), _names_in(row))
 
 
 async def find_first_number_since(moment: datetime) -> int | None:
     """Of the first checkpoint taken at that time or later."""
     row = await CheckpointDocument.get_pymongo_collection().find_one(
-        {"created_at": {"$gte": moment}}, {"_id": 1}, sort=[("created_at", 1), ("_id", 1)]
+        {"created_at": {"$gte": moment}, **await _genuine()}, {"_id": 1}, sort=[("created_at", 1), ("_id", 1)]
     )
     return None if row is None else int(row["_id"])
 
 
 async def find_page(*, before_number: int | None, limit: int) -> list[Checkpoint]:
     """Newest first; `before_number` is the last one of the page before."""
-    condition = {} if before_number is None else {"_id": {"$lt": Int64(before_number)}}
+    older = [] if before_number is None else [{"_id": {"$lt": Int64(before_number)}}]
+    condition = {"$and": [await _genuine(), *older]}
     found = CheckpointDocument.get_pymongo_collection().find(condition, _WITHOUT_TILES, sort=[("_id", -1)], limit=limit)
     return [_from_row(row) for row in await found.to_list()]
 

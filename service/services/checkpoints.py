@@ -20,6 +20,7 @@ from service.domain.checkpoints import (
     Checkpoint,
     Inclusion,
     Leaf,
+    Sealing,
     Tile,
     TileName,
     absence_of,
@@ -30,26 +31,26 @@ from service.domain.checkpoints import (
     name_tile,
     place_among,
     place_within,
-    seal_of,
     search_among,
     search_within,
 )
-from service.domain.clock import utc_now
+from service.domain.clock import to_rfc3339, utc_now
 from service.domain.identifiers import Prefix, first_id_at
 from service.errors import NotFound
-from service.gateways.checkpoint_places import CheckpointPlace, PlaceDiffers, PlaceEnd
+from service.gateways.checkpoint_places import CheckpointPlace, PlaceEnd
 from service.repositories import audit_events as audit_repository
 from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import wallets as wallet_repository
 from service.services.audit_events import new_audit_event
+from service.services.checkpoint_series import Series, follow_series, require_same
 from service.settings import Settings
 
 log = structlog.get_logger()
 
+# A difference of machines' clocks that is no news.
+_CLOCKS_APART = timedelta(minutes=5)
 # What is in memory at once: 16 tiles of some 24 kB.
 _TILES_AT_ONCE = 16
-# Copied to a place in one go: about 250 kB.
-_COPIED_AT_ONCE = 500
 # Their ids take 5 MB of the document's 16. More than rate limits let come in an hour; the next one seals the rest.
 _SEALED_AT_ONCE = 100_000
 
@@ -87,70 +88,49 @@ async def take_checkpoint_if_due(
 
     Copies to the place what it lacks, also where none is due: a crash may have come between database and place.
     """
-    await copy_to_place(place)
-    latest = await checkpoint_repository.find_latest()
+    latest = (await follow_series(place, settings.checkpoint_verifier)).last
     if latest is not None and now - latest.created_at < timedelta(seconds=settings.checkpoint_interval_s):
+        if latest.created_at - now > _CLOCKS_APART:
+            # By our own signature: a machine's clock was wrong. It ends when that time has come.
+            log.error("checkpoint.of_a_time_to_come", number=latest.number, created_at=to_rfc3339(latest.created_at))
         return None
     return await take_checkpoint(client, settings, place)
 
 
-async def copy_to_place(place: CheckpointPlace | None) -> PlaceEnd | None:
-    """Appends to the place whatever the database has beyond it, and returns where the place ends now.
-
-    Raises PlaceDiffers where the database does not have the last checkpoint of the place, and OSError. The place is
-    read first: what is in it was in the database before.
-    """
-    end = None if place is None else await place.read_end()
-    if place is None:
-        return None
-    if end is not None:
-        kept = await checkpoint_repository.find_confirmed(after_number=end.number - 1, limit=1)
-        _require_same(end, kept[0] if kept else None)
-    while missing := await checkpoint_repository.find_confirmed(
-        after_number=0 if end is None else end.number, limit=_COPIED_AT_ONCE
-    ):
-        await place.append(missing)
-        end = PlaceEnd(missing[-1].number, checkpoint_hash(missing[-1]))
-    return end
-
-
-def _require_same(end: PlaceEnd, kept: Checkpoint | None) -> None:
-    if kept is None or kept.number != end.number:
-        raise PlaceDiffers(f"the database has lost checkpoint {end.number}, which was copied outside")
-    if checkpoint_hash(kept) != end.hash:
-        raise PlaceDiffers(f"the database has another checkpoint {end.number} than the one that was copied outside")
-
-
 async def take_checkpoint(
-    client: Client, settings: Settings, place: CheckpointPlace | None = None
+    client: Client, settings: Settings, place: CheckpointPlace | None = None, *, begins_evidence: bool = False
 ) -> Checkpoint | None:
     """All wallets' heads as of one moment, sealed and signed. None where another process was first, or where there
     are neither wallets nor checkpoints yet.
 
-    The latest checkpoint is read in the same snapshot, so that along the series no wallet's chain gets shorter: who
-    sees the one before sees wallets at least as new. Tiles are written first; those of a checkpoint that came second
-    stay behind, unnamed.
+    What the database has is verified first (follow_series): a checkpoint that this key has not signed is refused, and
+    its number left out. The latest one of the series is in the same snapshot, so that along the series no wallet's
+    chain gets shorter: who sees the one before sees wallets at least as new. Tiles are written first; those of a
+    checkpoint that came second stay behind, unnamed.
 
     The place outside the database is compared first, and nothing is signed while it differs (PlaceDiffers, OSError).
     After a crash between the insert and the copy the next caller copies the checkpoint: the database decides what it
     is, so that the copy is always a beginning of the series.
     """
-    end = await copy_to_place(place)
+    key = signing_key(settings)
+    series = await follow_series(place, settings.checkpoint_verifier, begins_evidence=begins_evidence)
+    before = series.last
 
-    async def write_tiles(session: AsyncClientSession) -> tuple[Checkpoint | None, list[TileName], int, AuditSeal]:
-        latest = await checkpoint_repository.find_latest_with_tiles(session=session)
-        written = set() if latest is None else {tile.id for tile in latest[1]}
+    async def write_tiles(session: AsyncClientSession) -> tuple[list[TileName], int, AuditSeal]:
+        written: set[str] = set()
+        if before is not None:
+            kept = await checkpoint_repository.find_named_with_tiles(before.number, session=session)
+            require_same(PlaceEnd(before.number, checkpoint_hash(before)), None if kept is None else kept[0])
+            written = set() if kept is None else {tile.id for tile in kept[1]}
         names, wallets = await _write_tiles(written, session)
-        sealed_before = None if latest is None else latest[0]
-        return sealed_before, names, wallets, await _seal_audit_events(sealed_before, now, session)
+        return names, wallets, await _seal_audit_events(series, now, session)
 
     now = utc_now()
-    before, names, wallets, audit = await read_in_snapshot(client, write_tiles)
-    if end is not None and (before is None or before.number <= end.number):
-        _require_same(end, before)
+    names, wallets, audit = await read_in_snapshot(client, write_tiles)
     if before is None and wallets == 0:
         return None
-    checkpoint = make_checkpoint(before, names, wallets, now, signing_key(settings), audit=audit)
+    number = series.next_number(await checkpoint_repository.find_refused())
+    checkpoint = make_checkpoint(before, names, wallets, now, key, audit=audit, number=number)
     if not await checkpoint_repository.insert(checkpoint, names, audit.ids):
         log.info("checkpoint.another_was_first", number=checkpoint.number)
         return None
@@ -164,26 +144,42 @@ async def take_checkpoint(
         hash=checkpoint_hash(checkpoint),
     )
     await audit_repository.insert(note, session=None)
-    await copy_to_place(place)
+    await follow_series(place, settings.checkpoint_verifier)
     log.info("checkpoint.taken", number=checkpoint.number, wallets=wallets, root=checkpoint.root)
     return checkpoint
 
 
-async def _seal_audit_events(before: Checkpoint | None, now: datetime, session: AsyncClientSession) -> AuditSeal:
+async def _seal_audit_events(series: Series, now: datetime, session: AsyncClientSession) -> AuditSeal:
     """Seals the events that no checkpoint has sealed yet, whatever their order: an id may be made before another one's
     and be committed after it. The first checkpoint that seals any begins a day back; what is older stays unsealed.
 
-    They are not chained as they are written: one document would then be changed by every deed of everybody.
+    They are not chained as they are written: one document would then be changed by every deed of everybody. Events and
+    sealed ids are read side by side, in the same order, so that a portion of either is all that is in memory.
     """
+    before = series.last
     is_first = before is None or before.audit_root is None
     start = (now if before is None or is_first else before.created_at) - LOOK_BACK
+    first_id = first_id_at(Prefix.AUDIT_EVENT, start)
     # Clocks of two processes are seconds apart, so that an event may be a little younger than what seals it.
-    sealed = await checkpoint_repository.find_sealed_since(start - LOOK_BACK, session=session)
-    events = audit_repository.stream_since(first_id_at(Prefix.AUDIT_EVENT, start), session=session)
-    unsealed = [event async for event in events if event["id"] not in sealed]
-    if len(unsealed) > _SEALED_AT_ONCE:
-        log.warning("checkpoint.audit_events_left", count=len(unsealed) - _SEALED_AT_ONCE)
-    return seal_of(unsealed[:_SEALED_AT_ONCE])
+    sealed_ids = checkpoint_repository.stream_sealed_since(
+        start - LOOK_BACK,
+        first_id,
+        last_number=0 if before is None else before.number,
+        refused=series.refused,
+        session=session,
+    )
+    sealing = Sealing()
+    sealed_id = await anext(sealed_ids, None)
+    async for event in audit_repository.stream_since(first_id, session=session):
+        while sealed_id is not None and sealed_id < event["id"]:
+            sealed_id = await anext(sealed_ids, None)
+        if sealed_id == event["id"]:
+            continue
+        if sealing.count >= _SEALED_AT_ONCE:
+            log.warning("checkpoint.audit_events_left", sealed=sealing.count)
+            break
+        sealing.add(event)
+    return sealing.seal()
 
 
 async def _write_tiles(written: set[str], session: AsyncClientSession) -> tuple[list[TileName], int]:

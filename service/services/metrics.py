@@ -20,6 +20,7 @@ from service.errors import NotFound, Unauthenticated
 from service.gateways.bank_breaker import BankBreaker, BreakerState
 from service.ledger.committer import Ledger
 from service.metrics import Figure, Values
+from service.repositories import checkpoints as checkpoint_repository
 from service.repositories import figures as figure_repository
 from service.repositories import house_positions as position_repository
 from service.services.clock_watch import ClockWatch
@@ -60,6 +61,7 @@ class Scrapes:
             _read_blocked,
             _read_headroom,
             _read_integrity,
+            _read_checkpoints,
             partial(_read_days, settings),
         ]
         self._reading: asyncio.Task[None] | None = None
@@ -166,6 +168,12 @@ async def _read_headroom() -> Mapping[Figure, Values]:
 async def _read_integrity() -> Mapping[Figure, Values]:
     age_s = (await find_rounds()).age_s
     return {} if age_s is None else {metrics.INTEGRITY_AGE: {(): age_s}}
+
+
+async def _read_checkpoints() -> Mapping[Figure, Values]:
+    latest, refused = await checkpoint_repository.find_latest(), await checkpoint_repository.count_refused()
+    age: Values = {} if latest is None else {(): (utc_now() - latest.created_at).total_seconds()}
+    return {metrics.CHECKPOINT_AGE: age, metrics.CHECKPOINTS_REFUSED: {(): refused}}
 
 
 async def _read_days(settings: Settings) -> Mapping[Figure, Values]:

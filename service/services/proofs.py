@@ -114,7 +114,11 @@ async def _find_first_sealed(entry: Entry) -> Sealed | None:
         return None
     first = await checkpoint_repository.find_first_number_since(entry.created_at - _CLOCKS_APART)
     for number in range(latest.number if first is None else first, latest.number + 1):
-        sealed = await find_sealed(entry.wallet_id, number)
+        try:
+            sealed = await find_sealed(entry.wallet_id, number)
+        except NotFound:
+            # The signer left this number out: a forged checkpoint had it.
+            continue
         if sealed is not None and sealed.leaf.seq >= entry.seq:
             return sealed
     return None

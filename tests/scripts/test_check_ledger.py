@@ -2065,7 +2065,7 @@ class TestCheckpoints:
         assert f"The last checkpoint is of {to_rfc3339(last['created_at'])}" in ended.out
 
     async def test_are_taken_at_the_command_line(self, books: Books, tmp_path: Path) -> None:
-        ended = await run_module(books.settings, tmp_path, "scripts.checkpoint")
+        ended = await run_module(books.settings, tmp_path, "scripts.checkpoint", "--begin-evidence")
         assert ended.status == 0, ended.out + ended.err
         assert ended.out.splitlines()[-1].startswith("Checkpoint 4: 11 wallets under ")
         assert await check_books(books) == []

@@ -28,6 +28,7 @@ from service.domain.checkpoints import (
     TILE_LEAVES,
     Checkpoint,
     Leaf,
+    Sealing,
     Tile,
     TileName,
     absence_of,
@@ -42,7 +43,6 @@ from service.domain.checkpoints import (
     make_tile,
     name_tile,
     place_within,
-    seal_of,
     search_among,
     search_within,
     signed_bytes,
@@ -826,7 +826,9 @@ class TestSince:
 
     def test_the_third_version_seals_audit_events_and_is_followed_by_no_earlier_one(self, verify: Verifier) -> None:
         second = make_checkpoint(None, [], 0, _START, _KEY)
-        third = make_checkpoint(second, [], 0, _START, _KEY, audit=seal_of([{"id": "aud_1", "action": "x"}]))
+        sealing = Sealing()
+        sealing.add({"id": "aud_1", "action": "x"})
+        third = make_checkpoint(second, [], 0, _START, _KEY, audit=sealing.seal())
         views = [checkpoint_view(one) for one in (second, third)]
         assert (views[1]["version"], views[1]["audit_events"]) == (3, 1)
         assert verify("checkpoints", views) == 0, verify.said

@@ -1,30 +1,39 @@
 """Evidence outside the database: root on MongoDB can make everything inside fit, and is found all the same."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.int64 import Int64
+from pymongo.asynchronous.client_session import AsyncClientSession
 
 from scripts.audit_seal_rules import Seals
 from scripts.ledger_inspection import inspect
 from scripts.ledger_rules import Breach
 from scripts.place_inspection import inspect_with_copy
+from scripts.verify_proof import check_series
 from seed.deposits import StartingBalance, deposit_once
 from service.database import Databases
 from service.domain.audit_events import AuditAction
-from service.domain.checkpoints import Checkpoint
+from service.domain.checkpoints import Checkpoint, checkpoint_hash, checkpoint_view, key_id_of
 from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, first_id_at
 from service.gateways.checkpoint_places import CheckpointFile, PlaceDiffers
+from service.repositories import audit_events as audit_repository
+from service.repositories import checkpoints as checkpoint_repository
 from service.repositories.audit_events import ensure_many
+from service.services import checkpoints
 from service.services.audit_events import new_audit_event
-from service.services.checkpoints import signing_key, take_checkpoint, take_checkpoint_if_due
+from service.services.checkpoint_series import EvidenceMissing
+from service.services.checkpoints import list_checkpoints, signing_key, take_checkpoint, take_checkpoint_if_due
 from service.startup import Resources
 from tests.books_of_their_own import OwnBooks, own_books
 from tests.factories import make_user, make_wallet
+from tests.logs import own_logs
 from tests.servers import Servers
 
 Dump = dict[tuple[str, str], list[dict[str, Any]]]
@@ -109,13 +118,142 @@ class TestRootWhoErasesAPaymentWithItsCheckpoint:
         assert await books.databases.wallet["checkpoints"].count_documents({}) == 1
 
 
+class TestAForgedCheckpoint:
+    """Whoever can write to the database inserts one with a number or a time to come."""
+
+    async def test_does_not_stop_the_signing_and_is_named_everywhere(self, books: OwnBooks) -> None:
+        await pay(books, "first")
+        genuine = await take(books)
+        ids: list[Any] = [Int64(genuine.number + 1), Int64(genuine.number + 3), float(genuine.number + 4), Int64(10**9)]
+        await self.forge(books, ids)
+        await books.admin.wallet.command(
+            "insert", "checkpoints", documents=[{"_id": Int64(8)}], bypassDocumentValidation=True
+        )
+        client, settings = books.databases.client, books.resources.settings
+        later = utc_now() + timedelta(seconds=settings.checkpoint_interval_s)
+        with own_logs() as lines:
+            place = CheckpointFile(settings)
+            taken = [await take_checkpoint_if_due(client, settings, later, place), await take(books)]
+        numbers = [one.number for one in taken if one is not None]
+        # Those of the forged ones are left out.
+        assert numbers == [genuine.number + 2, genuine.number + 5]
+        refused = {line["number"]: line["log_level"] for line in lines if line["event"] == "checkpoint.refused"}
+        assert refused == {str(one): "error" for one in (*ids, 8)}
+        # Readers and outsiders see the series alone.
+        shown = await list_checkpoints(before_number=None, limit=10)
+        assert [one.number for one in shown] == [*reversed(numbers), genuine.number]
+        key = signing_key(settings).public_key()
+        copied = [json.loads(line) for line in content_of(books).splitlines()]
+        assert copied == check_series([checkpoint_view(one) for one in shown], {key_id_of(key): key})
+        assert await checkpoint_repository.count_refused() == len(refused)
+        inside, beside = await inspect_both(books)
+        assert inside == beside
+        assert {breach.subject for breach in inside if breach.rule == "checkpoint_signature"} >= {
+            str(ids[0]), str(ids[1]), str(ids[3])
+        }  # fmt: skip
+        # A person has looked, and the database's administrator has deleted them.
+        await books.admin.wallet["checkpoints"].delete_many({"_id": {"$in": [*ids, Int64(8)]}})
+        assert (await take(books)).number == genuine.number + 6
+        assert await inspect_both(books) == ([], [])
+
+    @staticmethod
+    async def forge(books: OwnBooks, ids: Sequence[Any]) -> None:
+        row = await books.admin.wallet["checkpoints"].find_one({})
+        assert row is not None
+        before = (await list_checkpoints(before_number=None, limit=1))[0]
+        made_up = {**row, "created_at": utc_now() + timedelta(days=900), "prev_hash": checkpoint_hash(before)}
+        await books.admin.wallet.command(
+            "insert",
+            "checkpoints",
+            documents=[{**made_up, "_id": one} for one in ids],
+            bypassDocumentValidation=True,
+        )
+
+
+class TestAnEmptyCopyBesideADatabaseWithCheckpoints:
+    @pytest.mark.parametrize("is_there", [True, False])
+    async def test_is_filled_only_when_somebody_says_that_it_begins(self, books: OwnBooks, is_there: bool) -> None:
+        await pay(books, "first")
+        taken = [await take(books), await take(books)]
+        whole = content_of(books)
+        remove_content(books, is_there=is_there)
+        client, settings = books.databases.client, books.resources.settings
+        place = CheckpointFile(settings)
+        for deed in (take_checkpoint(client, settings, place), look(books)):
+            with pytest.raises(EvidenceMissing, match=f"has {len(taken)} checkpoints"):
+                await deed
+        assert content_of(books) == b""
+        following = await take_checkpoint(client, settings, place, begins_evidence=True)
+        assert following is not None
+        assert following.number == len(taken) + 1
+        assert content_of(books).startswith(whole)
+        assert await inspect_both(books) == ([], [])
+
+
+def remove_content(books: OwnBooks, *, is_there: bool) -> None:
+    path = Path(books.resources.settings.checkpoint_path)
+    path.unlink()
+    if is_there:
+        path.touch()
+
+
+def content_of(books: OwnBooks) -> bytes:
+    path = Path(books.resources.settings.checkpoint_path)
+    return path.read_bytes() if path.exists() else b""
+
+
+class TestTheSigner:
+    async def test_keeps_a_portion_of_audit_events_in_memory_and_seals_the_rest_next(
+        self, books: OwnBooks, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await pay(books, "first")
+        events = [
+            new_audit_event(AuditAction.USER_LOGGED_IN, actor_id=f"usr_{at}", subject_id="usr_1", request_id=None)
+            for at in range(5)
+        ]
+        await ensure_many(events)
+        monkeypatch.setattr(checkpoints, "_SEALED_AT_ONCE", 2)
+        read: list[str] = []
+        streaming = audit_repository.stream_since
+
+        async def counted(event_id: str, *, session: AsyncClientSession) -> AsyncIterator[dict[str, Any]]:
+            async for event in streaming(event_id, session=session):
+                read.append(event["id"])
+                yield event
+
+        monkeypatch.setattr(audit_repository, "stream_since", counted)
+        assert (await take(books)).audit_events == 2
+        assert len(read) == 3
+        assert [(await take(books)).audit_events for _ in range(2)] == [2, 2]
+        monkeypatch.undo()
+        # The last one, and the notes of those that were taken meanwhile.
+        assert (await take(books)).audit_events == 2
+        assert await inspect_both(books) == ([], [])
+
+
+async def look(books: OwnBooks) -> Checkpoint | None:
+    settings = books.resources.settings
+    return await take_checkpoint_if_due(books.databases.client, settings, utc_now(), CheckpointFile(settings))
+
+
 class TestACrashBetweenDatabaseAndCopy:
+    async def test_before_the_first_line_needs_nobody(self, books: OwnBooks) -> None:
+        await pay(books, "first")
+        taken = await take(books, is_copied=False)
+        assert await look(books) is None
+        end = await CheckpointFile(books.resources.settings).read_end()
+        assert end is not None
+        assert end.number == taken.number
+
     async def test_leaves_the_copy_behind_until_the_next_look(self, books: OwnBooks) -> None:
         await pay(books, "first")
         place = CheckpointFile(books.resources.settings)
+        first = await take(books)
         # As where the process dies after the insert, twice.
         taken = [await take(books, is_copied=False) for _ in range(2)]
-        assert await place.read_end() is None
+        end = await place.read_end()
+        assert end is not None
+        assert end.number == first.number
         client, settings = books.databases.client, books.resources.settings
         assert await take_checkpoint_if_due(client, settings, utc_now(), place) is None
         end = await place.read_end()

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from scripts.verify_proof import check_series
 from service.background import end
 from service.domain.checkpoints import checkpoint_view, key_id_of
+from service.gateways.checkpoint_places import CheckpointFile
 from service.repositories import checkpoints as checkpoint_repository
+from service.services.checkpoint_series import follow_series
 from service.services.checkpoints import list_checkpoints, signing_key
 from service.startup import Resources
 from tests.factories import make_funded_wallet
@@ -23,6 +25,9 @@ _BAD_VALUE = 2
 async def workers(resources: Resources, many: int) -> AsyncIterator[None]:
     """With a checkpoint every second."""
     eager = resources._replace(settings=resources.settings.model_copy(update={"checkpoint_interval_s": 1}))
+    # The database is all tests', and other tests take checkpoints without a copy.
+    place = CheckpointFile(eager.settings)
+    await follow_series(place, eager.settings.checkpoint_verifier, begins_evidence=True)
     tasks = [asyncio.create_task(take_checkpoints_for_ever(eager)) for _ in range(many)]
     try:
         yield
