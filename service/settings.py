@@ -428,11 +428,6 @@ class Settings(BaseSettings):
         return self.mail_timeout_s if self.mail == "smtp" else self.bank_timeout_s
 
     @property
-    def mail_lease_s(self) -> float:
-        """Longer than a worker waits: of a mail that is being sent nobody else sends another copy."""
-        return max(self.bank_recheck_s, 1.5 * self.mail_patience_s)
-
-    @property
     def root_key(self) -> bytes:
         """The current encryption key's 32 bytes."""
         return key_bytes(self.encryption_key)

@@ -14,6 +14,7 @@ from service.gateways.bank_behaviours import Progress, next_due, progress_of
 from service.gateways.bank_conditions import BankConditions
 from service.gateways.callback_lines import CallbackLines, Post, Trouble
 from service.repositories import bank_orders as journal
+from service.services import leases
 from service.services.dead_letters import Claimed
 from service.services.retries import retry_delay_s
 from service.settings import Settings
@@ -23,8 +24,6 @@ from workers.drain import Drain
 
 log = structlog.get_logger()
 
-# Longer than executing and reporting a batch ever take: a bank that dies in between comes back to the orders.
-_LEASE_S = 30.0
 _BATCH = 128
 # While one batch is reported, the next is executed.
 _BATCHES_AT_ONCE = 2
@@ -45,7 +44,7 @@ class BankWork:
         """One batch of orders, or none; a bank that is down does nothing at all."""
         if limit == 0 or await self.conditions.outage() is not None:
             return []
-        orders = await journal.claim(now=await self.conditions.now(), lease_s=_LEASE_S, limit=_BATCH)
+        orders = await journal.claim(now=await self.conditions.now(), lease_s=leases.SIMULATED_ORDERS_S, limit=_BATCH)
         return [orders] if orders else []
 
     async def work(self, orders: list[Order]) -> None:

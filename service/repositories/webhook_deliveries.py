@@ -12,7 +12,9 @@ from pymongo import ReturnDocument
 from service.documents import WebhookDeliveryDocument
 from service.documents.webhooks import WAITING
 from service.domain.dead_letters import FAILURE_FIELDS
+from service.domain.server_clock import ServerTime
 from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
+from service.repositories import due_rows
 from service.repositories.inserts import insert_missing
 from service.repositories.records import from_row, to_row
 
@@ -123,6 +125,16 @@ def _within_shares(
             by_user[user_id] += 1
             more.append(row)
     return [*wanted, *more]
+
+
+async def bring_forward(time: ServerTime, *, lease_s: float) -> int:
+    """As due_rows.bring_forward does; but what waits since a try by the right clock keeps its schedule."""
+    # A worker's, or new, or queued again: none of these waits for a chosen time.
+    waits_for_no_try = [{"claim": {"$exists": True}}, {"tries": []}, {"queued_at": {"$gt": time.now}}]
+    was_tried_ahead = {"$expr": {"$gt": [{"$ifNull": [{"$last": "$tries.at"}, time.highest_at]}, time.now]}}
+    collection = WebhookDeliveryDocument.get_pymongo_collection()
+    among = {"$or": [*waits_for_no_try, was_tried_ahead]}
+    return await due_rows.bring_forward(collection, time, lease_s=lease_s, among=among)
 
 
 async def has_waiting(endpoint_id: str, event_type: str) -> bool:

@@ -26,6 +26,7 @@ from service.gateways.job_queue import Job, JobQueue
 from service.ledger.committer import Ledger
 from service.repositories import bank_callbacks as inbox
 from service.repositories import records as record_repository
+from service.services import leases
 from service.services.bank_reports import Applied, apply_report
 from service.services.incidents import open_incident
 from service.services.returns import apply_return, comes_early
@@ -34,8 +35,6 @@ from service.tracing import continued
 
 log = structlog.get_logger()
 
-# Longer than applying ever takes, shorter than anyone would wait for a dead worker's share.
-_LEASE_S = 15.0
 # With back-off to 10 minutes, about two hours: hardly any return comes earlier than that before its settlement. After
 # them people are told, and it goes on waiting, since nobody knows how long they will take.
 _ATTEMPT_LIMIT = 20
@@ -177,7 +176,7 @@ def _says_again(said: Mapping[str, Any], kept: Mapping[str, Any] | None) -> bool
 
 async def claim_callbacks(limit: int) -> list[dict[str, Any]]:
     """Callbacks that wait in the inbox, for as long as applying one may take."""
-    return await inbox.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit)
+    return await inbox.claim(now=utc_now(), lease_s=leases.CALLBACKS_S, limit=limit)
 
 
 async def apply_callback(row: dict[str, Any], ledger: Ledger) -> None:

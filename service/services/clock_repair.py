@@ -6,21 +6,26 @@ worker finds out later by how much the clock was set back, and brings those rows
 
 Safe to repeat, to run twice at once and to die in at any point: bringing a row forward only makes it due, and whatever
 visits a row early leaves it as it is or postpones it. The highest time is set right last.
+
+A row that rightly waits cannot always be told from one that waits too long: then it is visited earlier by as much as
+the clock was ahead. A visit to the bank more, or a return that is looked at sooner, does no harm. Each delivery to an
+endpoint is one of a few tries over three days: those are told apart by when the last try was.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 
 from service.domain.dead_letters import Queue
 from service.domain.server_clock import ServerTime
 from service.gateways.job_queue import JOBS, JobQueue
-from service.repositories import bank_conditions, bank_orders, due_rows, duties, outbox
+from service.repositories import bank_conditions, bank_orders, due_rows, duties, outbox, webhook_deliveries
 from service.repositories import server_clock as clock_repository
 from service.repositories.queues import HOMES
+from service.services import leases
 from service.services.clock_watch import ClockWatch
 from service.settings import Settings
 
@@ -30,10 +35,6 @@ log = structlog.get_logger()
 # that are ahead.
 _SETTLING_S: Final = 10.0
 _LEASE: Final = timedelta(seconds=2 * _SETTLING_S)
-# Of the leases that settings do not make longer: the simulated bank's orders and the duties have this one.
-_LONGEST_LEASE_S: Final = 30.0
-# Beside the sending itself, a delivery is taken for so long.
-_DELIVERY_MARGIN_S: Final = 15.0
 
 
 async def _settle() -> None:
@@ -59,29 +60,34 @@ async def repair_if_set_back(
     renewed = await clock_repository.renew_repair(repair, _LEASE)
     if renewed is None:
         return False
-    await _bring_forward(renewed.time, settings, jobs)
+    await _bring_forward(renewed.time, settings, jobs, renewed.time.set_back_by)
     return await clock_repository.finish_repair(renewed)
 
 
-async def _bring_forward(time: ServerTime, settings: Settings, jobs: JobQueue) -> None:
-    lease_s = longest_lease_s(settings)
+async def _bring_forward(time: ServerTime, settings: Settings, jobs: JobQueue, left: timedelta = timedelta()) -> None:
+    """Leaves what is due within `left`, besides what a worker may have in hand.
+
+    What was written since the first time by a clock that is ahead is due after the latest time. What is due earlier
+    was brought forward then, or waits rightly.
+    """
     rows: dict[str, int] = {}
     for queue in Queue:
+        lease_s = max(leases.longest_s(queue, settings), left.total_seconds())
         match queue:
             case Queue.OUTBOX:
                 rows[queue.value] = await outbox.bring_forward(time, lease_s=lease_s)
             case Queue.BANK:
                 offset = await bank_conditions.find_clock_offset()
                 rows[queue.value] = await bank_orders.bring_forward(time.shifted(offset), lease_s=lease_s)
-            case _:
+            case Queue.DELIVERIES:
+                rows[queue.value] = await webhook_deliveries.bring_forward(time, lease_s=lease_s)
+            case Queue.CALLBACKS | Queue.EVENTS:
                 collection = HOMES[queue].document.get_pymongo_collection()
                 rows[queue.value] = await due_rows.bring_forward(collection, time, lease_s=lease_s)
+            case _:
+                assert_never(queue)
         if rows[queue.value]:
             jobs.wake(JOBS[queue], due_rows.SPREAD_S)
+    lease_s = max(leases.LONGEST_OF_DUTIES_S, left.total_seconds())
     rows["duties"] = await duties.bring_forward(time, lease_s=lease_s)
     log.warning("clock.rows_brought_forward", **rows)
-
-
-def longest_lease_s(settings: Settings) -> float:
-    """A worker may hold a row that is due within this time. Such rows are left as they are."""
-    return max(_LONGEST_LEASE_S, settings.bank_recheck_s, settings.webhook_timeout_s + _DELIVERY_MARGIN_S)

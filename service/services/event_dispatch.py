@@ -12,18 +12,16 @@ from service.domain.events import Event, event_view
 from service.gateways.event_channel import EventChannel
 from service.gateways.job_queue import JobQueue
 from service.repositories import events as event_repository
-from service.services import webhook_deliveries
+from service.services import leases, webhook_deliveries
 from service.settings import Settings
 
 # A round trip or three for each batch, whatever its size.
 BATCH_LIMIT = 500
-# Longer than dispatching a batch ever takes, shorter than anyone would wait for a dead worker's share.
-_LEASE_S = 15.0
 
 
 async def claim_events(limit: int = BATCH_LIMIT) -> list[Event]:
     """Events that are due, those of each wallet in order."""
-    return await event_repository.claim(now=utc_now(), lease_s=_LEASE_S, limit=limit)
+    return await event_repository.claim(now=utc_now(), lease_s=leases.EVENTS_S, limit=limit)
 
 
 async def dispatch(events: Sequence[Event], channel: EventChannel, jobs: JobQueue, settings: Settings) -> None:

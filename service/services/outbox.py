@@ -14,7 +14,7 @@ from service.domain.outbox import MAIL_TOPICS as MAIL_TOPICS  # noqa: PLC0414 wo
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
-from service.services import factor_changes, holds, returns, webhook_endpoints
+from service.services import factor_changes, holds, leases, returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
 from service.services.password_changes import send_notice, send_reset_token
 from service.services.registrations import send_proof_mail
@@ -31,8 +31,11 @@ OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in (*BAN
 
 async def claim_rows(limit: int, settings: Settings, topics: Sequence[OutboxTopic]) -> list[OutboxRow]:
     """Rows that are due, for as long as an answer of the bank, or of the mail server, is waited for."""
-    lease_s = settings.mail_lease_s if topics is MAIL_TOPICS else settings.bank_recheck_s
-    return await outbox_repository.claim(now=utc_now(), lease_s=lease_s, limit=limit, topics=topics)
+    if topics is MAIL_TOPICS:
+        return await outbox_repository.claim(
+            now=utc_now(), lease_s=leases.mails_s(settings), limit=limit, topics=topics
+        )
+    return await outbox_repository.claim(now=utc_now(), lease_s=leases.orders_s(settings), limit=limit, topics=topics)
 
 
 async def pursue_row(row: OutboxRow, desk: Desk) -> None:

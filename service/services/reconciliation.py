@@ -40,6 +40,7 @@ from service.repositories import reconciliations as reconciliation_repository
 from service.repositories import records as record_repository
 from service.repositories import statement_lines as line_repository
 from service.repositories.statement_lines import KeptAside, KeptLine
+from service.services import leases
 from service.services.breaks import report, resolve_by_itself
 from service.services.dead_letters import is_outage
 from service.settings import Settings
@@ -49,10 +50,6 @@ log = structlog.get_logger()
 _Item = TypeVar("_Item")
 
 DUTY = "reconciliation"
-# A statement is no payment: the bank may take its time for it.
-_STATEMENT_LIMIT_S = 120.0
-# A portion takes a fraction of a second; between two, and before each statement, the lease is renewed.
-_LEASE_S = _STATEMENT_LIMIT_S + 60.0
 _PORTION = 1_000
 # Findings that are held back of each kind: bounds the memory for a day whose statement is empty.
 _HELD_BACK = 5_000
@@ -113,13 +110,13 @@ async def reconcile_what_is_due(clerk: Clerk) -> list[Reconciliation]:
     Safe at any point: a day that is compared twice comes to the same. Raises BankOutcomeUnknown, BankUnavailable and
     LeaseLost; what was compared by then stays.
     """
-    duty = await duty_repository.claim(DUTY, now=utc_now(), lease_s=_LEASE_S)
+    duty = await duty_repository.claim(DUTY, now=utc_now(), lease_s=leases.RECONCILIATION_S)
     if duty is None:
         return []
 
     async def renew(rows: int) -> None:
         await clerk.on_progress(rows)
-        if not await duty_repository.renew(duty, now=utc_now(), lease_s=_LEASE_S):
+        if not await duty_repository.renew(duty, now=utc_now(), lease_s=leases.RECONCILIATION_S):
             raise LeaseLost
 
     failures, done = duty.progress.get("failures", {}), Comparisons([], {}, {})
@@ -250,7 +247,7 @@ async def _import_statement(clerk: Clerk, day: date) -> None:
 async def _ask_for_statement(clerk: Clerk, day: date) -> Sequence[object]:
     """An error that is not one of the gateway's own is a defect, and fails the days that need this statement."""
     try:
-        async with asyncio.timeout(_STATEMENT_LIMIT_S):
+        async with asyncio.timeout(leases.STATEMENT_LIMIT_S):
             return list(await clerk.bank.statement(day))
     except TimeoutError as silence:
         raise BankOutcomeUnknown(f"no statement of {day} in time") from silence

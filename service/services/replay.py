@@ -38,14 +38,13 @@ from service.repositories import duties as duty_repository
 from service.repositories import replay as replay_repository
 from service.repositories import wallet_checks as check_repository
 from service.repositories import wallets as wallet_repository
+from service.services import leases
 from service.services.breaks import report, resolve_by_itself
 from service.settings import Settings
 
 log = structlog.get_logger()
 
 DUTY = "replay"
-# A slice takes a tenth of a second or two on a quiet machine. Whoever dies in one is followed after this long.
-_LEASE_S = 30.0
 # A tenth of a second of work and 5 MB for entries, a few milliseconds for wallets that did not move.
 _SLICE_WALLETS = 500
 _SLICE_ENTRIES = 4_000
@@ -108,7 +107,7 @@ async def work_on_round(client: Client, ledger: Ledger, settings: Settings) -> f
     done twice comes to the same.
     """
     now = utc_now()
-    duty = await duty_repository.claim(DUTY, now=now, lease_s=_LEASE_S)
+    duty = await duty_repository.claim(DUTY, now=now, lease_s=leases.REPLAY_S)
     if duty is None:
         return None
     last = round_in(duty.progress.get("last"))

@@ -32,14 +32,13 @@ from service.repositories import webhook_deliveries as delivery_repository
 from service.repositories import webhook_endpoints as endpoint_repository
 from service.repositories.webhook_deliveries import DeliveryFilter as DeliveryFilter  # noqa: PLC0414 controllers name it, and may not reach below
 from service.repositories.webhook_deliveries import InHand, Shares
+from service.services import leases
 from service.services.sealing import open_sealed
 from service.services.webhook_endpoints import disable_by_itself
 from service.settings import Settings
 
 log = structlog.get_logger()
 
-# Beside the sending itself: a few round trips to the database, on a bad day.
-_NOTING_LIMIT_S = 15.0
 # One in so many hands is for users who have nothing in hand: a few who let us wait must not take them all.
 _KEPT_FOR_FIRSTS = 4
 
@@ -61,7 +60,7 @@ class Courier:
         """Claims what is due, for as long as sending may take; a slow endpoint's only when its hands are free."""
         rows = await delivery_repository.claim(
             now=utc_now(),
-            lease_s=self._settings.webhook_timeout_s + _NOTING_LIMIT_S,
+            lease_s=leases.deliveries_s(self._settings),
             limit=limit,
             shares=self._shares,
             in_hand=self._in_hand,
@@ -147,7 +146,9 @@ class Courier:
                 await delivery_repository.note_delivered(delivery, attempt)
             case Outcome.RETRY:
                 delays_s = self._settings.webhook_retry_delays_s
-                due_at = next_try(delivery, delays_s, pause, random.random(), utc_now())  # noqa: S311 no secret
+                # By the clock of the try, so that its time tells whether that clock was ahead (clock_repair.py).
+                over = attempt.at + timedelta(milliseconds=attempt.duration_ms)
+                due_at = next_try(delivery, delays_s, pause, random.random(), over)  # noqa: S311 no secret
                 await delivery_repository.note_retry(delivery, attempt, due_at)
             case Outcome.FAILED:
                 is_ours = await delivery_repository.note_failed(delivery, attempt)

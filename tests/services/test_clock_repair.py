@@ -15,17 +15,17 @@ from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxTopic
 from service.repositories import due_rows, server_clock
 from service.repositories.queues import HOMES
-from service.services import bank_callbacks, event_dispatch
-from service.services.clock_repair import longest_lease_s, repair_if_set_back
+from service.services import leases
+from service.services.clock_repair import repair_if_set_back
 from service.services.clock_watch import ClockWatch
 from service.settings import Settings
 from service.startup import Resources
 from tests.servers import Admin
-from workers import bank_simulation
 
 AHEAD = timedelta(minutes=10)
 BOUND_S = 5.0
 LEASE = timedelta(seconds=20)
+IN_HAND = timedelta(seconds=14)
 SET_RIGHT: list[dict[str, Any]] = [
     {"$set": {"seen_at": "$$NOW", "highest_at": "$$NOW"}},
     {"$unset": ["repair_claim", "repair_until", "leaps"]},
@@ -101,10 +101,16 @@ class Rows:
         self._collections[Queue.BANK] = admin[settings.bank_database][names[Queue.BANK]]
         self._collections["duties"] = admin[settings.database]["duties"]
 
-    def insert(self, due_at: datetime) -> None:
+    def insert(self, due_at: datetime, **fields: Any) -> None:
+        for name in self._collections:
+            self.insert_in(name, due_at, **fields)
+
+    def insert_in(self, name: str, due_at: datetime, **fields: Any) -> None:
         row = {"_id": self.id, "topic": OutboxTopic.REWARD.value, "due_at": due_at, "reports": []}
-        for collection in self._collections.values():
-            collection.insert_one(dict(row))
+        self._collections[name].insert_one(row | fields)
+
+    def all(self) -> dict[str, dict[str, Any] | None]:
+        return {name: one.find_one({"_id": self.id}) for name, one in self._collections.items()}
 
     def validate(self, level: str) -> None:
         for collection in self._collections.values():
@@ -112,16 +118,20 @@ class Rows:
 
     def due_in_s(self) -> dict[str, float]:
         now = utc_now()
-        due = {name: one.find_one({"_id": self.id}) for name, one in self._collections.items()}
         return {
             name: (row["due_at"].replace(tzinfo=UTC) - now).total_seconds()
-            for name, row in due.items()
+            for name, row in self.all().items()
             if row is not None
         }
 
     def delete(self) -> None:
         for collection in self._collections.values():
             collection.delete_one({"_id": self.id})
+
+
+def longest_leases_s(settings: Settings) -> dict[str, float]:
+    of_queues = {queue.value: leases.longest_s(queue, settings) for queue in Queue}
+    return of_queues | {"duties": leases.LONGEST_OF_DUTIES_S}
 
 
 @pytest.fixture
@@ -147,14 +157,36 @@ class TestRowsFromAClockThatWasAhead:
 
     async def test_keep_the_length_of_their_lease(self, clock: Clock, rows: Rows, settings: Settings) -> None:
         """Whoever took them may live still, and is not to be joined by another worker."""
-        lease_s = longest_lease_s(settings)
-        rows.insert(utc_now() + AHEAD + timedelta(seconds=lease_s))
+        longest_s = longest_leases_s(settings)
+        for name, lease_s in longest_s.items():
+            rows.insert_in(name, utc_now() + AHEAD + timedelta(seconds=lease_s))
         await clock.leap_and_be_set_back()
         assert await clock.repair()
-        for due_in_s in rows.due_in_s().values():
-            assert lease_s / 2 < due_in_s <= lease_s
+        for name, due_in_s in rows.due_in_s().items():
+            assert longest_s[name] / 2 < due_in_s <= longest_s[name]
 
-    @pytest.mark.parametrize("due_in", [LEASE, timedelta(days=7)], ids=["in hand", "next week"])
+    async def test_that_should_wait_for_minutes_do(self, clock: Clock, rows: Rows) -> None:
+        """They are brought forward once, though a repair looks twice."""
+        now = utc_now()
+        tried = {"tries": [{"at": now + AHEAD}], "queued_at": now - timedelta(hours=1)}
+        rows.insert(now + AHEAD + timedelta(minutes=5), **tried)
+        await clock.leap_and_be_set_back()
+        assert await clock.repair()
+        for name, due_in_s in rows.due_in_s().items():
+            assert 240 < due_in_s <= 300, name
+
+    async def test_change_in_nothing_but_when_they_are_due(self, clock: Clock, rows: Rows) -> None:
+        """No attempt is lost or made, and whoever has one in hand still does."""
+        rows.insert(utc_now() + AHEAD, attempts=3, claim="mine", visits=2)
+        before = rows.all()
+        await clock.leap_and_be_set_back()
+        assert await clock.repair()
+        for name, after in rows.all().items():
+            assert {field for field, value in (after or {}).items() if value != (before[name] or {}).get(field)} == {
+                "due_at"
+            }
+
+    @pytest.mark.parametrize("due_in", [IN_HAND, timedelta(days=7)], ids=["in hand", "next week"])
     async def test_are_told_from_those_that_wait_anyway(self, clock: Clock, rows: Rows, due_in: timedelta) -> None:
         rows.insert(utc_now() + due_in)
         await clock.leap_and_be_set_back()
@@ -167,9 +199,28 @@ class TestRowsFromAClockThatWasAhead:
         assert not await clock.repair()
         assert min(rows.due_in_s().values()) > BOUND_S
 
-    def test_no_lease_is_longer_than_what_is_left_alone(self, settings: Settings) -> None:
-        leases_s = (bank_simulation._LEASE_S, bank_callbacks._LEASE_S, event_dispatch._LEASE_S)
-        assert longest_lease_s(settings) >= max(leases_s)
+    async def test_that_a_worker_has_in_hand_are_left_to_it_however_long_its_lease(
+        self, clock: Clock, rows: Rows, settings: Settings
+    ) -> None:
+        """Of a day's comparison with the bank as of a mail: nobody else begins with it."""
+        left_s = {name: lease_s - 1 for name, lease_s in longest_leases_s(settings).items()}
+        for name, lease_s in left_s.items():
+            rows.insert_in(name, utc_now() + timedelta(seconds=lease_s))
+        await clock.leap_and_be_set_back()
+        assert await clock.repair()
+        for name, due_in_s in rows.due_in_s().items():
+            assert due_in_s > left_s[name] - BOUND_S, name
+
+
+class TestADelivery:
+    async def test_that_waits_since_a_try_by_the_right_clock_keeps_its_schedule(self, clock: Clock, rows: Rows) -> None:
+        """Its tries are few, and spread over three days so that a receiver may be down."""
+        now = utc_now()
+        tried = {"tries": [{"at": now - timedelta(minutes=2)}], "queued_at": now - timedelta(hours=1)}
+        rows.insert_in("deliveries", now + timedelta(minutes=5), **tried)
+        await clock.leap_and_be_set_back()
+        assert await clock.repair()
+        assert rows.due_in_s()["deliveries"] > 240
 
 
 class TestALeap:

@@ -18,6 +18,7 @@ from service.ledger.orders import FlagForReview, NoteAttempt
 from service.repositories import bank_orders as journal
 from service.repositories import duties as duty_repository
 from service.repositories import reconciliations as reconciliation_repository
+from service.services import leases
 from service.services import reconciliation as reconciliation_service
 from service.services.reconciliation import DUTY, compare_days, reconcile_what_is_due
 from tests.factories import (
@@ -70,7 +71,7 @@ class TestADay:
             await asyncio.sleep(1)
             return []
 
-        monkeypatch.setattr(reconciliation_service, "_STATEMENT_LIMIT_S", 0.01)
+        monkeypatch.setattr(leases, "STATEMENT_LIMIT_S", 0.01)
         monkeypatch.setattr(desk.bank, "statement", say_nothing)
         with pytest.raises(BankOutcomeUnknown):
             await compare_days(desk.clerk, [desk.day])
@@ -111,7 +112,6 @@ class TestADay:
         monkeypatch.setattr(desk.bank, "statement", asked)
         await compare_days(desk.clerk._replace(on_progress=heard), [desk.day])
         assert told[:2] == ["0 rows", "asked"]
-        assert reconciliation_service._LEASE_S > reconciliation_service._STATEMENT_LIMIT_S
 
 
 class TestBreaks:
