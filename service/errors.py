@@ -74,6 +74,7 @@ WalletServiceError
 ├── InvalidProofToken              422 invalid_proof_token
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
+├── TooManyPending                 429 too_many_pending
 ├── TooManyStreams                 429 too_many_streams
 ├── PositionUnknown                422 position_unknown
 ├── StatementTooLong               422 statement_too_long
@@ -536,6 +537,13 @@ class RateLimitExceeded(WalletServiceError):
     """Nothing was done: the same request may be sent again, under the same key."""
 
     code, http_status, title = "rate_limit_exceeded", 429, "Too many requests; wait before the next one"
+    is_kept_under_key = False
+
+
+class TooManyPending(WalletServiceError):
+    """The user has filled their share of the ledger's queue; nothing was done."""
+
+    code, http_status, title = "too_many_pending", 429, "Too many of your requests are waiting; wait for their answers"
     is_kept_under_key = False
 
 

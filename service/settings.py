@@ -210,6 +210,8 @@ class Settings(BaseSettings):
     ledger_batch_limit: int = Field(256, ge=1, le=1000)
     # About one second of work at full speed; beyond it, waiting helps nobody.
     ledger_queue_limit: int = Field(4096, ge=1)
+    # How much of it one user may fill; a batch of transfers counts by its size. A quarter: two of the largest batches.
+    ledger_user_share: int = Field(1024, ge=1)
     # How long one batch may keep trying before its clients are told to come back.
     ledger_patience_s: float = Field(10.0, gt=0)
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)

@@ -258,6 +258,7 @@ def _ledger_of(
         policy=policy_of(settings),
         batch_limit=settings.ledger_batch_limit,
         queue_limit=settings.ledger_queue_limit,
+        user_share=settings.ledger_user_share,
         patience_s=settings.ledger_patience_s,
         on_committed=on_committed,
         let_in=rate_limits.until_answered,

@@ -9,7 +9,14 @@ from pydantic_core import CoreSchema
 from service.domain.entries import Direction, EntryType
 from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.wallets import Freeze, WalletStatus
-from service.errors import PROBLEM_MEDIA_TYPE, ClockOff, LedgerBusy, WalletServiceError, problem_document
+from service.errors import (
+    PROBLEM_MEDIA_TYPE,
+    ClockOff,
+    LedgerBusy,
+    TooManyPending,
+    WalletServiceError,
+    problem_document,
+)
 
 _Row = TypeVar("_Row")
 TIME = Field(json_schema_extra={"format": "date-time"}, examples=["2026-02-24T12:34:56.789Z"])
@@ -173,8 +180,8 @@ class Problem(View):
 def problem_responses(*errors: type[WalletServiceError] | WalletServiceError) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it can answer with, by status, an example of each."""
     by_status: dict[int | str, list[WalletServiceError]] = defaultdict(list)
-    # Whoever asks the ledger may find that it takes nothing for its clock.
-    for error in (*errors, ClockOff) if LedgerBusy in errors else errors:
+    # Whoever asks the ledger may find their share of its queue full, or its clock wrong.
+    for error in (*errors, TooManyPending, ClockOff) if LedgerBusy in errors else errors:
         by_status[error.http_status].append(error if isinstance(error, WalletServiceError) else error())
     return {status: _response(of_status) for status, of_status in by_status.items()}
 

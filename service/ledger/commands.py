@@ -108,6 +108,11 @@ class Command:
         return 1
 
     @property
+    def sharer_id(self) -> str | None:
+        """The user whose share of the queue it takes. None for what the service does of its own accord."""
+        return None
+
+    @property
     def locks_wallets(self) -> bool:
         """Tells whether all wallets that it names are locked first: where what it only reads must not change
         beside it.
@@ -135,6 +140,10 @@ class PersonalCommand(Command):
     user_id: str
     token_version: int | None
 
+    @property
+    def sharer_id(self) -> str | None:
+        return None if self.token_version is None else self.user_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompositeCommand(Command):
@@ -153,6 +162,10 @@ class CompositeCommand(Command):
     @property
     def weight(self) -> int:
         return max(1, len(self.parts))
+
+    @property
+    def sharer_id(self) -> str | None:
+        return self.parts[0].sharer_id if self.parts else None
 
     @property
     def made_id(self) -> str | None:

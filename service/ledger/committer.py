@@ -7,7 +7,6 @@ Database Systems", 1984), applied one floor up, where it also spares the write c
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import NamedTuple, TypeVar
@@ -40,6 +39,7 @@ from service.errors import (
 from service.ledger.batch import Decided
 from service.ledger.commands import Command
 from service.ledger.dead_owners import LedgerSession
+from service.ledger.fair_queue import FairQueue, Pending
 from service.ledger.house_portions import PortionCache
 from service.ledger.transaction import Attempt, GuardMissed, PortionMissed, prepare
 from service.outages import outages
@@ -76,12 +76,6 @@ _WRITE_CONFLICT = 112
 _INTERRUPTED = 11601
 
 
-class Pending(NamedTuple):
-    command: Command
-    arrived_s: float
-    future: asyncio.Future[Decided]
-
-
 class Committed(NamedTuple):
     """What a transaction did, for the log and for waking the workers."""
 
@@ -98,7 +92,7 @@ class Committed(NamedTuple):
 class Ledger:
     """The only thing that moves money. One per process; several processes work side by side."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 limits and hooks of its own, by name
         self,
         client: Client,
         *,
@@ -107,10 +101,13 @@ class Ledger:
         queue_limit: int,
         patience_s: float,
         on_committed: Callable[[Committed], None],
+        user_share: int | None = None,
         let_in: Callable[[], Awaitable[None]] | None = None,
         require_clock: Callable[[], None] | None = None,
     ) -> None:
-        """`let_in` waits, for a moment at most, for requests that are about to hand in a command for the next batch.
+        """`user_share` is how much of the queue one user may fill; None for all of it.
+
+        `let_in` waits, for a moment at most, for requests that are about to hand in a command for the next batch.
 
         `require_clock` raises ClockOff while this process's clock is wrong.
         """
@@ -119,15 +116,13 @@ class Ledger:
         self._batch_limit = batch_limit
         # Current maximum weight of a batch. A batch that took too long has made it smaller than `batch_limit`.
         self._weight_limit = batch_limit
-        self._queue_limit = queue_limit
         self._patience_s = patience_s
         self._on_committed = on_committed
         self._let_in = let_in
         self._session = LedgerSession(client)
         self._portions = PortionCache(self._session.id)
         self._require_clock = require_clock
-        self._waiting: deque[Pending] = deque()
-        self._waiting_weight = 0
+        self._waiting = FairQueue(queue_limit, user_share)
         self._claims_in_flight: frozenset[str] = frozenset()
         self._wake = asyncio.Event()
         self._closing = False
@@ -155,28 +150,25 @@ class Ledger:
 
     def _leave_nobody_waiting(self) -> None:
         """However the runner ended: who still waits is sent away instead of waiting for ever."""
-        _answer_all(self._waiting, Unavailable(retry_after_s=_RETRY_AFTER_S))
-        self._waiting.clear()
-        self._waiting_weight = 0
+        _answer_all(self._waiting.take_all(), Unavailable(retry_after_s=_RETRY_AFTER_S))
 
     async def execute(self, command: Command) -> Decided:
         """Decides and commits the command together with whatever else is waiting.
 
-        Raises LedgerBusy, ClockOff or Unavailable (nothing known to have happened: ask again with the same key),
-        IdempotencyKeyInFlight, and for a command without a key the error it was refused with.
+        Raises LedgerBusy, TooManyPending, ClockOff or Unavailable (nothing known to have happened: ask again with the
+        same key), IdempotencyKeyInFlight, and for a command without a key the error it was refused with.
         A caller that goes away takes nothing back.
         """
         if self._runner is not None and self._runner.done():
             raise Unavailable(retry_after_s=_RETRY_AFTER_S)
         if self._require_clock is not None:
             self._require_clock()
-        if self._closing or self._waiting_weight >= self._queue_limit:
+        if self._closing:
             raise LedgerBusy(retry_after_s=_RETRY_AFTER_S)
         if command.claim is not None and command.claim.id in self._claims_in_flight:
             raise IdempotencyKeyInFlight(retry_after_s=_RETRY_AFTER_S)
         pending = Pending(command, perf_counter(), asyncio.get_running_loop().create_future())
-        self._waiting.append(pending)
-        self._waiting_weight += command.weight
+        self._waiting.add(pending)
         self._wake.set()
         # Of a batch, which belongs to many traces, each trace has its own command's part.
         with span("ledger.commit", {"wallet.command": type(command).__name__}):
@@ -208,7 +200,7 @@ class Ledger:
                 continue
             self._claims_in_flight = frozenset(p.command.claim.id for p in batch if p.command.claim is not None)
             try:
-                await self._settle(batch, batch[0].arrived_s + self._patience_s)
+                await self._settle(batch, min(one.arrived_s for one in batch) + self._patience_s)
             except Exception:
                 log.exception("ledger.batch_failed", size=len(batch))
                 _answer_all(batch, InternalError())
@@ -224,13 +216,11 @@ class Ledger:
                 await _stand_back()
 
     def _take_batch(self) -> list[Pending]:
-        """Takes the next commands in order of arrival. Those that have waited for `patience_s` are refused."""
+        """Takes the next commands, from users in turn. Those that have waited for `patience_s` are refused."""
         overdue_s = perf_counter() - self._patience_s
         batch: list[Pending] = []
         weight = 0
-        while self._waiting and (not batch or weight + self._waiting[0].command.weight <= self._weight_limit):
-            pending = self._waiting.popleft()
-            self._waiting_weight -= pending.command.weight
+        while (pending := self._waiting.take(self._weight_limit - weight if batch else None)) is not None:
             if pending.arrived_s <= overdue_s:
                 _answer_all([pending], Unavailable(retry_after_s=_RETRY_AFTER_S))
             else:
