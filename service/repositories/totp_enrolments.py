@@ -37,6 +37,13 @@ async def find(user_id: str) -> Enrolment | None:
     return None if row is None else _enrolment(row)
 
 
+async def find_activation_times() -> dict[str, datetime]:
+    """Finds since when each user whose app is in use has had it."""
+    active = {"status": TotpStatus.ACTIVE, "activated_at": {"$type": "date"}}
+    found = TotpEnrolment.get_pymongo_collection().find(active, {"activated_at": 1})
+    return {row["_id"]: row["activated_at"] async for row in found}
+
+
 async def forget(user_id: str, now: datetime, *, session: AsyncClientSession) -> bool:
     """Forgets whatever the user has enrolled or begun. False where there was nothing."""
     done = await TotpEnrolment.get_pymongo_collection().update_one(

@@ -58,9 +58,12 @@ async def end_what_was_before_the_proof(
 
 
 async def mark_addresses_proven_before() -> int:
-    """For data from before addresses were proven: a password that was reset by mail counts as proof.
+    """For data from before addresses were proven: a password that was reset by mail counts as proof, and so does an
+    authenticator app in use. All others have not; returns how many are proven.
 
-    All others have not; how many are proven.
+    The first proof ends what was made before it. An app from before must not end by one mail: whoever reads somebody's
+    mails would get rid of the very factor that protects from that.
     """
-    times = await audit_repository.find_first_times(AuditAction.USER_PASSWORD_RESET)
-    return await user_repository.mark_verified(times)
+    apps = await enrolment_repository.find_activation_times()
+    resets = await audit_repository.find_first_times(AuditAction.USER_PASSWORD_RESET)
+    return await user_repository.mark_verified(apps | resets)

@@ -12,8 +12,10 @@ from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
+from service.domain.totp import TotpStatus
 from service.gateways.mailbox import Mail, MailRefused
 from service.repositories import outbox as outbox_repository
+from service.repositories import totp_enrolments as enrolment_repository
 from service.repositories import users as user_repository
 from service.services.email_proofs import mark_addresses_proven_before
 from service.services.outbox import pursue_row
@@ -22,7 +24,7 @@ from service.startup import Resources
 from tests.controllers.test_password_changes import NEW_PASSWORD, Office, confirm
 from tests.factories import PASSWORD, make_account, make_email, make_registration, make_user
 from tests.logins import OUT, PASSWORD_CHANGE, Login, audit_actions
-from tests.payer import Payer
+from tests.payer import Payer, enrol
 from tests.refusals import refusal
 from tests.staff import Staff
 from tests.test_settings import in_production
@@ -267,6 +269,18 @@ class TestRegisteringAtOnce:
 
 
 class TestUsersOfOldData:
+    async def test_with_an_app_in_use_keep_it_when_they_reset_their_password(
+        self, api: httpx.AsyncClient, databases: Databases, office: Office
+    ) -> None:
+        login = await Login.of_somebody(api, databases)
+        await enrol(api, login.headers)
+        await databases.wallet["users"].update_one({"_id": login.user.id}, {"$unset": {"email_verified_at": ""}})
+        await mark_addresses_proven_before()
+        assert (await confirm(api, await office.reset_token(login.user))).status_code == 204
+        enrolment = await enrolment_repository.find(login.user.id)
+        assert enrolment is not None
+        assert enrolment.status is TotpStatus.ACTIVE
+
     async def test_have_proven_their_address_where_they_reset_their_password_by_mail(
         self, api: httpx.AsyncClient, databases: Databases, office: Office
     ) -> None:
