@@ -189,7 +189,8 @@ class WebhookEndpointView(View):
     description: str | None
     status: EndpointStatus
     disabled_reason: DisabledReason | None = Field(
-        description="`gone`: it answered 410. `failing`: it has taken nothing for as long as one delivery is tried"
+        description="`gone`: it answered 410. `failing`: it has taken nothing for as long as one delivery is tried. "
+        "`locked_down`: its owner was locked down"
     )
     disabled_at: str | None = Field(**_TIME)
     previous_secret_until: str | None = Field(description="Until then the secret before signs too", **_TIME)

@@ -48,6 +48,8 @@ class User(Document):
     # Who asked for or confirmed a role of theirs: these and they do not approve what the other asks for.
     role_givers: list[str] = Field(default_factory=list)
     lockdown: Lockdown | None = None
+    # Since a lockdown was lifted: the password from before may be the thief's. A reset by mail ends it.
+    must_reset_password: bool = False
     # What this admin did to other users: a guard that two who demote each other at once both write.
     admin_deeds: int = 0
 

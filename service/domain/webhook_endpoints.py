@@ -22,11 +22,14 @@ class EndpointStatus(StrEnum):
 
 
 class DisabledReason(StrEnum):
-    """`gone`: it answered 410. `failing`: one delivery was tried to the end, and nothing else arrived meanwhile."""
+    """`gone`: it answered 410. `failing`: one delivery was tried to the end, and nothing else arrived meanwhile.
+    `locked_down`: an admin locked its owner down.
+    """
 
     BY_OWNER = "by_owner"
     GONE = "gone"
     FAILING = "failing"
+    LOCKED_DOWN = "locked_down"
 
 
 class WebhookEndpoint(NamedTuple):

@@ -128,7 +128,7 @@ async def set_password(
     session: AsyncClientSession,
 ) -> bool:
     """Tokens that there are hold no more. False where the version is another one, or the user may not act."""
-    changes: dict[str, Any] = {"password_hash": password_hash}
+    changes: dict[str, Any] = {"password_hash": password_hash, "must_reset_password": False}
     if proves_email:
         changes["email_verified_at"] = now
     return await _raise_token_version(user_id, token_version, changes, now, session=session)

@@ -21,9 +21,11 @@ from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.lockdowns import LOCKDOWN_DETAIL, FreezeBefore, LockdownStatus, status_of
 from service.domain.money import EXPONENTS
+from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
 from service.domain.permissions import Role
 from service.domain.sessions import Ending
 from service.domain.wallets import Freeze, Wallet, WalletStatus
+from service.domain.webhook_endpoints import DisabledReason, EndpointStatus, disabled
 from service.errors import (
     IllegalTransition,
     NotFound,
@@ -38,9 +40,12 @@ from service.ledger.lockdowns import LockWallet, UnlockWallet
 from service.ledger.wallet_life import OnWallet
 from service.repositories import api_keys as key_repository
 from service.repositories import audit_events as audit_repository
+from service.repositories import outbox as outbox_repository
 from service.repositories import sessions as session_repository
+from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
+from service.repositories import webhook_endpoints as endpoint_repository
 from service.services.audit_events import new_audit_event
 from service.services.breaks import require_books_agree
 from service.services.callers import Caller
@@ -70,7 +75,7 @@ class Lockdowns:
         self._ended_tokens = ended_tokens
 
     async def lock_down(self, admin: Caller, user_id: str, reason: str, request_id: str | None) -> LockdownState:
-        """Ends sessions and API keys, deactivates the user, and freezes all wallets both ways.
+        """Ends sessions and API keys, disables webhook endpoints, deactivates the user, freezes all wallets both ways.
 
         A repeat finishes an interrupted lockdown, and cancels a lift that was proposed or has begun.
         Raises OwnAccount, NotFound, Unauthenticated where the admin was demoted, and what Ledger.execute raises.
@@ -89,7 +94,11 @@ class Lockdowns:
                 locked_at=now,
                 was_active=user.is_active if standing is None else standing.was_active,
             )
+            # A wallet that is opened at this very moment bumps the same document: the two conflict, so that either
+            # the wallet is frozen below, or it is not opened.
+            await user_limits_repository.read_for_new_wallet(user_id, now, session=session)
             await session_repository.revoke_all(user_id, Ending.LOCKED_DOWN, now, session=session)
+            await _disable_endpoints(admin, user_id, request_id, now, session)
             await _revoke_keys(admin, user_id, reason, request_id, now, session)
             await audit_repository.insert(event, session=session)
             return {
@@ -131,7 +140,8 @@ class Lockdowns:
         return await get_lockdown(user_id)
 
     async def approve_lift(self, admin: Caller, user_id: str, request_id: str | None) -> LockdownState:
-        """Opens the wallets that the lockdown froze, and lets the user log in again. API keys stay revoked.
+        """Opens the wallets that the lockdown froze, and lets the user log in again once they have reset their password
+        by mail. API keys stay revoked, and webhook endpoints disabled until their owner enables them.
 
         A wallet stays frozen where it was so before, while something is owed, or while a break of its books is open.
         Any admin can repeat it to finish what a dead process left. Raises OwnAccount, NotFound, SecondAdminRequired,
@@ -172,16 +182,26 @@ class Lockdowns:
         return await self._change(admin, user_id, decide, now, ends_tokens=False)
 
     async def _end(self, admin: Caller, user_id: str, lifted: Lockdown, request_id: str | None) -> None:
+        now = utc_now()
+
         async def decide(user: User, session: AsyncClientSession) -> dict[str, Any] | None:
             if user.lockdown is None or user.lockdown != lifted:
                 # Another admin has finished it, or has locked the user down again.
                 return None
             event = _event(AuditAction.USER_LOCKDOWN_LIFTED, admin, user_id, request_id, lifted.lift_reason)
             await audit_repository.insert(event, session=session)
-            changes: dict[str, Any] = {"lockdown": None, "is_active": lifted.was_active}
+            # One that was registered while the lockdown began, or that a release before this one left alone.
+            await _disable_endpoints(admin, user_id, request_id, now, session)
+            if lifted.was_active:
+                await _ask_for_reset(user, request_id, now, session)
+            changes: dict[str, Any] = {
+                "lockdown": None,
+                "is_active": lifted.was_active,
+                "must_reset_password": True,
+            }
             return changes | ({"deactivation_event_id": None} if lifted.was_active else {})
 
-        await self._change(admin, user_id, decide, utc_now(), ends_tokens=False)
+        await self._change(admin, user_id, decide, now, ends_tokens=False)
 
     async def _change(self, admin: Caller, user_id: str, decide: _Decide, now: datetime, *, ends_tokens: bool) -> User:
         """Returns the user afterwards; `decide` returns None where nothing changes. The admin's own document is written
@@ -245,6 +265,32 @@ async def _revoke_keys(
             name=key.name,
         )
         await audit_repository.insert(event, session=session)
+
+
+async def _disable_endpoints(
+    admin: Caller, user_id: str, request_id: str | None, now: datetime, session: AsyncClientSession
+) -> None:
+    """Until their owner enables each again: a thief may have registered one, or moved it."""
+    for endpoint in await endpoint_repository.find_all_owned(user_id, session=session):
+        if endpoint.status is not EndpointStatus.ACTIVE:
+            continue
+        await endpoint_repository.replace(disabled(endpoint, DisabledReason.LOCKED_DOWN, now), session=session)
+        event = new_audit_event(
+            AuditAction.WEBHOOK_ENDPOINT_DISABLED,
+            actor_id=admin.user_id,
+            subject_id=endpoint.id,
+            request_id=request_id,
+            why=DisabledReason.LOCKED_DOWN.value,
+            user_id=user_id,
+        )
+        await audit_repository.insert(event, session=session)
+
+
+async def _ask_for_reset(user: User, request_id: str | None, now: datetime, session: AsyncClientSession) -> None:
+    """Mails the owner a reset token: without it they cannot log in."""
+    row = outbox_row(OutboxTopic.PASSWORD_RESET, user.email, request_id, now)
+    reset = outbox_id(OutboxTopic.PASSWORD_RESET, new_id(Prefix.PASSWORD_RESET))
+    await outbox_repository.insert_many([row._replace(id=reset)], session=session)
 
 
 async def _frozen_before(wallet: Wallet, lockdown_id: str) -> FreezeBefore | None:

@@ -190,15 +190,16 @@ async def log_in(
     credentials: Credentials,
     request_id: str | None,
 ) -> LoggedIn:
-    """A new session. Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password
-    and a deactivated account, and Unavailable where too many are waiting.
+    """A new session. Raises InvalidCredentials, alike and after the same time for an unknown e-mail, a wrong password,
+    a deactivated account and one that needs a reset by mail first, and Unavailable where too many are waiting.
     """
     found = await _find_by_email(credentials.email)
     # Who is not there is gone through like anybody: each step that only the others took could be told by its time.
     user = found or User.model_validate(_NOBODY)
     is_right = await passwords.verify(credentials.password, None if found is None else found.password_hash)
-    if found is None or not is_right or not user.is_active:
-        reason = "unknown_email" if found is None else "deactivated" if is_right else "wrong_secret"
+    if found is None or not is_right or not user.is_active or user.must_reset_password:
+        held_back = "must_reset_password" if user.is_active else "deactivated"
+        reason = "unknown_email" if found is None else held_back if is_right else "wrong_secret"
         log.warning("user.login_refused", reason=reason, user_id=None if found is None else user.id)
         refused = _refused_login(user, reason, request_id)
         if found is not None:

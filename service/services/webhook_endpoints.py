@@ -51,6 +51,7 @@ _REASONS = {
     DisabledReason.GONE: "It answered 410 Gone, which says that it wants nothing more.",
     DisabledReason.FAILING: "It has taken nothing for as long as we try one delivery.",
     DisabledReason.BY_OWNER: "Its owner disabled it.",
+    DisabledReason.LOCKED_DOWN: "An admin locked your account down.",
 }
 # What their owners are told of at once.
 _DEEDS = {

@@ -1,27 +1,44 @@
 """Stopping a theft: one act of one admin stops everything of a user, and no admin alone gives anything back."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from bson.int64 import Int64
+from pymongo.asynchronous.client_session import AsyncClientSession
 
 from service.database import Databases
 from service.domain.operations import OperationStatus
+from service.domain.policy import Policy
 from service.domain.wallets import Freeze, Wallet, WalletStatus
+from service.domain.webhook_endpoints import DisabledReason, EndpointStatus
+from service.errors import AccountDeactivated
 from service.gateways.bank import BankState
 from service.ledger.commands import Command
 from service.ledger.committer import Ledger
+from service.repositories import users as user_repository
+from service.repositories import wallets as wallet_repository
+from service.repositories.users import KnownUsers
 from service.services.callers import Caller
 from service.services.ended_tokens import EndedTokens
 from service.services.lockdowns import Lockdowns, get_lockdown
+from service.services.orders import Requester
+from service.services.wallets import open_wallet
+from service.services.webhook_endpoints import get_endpoint
 from service.settings import Settings
+from service.startup import Resources
+from tests.controllers.test_password_changes import NEW_PASSWORD, Office, confirm, token_in, try_password
+from tests.controllers.test_password_changes import office as office  # noqa: PLC0414 pytest takes it from here
 from tests.factories import PASSWORD, change, current, freeze, make_wallet, withdrawal_of
 from tests.logins import LOGIN, OUT, REFUSED, Login
+from tests.logs import own_logs
 from tests.refusals import refusal
 from tests.services.test_settlement import Scene, ScriptedBank, report_on
 from tests.services.test_settlement import ledger as ledger  # noqa: PLC0414 pytest takes it from here
 from tests.staff import Staff
+from tests.webhooks import make_endpoint
 
 _BLOCKED = "/admin/blocked-withdrawals"
 _LOCKED = (409, "user_locked_down")
@@ -171,9 +188,8 @@ class TestTwoAdmins:
         shown = await theft.lift(theft.admins[0], theft.admins[1])
         assert (shown["status"], shown["lift"]) == ("none", None)
         assert await theft.freezes() == [_ACTIVE, _ONE_OUT]
-        assert (await Login.of(theft.api, theft.login.user)).headers
         expected = ["lockdown_lifted", "lockdown_lift_approved", "lockdown_lift_proposed", "locked_down"]
-        assert (await theft.told())[1:5] == [f"user.{action}" for action in expected]
+        assert (await theft.told())[:4] == [f"user.{action}" for action in expected]
 
     async def test_leave_frozen_out_what_owes(self, theft: Theft) -> None:
         await theft.lock_down()
@@ -189,6 +205,69 @@ class TestTwoAdmins:
         await theft.lock_down()
         await theft.lift(theft.admins[0], theft.admins[1])
         assert (await theft.admins[0].get(f"/admin/users/{user.id}")).json()["is_active"] is False
+
+
+class TestALiftedLockdown:
+    async def test_lets_nobody_in_by_the_password_from_before(self, theft: Theft, office: Office) -> None:
+        await theft.lock_down()
+        await theft.lift(theft.admins[0], theft.admins[1])
+        user = theft.login.user
+        with own_logs() as lines:
+            assert refusal(await try_password(theft.api, user, PASSWORD)) == (401, "invalid_credentials")
+        assert "must_reset_password" in [line.get("reason") for line in lines]
+        # The lift has mailed the owner what it takes.
+        await office.work(user)
+        token = token_in([mail for mail in office.mails(user) if "wpr_" in mail["text"]][-1])
+        assert (await confirm(theft.api, token)).status_code == 204
+        assert (await Login.of(theft.api, user, NEW_PASSWORD)).headers
+
+    async def test_leaves_webhook_endpoints_disabled_until_their_owner_enables_them(
+        self, theft: Theft, databases: Databases, resources: Resources
+    ) -> None:
+        user = theft.login.user
+        endpoint = (await make_endpoint(resources, user, "https://8.8.8.8/told")).endpoint
+        await theft.lock_down()
+        was = await get_endpoint(user.id, endpoint.id)
+        assert (was.status, was.disabled_reason) == (EndpointStatus.DISABLED, DisabledReason.LOCKED_DOWN)
+        await databases.wallet["webhook_endpoints"].update_one(
+            {"_id": endpoint.id}, {"$set": {"status": "active"}, "$inc": {"version": Int64(1)}}
+        )
+        await theft.lift(theft.admins[0], theft.admins[1])
+        assert (await get_endpoint(user.id, endpoint.id)).status is EndpointStatus.DISABLED
+        told = await theft.admins[2].events(subject_id=endpoint.id, action="webhook_endpoint.disabled")
+        assert [event["details"]["why"] for event in told] == ["locked_down"] * 2
+
+
+class TestAWalletThatIsOpenedAtTheMomentOfALockdown:
+    async def test_is_frozen_or_not_opened(self, theft: Theft, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the opening reads is from before the lockdown. It commits when the lockdown has listed the wallets, and
+        before it freezes any.
+        """
+        reading, listing = user_repository.find_known, wallet_repository.find_of_user
+        has_read, may_commit = asyncio.Event(), asyncio.Event()
+
+        async def read_and_wait(user_ids: Sequence[str], *, session: AsyncClientSession) -> KnownUsers:
+            known = await reading(user_ids, session=session)
+            monkeypatch.setattr(user_repository, "find_known", reading)
+            has_read.set()
+            await may_commit.wait()
+            return known
+
+        async def list_and_wait(user_id: str, *, before_id: str | None, limit: int) -> list[Wallet]:
+            found = await listing(user_id, before_id=before_id, limit=limit)
+            monkeypatch.setattr(wallet_repository, "find_of_user", listing)
+            may_commit.set()
+            await asyncio.wait((opening,))
+            return found
+
+        monkeypatch.setattr(user_repository, "find_known", read_and_wait)
+        monkeypatch.setattr(wallet_repository, "find_of_user", list_and_wait)
+        requester = Requester(theft.login.user.id, None)
+        opening = asyncio.create_task(open_wallet(theft.databases.client, requester, "EUR", Policy()))
+        await has_read.wait()
+        assert {wallet["frozen"] for wallet in (await theft.lock_down())["wallets"]} == {"both"}
+        with pytest.raises(AccountDeactivated):
+            await opening
 
 
 class Dying(Exception):
