@@ -46,12 +46,11 @@ async def note_time() -> ServerTime:
 
 
 def _leaps() -> dict[str, Any]:
-    """Adds each leap once, by whoever notices first."""
-    leaps = {"$ifNull": ["$leaps", []]}
+    """Adds each leap once, by whoever notices first. Where there never was any, the field stays away."""
     is_set_back = {"$gt": [{"$subtract": ["$highest_at", "$$NOW"]}, _ms(_SHORTEST_LEAP)]}
     is_new = {"$ne": [{"$last": "$leaps.highest_at"}, "$highest_at"]}
-    added = {"$concatArrays": [leaps, [{"noticed_at": "$$NOW", "highest_at": "$highest_at"}]]}
-    return {"$cond": [{"$and": [is_set_back, is_new]}, {"$slice": [added, -_LEAPS_KEPT]}, leaps]}
+    added = {"$concatArrays": [{"$ifNull": ["$leaps", []]}, [{"noticed_at": "$$NOW", "highest_at": "$highest_at"}]]}
+    return {"$cond": [{"$and": [is_set_back, is_new]}, {"$slice": [added, -_LEAPS_KEPT]}, "$leaps"]}
 
 
 async def claim_repair(bound: timedelta, lease: timedelta) -> Repair | None:

@@ -60,10 +60,11 @@ class Clock:
     async def leap_and_be_set_back(self, to: Any = AHEAD_NOW) -> None:
         await self._rows.update_one({"_id": "server"}, [{"$set": {"highest_at": to}}])
 
-    async def leaps(self) -> list[dict[str, datetime]]:
+    async def leaps(self) -> list[dict[str, datetime]] | None:
         row = await self._rows.find_one({"_id": "server"})
         assert row is not None
-        return list(row.get("leaps", ()))
+        leaps: list[dict[str, datetime]] | None = row.get("leaps")
+        return leaps
 
     async def watch(self) -> ClockWatch:
         """A process that has looked just now."""
@@ -231,19 +232,19 @@ class TestALeap:
             await clock.watch()
         assert await clock.repair()
         await clock.watch()
-        (leap,) = await clock.leaps()
+        (leap,) = await clock.leaps() or []
         assert leap["highest_at"] - leap["noticed_at"] > AHEAD - timedelta(minutes=1)
 
     async def test_of_seconds_is_not(self, clock: Clock) -> None:
         await clock.leap_and_be_set_back({"$add": ["$$NOW", 20_000]})
         assert await clock.repair()
-        assert await clock.leaps() == []
+        assert await clock.leaps() is None, "an earlier release's validator refuses the field"
 
     async def test_of_long_ago_is_forgotten(self, clock: Clock) -> None:
         for number in range(102):
             await clock.leap_and_be_set_back({"$add": ["$$NOW", 60_000 * (2 + number)]})
             await server_clock.note_time()
-        assert len(await clock.leaps()) == 100
+        assert len(await clock.leaps() or ()) == 100
 
 
 class TestARepair:
