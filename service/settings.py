@@ -394,6 +394,8 @@ class Settings(BaseSettings):
     rate_limit_login: int = Field(60, ge=0)
     rate_limit_balance: int = Field(10, ge=0)
     rate_limit_transactions: int = Field(20, ge=0)
+    # Statements, spending and proofs together: each reads much more than a page.
+    rate_limit_reports: int = Field(20, ge=0)
     # Failures of one account from one address, from which on the next try has to wait; 0 turns all waiting off.
     login_tries: int = Field(5, ge=0)
     # Addresses that one user wanted to pay and that nobody has proven, within an hour, from which on the next has to

@@ -10,7 +10,7 @@ from functools import lru_cache
 from time import time
 
 from limits import RateLimitItem, RateLimitItemPerMinute
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +22,7 @@ from service.errors import RateLimitExceeded, Unauthenticated
 from service.gateways.rate_limits import Claim, RateLimits, Standing, claim, shared_claim
 from service.metrics import rate_limited
 from service.services.access_tokens import verify_access_token
+from service.services.ended_tokens import EndedTokens
 from service.settings import Settings
 
 # Who asks whether we live, and the bank: neither must ever be turned away.
@@ -29,9 +30,18 @@ EXEMPT_PATHS = frozenset({"/health", "/livez", "/readyz", "/metrics", "/webhooks
 LOGIN_PATHS = "/api/v1/auth/"
 BALANCE_PATHS = ("/api/v1/users/{user_id}/balance",)
 TRANSACTIONS_PATHS = ("/api/v1/users/{user_id}/transactions", "/api/v1/wallets/{wallet_id}/transactions")
+REPORTS_PATHS = (
+    "/api/v1/wallets/{wallet_id}/statement",
+    "/api/v1/wallets/{wallet_id}/spending",
+    "/api/v1/wallets/{wallet_id}/proof",
+    "/api/v1/wallets/{wallet_id}/absence-proof",
+    "/api/v1/wallets/{wallet_id}/transactions/{entry_id}/proof",
+)
 
 # Where the middleware leaves the headers for an answer that does not pass it, such as that to a crash.
 SCOPE_HEADERS = "rate_limit_headers"
+# And where it leaves the limits that were charged.
+_SCOPE_CLAIMS = "rate_limit_claims"
 
 _API_KEY_LENGTH_LIMIT = 256
 _REMEMBERED_KEYS = 10_000
@@ -57,6 +67,7 @@ class RateLimiting:
             for name, amount, paths in (
                 ("balance", settings.rate_limit_balance, BALANCE_PATHS),
                 ("transactions", settings.rate_limit_transactions, TRANSACTIONS_PATHS),
+                ("reports", settings.rate_limit_reports, REPORTS_PATHS),
             )
             if (limit := _per_minute(name, amount)) is not None
             for path in paths
@@ -66,14 +77,16 @@ class RateLimiting:
         if scope["type"] == "lifespan" or scope["path"] in EXEMPT_PATHS:
             await self._app(scope, receive, send)
             return
-        limits: RateLimits = scope["app"].state.resources.rate_limits
-        claims = self._claims(scope, limits)
+        resources = scope["app"].state.resources
+        limits: RateLimits = resources.rate_limits
+        claims = self._claims(scope, limits, resources.ended_tokens)
         if not claims:
             await self._app(scope, receive, send)
             return
         standing = await limits.take(claims)
         headers = _headers_of(standing)
         scope[SCOPE_HEADERS] = headers
+        scope[_SCOPE_CLAIMS] = claims
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -87,10 +100,10 @@ class RateLimiting:
             refusal = RateLimitExceeded(retry_after_s=standing.retry_after_s)
             await problem_response(refusal)(scope, receive, send_with_headers)
 
-    def _claims(self, scope: Scope, limits: RateLimits) -> list[Claim]:
+    def _claims(self, scope: Scope, limits: RateLimits, ended_tokens: EndedTokens) -> list[Claim]:
         path: str = scope["path"]
         claims: list[Claim] = []
-        caller = self._identify(scope, limits)
+        caller = self._identify(scope, limits, ended_tokens)
         networks: Sequence[tuple[str, int]] = ()
         if caller is None or path.startswith(LOGIN_PATHS):
             networks = networks_of(client_address(scope, self._settings.trusted_proxies))
@@ -111,7 +124,7 @@ class RateLimiting:
                 claims.append(shared_claim(self._anonymous, networks[-1][0]))
         return claims
 
-    def _identify(self, scope: Scope, limits: RateLimits) -> str | None:
+    def _identify(self, scope: Scope, limits: RateLimits, ended_tokens: EndedTokens) -> str | None:
         """The user of a token that holds, or an API key that has held before; anybody can make up others."""
         sent = api_key = cookie = None
         for name, value in scope["headers"]:
@@ -126,14 +139,37 @@ class RateLimiting:
         if sent is None and api_key is None and cookie is not None:
             scheme, token = "bearer", cookie_parser(cookie.decode("latin-1")).get(ACCESS_COOKIE, "")
         if token and scheme.lower() == "bearer":
-            try:
-                return verify_access_token(token, self._settings).user_id
-            except Unauthenticated:
-                pass
+            user_id = self._user_of(token, ended_tokens)
+            if user_id is not None:
+                return user_id
         if api_key is not None and len(api_key) <= _API_KEY_LENGTH_LIMIT:
             digest = _digest(api_key, self._settings.root_key)
             return digest if limits.knows(digest) else None
         return None
+
+    def _user_of(self, token: str, ended_tokens: EndedTokens) -> str | None:
+        """None too for a token that ended: whoever has it must not use up what its owner may ask."""
+        try:
+            caller = verify_access_token(token, self._settings)
+        except Unauthenticated:
+            return None
+        return None if ended_tokens.has(caller) else caller.user_id
+
+
+async def charge_further(request: Request, further: int) -> None:
+    """Charges what a request costs beyond 1, once its body tells. Raises RateLimitExceeded.
+
+    Whoever is within their limits passes, and may be beyond them afterwards: nothing larger than a limit could pass
+    otherwise.
+    """
+    claims = request.scope.get(_SCOPE_CLAIMS)
+    if not claims or further <= 0:
+        return
+    standing = await request.app.state.resources.rate_limits.take(claims, further)
+    request.scope[SCOPE_HEADERS][:] = _headers_of(standing)
+    if not standing.is_granted:
+        rate_limited(standing.name)
+        raise RateLimitExceeded(retry_after_s=standing.retry_after_s)
 
 
 def _of_networks(limits: Sequence[RateLimitItem | None], networks: Sequence[tuple[str, int]]) -> list[Claim]:
@@ -177,5 +213,6 @@ def has_rate_limits(settings: Settings) -> bool:
             settings.rate_limit_login,
             settings.rate_limit_balance,
             settings.rate_limit_transactions,
+            settings.rate_limit_reports,
         )
     )

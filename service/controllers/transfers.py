@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from asgi_correlation_id import correlation_id
-from fastapi import Path, Query, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -12,6 +12,7 @@ from service.controllers.answers import json_response, respond
 from service.controllers.dependencies import IdempotencyKey, OpenResources, claim_key, require
 from service.controllers.operations import ORDER_ERRORS, OperationsQuery, OrderRequest
 from service.controllers.pagination import open_page, page_of
+from service.controllers.rate_limits import charge_further
 from service.controllers.requests import LargeBodyRoute, StrictModel
 from service.controllers.routing import api_router
 from service.controllers.schemas import BalanceView, PageView, Problem, View, problem_responses
@@ -189,14 +190,16 @@ async def request_transfer(
     responses=_PROBLEMS,
     summary="Make up to 500 transfers under one key",
     description="In one transaction, in the order given. `all_or_nothing`: the first refusal refuses all. "
-    "`best_effort`: each by itself, with a result for each.",
+    "`best_effort`: each by itself, with a result for each. It counts in the rate limits by its size.",
 )
 async def request_transfers(
     body: TransferBatchRequest,
+    request: Request,
     user: Annotated[Caller, require(Permission.PAYMENTS_WRITE)],
     key: IdempotencyKey,
     resources: OpenResources,
 ) -> Response:
+    await charge_further(request, len(body.transfers) - 1)
     claim = claim_key(resources, user.user_id, key)
     answer = await transfers.request_transfers(
         resources.ledger,

@@ -36,7 +36,7 @@ _SHARERS_LIMIT = 5_000
 # both windows, and the share that was worked out last.
 # ARGV: the number of limits, how long a share lives, and the most whose counts are looked at; the amount, the ms, and
 # the number among the shared ones (or 0) of each limit; then for each request the number of its limits, their places,
-# and who it is among those who share one.
+# who it is among those who share one, and how much it costs beyond the one that it was charged before, or 0.
 # Returns four numbers for each limit (counts and times to live of its last and its running window), then for each
 # request the place of the limit that refuses it, or 0, and what is left of its share, or -1 where shares do not matter.
 _TAKE = """
@@ -121,13 +121,14 @@ local verdicts = {}
 local at = 3 * limits + 4
 while ARGV[at] do
   local past = at + tonumber(ARGV[at])
-  local who = ARGV[past + 1]
+  local who, further = ARGV[past + 1], tonumber(ARGV[past + 2])
+  local first = further == 0 and 1 or 0
   local refused_by, share_left = 0, -1
   for j = at + 1, past do
     local i = tonumber(ARGV[j])
     local used = math.floor(last[i] * last_ttl[i] / window_ms[i]) + running[i] + taken[i]
-    if used + 1 > amount[i] then
-      local left = at_shared[i] > 0 and share_of(i) - used_of(i, who) - 1 or -1
+    if used + first > amount[i] then
+      local left = at_shared[i] > 0 and share_of(i) - used_of(i, who) - first or -1
       if left < 0 then
         refused_by = i
         break
@@ -138,15 +139,15 @@ while ARGV[at] do
   if refused_by == 0 then
     for j = at + 1, past do
       local i = tonumber(ARGV[j])
-      taken[i] = taken[i] + 1
+      taken[i] = taken[i] + first + further
       if at_shared[i] > 0 then
-        new_of[i][who] = (new_of[i][who] or 0) + 1
+        new_of[i][who] = (new_of[i][who] or 0) + first + further
       end
     end
   end
   verdicts[#verdicts + 1] = refused_by
   verdicts[#verdicts + 1] = share_left
-  at = past + 2
+  at = past + 3
 end
 local answer = {}
 for i = 1, limits do
@@ -208,7 +209,10 @@ class Window(NamedTuple):
 
     def next_in_s(self, amount: int) -> float:
         """Until one more would pass, if nobody else comes; for one that is exhausted."""
-        if self.running >= amount or not self.last:
+        if self.running >= amount:
+            # What was charged beyond the limit weighs on in the next window.
+            return self.ends_in_s + self.window_s * (1 - amount / self.running)
+        if not self.last:
             return self.ends_in_s
         # What the last window weighs falls evenly, to nothing at the end of the running one.
         return max(0.0, self.last_ttl_s - (amount - self.running) * self.window_s / self.last)
@@ -238,6 +242,12 @@ def shared_claim(limit: RateLimitItem, sharer: str) -> Claim:
     return Claim(limit, _TOGETHER, limit.key_for(_TOGETHER), sharer)
 
 
+class _Asked(NamedTuple):
+    claims: Sequence[Claim]
+    further: int
+    answer: asyncio.Future[Standing]
+
+
 class RateLimits:
     """Counts requests. Those that come while Redis is being asked are asked about together, next."""
 
@@ -246,7 +256,7 @@ class RateLimits:
         self._take = redis.script(_TAKE)
         self._memory = MemoryStorage()
         self._limiter = SlidingWindowCounterRateLimiter(self._memory)
-        self._waiting: list[tuple[Sequence[Claim], asyncio.Future[Standing]]] = []
+        self._waiting: list[_Asked] = []
         self._asking: asyncio.Task[None] | None = None
         # Digests of API keys that have held, oldest first.
         self._known: dict[str, None] = {}
@@ -260,12 +270,16 @@ class RateLimits:
     def knows(self, digest: str) -> bool:
         return digest in self._known
 
-    async def take(self, claims: Sequence[Claim]) -> Standing:
-        """Charges all of the limits, or none where one refuses. Answers within 0.2 s, Redis or not."""
+    async def take(self, claims: Sequence[Claim], further: int = 0) -> Standing:
+        """Charges all of the limits, or none where one refuses. Answers within 0.2 s, Redis or not.
+
+        `further` is what a request costs that was charged 1 before and turns out to be larger. It passes where that 1
+        was within the limits, and its whole cost is charged then, also beyond them.
+        """
         if self._redis.is_away:
-            return await self._take_locally(claims)
+            return await self._take_locally(claims, further)
         answer: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
-        self._waiting.append((claims, answer))
+        self._waiting.append(_Asked(claims, further, answer))
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask(), name="rate-limits")
         return await answer
@@ -286,30 +300,29 @@ class RateLimits:
         finally:
             self._asking = None
 
-    async def _answer(self, batch: Sequence[tuple[Sequence[Claim], asyncio.Future[Standing]]]) -> None:
+    async def _answer(self, batch: Sequence[_Asked]) -> None:
         try:
             try:
-                standings = await self._take_from_redis([claims for claims, _ in batch])
+                standings = await self._take_from_redis(batch)
             except RedisAwayError:
-                standings = [await self._take_locally(claims) for claims, _ in batch]
-        except Exception as error:
-            # Whoever waits would wait for ever.
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
-            raise
-        for (_, answer), standing in zip(batch, standings, strict=True):
+                standings = [await self._take_locally(one.claims, one.further) for one in batch]
+        except Exception as error:  # noqa: BLE001 whoever waits would wait for ever, and so would those after them
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(error)
+            return
+        for one, standing in zip(batch, standings, strict=True):
             # Done already: its client has hung up.
-            if not answer.done():
-                answer.set_result(standing)
+            if not one.answer.done():
+                one.answer.set_result(standing)
 
-    async def _take_from_redis(self, requests: Sequence[Sequence[Claim]]) -> list[Standing]:
+    async def _take_from_redis(self, requests: Sequence[_Asked]) -> list[Standing]:
         places: dict[str, int] = {}
         shared: list[str] = []
         windows_s: list[int] = []
         terms: list[int] = []
         asked: list[int | str] = []
-        for claims in requests:
+        for claims, further, _ in requests:
             asked.append(len(claims))
             sharing = ""
             for limit, _, key, sharer in claims:
@@ -323,7 +336,7 @@ class RateLimits:
                 asked.append(place)
                 if sharer is not None:
                     sharing = sharer
-            asked.append(sharing)
+            asked += (sharing, further)
         # As RedisStorage names them: in braces, so that a cluster keeps both windows of a limit together.
         keys = [f"{self._redis.prefix}:{{{key}}}{end}" for key in places for end in ("", "/-1")]
         keys += [f"{self._redis.prefix}:{{{key}}}{end}" for key in shared for end in ("/of", "/of/-1", "/share")]
@@ -336,25 +349,31 @@ class RateLimits:
         by_place = [None, *places]
         verdicts = found[4 * len(places) :]
         return [
-            _standing(claims, by_place[refused_by], windows, share_left)
-            for claims, refused_by, share_left in zip(requests, verdicts[::2], verdicts[1::2], strict=True)
+            _standing(one.claims, by_place[refused_by], windows, share_left)
+            for one, refused_by, share_left in zip(requests, verdicts[::2], verdicts[1::2], strict=True)
         ]
 
-    async def _take_locally(self, claims: Sequence[Claim]) -> Standing:
-        """Nothing here ever waits, so that nobody else comes in between. Shares are not looked at."""
+    async def _take_locally(self, claims: Sequence[Claim], further: int) -> Standing:
+        """Nothing here ever waits, so that nobody else comes in between. Shares are not looked at.
+
+        Of a further cost only what is left is charged: the library counts nothing beyond a limit.
+        """
         refused_by = None
         for limit, who, key, _ in claims:
-            if not await self._limiter.test(limit, who):
+            if not await self._limiter.test(limit, who, cost=0 if further else 1):
                 refused_by = key
                 break
         else:
-            for limit, who, *_ in claims:
-                await self._limiter.hit(limit, who)
-        windows = {}
-        for limit, _, key, _ in claims:
-            window_s = limit.get_expiry()
-            windows[key] = Window(*await self._memory.get_sliding_window(key, window_s), window_s)
+            for limit, who, key, _ in claims:
+                cost = min(further, (await self._window_here(limit, key)).left_of(limit.amount)) if further else 1
+                if cost:
+                    await self._limiter.hit(limit, who, cost=cost)
+        windows = {key: await self._window_here(limit, key) for limit, _, key, _ in claims}
         return _standing(claims, refused_by, windows)
+
+    async def _window_here(self, limit: RateLimitItem, key: str) -> Window:
+        window_s = limit.get_expiry()
+        return Window(*await self._memory.get_sliding_window(key, window_s), window_s)
 
 
 def _standing(

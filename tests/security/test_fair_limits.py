@@ -12,13 +12,15 @@ from limits import RateLimitItemPerMinute
 
 from service.controllers.client_address import client_address, networks_of
 from service.database import Databases
+from service.domain.clock import utc_now
 from service.gateways import rate_limits
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import Claim, RateLimits, Standing, shared_claim
 from service.main import create_app
+from service.services.access_tokens import issue_access_token
 from service.settings import Settings
 from service.startup import Resources
-from tests.factories import bearer, make_user
+from tests.factories import Account, bearer, current, make_account, make_user
 from tests.servers import NO_RATE_LIMITS
 
 _ME: Final = "/api/v1/me"
@@ -36,9 +38,12 @@ class Face:
         self.app = create_app(self.settings)
         self.app.state.resources = resources._replace(settings=self.settings, rate_limits=RateLimits(self.redis))
 
-    async def ask(self, times: int, headers: dict[str, str] | None = None, address: str = "203.0.113.1") -> list[int]:
+    def client(self, headers: dict[str, str] | None = None, address: str = "203.0.113.1") -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app, client=(address, 4711))
-        async with httpx.AsyncClient(transport=transport, base_url="http://wallet.example", headers=headers) as client:
+        return httpx.AsyncClient(transport=transport, base_url="http://wallet.example", headers=headers)
+
+    async def ask(self, times: int, headers: dict[str, str] | None = None, address: str = "203.0.113.1") -> list[int]:
+        async with self.client(headers, address) as client:
             return [(await client.get(_ME)).status_code for _ in range(times)]
 
 
@@ -197,3 +202,80 @@ class TestNetworks:
     )
     def test_are_counted_from_the_narrowest_on(self, address: str, networks: tuple[tuple[str, int], ...]) -> None:
         assert networks_of(client_address({"client": (address, 1), "headers": []}, ())) == networks
+
+
+async def _pay(face: Face, payer: Account, recipient: Account, parts: int) -> httpx.Response:
+    order = {"from_wallet_id": payer.wallet.id, "to_wallet_id": recipient.wallet.id, "amount": 1, "currency": "INR"}
+    async with face.client(bearer(payer.user, face.settings) | {"Idempotency-Key": uuid4().hex}) as client:
+        return await client.post(
+            "/api/v1/transfers/batch", json={"mode": "best_effort", "transfers": [order for _ in range(parts)]}
+        )
+
+
+class TestABatchOfTransfers:
+    async def test_is_charged_by_its_size(self, face: Face, databases: Databases) -> None:
+        payer, recipient = await make_account(databases, balance=100), await make_account(databases)
+        paid = await _pay(face, payer, recipient, 15)
+        assert (paid.status_code, paid.headers["x-ratelimit-remaining"]) == (201, "5")
+        assert await face.ask(6, bearer(payer.user, face.settings)) == [200] * 5 + [429]
+
+    async def test_larger_than_the_limit_passes_once_and_weighs_on_in_the_next_minute(
+        self, face: Face, databases: Databases
+    ) -> None:
+        payer, recipient = await make_account(databases, balance=100), await make_account(databases)
+        answers = await asyncio.gather(*(_pay(face, payer, recipient, 2 * _USER) for _ in range(4)))
+        assert sorted(answer.status_code for answer in answers) == [201, 429, 429, 429]
+        (refused, *_) = [answer for answer in answers if answer.status_code == 429]
+        # All of it falls into the window that runs, and half of it has to go by in the next one.
+        assert int(refused.headers["retry-after"]) >= 30
+        assert (await current(payer.wallet)).available == 100 - 2 * _USER
+
+
+class TestATokenThatEnded:
+    async def test_uses_up_nothing_of_its_owners(self, face: Face, databases: Databases) -> None:
+        user = await make_user(databases)
+        mine = bearer(user, face.settings)
+        face.app.state.resources.ended_tokens.note_session("stolen", utc_now())
+        stolen = issue_access_token(user, face.settings, utc_now(), "stolen")
+        refused = await face.ask(2 * _USER, {"Authorization": f"Bearer {stolen}"})
+        assert refused == [401] * _ADDRESS + [429] * (2 * _USER - _ADDRESS)
+        assert await face.ask(_USER, mine, "203.0.113.2") == [200] * _USER
+
+
+class TestReports:
+    async def test_have_one_small_limit_together(self, resources: Resources, databases: Databases) -> None:
+        face = Face(resources, rate_limit_reports=4)
+        user, wallet = await make_account(databases)
+        reports = (
+            "statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z",
+            "spending?from_month=2026-01&to_month=2026-01",
+            "proof",
+            "absence-proof",
+            "transactions/ent_0/proof",
+        )
+        async with face.client(bearer(user, face.settings)) as client:
+            answers = [await client.get(f"/api/v1/wallets/{wallet.id}/{path}") for path in reports]
+        await face.redis.close()
+        assert [answer.status_code == 429 for answer in answers] == [False] * 4 + [True]
+
+
+class TestAnError:
+    async def test_of_one_call_leaves_nobody_waiting(
+        self, processes: list[RateLimits], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """More than one call holds come at once, and the first call fails."""
+        limits, take = processes[0], RateLimits._take_from_redis
+        calls: list[int] = []
+
+        async def fail_once(self: RateLimits, requests: Any) -> list[Standing]:
+            calls.append(len(requests))
+            if len(calls) == 1:
+                raise ValueError("a defect")
+            return await take(self, requests)
+
+        monkeypatch.setattr(RateLimits, "_take_from_redis", fail_once)
+        claims = _claims(uuid4().hex, 1_000, "somebody")
+        asked = [limits.take(claims) for _ in range(300)]
+        answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert calls == [256, 44]
+        assert sum(isinstance(one, ValueError) for one in answers) == 256
