@@ -75,6 +75,7 @@ WalletServiceError
 ├── TooManyAttempts                429 too_many_attempts
 ├── RateLimitExceeded              429 rate_limit_exceeded
 ├── TooManyPending                 429 too_many_pending
+├── TooManyExports                 429 too_many_exports
 ├── TooManyStreams                 429 too_many_streams
 ├── PositionUnknown                422 position_unknown
 ├── StatementTooLong               422 statement_too_long
@@ -93,6 +94,7 @@ WalletServiceError
 ├── InternalError                  500 internal_error
 └── Unavailable                    503 service_unavailable
     ├── LedgerBusy                 503 ledger_busy
+    ├── ExportsBusy                503 exports_busy
     └── ClockOff                   503 clock_off
 """
 
@@ -547,6 +549,13 @@ class TooManyPending(WalletServiceError):
     is_kept_under_key = False
 
 
+class TooManyExports(WalletServiceError):
+    """The user has an export that is not finished."""
+
+    code, http_status, title = "too_many_exports", 429, "Another export of yours is being made; wait for its end"
+    is_kept_under_key = False
+
+
 class TooManyStreams(WalletServiceError):
     code, http_status, title = "too_many_streams", 429, "Too many streams of events are open; close one first"
     is_kept_under_key = False
@@ -655,6 +664,12 @@ class TooManyConnections(Unavailable):
 
 class LedgerBusy(Unavailable):
     code, title = "ledger_busy", "Too many requests are waiting"
+
+
+class ExportsBusy(Unavailable):
+    """As many exports as a process makes at one time are being made."""
+
+    code, title = "exports_busy", "Too many exports are being made"
 
 
 class ClockOff(Unavailable):

@@ -370,6 +370,10 @@ class Settings(BaseSettings):
     streams_per_user: int = Field(10, ge=1)
     streams_limit: int = Field(2_000, ge=1)
 
+    # --- Statements as files
+    # Made at one time by each process of the API, one of them for each user: each takes a tenth of its processor.
+    exports_limit: int = Field(4, ge=1)
+
     # --- The books, looked at all the time
     # In which all wallets are replayed; those that did not move cost next to nothing.
     integrity_round_s: float = Field(240.0, ge=0)

@@ -41,6 +41,7 @@ from service.services.audit_events import AuditTrail
 from service.services.clock_watch import ClockWatch, watch_of
 from service.services.ended_tokens import EndedTokens
 from service.services.event_feed import EventFeeds
+from service.services.exports import Exports
 from service.services.house_positions import apply_floors
 from service.services.login_guard import LoginGuard
 from service.services.metrics import Scrapes
@@ -75,6 +76,7 @@ class Resources(NamedTuple):
     rate_limits: RateLimits
     event_channel: EventChannel
     event_feeds: EventFeeds
+    exports: Exports
     scrapes: Scrapes
     clock_watch: ClockWatch
 
@@ -204,6 +206,7 @@ async def open_resources(settings: Settings, *, applies_floors: bool = True) -> 
             rate_limits=rate_limits,
             event_channel=event_channel,
             event_feeds=event_feeds,
+            exports=Exports(settings.exports_limit),
             scrapes=scrapes,
             clock_watch=clock_watch,
         )

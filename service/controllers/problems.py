@@ -17,6 +17,7 @@ from service.errors import (
     PROBLEM_MEDIA_TYPE,
     BodyTooLarge,
     ClockOff,
+    ExportsBusy,
     FieldError,
     IdempotencyKeyMissing,
     InternalError,
@@ -78,7 +79,7 @@ async def _on_service_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, WalletServiceError)  # noqa: S101 registered for this class
     if isinstance(error, ClockOff):
         pass  # `clock.off` has told of it, once
-    elif isinstance(error, LedgerBusy):
+    elif isinstance(error, LedgerBusy | ExportsBusy):
         log.warning("request.refused", error=error.code)
     elif isinstance(error, Unavailable):
         outages.met("requests", error)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from service.controllers.answers import json_response
 from service.controllers.csv_stream import CsvStream, defuse, to_csv
-from service.controllers.dependencies import require
+from service.controllers.dependencies import OpenResources, require
 from service.controllers.pagination import Query, QueryTime
 from service.controllers.routing import api_router
 from service.controllers.schemas import EntryView, View, problem_responses
@@ -20,7 +20,7 @@ from service.domain.history import BalancePoint, point_after
 from service.domain.money import to_decimal
 from service.domain.permissions import Permission
 from service.domain.statements import Movement, Statement, Tally, statement_view
-from service.errors import StatementTooLong, TotalOverflow
+from service.errors import ExportsBusy, StatementTooLong, TooManyExports, TotalOverflow
 from service.services import statements
 from service.services.callers import Caller
 from service.services.statements import JSON_MOVEMENTS_LIMIT, StatementReading
@@ -113,7 +113,7 @@ class StatementView(View):
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}}},
-    **problem_responses(StatementTooLong, TotalOverflow),
+    **problem_responses(StatementTooLong, TotalOverflow, TooManyExports, ExportsBusy),
 }
 
 
@@ -127,6 +127,7 @@ async def get_statement(
     wallet_id: WalletId,
     query: Annotated[StatementQuery, QueryParameters()],
     user: Annotated[Caller, require(Permission.WALLETS_READ)],
+    resources: OpenResources,
 ) -> Response:
     """Opening balance, every movement with the balance after it, closing balance, totals.
 
@@ -136,13 +137,20 @@ async def get_statement(
     CSV is RFC 4180 in UTF-8, with each amount in minor units and as a decimal. Text that a spreadsheet would take for
     a formula has an apostrophe in front. The first record is `opening`, the last one `closing`: **a file without
     `closing` is not complete**. Where reading fails midway, the connection is broken off and `closing` never comes.
+    A user has one file at a time.
     """
     statement = await statements.open_statement(wallet_id, user.user_id, query.created_from, query.created_to)
     if query.format is StatementFormat.JSON:
         return json_response(statement_view(*await statements.read_whole(statement)))
+    resources.exports.begin(user.user_id)
     reading = StatementReading(statement)
+
+    async def end() -> None:
+        resources.exports.end(user.user_id)
+        await reading.close()
+
     filename = f"statement_{wallet_id}_{query.created_from:%Y%m%d}_{query.created_to:%Y%m%d}.csv"
-    return CsvStream(_csv_of(reading), filename, reading.close)
+    return CsvStream(_csv_of(reading), filename, end)
 
 
 async def _csv_of(reading: StatementReading) -> AsyncIterator[bytes]:

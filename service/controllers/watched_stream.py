@@ -24,15 +24,19 @@ class WatchedStream(StreamingResponse):
         media_type: str,
         headers: Mapping[str, str],
         close: Callable[[], Awaitable[None]],
+        *,
+        time_limit_s: float | None = None,
     ) -> None:
+        """An answer that takes longer than `time_limit_s` is broken off."""
         super().__init__(chunks, media_type=media_type, headers=headers)
         self._close = close
+        self._time_limit_s = time_limit_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 ASGI
         sending = asyncio.ensure_future(self.stream_response(send))
         hanging_up = asyncio.ensure_future(self.listen_for_disconnect(receive))
         try:
-            await asyncio.wait((sending, hanging_up), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, hanging_up), timeout=self._time_limit_s, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 await sending
         finally:
