@@ -282,6 +282,12 @@ class Settings(BaseSettings):
     # None: what is worth a point is for somebody to decide. Two people can send one sum to and fro for ever, so that
     # a rule on transfers wants a thought.
     earning_rules: tuple[EarningRuleSettings, ...] = ()
+    # A deposit earns for what is new within this time: less what left the wallet, and less what has earned already.
+    earning_window_s: int = Field(30 * 24 * 3600, ge=1, le=366 * 24 * 3600)
+    # Of one user in 24 hours, by all rules together.
+    earning_points_per_day: int = Field(10_000, ge=0, le=1_000_000_000)
+    # How long points wait after the operation has settled: as long as the bank may take a deposit back.
+    earning_pending_s: int = Field(0, ge=0, le=366 * 24 * 3600)
 
     # --- The bank
     bank_callback_url: str = "http://127.0.0.1:8000/webhooks/bank-callback"

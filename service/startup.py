@@ -20,7 +20,7 @@ from service.domain.house_positions import Floors
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS, is_currency
 from service.domain.policy import Policy
-from service.domain.rewards import EarningEvent, EarningRule
+from service.domain.rewards import EarningBounds, EarningEvent, EarningRule
 from service.domain.user_limits import ReferenceLimits
 from service.domain.workers import Presence
 from service.gateways.bank import Bank
@@ -89,6 +89,11 @@ def policy_of(settings: Settings) -> Policy:
         step_up_day_above=settings.step_up_day_above,
         adjustment_approval_above=settings.adjustment_approval_above,
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
+        earning_bounds=EarningBounds(
+            window=timedelta(seconds=settings.earning_window_s),
+            points_per_day=settings.earning_points_per_day,
+            pending=timedelta(seconds=settings.earning_pending_s),
+        ),
         currencies=_currencies(settings),
         house_floors=_house_floors(settings),
         user_limits=_user_limits(settings),

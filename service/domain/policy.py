@@ -8,7 +8,7 @@ from typing import NamedTuple
 from service.domain.house_positions import Floors
 from service.domain.limits import Limits
 from service.domain.money import ORDINARY_CURRENCIES, POINTS
-from service.domain.rewards import EarningRule
+from service.domain.rewards import EarningBounds, EarningRule
 from service.domain.user_limits import ReferenceLimits
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -27,6 +27,7 @@ class Policy(NamedTuple):
     adjustment_approval_above: Mapping[str, int] = _NOTHING
     # What settles earns points by these; they add up.
     earning_rules: tuple[EarningRule, ...] = ()
+    earning_bounds: EarningBounds = EarningBounds()
     # Currencies that wallets are opened in and money is taken in; points always besides.
     currencies: frozenset[str] = ORDINARY_CURRENCIES
     # Of each user over all wallets; those of `limits` are of each wallet.

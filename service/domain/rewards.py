@@ -1,11 +1,12 @@
 """Points for what has settled: the rules by which they are earned, and the record of each time that they were."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from service.domain.clock import to_rfc3339
+from service.domain.entries import EFFECTS, EntryType
 from service.domain.identifiers import Prefix
 from service.domain.operations import Operation
 from service.domain.transfers import Transfer
@@ -33,20 +34,68 @@ class EarningRule(NamedTuple):
     minimum: int = 0
     category: str | None = None
 
-    def points_for(self, settled: Settled) -> int:
+    def points_for(self, settled: Settled, amount: int | None = None) -> int:
+        """`amount` is what counts of the settled amount; None: all of it."""
+        counts = settled.amount if amount is None else amount
         is_meant = event_of(settled) is self.on and settled.currency == self.currency
         if not is_meant or settled.amount < self.minimum or self.category not in (None, settled.category):
             return 0
-        return min(settled.amount // self.per_amount * self.points, self.maximum_points)
+        return min(counts // self.per_amount * self.points, self.maximum_points)
+
+
+class EarningBounds(NamedTuple):
+    """What keeps one sum from earning again and again.
+
+    A deposit earns for money that is new within `window`: what left the wallet meanwhile is taken off, and so is what
+    has earned already. Nobody earns more than `points_per_day` in 24 hours. Points are credited `pending` after the
+    operation has settled, as long as the bank may take a deposit back.
+    """
+
+    window: timedelta = timedelta(days=30)
+    points_per_day: int = 10_000
+    pending: timedelta = timedelta(0)
+
+
+class EarningRoom(NamedTuple):
+    """How much may still earn, as read when the wallet for points was at `points_seq`: no other reward came since."""
+
+    points_seq: int
+    amount: int
+    points: int
 
 
 def event_of(settled: Settled) -> EarningEvent:
     return EarningEvent.TRANSFER if isinstance(settled, Transfer) else EarningEvent(settled.type.value)
 
 
-def earned_points(rules: Sequence[EarningRule], settled: Settled) -> dict[str, int]:
-    """By the rule's name, of those that give any: rules add up."""
-    return {rule.name: points for rule in rules if (points := rule.points_for(settled))}
+def earned_points(rules: Sequence[EarningRule], settled: Settled, room: EarningRoom | None = None) -> dict[str, int]:
+    """By the rule's name, of those that give any: rules add up, as far as there is room."""
+    amount = settled.amount if room is None else min(settled.amount, room.amount)
+    given: dict[str, int] = {}
+    for rule in rules:
+        points = rule.points_for(settled, amount)
+        if room is not None:
+            points = min(points, room.points - sum(given.values()))
+        if points:
+            given[rule.name] = points
+    return given
+
+
+def net_new_amount(sums: Mapping[EntryType, int], counted: int) -> int:
+    """Returns how much of what was paid into a wallet may still earn: deposits less all that left the wallet, less what
+    has earned already. What came in otherwise is no new money: it was paid in somewhere else.
+    """
+    net = 0
+    for entry_type, amount in sums.items():
+        effect = EFFECTS[entry_type]
+        delta = effect.available + effect.held
+        if delta < 0 or entry_type in _NEW_MONEY:
+            net += delta * amount
+    return max(0, net - counted)
+
+
+# Deposits, and what left the wallet and came back.
+_NEW_MONEY = frozenset({EntryType.DEPOSIT, EntryType.WITHDRAWAL_RETURN, EntryType.REVERSAL_IN})
 
 
 class RewardStatus(StrEnum):
@@ -68,6 +117,9 @@ class Reward(NamedTuple):
     transaction_id: str
     request_id: str | None
     created_at: datetime
+    # How much of a deposit has earned, and in which currency. Rewards of earlier releases lack both.
+    counted: int = 0
+    currency: str | None = None
 
     @property
     def category(self) -> str | None:

@@ -6,15 +6,18 @@ wallet that owes pays from what is available, the oldest return first (batch.py)
 
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import assert_never
 
 from service.domain.accounts import SystemAccount
 from service.domain.entries import EntryType
 from service.domain.identifiers import Prefix
+from service.domain.money import MAX_AMOUNT_MINOR
 from service.domain.records import Record
 from service.domain.returns import Return, ReturnStatus, ReturnType
-from service.domain.wallets import Movement, Wallet
+from service.domain.wallets import MAX_DEBTS, Movement, Wallet, WalletStatus
+from service.errors import BalanceOverflow, WalletClosed, WalletOwes
 from service.ledger.commands import Command
-from service.ledger.rules import BANK, movement_of, time_of, with_one_fewer_open
+from service.ledger.rules import BANK, fits, movement_of, time_of, with_one_fewer_open
 
 # An id is a prefix of three letters, `_`, 12 hexadecimal digits of time, and 20 further ones.
 _TIME_DIGITS = slice(4, 16)
@@ -72,3 +75,17 @@ def assert_debts_explained(before: Wallet, after: Wallet, records: Mapping[str, 
         assert isinstance(returned, Return), f"{after.id} owes {return_id}, which is no return"
         owed += returned.owed
     assert after.owed - before.owed == owed, f"{after.id} owes {after.owed - before.owed} more, its returns {owed}"
+
+
+def trouble_of(returned: Return, wallet: Wallet) -> str | None:
+    """Says why the wallet cannot follow the bank. That it is frozen is no reason: the money has moved already."""
+    if wallet.status is WalletStatus.CLOSED:
+        return WalletClosed.code
+    match returned.type:
+        case ReturnType.WITHDRAWAL:
+            return None if fits(wallet, returned.amount) else BalanceOverflow.code
+        case ReturnType.DEPOSIT | ReturnType.POINTS:
+            is_full = len(wallet.debts) >= MAX_DEBTS or wallet.owed + returned.amount > MAX_AMOUNT_MINOR
+            return WalletOwes.code if is_full else None
+        case _:
+            assert_never(returned.type)

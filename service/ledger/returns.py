@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple
 
 from service.domain.accounts import SystemAccount
 from service.domain.audit_events import AuditAction, AuditEvent
@@ -17,19 +17,18 @@ from service.domain.entries import EntryType
 from service.domain.holds import Hold, HoldStatus
 from service.domain.identifiers import Prefix
 from service.domain.incidents import Incident, IncidentKind, Said
-from service.domain.money import MAX_AMOUNT_MINOR, POINTS
+from service.domain.money import POINTS
 from service.domain.operations import Operation, OperationStatus, OperationType
-from service.domain.outbox import OutboxTopic, outbox_id, outbox_row
+from service.domain.outbox import OutboxTopic, outbox_row
 from service.domain.returns import (
     Return,
     ReturnStatus,
     ReturnType,
-    points_return_id_of,
     return_id_of,
     return_view,
 )
-from service.domain.rewards import Reward, RewardStatus, reward_id
-from service.domain.wallets import MAX_DEBTS, Freeze, Movement, Wallet, WalletStatus
+from service.domain.rewards import reward_id
+from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     BalanceOverflow,
     IllegalTransition,
@@ -41,13 +40,13 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Command, Needs, State
-from service.ledger.debts import owe
+from service.ledger.debts import owe, trouble_of
 from service.ledger.holds import expiry_id, take_from_hold, taking_notice
 from service.ledger.incidents import new_incident, opened_event
 from service.ledger.orders import OnOperation, illegal, may_mean_the_same
+from service.ledger.points_returns import with_points_back
 from service.ledger.rules import (
     BANK,
-    fits,
     movement_of,
     require_anothers,
     require_requester,
@@ -121,17 +120,15 @@ class TakeReturn(OnOperation):
             # It has come to nothing, so its owner may send as much again.
             after = uncharged(wallet, operation.amount, operation.created_at, at)
         original = operation._replace(return_id=returned.id, returned_at=at, updated_at=at)
-        trouble = _trouble_of(returned, wallet)
-        if operation.type is OperationType.DEPOSIT:
-            if trouble is None:
-                changes = self._taken_back(returned, original, after, state)
-            else:
-                changes = self._waiting(returned._replace(trouble=trouble), original, after, state)
-            return self._with_points(changes, returned, state)
+        trouble = trouble_of(returned, wallet)
         if trouble is not None:
-            return self._waiting(returned._replace(trouble=trouble), original, after, state)
-        booked, movement = _booked(returned, after, self, self.entry_id, at)
-        return Changes(booked, (movement,), wallets=(after,), also=(original,))
+            changes = self._waiting(returned._replace(trouble=trouble), original, after, state)
+        elif operation.type is OperationType.DEPOSIT:
+            changes = self._taken_back(returned, original, after, state)
+        else:
+            booked, movement = _booked(returned, after, self, self.entry_id, at)
+            changes = Changes(booked, (movement,), wallets=(after,), also=(original,))
+        return with_points_back(changes, operation.id, self.user_id, self, state, returned)
 
     def _waiting(self, returned: Return, operation: Operation, wallet: Wallet, state: State) -> Changes:
         """Leaves the return to a person and moves nothing. A deposit's return also freezes the wallet until then."""
@@ -159,41 +156,6 @@ class TakeReturn(OnOperation):
             wallets, events = self._frozen(owing, owed, state)
             also = (*also, *events, *self._incident_of(owed, operation, state))
         return replace(changes, wallets=wallets, also=also)
-
-    def _with_points(self, changes: Changes, returned: Return, state: State) -> Changes:
-        """Takes back the points that the deposit has earned; what was spent of them is owed in points.
-
-        Points that are not credited yet never will be: their outbox row is deleted. A command that credits them at the
-        same moment deletes the same row, so one of the two conflicts and is decided once more.
-        """
-        changes = replace(
-            changes, done_outbox_ids=(*changes.done_outbox_ids, outbox_id(OutboxTopic.REWARD, self.operation_id))
-        )
-        reward = state.record(reward_id(self.operation_id), Reward)
-        wallet = state.wallet_in(self.user_id, POINTS)
-        if reward is None or reward.status is not RewardStatus.SUCCESS or wallet is None:
-            return changes
-        at = time_of(self.now, wallet)
-        points = returned._replace(
-            id=points_return_id_of(self.operation_id),
-            type=ReturnType.POINTS,
-            operation_id=reward.id,
-            wallet_id=wallet.id,
-            amount=reward.points,
-            currency=POINTS,
-            category=None,
-            bank_reference=None,
-            created_at=at,
-            updated_at=at,
-        )
-        owing, trouble = with_one_more_open(wallet, at), _trouble_of(points, wallet)
-        if trouble is not None:
-            taken = points._replace(status=ReturnStatus.REQUIRES_REVIEW, trouble=trouble)
-        else:
-            owing, taken = owe(owing, points)
-            if owing.owed > owing.available:
-                taken = taken._replace(trouble=InsufficientFunds.code)
-        return replace(changes, wallets=(*changes.wallets, owing), also=(*changes.also, taken))
 
     def _incident_of(
         self, returned: Return, operation: Operation, state: State
@@ -302,7 +264,7 @@ class CollectReturn(AuditedCommand):
                 f"{returned.id} is {returned.status}, and nothing is left to book", status_now=returned.status
             )
         require_anothers(self.user_id, returned.user_id)
-        trouble = _trouble_of(returned, wallet)
+        trouble = trouble_of(returned, wallet)
         if trouble is not None:
             raise _REFUSALS[trouble](wallet_id=wallet.id)
         at = time_of(self.now, wallet)
@@ -331,20 +293,6 @@ class CollectReturn(AuditedCommand):
 _REFUSALS: dict[str, type[WalletServiceError]] = {
     kind.code: kind for kind in (WalletClosed, BalanceOverflow, WalletOwes)
 }
-
-
-def _trouble_of(returned: Return, wallet: Wallet) -> str | None:
-    """Says why the wallet cannot follow the bank. That it is frozen is no reason: the money has moved already."""
-    if wallet.status is WalletStatus.CLOSED:
-        return WalletClosed.code
-    match returned.type:
-        case ReturnType.WITHDRAWAL:
-            return None if fits(wallet, returned.amount) else BalanceOverflow.code
-        case ReturnType.DEPOSIT | ReturnType.POINTS:
-            is_full = len(wallet.debts) >= MAX_DEBTS or wallet.owed + returned.amount > MAX_AMOUNT_MINOR
-            return WalletOwes.code if is_full else None
-        case _:
-            assert_never(returned.type)
 
 
 def _others_with_money(wallet: Wallet, state: State) -> list[Wallet]:

@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
+from service.ledger.points_returns import needs_of_points, with_points_back
 from service.ledger.rules import fits, movement_of, require_anothers, require_requester, time_of_both, uncharged
 
 Original = Transfer | Adjustment
@@ -58,6 +59,8 @@ class ReverseOriginal(AuditedCommand):
     original_id: str
     from_wallet_id: str | None
     to_wallet_id: str | None
+    # Of a transfer: who sent it, and may have earned points by it.
+    sender_id: str | None = None
     is_forced: bool
     out_entry_id: str
     in_entry_id: str
@@ -66,10 +69,12 @@ class ReverseOriginal(AuditedCommand):
     @property
     def needs(self) -> Needs:
         named = (self.from_wallet_id, self.to_wallet_id)
+        points = Needs() if self.sender_id is None else needs_of_points(self.original_id, self.sender_id)
         return Needs(
             users=(self.user_id,),
             wallets=tuple(wallet_id for wallet_id in named if wallet_id is not None),
-            records=(self.original_id,),
+            owned_wallets=points.owned_wallets,
+            records=(self.original_id, *points.records),
         )
 
     def decide(self, state: State) -> Changes:
@@ -102,7 +107,7 @@ class ReverseOriginal(AuditedCommand):
             raise BalanceOverflow
         at = time_of_both(self.now, giver, taker, state)
         reversal = self._new_reversal(original, shortfall, at)
-        return Changes(
+        changes = Changes(
             reversal,
             self._movements(reversal, giver, taker),
             wallets=_with_limits_back(original, taker, at),
@@ -110,6 +115,9 @@ class ReverseOriginal(AuditedCommand):
             answer=lambda _: reversal_view(reversal),
             status_code=_CREATED,
         )
+        if not isinstance(original, Transfer):
+            return changes
+        return with_points_back(changes, original.id, original.user_id, self, state)
 
     def _require_second_admin(self, original: Original, borne: int, state: State) -> None:
         """Lets one admin reverse no more than they may give away as a credit.

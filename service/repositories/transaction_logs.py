@@ -166,6 +166,19 @@ class EntryStream:
         await self._cursor.close()
 
 
+async def sum_by_type(wallet_id: str, since: datetime) -> dict[EntryType, int]:
+    """Adds up a wallet's amounts by type, from `since` on. Raises ExecutionTimeout where there are too many entries."""
+    found = await _entries().aggregate(
+        [
+            {"$match": {"wallet_id": wallet_id, "created_at": {"$gte": since}}},
+            {"$group": {"_id": "$type", "amount": {"$sum": "$amount"}}},
+        ],
+        hint="wallet_time_seq",
+        maxTimeMS=_SUM_LIMIT_MS,
+    )
+    return {EntryType(row["_id"]): row["amount"] for row in await found.to_list()}
+
+
 async def sum_by_month(
     wallet_id: str, types: Sequence[EntryType], *, after_seq: int, last_seq: int, limit: int
 ) -> list[MonthlySum]:

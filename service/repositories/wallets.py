@@ -146,6 +146,11 @@ def _guarded_update(before: Wallet, after: Wallet) -> UpdateOne:
     )
 
 
+async def find_in_currency(user_id: str, currency: str) -> Wallet | None:
+    row = await WalletDocument.get_pymongo_collection().find_one({"user_id": user_id, "currency": currency})
+    return None if row is None else _from_row(row)
+
+
 async def find_of_user(user_id: str, *, before_id: str | None, limit: int) -> list[Wallet]:
     """Finds a user's wallets, newest first; `before_id` is the last one of the page before."""
     condition: dict[str, Any] = {"user_id": user_id}

@@ -5,6 +5,7 @@ import structlog
 from service.domain.clock import utc_now
 from service.domain.idempotency import Answer, IdempotencyClaim
 from service.domain.identifiers import Prefix, new_id
+from service.domain.transfers import Transfer
 from service.ledger.committer import Ledger
 from service.ledger.reversals import Original, ReverseOriginal, way_back
 from service.services.orders import Requester
@@ -38,6 +39,7 @@ async def reverse(
         reversal_id=new_id(Prefix.REVERSAL),
         original_id=original.id,
         **way_back(original)._asdict(),
+        sender_id=original.user_id if isinstance(original, Transfer) else None,
         is_forced=is_forced,
         out_entry_id=new_id(Prefix.ENTRY),
         in_entry_id=new_id(Prefix.ENTRY),

@@ -13,14 +13,25 @@ from service.domain.money import POINTS
 from service.domain.operations import Operation
 from service.domain.outbox import OutboxRow
 from service.domain.records import Record
-from service.domain.rewards import Reward, RewardStatus, Settled
+from service.domain.rewards import (
+    EarningBounds,
+    EarningEvent,
+    EarningRoom,
+    Reward,
+    RewardStatus,
+    Settled,
+    event_of,
+    net_new_amount,
+)
 from service.domain.transfers import Transfer
 from service.domain.wallets import new_wallet
 from service.errors import NoWalletInCurrency
 from service.ledger.committer import Ledger
-from service.ledger.rewards import EarnPoints
+from service.ledger.rewards import EarnPoints, RoomMoved
 from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
+from service.repositories import rewards as reward_repository
+from service.repositories import transaction_logs as log_repository
 from service.repositories import user_limits as user_limits_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.records import RecordFilter
@@ -34,6 +45,9 @@ _KINDS: dict[str, type[Settled]] = {
 }
 # A row whose operation is not there is for a person to look at: it stays, and is quiet.
 _COME_BACK_S = 600.0
+_DAY = timedelta(days=1)
+# Rewards of one user take turns: each is counted before the next one is.
+_TURN_S = 0.2
 
 
 async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
@@ -48,10 +62,15 @@ async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
         await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_COME_BACK_S))
         return
     try:
-        record = await _earn(settled, row, ledger)
-    except NoWalletInCurrency:
-        await ensure_points_wallet(client, settled.user_id)
-        record = await _earn(settled, row, ledger)
+        try:
+            record = await _earn(settled, row, ledger)
+        except NoWalletInCurrency:
+            await ensure_points_wallet(client, settled.user_id)
+            record = await _earn(settled, row, ledger)
+    except RoomMoved:
+        log.info("reward.waits_for_others", operation_id=settled.id)
+        await outbox_repository.put_back(row, utc_now() + timedelta(seconds=_TURN_S))
+        return
     if not isinstance(record, Reward):
         log.info("reward.nothing_earned", operation_id=settled.id)
     elif record.status is RewardStatus.LAPSED:
@@ -61,6 +80,8 @@ async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
 
 
 async def _earn(settled: Settled, row: OutboxRow, ledger: Ledger) -> Record | None:
+    """Raises NoWalletInCurrency, and RoomMoved where other points of the user move at this moment."""
+    room = await _read_room(settled, ledger.policy.earning_bounds)
     command = EarnPoints(
         now=utc_now(),
         transaction_id=new_id(Prefix.TRANSACTION),
@@ -68,8 +89,23 @@ async def _earn(settled: Settled, row: OutboxRow, ledger: Ledger) -> Record | No
         operation_id=settled.id,
         user_id=settled.user_id,
         entry_id=new_id(Prefix.ENTRY),
+        room=room,
     )
     return (await ledger.execute(command)).record
+
+
+async def _read_room(settled: Settled, bounds: EarningBounds) -> EarningRoom:
+    """Reads the sequence number of the points first, so that the command notices what moves after it."""
+    points = await wallet_repository.find_in_currency(settled.user_id, POINTS)
+    now = utc_now()
+    since = min(settled.updated_at, now) - bounds.window
+    counted, lately = await reward_repository.sum_counted(
+        settled.user_id, settled.currency, since=since, points_since=now - _DAY
+    )
+    amount = settled.amount
+    if event_of(settled) is EarningEvent.DEPOSIT:
+        amount = net_new_amount(await log_repository.sum_by_type(settled.wallet_id, since), counted)
+    return EarningRoom(0 if points is None else points.seq, amount, max(0, bounds.points_per_day - lately))
 
 
 async def ensure_points_wallet(client: Client, user_id: str) -> None:

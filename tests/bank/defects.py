@@ -13,7 +13,7 @@ from service.errors import InsufficientFunds
 from service.gateways.bank_behaviours import Behaviour
 from service.ledger import orders, returns
 from service.ledger.committer import Ledger
-from service.ledger.debts import owe
+from service.ledger.debts import owe, trouble_of
 from service.services import bank_reports, settlement
 from service.services.bank_reports import Applied, fail
 from tests.bank.scenarios import Conduct
@@ -64,13 +64,12 @@ def what_is_blocked_is_brought_there(patch: pytest.MonkeyPatch) -> None:
 
 def a_return_takes_all_or_nothing(patch: pytest.MonkeyPatch) -> None:
     """A wallet that lacks a part gives nothing, and a person has to see to it, as in earlier releases."""
-    trouble_of = returns._trouble_of
 
     def poor(returned: Return, wallet: Wallet) -> str | None:
         is_short = returned.type is ReturnType.DEPOSIT and wallet.available < returned.amount
         return InsufficientFunds.code if is_short else trouble_of(returned, wallet)
 
-    patch.setattr(returns, "_trouble_of", poor)
+    patch.setattr(returns, "trouble_of", poor)
 
 
 def a_return_forgives_what_is_missing(patch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ async def _charged_back(resources: Resources) -> tuple[Wallet, str]:
 async def _left_to_a_person(resources: Resources) -> tuple[Wallet, str]:
     """The same as earlier releases left it: nothing has moved, and an admin has to collect it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.ledger.returns.MAX_DEBTS", 0)
+        patch.setattr("service.ledger.debts.MAX_DEBTS", 0)
         wallet, return_id = await _charged_back(resources)
     row = {"$set": {"trouble": "insufficient_funds"}, "$unset": {"owed": ""}}
     await resources.databases.wallet["returns"].update_one({"_id": return_id}, row)

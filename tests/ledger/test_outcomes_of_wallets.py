@@ -280,7 +280,7 @@ def test_points() -> None:
     journal.say(journal.earning("dep_a"))
     journal.say(journal.earning("dep_a"), why="once only")
     journal.say(journal.earning("trf_t"))
-    journal.say(journal.earning("wdr_back"), why="a withdrawal that came back was one")
+    journal.say(journal.earning("wdr_back"), why="it came back")
     journal.say(journal.earning("dep_less"), why="too little")
     journal.say(journal.earning("dep_open"), why="it has not ended")
     journal.say(journal.earning("dep_gone"), why="the bank took it back")

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from service.domain.adjustments import AdjustmentType
 from service.domain.identifiers import Prefix, new_id
 from service.domain.limits import Limits
+from service.domain.returns import points_return_id_of
+from service.domain.rewards import reward_id
 from service.domain.wallets import Freeze
 from service.ledger.adjustments import ApproveAdjustment, RejectAdjustment, RequestAdjustment
 from service.ledger.limits import OverrideLimits
@@ -119,14 +121,17 @@ class AdjustmentRules(ConversionRules):
         asker, by = self._by(user, token)
         giver, taker = self.paper.way_back(original)
         about: dict[str, Any] = {"from_wallet_id": giver, "to_wallet_id": taker, "is_forced": is_forced}
+        thing, points = self.paper.things.get(original), (reward_id(original), points_return_id_of(original))
+        about |= {"sender_id": thing.owner} if isinstance(thing, Transfer) else {}
         self.say(
             lambda common: ReverseOriginal(
                 reversal_id=name, original_id=original, audit_event_id=new_id(Prefix.AUDIT_EVENT),
                 out_entry_id=new_id(Prefix.ENTRY), in_entry_id=new_id(Prefix.ENTRY),
                 house_entry_id=new_id(Prefix.ENTRY), **by, **about, **common,
             ),
-            lambda: self.paper.reverse(name, asker, token, original, is_forced=is_forced),
+            lambda: self.paper.reverse(name, asker, token, original, points, is_forced=is_forced),
             name,
+            points[1],
             original,
             by=asker,
             ends=ends,

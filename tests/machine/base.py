@@ -20,7 +20,7 @@ from service.domain.policy import Policy
 from service.domain.quotes import Rate
 from service.domain.rewards import EarningEvent, EarningRule
 from service.domain.user_limits import ReferenceLimits
-from service.ledger import returns
+from service.ledger import debts as debt_rules
 from service.ledger.commands import Command
 from tests.machine.books import Accounts, Books
 from tests.machine.evidence import Evidence, Heard, compare_accounts
@@ -218,7 +218,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def allow_debts(self, most: int) -> None:
         """Fewer than the service allows, or they would hardly ever be used up. `play` puts it back."""
         self.paper.debts_at_most = most
-        vars(returns)["MAX_DEBTS"] = most
+        vars(debt_rules)["MAX_DEBTS"] = most
 
     def policy(self) -> Policy:
         paper = self.paper

@@ -152,7 +152,7 @@ def a_transfer_is_reversed_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_return_is_booked_whether_it_can_be_or_not(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(returns, "_trouble_of", lambda *_: None)
+    patch.setattr(returns, "trouble_of", lambda *_: None)
 
 
 def what_comes_in_pays_no_debt(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,11 @@ def a_return_takes_one_unit_of_a_hold(patch: pytest.MonkeyPatch) -> None:
 
 
 def points_stay_when_their_deposit_goes(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(returns.TakeReturn, "_with_points", lambda _, changes, *__: changes)
+    patch.setattr(returns, "with_points_back", lambda changes, *_: changes)
+
+
+def points_stay_when_their_transfer_is_reversed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reversals, "with_points_back", lambda changes, *_: changes)
 
 
 def points_are_credited_for_what_was_returned(patch: pytest.MonkeyPatch) -> None:
@@ -340,7 +344,8 @@ DEFECTS: dict[Defect, int] = {
     a_hold_is_captured_from_who_owes: 33,
     a_return_takes_one_unit_of_a_hold: 3,
     points_stay_when_their_deposit_goes: 1,
-    points_are_credited_for_what_was_returned: 3,
+    points_stay_when_their_transfer_is_reversed: 2,
+    points_are_credited_for_what_was_returned: 6,
     who_owes_is_let_out: 1,
     a_return_leaves_other_wallets_open: 1,
     a_debt_is_forgiven_by_a_rule: 1,

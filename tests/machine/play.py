@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from service.ledger import returns
+from service.ledger import debts
 from tests.machine.base import CURRENCIES, HOUSE, PLENTY, Table
 from tests.machine.books import Books
 from tests.machine.outcomes import OutcomeRules
@@ -29,7 +29,7 @@ async def play(books: Books, first_seed: int, *, rounds: int, **overrides: Any) 
         )
         try:
             # Each sequence has its own (`open_books`).
-            with patch.dict(vars(returns)):
+            with patch.dict(vars(debts)):
                 await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)
         except BaseException as failure:
             failure.add_note(f"To play this round alone: TEST_SEED={round_seed}")

@@ -99,8 +99,9 @@ class AdjustmentPaper(ConversionPaper):
         return (thing.purse, None) if isinstance(thing, Adjustment) and thing.is_credit else (None, thing.purse)
 
     def reverse(
-        self, name: str, user: str, token: int | None, original_name: str, *, is_forced: bool
+        self, name: str, user: str, token: int | None, original_name: str, points: tuple[str, str], *, is_forced: bool
     ) -> dict[str, object]:
+        """`points` names the reward of a transfer, and its return."""
         self.require_asker(user, token)
         original = self.things[original_name]
         assert isinstance(original, Transfer | Adjustment)
@@ -126,6 +127,7 @@ class AdjustmentPaper(ConversionPaper):
             self.give(taker, original.amount, account=HOUSE)
         if isinstance(original, Transfer):
             self.unspend(original.purse, original_name)
+            self.take_points(original_name, *points)
         original.reversal = name
         self.things[name] = Reversal(user, original.purse, original.amount, "success", short)
         kind = "transfer" if isinstance(original, Transfer) else "adjustment"
@@ -143,6 +145,9 @@ class AdjustmentPaper(ConversionPaper):
             raise Refused("wallet_closed")
         if taker is not None:
             self._require_anothers(taker, user)
+
+    def take_points(self, thing_name: str, reward_name: str, name: str) -> None:
+        """For who knows points: they go back with what earned them."""
 
     # --- what becomes of a purse
 

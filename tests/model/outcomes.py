@@ -61,9 +61,7 @@ class OutcomePaper(RewardPaper):
             is_short, returned.status = True, "requires_review"
         if is_short and not order.is_out:
             self._let_nothing_out([order.purse, *self.beside(order.purse)])
-        if not order.is_out:
-            self.nothing_awaited(order_name, "reward")
-            self._take_points(reward_name, points_name)
+        self.take_points(order_name, reward_name, points_name)
         return {}
 
     def _let_nothing_out(self, names: Sequence[str]) -> None:
@@ -72,8 +70,9 @@ class OutcomePaper(RewardPaper):
                 purse.shut = "both" if purse.shut in ("in", "both") else "out"
                 purse.freezes += 1
 
-    def _take_points(self, reward_name: str, name: str) -> None:
-        """What the deposit had earned. Nobody is told by mail, and nothing is frozen."""
+    def take_points(self, thing_name: str, reward_name: str, name: str) -> None:
+        """What it had earned. Nobody is told by mail, and nothing is frozen."""
+        self.nothing_awaited(thing_name, "reward")
         reward = self.things.get(reward_name)
         if reward is None or reward.status != "success":
             return

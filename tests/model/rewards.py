@@ -94,8 +94,9 @@ class RewardPaper(AdjustmentPaper):
         if thing.owner != user:
             raise Refused("not_found")
         points = self.earned(thing)
-        is_returned = isinstance(thing, Order) and not thing.is_out and thing.returned is not None
-        if name not in self.things and not is_returned and points and thing.status == "success":
+        is_returned = isinstance(thing, Order) and thing.returned is not None
+        is_reversed = isinstance(thing, Transfer) and thing.reversal is not None
+        if name not in self.things and not is_returned and not is_reversed and points and thing.status == "success":
             purse_name = self.purse_of(user, POINTS)
             if purse_name is None:
                 raise Refused("no_wallet_in_currency")

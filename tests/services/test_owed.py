@@ -366,7 +366,7 @@ class TestWhatIsOwed:
     async def test_a_wallet_that_owes_for_too_many_returns_leaves_further_ones_to_a_person(
         self, case: Case, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("service.ledger.returns.MAX_DEBTS", 1)
+        monkeypatch.setattr("service.ledger.debts.MAX_DEBTS", 1)
         deposits = [await fund_wallet(case.databases, case.wallet, 1_000) for _ in range(2)]
         await case.spend(2_000)
         first, second = [await case.take_back(deposit) for deposit in deposits]
