@@ -215,8 +215,9 @@ class Settings(BaseSettings):
     # How long one batch may keep trying before its clients are told to come back.
     ledger_patience_s: float = Field(10.0, gt=0)
     idempotency_retention_s: int = Field(7 * 24 * 3600, ge=24 * 3600)
-    # By currency, in minor units. What is not named has no limit and needs no approval. Ten times what asks for a code,
-    # in a day, and ten times that in a month: far beyond a household's, and an end to what a thief can take.
+    # By currency, in minor units. A currency that is not named goes by one that is (domain/ceilings.py); {} is none for
+    # all. Ten times what asks for a code, in a day, and ten times that in a month: far beyond a household's, and an end
+    # to what a thief can take.
     limits: dict[str, LimitSettings] = {
         "INR": LimitSettings(per_day=200_000_000, per_month=2_000_000_000),
         "USD": LimitSettings(per_day=2_500_000, per_month=25_000_000),

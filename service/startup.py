@@ -1,7 +1,7 @@
 """Opens and closes what a process needs: MongoDB, Redis, the bank, the ledger. Shared by API, workers and seed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -15,10 +15,11 @@ from service import metrics
 from service.crash_points import arm
 from service.database import Databases, bind_documents, connect
 from service.domain.accounts import SystemAccount
+from service.domain.ceilings import complete
 from service.domain.clock import utc_now
 from service.domain.house_positions import Floors
 from service.domain.limits import Limits
-from service.domain.money import ORDINARY_CURRENCIES, POINTS, is_currency
+from service.domain.money import EXPONENTS, ORDINARY_CURRENCIES, POINTS, is_currency
 from service.domain.policy import Policy
 from service.domain.rewards import EarningBounds, EarningEvent, EarningRule
 from service.domain.user_limits import ReferenceLimits
@@ -84,10 +85,12 @@ class Resources(NamedTuple):
 def policy_of(settings: Settings) -> Policy:
     """The settable part of the ledger's rules. Raises ValueError for a rule that could never fit anything."""
     return Policy(
-        limits={currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()},
-        step_up_above=settings.step_up_above,
-        step_up_day_above=settings.step_up_day_above,
-        adjustment_approval_above=settings.adjustment_approval_above,
+        limits=_limits(settings),
+        step_up_above=_completed(settings, "WALLET_STEP_UP_ABOVE", settings.step_up_above),
+        step_up_day_above=_completed(settings, "WALLET_STEP_UP_DAY_ABOVE", settings.step_up_day_above),
+        adjustment_approval_above=_completed(
+            settings, "WALLET_ADJUSTMENT_APPROVAL_ABOVE", settings.adjustment_approval_above, POINTS
+        ),
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
         earning_bounds=EarningBounds(
             window=timedelta(seconds=settings.earning_window_s),
@@ -99,6 +102,40 @@ def policy_of(settings: Settings) -> Policy:
         user_limits=_user_limits(settings),
         clock_bound=timedelta(seconds=settings.clock_bound_s),
     )
+
+
+def _completed(settings: Settings, setting: str, table: Mapping[str, int], *besides: str) -> dict[str, int]:
+    """With a ceiling for each currency that the table does not name."""
+    unknown = sorted(table.keys() - EXPONENTS.keys())
+    if unknown:
+        raise ValueError(f"{setting} names {', '.join(unknown)}: no currency of ISO 4217 with minor units")
+    preferred = (settings.user_limits.currency, settings.default_currency, *table)
+    reference = next((one for one in preferred if one in table and is_currency(one)), settings.default_currency)
+    rates = TableRates(settings.fx_rates, as_of=utc_now()).rates_into(reference)
+    return complete(table, (*filter(is_currency, EXPONENTS), *besides), rates, reference)
+
+
+def _limits(settings: Settings) -> dict[str, Limits]:
+    """Each limit by itself: 0 is none, for a currency that is named as for those that go by it."""
+    amounts = {
+        name: _completed(
+            settings,
+            "WALLET_LIMITS",
+            {currency: getattr(limits, name) for currency, limits in settings.limits.items() if getattr(limits, name)},
+        )
+        for name in ("per_transaction", "per_day", "per_month")
+    }
+    named = {currency: Limits(**limits.model_dump()) for currency, limits in settings.limits.items()}
+    counts = [limits.count_per_hour for limits in settings.limits.values() if limits.count_per_hour]
+    derived = {
+        currency: Limits(
+            **{name: table.get(currency, 0) for name, table in amounts.items()},
+            count_per_hour=min(counts, default=0),
+        )
+        for currency in filter(is_currency, EXPONENTS)
+        if named
+    }
+    return derived | named
 
 
 def _currencies(settings: Settings) -> frozenset[str]:

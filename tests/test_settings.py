@@ -175,11 +175,12 @@ class TestMail:
 
 
 class TestLimits:
-    def test_are_read_as_json_and_what_is_not_named_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_are_read_as_json_and_what_is_not_named_goes_by_what_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WALLET_LIMITS", '{"INR": {"per_day": 50000, "count_per_hour": 60}}')
         policy = policy_of(Settings(_env_file=None))
         assert policy.limits_in("INR") == Limits(per_transaction=0, per_day=50_000, per_month=0, count_per_hour=60)
-        assert policy.limits_in("USD") == Limits()
+        # 500.00 INR at 83.25.
+        assert policy.limits_in("USD") == Limits(per_transaction=0, per_day=600, per_month=0, count_per_hour=60)
 
     @pytest.mark.parametrize(
         "wrong",

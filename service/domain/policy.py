@@ -17,7 +17,7 @@ _NO_LIMITS: Mapping[str, Limits] = MappingProxyType({})
 
 
 class Policy(NamedTuple):
-    """By currency; a currency that is not named has no limits and needs no approval."""
+    """By currency; a currency that is not named has no limits and needs no approval. The settings name all."""
 
     limits: Mapping[str, Limits] = _NO_LIMITS
     # Payments above it wait for a one-time code, adjustments by an admin for a second admin.

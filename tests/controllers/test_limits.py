@@ -142,8 +142,12 @@ class TestExchanging:
 
 class TestMoreThan64BitsHold:
     async def test_goes_to_and_fro_in_a_month_without_an_error(
-        self, api: httpx.AsyncClient, databases: Databases, settings: Settings
+        self, api: httpx.AsyncClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """Without limits, step-up amounts included: by default every currency has them."""
+        databases, settings, ledger = resources.databases, resources.settings, resources.ledger
+        unbound = ledger.policy._replace(limits={}, step_up_above={}, step_up_day_above={})
+        monkeypatch.setattr(ledger, "policy", unbound)
         largest = 2**53 - 1
         users = [await make_user(databases) for _ in range(2)]
         first, second = [await make_wallet(databases, user, currency="CHF") for user in users]
@@ -153,7 +157,7 @@ class TestMoreThan64BitsHold:
         back = {"from_wallet_id": second.id, "to_wallet_id": first.id, **order}
         staff = [Staff(api, user, settings) for user in users]
         # So many that the next one of either would leave 64 bits; 2,048 requests would take too long.
-        used = charge(Usage(), 1_024 * largest, utc_now())
+        used = charge(Usage(), 1_024 * largest, utc_now(), first.zone)
         async with session_in_transaction(databases.client) as session:
             for wallet in await asyncio.gather(current(first), current(second)):
                 assert await wallet_repository.update_guarded([(wallet, wallet._replace(usage=used))], session=session)
