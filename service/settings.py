@@ -203,6 +203,9 @@ class Settings(BaseSettings):
     mail_timeout_s: float = Field(10.0, gt=0, le=60)
     # Of each worker, at one time.
     mail_connections: int = Field(8, ge=1, le=100)
+    # To one address in an hour of each kind (codes, resets, registrations, security, other news); what is beyond waits.
+    # More than anybody who pays asks for, less than a nuisance. 0: no bound.
+    mails_per_hour: int = Field(30, ge=0)
     # While the server is away or says "later" (4xx), a mail is tried again; after this long it becomes a dead letter.
     mail_retry_for_s: float = Field(24 * 3600.0, ge=60)
 

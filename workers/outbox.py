@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from service.domain.dead_letters import Queue
 from service.domain.outbox import OutboxRow, OutboxTopic
 from service.services.dead_letters import Claimed
+from service.services.mail_limits import MailLimits
 from service.services.outbox import BANK_TOPICS, MAIL_TOPICS, OTHER_TOPICS, claim_rows, pursue_row
 from service.services.settlement import Desk
 from service.startup import Resources
@@ -31,6 +32,7 @@ def outbox_drain(resources: Resources) -> Drain[OutboxRow]:
 def _drain(resources: Resources, topics: Sequence[OutboxTopic], hands: int | Callable[[], int]) -> Drain[OutboxRow]:
     settings = resources.settings
     desk = Desk(resources.ledger, resources.bank, resources.mailbox, settings, resources.databases.client)
+    desk = desk._replace(mail_limits=MailLimits(resources.rate_limits, settings))
     return Drain(
         Queue.OUTBOX,
         resources.jobs,

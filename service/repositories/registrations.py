@@ -23,6 +23,14 @@ async def find_by_token(token_hash: str, now: datetime) -> Registration | None:
     return await _find({"token_hash": token_hash}, now)
 
 
+async def find_newest(email: str, now: datetime, limit: int) -> list[Registration]:
+    """Finds those of an address that may still be confirmed."""
+    rows = RegistrationDocument.get_pymongo_collection().find(
+        {"email": email, "expires_at": {"$gt": now}}, sort=[("_id", -1)], limit=limit
+    )
+    return [from_row(Registration, row) for row in await rows.to_list()]
+
+
 async def _find(condition: dict[str, Any], now: datetime) -> Registration | None:
     found = RegistrationDocument.get_pymongo_collection()
     row = await found.find_one({**condition, "expires_at": {"$gt": now}})

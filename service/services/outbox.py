@@ -1,8 +1,10 @@
 """What is due in the outbox, topic by topic. Whatever it leads to is safe to repeat, and ends its own row."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final, assert_never
 
 import structlog
@@ -16,6 +18,7 @@ from service.gateways.mailbox import MailboxUnavailable
 from service.repositories import outbox as outbox_repository
 from service.services import factor_changes, holds, leases, returns, webhook_endpoints
 from service.services.approvals import lapse_payment, send_code
+from service.services.mail_limits import MailHeldBack
 from service.services.password_changes import send_notice, send_reset_token
 from service.services.registrations import send_proof_mail
 from service.services.rewards import earn_points
@@ -23,9 +26,12 @@ from service.services.settlement import Desk, pursue_order
 from service.settings import Settings
 from service.tracing import continued
 
+log = structlog.get_logger()
+
 # Three queues, each with hands of its own: a bank that hangs keeps no code from being sent, a mail server that hangs
 # keeps no hold from ending, and no number of rewards stands before an order.
 BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
+_HELD_BACK_SPREAD_S: Final = 60.0
 OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in (*BANK_TOPICS, *MAIL_TOPICS))
 
 
@@ -66,10 +72,23 @@ async def _pursue(row: OutboxRow, desk: Desk) -> None:
             | OutboxTopic.OWED_NOTICE
             | OutboxTopic.HOLD_NOTICE
         ):
-            async with _mailing(desk.settings):
-                await _mail(row, desk)
+            await _mail_within_limits(row, desk)
         case _:
             assert_never(row.topic)
+
+
+async def _mail_within_limits(row: OutboxRow, desk: Desk) -> None:
+    """A mail beyond the address's bound waits until there is room, and loses nothing by it."""
+    if desk.mail_limits is not None:
+        desk = desk._replace(mailbox=desk.mail_limits.around(desk.mailbox, row.topic))
+    try:
+        async with _mailing(desk.settings):
+            await _mail(row, desk)
+    except MailHeldBack as held:
+        log.warning("mail.held_back", topic=row.topic.value, outbox_id=row.id, wait_s=round(held.wait_s))
+        # Spread out, so that not all that wait ask again at once.
+        wait_s = held.wait_s + random.uniform(0, _HELD_BACK_SPREAD_S)  # noqa: S311 no secret
+        await outbox_repository.put_back(row, utc_now() + timedelta(seconds=wait_s), "held_back")
 
 
 async def _mail(row: OutboxRow, desk: Desk) -> None:

@@ -41,6 +41,9 @@ from service.settings import Settings
 
 log = structlog.get_logger()
 
+# Each costs a hashing. Whoever finds that strangers came after them registers anew, and is the newest.
+_LOOKED_AT = 5
+
 
 async def request_registration(smith: Locksmith, person: NewPerson, request_id: str | None) -> None:
     """Raises InvalidFields for an e-mail or a password that will not do, and Unavailable."""
@@ -124,13 +127,15 @@ async def _may_mail(
 async def confirm_registration(smith: Locksmith, token: str, password: str, request_id: str | None) -> User:
     """Creates the user, or takes over an unproven one, of whom all but the money ends. Returns the user.
 
-    The password is that of the registration: whoever only reads the mail does not open an account that somebody else
-    has the password of. Raises InvalidProofToken, Unavailable.
+    The password is that of a registration: whoever only reads the mail does not open an account that somebody else
+    has the password of. The token of any mail to the address will do, so that it does not matter whose registrations
+    used up the mails that an address gets. Raises InvalidProofToken, Unavailable.
     """
     now = utc_now()
-    registration = await registration_repository.find_by_token(hash_reset_token(token), now)
-    if registration is None or not await smith.passwords.verify(password, registration.password_hash):
-        log.warning("registration.refused", is_known=registration is not None)
+    mailed = await registration_repository.find_by_token(hash_reset_token(token), now)
+    registration = None if mailed is None else await _with_password(mailed, password, smith, now)
+    if registration is None:
+        log.warning("registration.refused", is_known=mailed is not None)
         raise InvalidProofToken
 
     async def prove(session: AsyncClientSession) -> tuple[User, bool]:
@@ -153,6 +158,15 @@ async def confirm_registration(smith: Locksmith, token: str, password: str, requ
         smith.ended_tokens.note_user(user.id, user.token_version, now)
     log.info("user.registered", user_id=user.id, is_new=is_new)
     return user
+
+
+async def _with_password(mailed: Registration, password: str, smith: Locksmith, now: datetime) -> Registration | None:
+    """Finds the registration of that address which has the password: that of the mail first, then the newest ones."""
+    newest = await registration_repository.find_newest(mailed.email, now, _LOOKED_AT)
+    for one in (mailed, *(other for other in newest if other.id != mailed.id)):
+        if await smith.passwords.verify(password, one.password_hash):
+            return one
+    return None
 
 
 async def _open_account(

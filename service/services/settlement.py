@@ -40,6 +40,7 @@ from service.repositories import outbox as outbox_repository
 from service.repositories import records as record_repository
 from service.services.bank_answers import ORDER_KINDS, require_answer_about
 from service.services.bank_reports import about, apply_report, fail
+from service.services.mail_limits import MailLimits
 from service.services.retries import RETRY_MAX_S, retry_delay_s
 from service.services.sealing import open_sealed
 from service.settings import Settings
@@ -69,6 +70,8 @@ class Desk(NamedTuple):
     mailbox: Mailbox
     settings: Settings
     client: Client
+    # None: mails are not bounded, as in tests of other things.
+    mail_limits: MailLimits | None = None
 
 
 async def pursue_order(row: OutboxRow, desk: Desk) -> None:

@@ -223,7 +223,7 @@ class TestRegisteringByMail:
         await by_mail.register(email, first_name="Eve", password="squatters-own-word-77")
         first = await by_mail.token(email)
         await by_mail.register(email, first_name="Olga")
-        assert refusal(await by_mail.confirm(first)) == (422, "invalid_proof_token")
+        assert refusal(await by_mail.confirm(first, "nobodys-own-word-77")) == (422, "invalid_proof_token")
         confirmed = await by_mail.confirm(await by_mail.token(email))
         assert confirmed.status_code == 200, confirmed.text
         assert (confirmed.json()["id"], confirmed.json()["first_name"]) == (squatter.user.id, "Olga")
@@ -232,6 +232,18 @@ class TestRegisteringByMail:
         again = await by_mail.confirm(first, "squatters-own-word-77")
         assert refusal(again) == (422, "invalid_proof_token")
         await Login.of(api, squatter.user)
+
+    async def test_is_not_kept_from_the_owner_by_strangers_who_use_the_mails_up(self, by_mail: Post) -> None:
+        email = make_email()
+        for number in range(5):
+            await by_mail.register(email, first_name="Eve", password=f"squatters-own-word-{number}")
+        token = await by_mail.token(email)
+        await by_mail.register(email, first_name="Olga")
+        # No mail of the owner's own registration comes, and none is needed.
+        assert len(await by_mail.mails(email)) == 3
+        confirmed = await by_mail.confirm(token)
+        assert confirmed.status_code == 200, confirmed.text
+        assert confirmed.json()["first_name"] == "Olga"
 
     async def test_fills_nobodys_mailbox(self, by_mail: Post) -> None:
         email = make_email()
