@@ -68,6 +68,7 @@ NO_LIMITS: Final = {
     "WALLET_LOGIN_TRIES": "0",
     "WALLET_RECIPIENT_MISSES": "0",
     "WALLET_WEBHOOK_SENDS_PER_HOUR": "0",
+    "WALLET_WEBHOOK_DELIVERIES_PER_HOUR": "0",
     "WALLET_CONNECTIONS_PER_ADDRESS": "0",
 }
 # uvicorn's httptools, with bounds (service/controllers/http_protocol.py).

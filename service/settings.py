@@ -346,6 +346,8 @@ class Settings(BaseSettings):
     webhook_endpoints_per_user: int = Field(10, ge=1, le=100)
     # Tests and redeliveries that one user may ask for in an hour, each of which may be tried for days; 0: no limit.
     webhook_sends_per_hour: int = Field(120, ge=0)
+    # Tries for one user in an hour, at all endpoints; what is beyond waits. One a second. 0: no bound.
+    webhook_deliveries_per_hour: int = Field(3600, ge=0)
     # How long what was sent can be looked up and sent again; longer than all tries together.
     webhook_retention_days: int = Field(30, ge=7, le=366)
     webhook_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)

@@ -54,7 +54,7 @@ def make_courier(resources: Resources, client: WebhookClient | None = None, **se
     """One that has a client of the same settings, unless it is given one."""
     changed = resources.settings.model_copy(update=settings)
     webhooks = client or WebhookClient(WebhookAddresses(changed), changed.webhook_timeout_s)
-    return Courier(resources.databases.client, webhooks, resources.jobs, changed)
+    return Courier(resources.databases.client, webhooks, resources.jobs, changed, resources.rate_limits)
 
 
 def sender_of(resources: Resources) -> Sender:

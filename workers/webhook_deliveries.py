@@ -12,7 +12,7 @@ from workers.drain import Drain
 
 def deliveries_drain(resources: Resources) -> Drain[WebhookDelivery]:
     webhooks = WebhookClient(resources.webhook_addresses, resources.settings.webhook_timeout_s)
-    courier = Courier(resources.databases.client, webhooks, resources.jobs, resources.settings)
+    courier = Courier(resources.databases.client, webhooks, resources.jobs, resources.settings, resources.rate_limits)
     return Drain(
         Queue.DELIVERIES,
         resources.jobs,

@@ -212,7 +212,8 @@ class TryView(View):
     duration_ms: int = Field(ge=0)
     code: int | None = Field(description="What was answered; null where nothing was")
     error: str | None = Field(
-        description="Why it does not count as delivered: `status_not_2xx`, `redirect_refused`, `timeout`, "
+        description="Why it does not count as delivered: `held_back` (its user has had too many in this "
+        "hour, so it waits), `status_not_2xx`, `redirect_refused`, `timeout`, "
         "`connection_failed`, `tls_failed`, `protocol_error`, `address_refused`"
     )
     response: str | None = Field(

@@ -21,6 +21,8 @@ from service.domain.webhook_endpoints import WebhookEndpoint
 
 # What an endpoint is sent to try it out; it is of no wallet, and has no number.
 TEST_EVENT: Final = "webhook.test"
+# Stands in place of a try's error where a delivery waits, because its user has had as many in the hour as they may.
+HELD_BACK: Final = "held_back"
 # More than the usual schedule has, so that a delivery that was sent again shows its former tries for a while.
 TRIES_KEPT: Final = 30
 _EXCERPT_LIMIT: Final = 1024

@@ -13,7 +13,7 @@ from service.documents import WebhookDeliveryDocument
 from service.documents.webhooks import WAITING
 from service.domain.dead_letters import FAILURE_FIELDS
 from service.domain.server_clock import ServerTime
-from service.domain.webhook_deliveries import TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
+from service.domain.webhook_deliveries import HELD_BACK, TRIES_KEPT, DeliveryStatus, Try, WebhookDelivery
 from service.repositories import due_rows
 from service.repositories.inserts import insert_missing
 from service.repositories.records import from_row, to_row
@@ -164,6 +164,14 @@ async def note_retry(delivery: WebhookDelivery, attempt: Try, due_at: datetime) 
         {"_id": delivery.id, "claim": delivery.claim},
         {"$set": {"due_at": due_at}, "$unset": {"claim": ""}, "$push": _pushed(attempt)},
     )
+
+
+async def note_held_back(delivery: WebhookDelivery, now: datetime, due_at: datetime) -> None:
+    """Takes its attempt back. The note stands among its tries, once in a row."""
+    changes: dict[str, Any] = {"$set": {"due_at": due_at}, "$unset": {"claim": ""}, "$inc": {"attempts": Int64(-1)}}
+    if not delivery.tries or delivery.tries[-1]["error"] != HELD_BACK:
+        changes["$push"] = _pushed(Try(at=now, duration_ms=0, code=None, error=HELD_BACK, response=None))
+    await _change({"_id": delivery.id, "claim": delivery.claim}, changes)
 
 
 async def cancel(delivery: WebhookDelivery) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 
 import structlog
+from limits import RateLimitItemPerHour
 from standardwebhooks.webhooks import Webhook
 
 from service.crash_points import CrashPoint, reach
@@ -25,6 +26,7 @@ from service.domain.webhook_deliveries import (
 )
 from service.domain.webhook_endpoints import DisabledReason, WebhookEndpoint
 from service.gateways.job_queue import Job, JobQueue
+from service.gateways.rate_limits import RateLimits, claim
 from service.gateways.webhook_addresses import WebhookUnanswered
 from service.gateways.webhook_client import WebhookAnswer, WebhookClient
 from service.metrics import delivery_attempted
@@ -41,13 +43,17 @@ log = structlog.get_logger()
 
 # One in so many hands is for users who have nothing in hand: a few who let us wait must not take them all.
 _KEPT_FOR_FIRSTS = 4
+_HELD_BACK_SPREAD_S = 3600.0
 
 
 class Courier:
     """One for each worker: takes what is due and sends it. It knows how much of whose it has in hand."""
 
-    def __init__(self, client: Client, webhooks: WebhookClient, jobs: JobQueue, settings: Settings) -> None:
+    def __init__(
+        self, client: Client, webhooks: WebhookClient, jobs: JobQueue, settings: Settings, rate_limits: RateLimits
+    ) -> None:
         self._client, self._webhooks, self._jobs, self._settings = client, webhooks, jobs, settings
+        self._rate_limits = rate_limits
         hands = settings.webhook_concurrency
         self._shares = Shares(
             settings.webhook_endpoint_concurrency,
@@ -100,6 +106,8 @@ class Courier:
         if endpoint is None:
             await delivery_repository.cancel(delivery)
             return
+        if await self._is_held_back(delivery):
+            return
         at, began_s = utc_now(), monotonic()
         headers = signed_headers(delivery, endpoint, self._settings, at)
         answer: WebhookAnswer | None = None
@@ -130,6 +138,22 @@ class Courier:
         )
         pause = pause_asked_for(attempt.code, None if answer is None else answer.retry_after, utc_now())
         await self._note(delivery, endpoint, attempt, outcome, pause)
+
+    async def _is_held_back(self, delivery: WebhookDelivery) -> bool:
+        """Postpones what is beyond its user's bound, and notes that where the owner reads of tries. It is no try."""
+        amount = self._settings.webhook_deliveries_per_hour
+        if not amount:
+            return False
+        limit = RateLimitItemPerHour(amount, namespace="webhook_deliveries")
+        standing = await self._rate_limits.take([claim(limit, delivery.user_id)])
+        if standing.is_granted:
+            return False
+        now = utc_now()
+        # Spread out over an hour, so that not all that wait come back for the first place that is free.
+        wait_s = standing.reset_in_s + random.uniform(0, _HELD_BACK_SPREAD_S)  # noqa: S311 no secret
+        await delivery_repository.note_held_back(delivery, now, now + timedelta(seconds=wait_s))
+        log.info("webhook.held_back", endpoint_id=delivery.endpoint_id, wait_s=round(wait_s))
+        return True
 
     async def _note(
         self,
