@@ -3,6 +3,7 @@
 import asyncio
 import resource
 from collections.abc import Sequence
+from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
@@ -17,6 +18,9 @@ log = structlog.get_logger()
 CONNECTIONS: Final = "connections"
 # Files that the process needs besides: MongoDB's pool, Redis, logs, a reserve for connections that are closing.
 _OTHER_FILES = 256
+# For one connection no more are looked at for an idle one, however many are open: each look takes a microsecond, and
+# somebody who keeps the process full must not make it look at thousands for each further attempt.
+_LOOKS = 64
 # How often the log says that connections are refused.
 _LOG_EVERY_S = 10.0
 
@@ -45,6 +49,8 @@ class Connections:
         self._by_network: dict[str, dict[asyncio.Transport, None]] = {}
         # Those that may give way, by customer, which is the widest network that is counted.
         self._by_customer: dict[str, dict[asyncio.Transport, None]] = {}
+        # Customers by the number of their connections.
+        self._by_size: dict[int, dict[str, None]] = {}
         self._refused = 0
         self._logged_s = -_LOG_EVERY_S
 
@@ -65,7 +71,8 @@ class Connections:
         for name in names:
             self._by_network.setdefault(name, {})[transport] = None
         if names:
-            self._by_customer[names[-1]] = self._by_network[names[-1]]
+            held = self._by_customer[names[-1]] = self._by_network[names[-1]]
+            self._resize(names[-1], len(held) - 1, len(held))
         return True
 
     def forget(self, transport: asyncio.Transport) -> None:
@@ -73,9 +80,20 @@ class Connections:
         for name in self._networks.pop(transport, ()):
             held = self._by_network[name]
             del held[transport]
+            if name in self._by_customer:
+                self._resize(name, len(held) + 1, len(held))
             if not held:
                 del self._by_network[name]
                 self._by_customer.pop(name, None)
+
+    def _resize(self, customer: str, before: int, after: int) -> None:
+        if before:
+            of_size = self._by_size[before]
+            del of_size[customer]
+            if not of_size:
+                del self._by_size[before]
+        if after:
+            self._by_size.setdefault(after, {})[customer] = None
 
     def _has_room_for(self, networks: Sequence[tuple[str, int]]) -> bool:
         if not self._per_address:
@@ -91,16 +109,27 @@ class Connections:
         return min(self._limit, max(soft - _OTHER_FILES, soft // 2))
 
     def _make_room(self, customer: str | None) -> bool:
-        """Closes the oldest idle connection of the customer who has most, of those who have more than this one."""
+        """Closes an idle connection of the customer who has most, of those who have more than this one.
+
+        Looks at the oldest first. What was looked at and is busy goes to the end, so that the next look finds others.
+        """
         own = 0 if customer is None else len(self._by_customer.get(customer, ()))
-        for held in sorted(self._by_customer.values(), key=len, reverse=True):
-            if len(held) <= own:
-                break
-            idle = next((transport for transport in held if _is_idle(transport)), None)
-            if idle is not None:
-                self.forget(idle)
-                idle.close()
-                return True
+        looks = _LOOKS
+        # With n connections there are at most about the root of 2n different sizes.
+        for size in sorted((size for size in self._by_size if size > own), reverse=True):
+            of_size = self._by_size[size]
+            for name in list(islice(of_size, looks)):
+                held = self._by_customer[name]
+                for transport in list(islice(held, looks)):
+                    if _is_idle(transport):
+                        self.forget(transport)
+                        transport.close()
+                        return True
+                    looks -= 1
+                    held[transport] = held.pop(transport)
+                of_size[name] = of_size.pop(name)
+                if not looks:
+                    return False
         return False
 
     def _log_refusal(self) -> None:

@@ -82,11 +82,12 @@ class LoginGuard:
         count = Count(f"reset-address:{address}", _RESETS, _LONGEST_DELAY_OF_RESET_S, _RESETS_LIVE_S)
         await self._begin("reset", (count,))
 
-    async def begin_look_up(self, user_id: str) -> Attempt | None:
-        """Counts one address that the user wants to pay, before it is looked up. Raises TooManyAttempts."""
+    async def begin_look_up(self, user_id: str, addresses: int) -> Attempt | None:
+        """Counts the addresses that the user wants to pay, before they are looked up. Raises TooManyAttempts."""
         if not self._misses:
             return None
-        attempt = await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1)
+        counts = (self._look_ups(user_id),)
+        attempt = await self._attempts.begin("look-up", counts, at_known_place=1, number=addresses)
         if attempt.wait_s > 0:
             log.warning("recipient.held_off", user_id=user_id, wait_s=round(attempt.wait_s, 1))
             message = "Too many addresses that nobody can be paid at; wait before the next one"
@@ -94,15 +95,13 @@ class LoginGuard:
         return attempt
 
     async def end_look_up(self, attempt: Attempt | None, user_id: str, misses: int) -> None:
-        """Counts what missed. One that was found counts for nothing."""
-        if attempt is None:
+        """Leaves what missed counted. What was found counts for nothing."""
+        # Once a wait is set, further misses are not counted.
+        if attempt is None or misses >= attempt.number:
             return
-        if misses == 0:
-            await self._attempts.give_back(attempt)
-        # The first is counted already. Once a wait is set, further attempts are not counted.
-        for _ in range(min(misses, self._misses) - 1):
-            if (await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1)).wait_s > 0:
-                break
+        await self._attempts.give_back(attempt)
+        if misses:
+            await self._attempts.begin("look-up", (self._look_ups(user_id),), at_known_place=1, number=misses)
 
     def _look_ups(self, user_id: str) -> Count:
         return Count(f"look-up:{user_id}", self._misses, _LONGEST_DELAY_OF_LOOK_UP_S, _LOOK_UPS_LIVE_S)

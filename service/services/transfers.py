@@ -85,7 +85,7 @@ async def request_transfers(
 
 async def _find_recipients(user_id: str, emails: set[str], guard: LoginGuard) -> dict[str, str]:
     """Finds who can be paid at these addresses. Raises TooManyAttempts for a user who has missed too often."""
-    attempt = await guard.begin_look_up(user_id)
+    attempt = await guard.begin_look_up(user_id, len(emails))
     found = await find_user_ids(emails)
     await guard.end_look_up(attempt, user_id, len(emails) - len(found))
     return found

@@ -4,7 +4,7 @@ import asyncio
 import socket as sockets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -179,6 +179,25 @@ async def _ask(caller: Caller) -> int:
     return (await _answer(caller.reader)).status
 
 
+class AtWork(asyncio.Transport):
+    """A connection that is not idle until it is told to be, and counts how often somebody looks."""
+
+    looks = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_idle = False
+
+    def get_protocol(self) -> Any:
+        AtWork.looks += 1
+        return self
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
 class TestConnections:
     async def test_of_one_address_are_bounded_and_others_get_in(self, app: FastAPI, settings: Settings) -> None:
         async with (
@@ -224,6 +243,20 @@ class TestConnections:
         assert admitted("1:2", "1:3", "1:4", "1:5") == 2
         assert admitted(*(f"1:{number}00" for number in range(1, 9))) == 4
         assert admitted("2:1") == 1
+
+    async def test_in_a_full_process_cost_the_same_however_many_are_open(self, settings: Settings) -> None:
+        limits = {"connections_limit": 300, "connections_per_address": 0}
+        connections = Connections(settings.model_copy(update=limits))
+        opened = [AtWork() for _ in range(300)]
+        for number, transport in enumerate(opened):
+            assert connections.admit(transport, f"10.0.{number % 100}.1")
+        AtWork.looks = 0
+        assert not connections.admit(AtWork(), "10.1.0.1")
+        assert 0 < AtWork.looks <= 64
+        # What is idle is found all the same, a few attempts later.
+        opened[250].is_idle = True
+        assert any(connections.admit(AtWork(), "10.1.0.1") for _ in range(5))
+        assert len(connections) == 300
 
     async def test_of_proxies_that_are_trusted_are_not_bounded_by_address(self, settings: Settings) -> None:
         limits = {"connections_limit": 8, "connections_per_address": 2, "trusted_proxies": ("127.0.0.2/32",)}

@@ -11,8 +11,10 @@ import pytest
 from service.database import Databases
 from service.documents import User
 from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
 from service.domain.outbox import OutboxRow, OutboxTopic, outbox_row
 from service.domain.totp import TotpStatus
+from service.errors import TooManyAttempts
 from service.gateways.mailbox import Mail, MailRefused
 from service.repositories import outbox as outbox_repository
 from service.repositories import totp_enrolments as enrolment_repository
@@ -123,6 +125,23 @@ class TestLookingForAddresses:
         assert int(held_off.headers["Retry-After"]) >= 1
         other = await Payer.with_balance(api, databases, settings, 10_000)
         assert (await other.send(to_email=known)).status_code == 201
+
+    async def test_counts_all_addresses_of_a_batch_before_they_are_looked_up(
+        self, resources: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        guard = resources.login_guard
+        monkeypatch.setattr(guard, "_misses", 3)
+        user_id = new_id(Prefix.USER)
+        # Four at once: one may look for its hundred, and the others wait until it is known what it found.
+        begun = await asyncio.gather(*(guard.begin_look_up(user_id, 100) for _ in range(4)), return_exceptions=True)
+        (attempt,) = [one for one in begun if not isinstance(one, BaseException)]
+        assert [type(one) for one in begun].count(TooManyAttempts) == 3
+        await guard.end_look_up(attempt, user_id, 1)
+        # Of a hundred one missed: two more may.
+        again = await guard.begin_look_up(user_id, 2)
+        await guard.end_look_up(again, user_id, 2)
+        with pytest.raises(TooManyAttempts):
+            await guard.begin_look_up(user_id, 1)
 
 
 class TestTheFirstProof:
