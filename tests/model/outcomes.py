@@ -52,6 +52,7 @@ class OutcomePaper(RewardPaper):
         returned.trouble = self._trouble(returned)
         if returned.trouble is None and order.is_out:
             self.give(returned.purse, returned.amount, account=BANK)
+            self.take_points(order_name, reward_name, points_name)
             return {}
         purse = self.purses[order.purse]
         purse.open.add(name)
