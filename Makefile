@@ -177,6 +177,10 @@ check: install ## What has to be clean before a commit: ruff, mypy, import-linte
 	@$(BIN)/hadolint Dockerfile && echo "hadolint: Dockerfile is clean"
 	@$(BIN)/python -m scripts.postman.export --check && echo "docs: the Postman collection is up to date"
 
+.PHONY: audit
+audit: install ## Look for secrets and known holes, write an inventory (sbom.cdx.json); ARGS="--offline", "--accept", "--strict"
+	@$(BIN)/python -m scripts.audit $(ARGS)
+
 .PHONY: export-postman
 export-postman: install ## Write docs/wallet.postman_collection.json and its environment anew
 	@$(BIN)/python -m scripts.postman.export
