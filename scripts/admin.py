@@ -101,7 +101,7 @@ async def _appoint(settings: Settings, email: str, names: tuple[str, str], deed:
                 databases.client, Passwords(hashing), email, names, settings.default_currency, deed
             )
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 if __name__ == "__main__":

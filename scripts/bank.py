@@ -65,7 +65,7 @@ async def _connected(act: Callable[[Settings], Awaitable[None]], settings: Setti
         await bind_documents(databases)
         await act(settings)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _go_down(seconds: float, settings: Settings, *, hangs: bool) -> None:

@@ -78,7 +78,12 @@ def main(
 
 
 async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
-    databases = connect(settings.mongo_url.get_secret_value(), settings, silence_s=None)
+    # One user has to read both databases: the moment of a snapshot is one client's.
+    if settings.bank_mongo_url is not None and settings.audit_mongo_url is None:
+        print("check-ledger needs WALLET_AUDIT_MONGO_URL, since the bank has a user of its own.", file=sys.stderr)
+        raise typer.Exit(_COULD_NOT_LOOK)
+    url = settings.audit_mongo_url or settings.mongo_url
+    databases = connect(url.get_secret_value(), settings, silence_s=None)
     key = settings.checkpoint_verifier
     columns = (TextColumn("Checking the ledger"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
@@ -97,7 +102,7 @@ async def _inspect_shown(settings: Settings, grace: timedelta) -> Inspection:
             )
             return await inspect_with_copy(Path(settings.checkpoint_path), key, inspecting)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 def _show(inspection: Inspection) -> None:

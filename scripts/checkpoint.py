@@ -44,7 +44,7 @@ async def _take(settings: Settings, *, begins_evidence: bool = False) -> Checkpo
                 return checkpoint
         return None
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 if __name__ == "__main__":

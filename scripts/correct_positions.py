@@ -58,7 +58,7 @@ async def _correct(settings: Settings, reason: str, by: str, tell: Callable[[Cor
         await bind_documents(databases)
         await correct_positions(databases.client, reason, by, tell)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ async def _correct(settings: Settings, reason: str, by: str) -> list[Correction]
         await bind_documents(databases)
         return await correct_sums(databases.client, reason, by)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ async def _migrate(settings: Settings) -> list[str]:
         await apply_floors(databases.client, policy_of(settings).house_floors)
         proven = await mark_addresses_proven_before()
     finally:
-        await databases.client.close()
+        await databases.close()
     lines.append("floors of the house's accounts: applied")
     if proven:
         lines.append(f"addresses that were proven by a reset before: {proven}")

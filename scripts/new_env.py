@@ -14,6 +14,8 @@ JWT_SECRET_BYTES: Final = 48  # HS256 asks for 32 at least (RFC 7518, section 3.
 WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
 KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 PASSWORD_BYTES: Final = 24  # 192 bits: beyond guessing
+# What releases before this one did not write.
+_LATER_PASSWORDS: Final = ("WALLET_MONGO_AUDIT_PASSWORD", "WALLET_MONGO_BANK_PASSWORD")
 
 
 def fill(example: str) -> str:
@@ -47,6 +49,19 @@ def add_public_key(dotenv: str) -> str:
     if re.search(r"^WALLET_CHECKPOINT_PUBLIC_KEY=$", dotenv, flags=re.MULTILINE):
         return re.sub(r"^WALLET_CHECKPOINT_PUBLIC_KEY=$", line, dotenv, flags=re.MULTILINE)
     return dotenv.replace(seed[0], f"{seed[0]}\n{line}", 1)
+
+
+def add_passwords(dotenv: str) -> str:
+    """Passwords of the bank's and the auditor's user of MongoDB, where they are not set, behind the service's."""
+    for name in _LATER_PASSWORDS:
+        line = f"{name}={secrets.token_urlsafe(PASSWORD_BYTES)}"
+        if re.search(rf"^{name}=", dotenv, flags=re.MULTILINE):
+            dotenv = re.sub(rf"^{name}=$", line, dotenv, flags=re.MULTILINE)
+        else:
+            dotenv = re.sub(
+                r"^WALLET_MONGO_SERVICE_PASSWORD=.*$", rf"\g<0>\n{line}", dotenv, count=1, flags=re.MULTILINE
+            )
+    return dotenv
 
 
 def public_key_of(seed: bytes) -> bytes:
@@ -84,14 +99,19 @@ def _add(one: Point, other: Point) -> Point:
     return e * f % _P, g * h % _P, f * g % _P, e * h % _P
 
 
+def _names_in(dotenv: str) -> set[str]:
+    return set(re.findall(r"^(WALLET_\w+)=\S", dotenv, flags=re.MULTILINE))
+
+
 def main() -> None:
     target = ROOT / ".env"
     if target.exists():
         before = target.read_text()
-        after = add_public_key(before)
+        after = add_passwords(add_public_key(before))
         if after != before:
             target.write_text(after)
-            print("Added WALLET_CHECKPOINT_PUBLIC_KEY to .env.")
+            added = sorted(_names_in(after) - _names_in(before))
+            print(f"Added {', '.join(added)} to .env.")
             return
         sys.exit(f"{target} is there already and stays as it is.")
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - the mode

@@ -153,7 +153,7 @@ async def _database(settings: Settings) -> AsyncIterator[Database]:
     try:
         yield databases.wallet
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _check(settings: Settings) -> int:

@@ -84,6 +84,8 @@ _SNAPSHOT_UNAVAILABLE = 246
 _SNAPSHOT_ATTEMPTS = 10
 _SNAPSHOT_PAUSE_S = 0.2
 _SERVICE_ROLE = "wallet_service"
+_BANK_ROLE = "wallet_bank"
+_AUDITOR_ROLE = "wallet_auditor"
 # What the service's user may do: insert only where nothing may change, and delete only what is done with.
 _ACTIONS = {
     "transaction_logs": ["find", "insert"],
@@ -114,11 +116,16 @@ def says_it_is_away(error: BaseException) -> bool:
 
 
 class Databases(NamedTuple):
-    """Ours, and the bank's own journal."""
+    """Ours, and the bank's own journal, which may have a client of its own: its user is another one."""
 
     client: Client
     wallet: Database
     bank: Database
+
+    async def close(self) -> None:
+        await self.client.close()
+        if self.bank.client is not self.client:
+            await self.bank.client.close()
 
 
 def connect(
@@ -131,8 +138,19 @@ def connect(
     """`silence_s` is how long one command may be answered by nothing, where no pymongo.timeout says otherwise.
 
     None for what a person starts and can end, and which takes as long as there are data: scans, builds of indexes.
+    As the service's user, the bank's journal is reached as the bank's, where there is one.
     """
-    client: Client = AsyncMongoClient(
+    client = _client(url, listeners, silence_s)
+    bank = client
+    if settings.bank_mongo_url is not None and url == settings.mongo_url.get_secret_value():
+        bank = _client(settings.bank_mongo_url.get_secret_value(), listeners, silence_s)
+    # The driver has noted who makes a client, and Python has kept the text of every file on the way: 2 MB.
+    linecache.clearcache()
+    return Databases(client, client[settings.database], bank[settings.bank_database])
+
+
+def _client(url: str, listeners: Sequence[CommandListener], silence_s: float | None) -> Client:
+    return AsyncMongoClient(
         url,
         tz_aware=True,
         appname="wallet-service",
@@ -147,9 +165,6 @@ def connect(
         retryWrites=True,
         event_listeners=listeners,
     )
-    # The driver has noted who makes a client, and Python has kept the text of every file on the way: 2 MB.
-    linecache.clearcache()
-    return Databases(client, client[settings.database], client[settings.bank_database])
 
 
 async def bind_documents(databases: Databases) -> None:
@@ -268,10 +283,10 @@ async def set_up(settings: Settings) -> list[str]:
             *lines,
             await limit_transactions(databases.client, admin_url),
             await _tell_about_elections(databases),
-            await _set_up_service_user(databases, settings),
+            await _set_up_users(databases, settings),
         ]
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _refuse_old_data(databases: Databases) -> None:
@@ -329,39 +344,74 @@ async def _tell_about_elections(databases: Databases) -> str:
     return f"elections: after {settings['electionTimeoutMillis'] / 1000:g} s without a primary"
 
 
-async def _set_up_service_user(databases: Databases, settings: Settings) -> str:
-    """The service's own user: what it may do with each collection, and nothing about collections as such."""
-    service_url = parse_uri(settings.mongo_url.get_secret_value())
-    username, password = service_url["username"], service_url["password"]
-    if username is None:
-        return "roles: left out, WALLET_MONGO_URL names no user"
+async def _set_up_users(databases: Databases, settings: Settings) -> str:
+    """The service's own user, and those of the bank and of who checks the books, where the settings name them.
+
+    Each may do something with each collection, and nothing about collections as such.
+    """
     admin_url = parse_uri((settings.mongo_admin_url or settings.mongo_url).get_secret_value())
-    if admin_url["username"] == username:
-        return f"roles: left out, {username} is the user of the set-up itself"
-    privileges = [
+    ours, banks = (databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS)
+    of_service = (ours,) if settings.bank_mongo_url is not None else (ours, banks)
+    wanted = (
+        (settings.mongo_url, _SERVICE_ROLE, _privileges(*of_service)),
+        (settings.bank_mongo_url, _BANK_ROLE, _privileges(banks)),
+        (settings.audit_mongo_url, _AUDITOR_ROLE, _privileges(ours, banks, actions=["find"])),
+    )
+    usernames: list[str] = []
+    for url, role, privileges in wanted:
+        if url is None:
+            continue
+        named = parse_uri(url.get_secret_value())
+        username = named["username"]
+        if username is None:
+            return "roles: left out, WALLET_MONGO_URL names no user"
+        if username == admin_url["username"]:
+            return f"roles: left out, {username} is the user of the set-up itself"
+        if username in usernames:
+            raise ValueError(
+                f"{username} is named by two URLs: the bank and who checks the books need users of their own"
+            )
+        await _set_up_user(databases, username, named["password"], f"{role}_{settings.database}", role, privileges)
+        usernames.append(username)
+    return f"roles: {usernames[0]} may only find and insert in logs, sums and checkpoints, and delete what is done with"
+
+
+def _privileges(
+    *declared: tuple[Database, Sequence[type[Document]]], actions: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    privileges: list[dict[str, Any]] = [
         {
-            "resource": {"db": database.name, "collection": document.Settings.name},
-            "actions": _ACTIONS.get(document.Settings.name, _USUAL_ACTIONS),
+            "resource": {"db": database.name, "collection": name},
+            "actions": list(actions or _ACTIONS.get(name, _USUAL_ACTIONS)),
         }
-        for database, documents in ((databases.wallet, WALLET_DOCUMENTS), (databases.bank, BANK_DOCUMENTS))
-        for document in documents
+        for database, documents in declared
+        for name in map(_name_of, documents)
     ]
     # To see how long a new primary lets transactions live.
-    privileges.append({"resource": {"cluster": True}, "actions": ["getParameter"]})
+    return [*privileges, {"resource": {"cluster": True}, "actions": ["getParameter"]}]
+
+
+def _name_of(document: type[Document]) -> str:
+    declared: Any = document.Settings
+    name: str = declared.name
+    return name
+
+
+async def _set_up_user(
+    databases: Databases, username: str, password: str | None, role: str, kind: str, privileges: list[dict[str, Any]]
+) -> None:
     admin = databases.client["admin"]
-    role = f"{_SERVICE_ROLE}_{settings.database}"
     await _update_or_create(admin, "Role", role, _ROLE_NOT_FOUND, {"privileges": privileges, "roles": []})
     users = await admin.command("usersInfo", username)
     held = [] if not users["users"] else users["users"][0]["roles"]
     # One server may hold several of the service's databases, each with a role of its own; no other role is kept. Each
     # set-up adds its own, since another one's may run at the same time.
-    ours = {"roles": [{"role": role, "db": "admin"}]}
-    await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password}, ours)
-    await admin.command({"grantRolesToUser": username, **ours})
-    foreign = [r for r in held if not r["role"].startswith(_SERVICE_ROLE)]
+    granted = {"roles": [{"role": role, "db": "admin"}]}
+    await _update_or_create(admin, "User", username, _USER_NOT_FOUND, {"pwd": password}, granted)
+    await admin.command({"grantRolesToUser": username, **granted})
+    foreign = [r for r in held if not r["role"].startswith(kind)]
     if foreign:
         await admin.command({"revokeRolesFromUser": username, "roles": foreign})
-    return f"roles: {username} may only find and insert in logs, sums and checkpoints, and delete what is done with"
 
 
 async def _update_or_create(

@@ -32,7 +32,7 @@ _DEVELOPMENT_SECRETS = frozenset(
 _WEAKEST_BYTES = 24
 _FEWEST_DIFFERENT_BYTES = 9
 # Where servers are. Their passwords are the servers' matter.
-ADDRESSES = ("mongo_url", "mongo_admin_url", "redis_url")
+ADDRESSES = ("mongo_url", "mongo_admin_url", "bank_mongo_url", "audit_mongo_url", "redis_url")
 # Those passwords, and the one of the mail server, are what their servers make of them.
 SECRETS_OF_SERVERS = (*ADDRESSES, "mail_password")
 # AES-256, and the seed of Ed25519.
@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     mongo_url: SecretStr = SecretStr("mongodb://127.0.0.1:27017/?replicaSet=rs0")
     # Set-up only: creates collections, roles and the service's own user. Falls back to mongo_url.
     mongo_admin_url: SecretStr | None = None
+    # The simulated bank's own user, so that the service's can neither read nor write its journal; the set-up makes it
+    # too. None: the service's user does both.
+    bank_mongo_url: SecretStr | None = None
+    # Who checks the books, and reads both databases. Needed for check-ledger where the bank has a user of its own.
+    audit_mongo_url: SecretStr | None = None
     database: str = Field("wallet", pattern=r"^[A-Za-z0-9_-]{1,38}$")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     # Web pages that may call the API from a browser, e.g. https://shop.example. None: browsers keep others away.

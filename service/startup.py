@@ -205,7 +205,7 @@ async def open_resources(settings: Settings, *, applies_floors: bool = True) -> 
     mailbox = _mailbox_of(settings)
     async with AsyncExitStack() as stack:
         databases = connect(settings.mongo_url.get_secret_value(), settings)
-        stack.push_async_callback(databases.client.close)
+        stack.push_async_callback(databases.close)
         await bind_documents(databases)
         # Before anything asks what time it is.
         clock_watch = _closing(stack, watch_of(databases.client, settings.clock_bound_s))

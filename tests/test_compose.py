@@ -26,6 +26,8 @@ _SETTINGS = {f"WALLET_{name.upper()}" for name in Settings.model_fields}
 _DECIDED = {
     "WALLET_MONGO_URL",
     "WALLET_MONGO_ADMIN_URL",
+    "WALLET_BANK_MONGO_URL",
+    "WALLET_AUDIT_MONGO_URL",
     "WALLET_REDIS_URL",
     "WALLET_PORT",
     "WALLET_WORKER_METRICS_PORT",
@@ -36,7 +38,13 @@ _DECIDED = {
 # The file has it for all, and the worker alone gets it.
 _SIGNING_KEY = "WALLET_CHECKPOINT_SIGNING_KEY"
 # Administrators' and servers' own; a program has them as part of its URLs, where it has them at all.
-_PASSWORDS = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
+_PASSWORDS = {
+    "WALLET_MONGO_ROOT_PASSWORD",
+    "WALLET_MONGO_SERVICE_PASSWORD",
+    "WALLET_MONGO_BANK_PASSWORD",
+    "WALLET_MONGO_AUDIT_PASSWORD",
+    "WALLET_REDIS_PASSWORD",
+}
 
 
 def _environment(name: str, dotenv: dict[str, str]) -> dict[str, str]:
@@ -73,7 +81,10 @@ class TestSettings:
     def test_that_nobody_sets_are_left_to_the_service(self) -> None:
         """Only what has no good default is named, and a token that may stay away."""
         named = {name for name, value in _environment("api", {}).items() if name.startswith("WALLET_") and value}
-        assert named == (_DECIDED - {"WALLET_MONGO_ADMIN_URL"}) | {"WALLET_ENV", "WALLET_PUBLISHED_AT"}
+        assert named == (_DECIDED - {"WALLET_MONGO_ADMIN_URL", "WALLET_AUDIT_MONGO_URL"}) | {
+            "WALLET_ENV",
+            "WALLET_PUBLISHED_AT",
+        }
 
     def test_that_are_written_by_default_are_for_this_machine_only(self) -> None:
         """The file says development: whoever publishes the port beyond loopback has to say production."""
@@ -95,6 +106,16 @@ class TestSettings:
     def test_do_not_tell_who_the_administrator_is(self, program: str) -> None:
         environment = _environment(program, dict.fromkeys(_SETTINGS | _PASSWORDS, "known"))
         assert {name for name in {*_PASSWORDS, "WALLET_MONGO_ADMIN_URL"} if environment.get(name)} == set()
+
+    def test_give_each_program_the_users_of_mongodb_that_it_needs(self) -> None:
+        names = ("WALLET_MONGO_URL", "WALLET_BANK_MONGO_URL", "WALLET_AUDIT_MONGO_URL")
+        for program in _PROGRAMS:
+            urls = [_environment(program, dict.fromkeys(_PASSWORDS, "word"))[name] for name in names]
+            users = [
+                re.sub(r"mongodb://(\w+):word@mongo:27017/\?authSource=admin&replicaSet=rs0", r"\1", url)
+                for url in urls
+            ]
+            assert users == ["wallet_service", "wallet_bank", "" if program == "api" else "wallet_auditor"]
 
     def test_name_the_ports_at_which_the_programs_answer(self) -> None:
         api, worker = (_environment(name, dict.fromkeys(_SETTINGS, "1")) for name in ("api", "worker"))

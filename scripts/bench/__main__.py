@@ -209,7 +209,7 @@ class Bench:
         try:
             return await check_ledger(databases)
         finally:
-            await databases.client.close()
+            await databases.close()
 
 
 def settings_of(stack: Stack) -> Settings:

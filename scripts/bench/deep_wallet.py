@@ -201,7 +201,7 @@ async def _make_subjects(settings: Settings, *counts: int) -> list[Subject]:
         with _progress("writing entries", sum(counts)) as advance:
             return [await _make_subject(databases, settings, count, advance) for count in counts]
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _make_subject(

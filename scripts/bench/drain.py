@@ -177,7 +177,7 @@ class DrainBench:
                     raise EmbeddedServerError(f"Not worked down within {_LONGEST_S:.0f} s.")
                 await asyncio.sleep(_LOOK_S)
         finally:
-            await databases.client.close()
+            await databases.close()
         return waiting, oldest_s
 
     def _cpu_s(self) -> tuple[float, float, float]:
@@ -191,7 +191,7 @@ class DrainBench:
         try:
             return await check_ledger(databases)
         finally:
-            await databases.client.close()
+            await databases.close()
 
 
 def table_of_drain(report: DrainReport) -> Table:

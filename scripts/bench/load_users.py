@@ -61,7 +61,7 @@ class LoadUsers:
             password_hash = await _hash_of_nobodys_password()
             return cls(settings, [_user(number, password_hash) for number in range(count + 1)])
         finally:
-            await databases.client.close()
+            await databases.close()
 
     def write_requests(self, folder: Path) -> dict[Traffic, Path]:
         """A file for each kind of traffic, a request on each line: the token, a tab, the body."""
@@ -132,7 +132,7 @@ class LoadUsers:
             await self._insert(databases)
             await self._fund(databases)
         finally:
-            await databases.client.close()
+            await databases.close()
 
     async def _insert(self, databases: Databases) -> None:
         rows = [user.model_dump() for user in self._users]
@@ -182,7 +182,7 @@ async def _drop_databases(settings: Settings) -> None:
         for database in (databases.wallet, databases.bank):
             await databases.client.drop_database(database)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _hash_of_nobodys_password() -> str:

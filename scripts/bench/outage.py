@@ -168,7 +168,7 @@ class OutageBench:
                 await check_ledger(databases),
             )
         finally:
-            await databases.client.close()
+            await databases.close()
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ async def open_sources(settings: Settings) -> AsyncIterator[Sources]:
         async with httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S, headers=headers) as http:
             yield Sources(databases, http, base_url, metrics_urls)
     finally:
-        await databases.client.close()
+        await databases.close()
 
 
 async def _show(settings: Settings, *, is_once: bool, interval_s: float) -> None:

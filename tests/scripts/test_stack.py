@@ -17,7 +17,7 @@ import redis
 from pymongo.errors import OperationFailure
 
 from scripts.embedded import EmbeddedServerError, MongoServer, RedisServer, free_port, start_mongod, start_redis
-from scripts.new_env import add_public_key, fill
+from scripts.new_env import add_passwords, add_public_key, fill
 from scripts.server_process import command_line, port_is_free, wait_until
 from scripts.service_stack import API, WORKER, ChildFailedError, Stack, stop_leftover_programs
 from scripts.stack_environment import ROOT, choose_api_port, choose_server_port, own_secrets, port_setting, public_half
@@ -242,12 +242,22 @@ class TestEnvExample:
         assert add_public_key(older) == filled
         assert add_public_key(filled) == filled
 
+    def test_gets_passwords_that_an_older_file_lacks_and_keeps_those_that_it_has(self) -> None:
+        filled = fill((ROOT / ".env.example").read_text())
+        assert add_passwords(filled) == filled
+        older = re.sub(r"^WALLET_MONGO_(?:BANK|AUDIT)_PASSWORD=.*\n", "", filled, flags=re.MULTILINE)
+        added = dict(
+            re.findall(r"^(WALLET_MONGO_(?:BANK|AUDIT)_PASSWORD)=(\S{32})$", add_passwords(older), re.MULTILINE)
+        )
+        assert len(set(added.values())) == 2
+
     def test_lists_every_setting_and_no_other(self) -> None:
         text = (ROOT / ".env.example").read_text()
         listed = set(re.findall(r"^(?:# )?(WALLET_\w+)=", text, flags=re.MULTILINE))
         of_the_service = {f"WALLET_{name.upper()}" for name in Settings.model_fields}
         of_the_stack = {MongoServer.port_setting, RedisServer.port_setting}
-        of_compose = {"WALLET_MONGO_ROOT_PASSWORD", "WALLET_MONGO_SERVICE_PASSWORD", "WALLET_REDIS_PASSWORD"}
+        users = ("ROOT", "SERVICE", "BANK", "AUDIT")
+        of_compose = {*(f"WALLET_MONGO_{user}_PASSWORD" for user in users), "WALLET_REDIS_PASSWORD"}
         assert listed == of_the_service | of_the_stack | of_compose
 
     def test_every_secret_is_filled_in_and_good_enough_for_production(self, monkeypatch: pytest.MonkeyPatch) -> None:
