@@ -15,8 +15,9 @@ _PATTERN_CALLS = {"compile", "match", "search", "fullmatch", "sub", "subn", "spl
 # Pauses that should not fall together, retries, and what the simulated bank does. Nothing of these is a secret.
 _CHANCE = {
     "service/gateways/bank_behaviours.py", "service/gateways/simulated_bank.py", "service/ledger/committer.py",
-    "service/services/bank_callbacks.py", "service/services/dead_letters.py", "service/services/replay.py",
-    "service/services/retries.py", "service/services/settlement.py", "service/services/webhook_courier.py",
+    "service/services/bank_callbacks.py", "service/services/dead_letters.py", "service/services/outbox.py",
+    "service/services/replay.py", "service/services/retries.py", "service/services/settlement.py",
+    "service/services/webhook_courier.py",
     "workers/account_sums.py", "workers/presence.py", "workers/reconciliation.py", "workers/repeating.py",
 }  # fmt: skip
 
