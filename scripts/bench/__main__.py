@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from scripts.bench.abuse import AbuseBench, table_of_abuse
 from scripts.bench.app import OPEN_REQUESTS_PATH, PING_PATH, PLAIN_PATH
 from scripts.bench.drain import DrainBench, DrainReport, table_of_drain
 from scripts.bench.face import OFF, Face, FaceBench, table_of_face
@@ -67,6 +68,7 @@ class Part(StrEnum):
     DRAIN = "drain"
     FACE = "face"
     OUTAGE = "outage"
+    ABUSE = "abuse"
 
 
 def main(
@@ -75,7 +77,7 @@ def main(
     rounds: Annotated[int, typer.Option(help="Every row is measured so many times; figures are medians.", min=1)] = 2,
     users: Annotated[int, typer.Option(help="How many wallets 'many' are.", min=1)] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
-    only: Annotated[Part | None, typer.Option(help="One part; the outage is measured only so.")] = None,
+    only: Annotated[Part | None, typer.Option(help="One part; outage and abuse are measured only so.")] = None,
     strict: Annotated[bool, typer.Option(help="A missed ratio fails the bench too.")] = False,
 ) -> None:
     """Measure throughput and latency; ends with 1 where a request failed or the ledger is not sound."""
@@ -93,11 +95,14 @@ def main(
             drain = _measure_drain(bench, rounds) if only in {None, Part.DRAIN} else None
             face = _measure_face(bench, rounds) if only in {None, Part.FACE} else None
             down = bench.outage().run() if only is Part.OUTAGE else None
+            abuse = bench.abuse().run() if only is Part.ABUSE else None
     except (EmbeddedServerError, WrkError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error
     found = ratios({row.cell: row.per_second for row in rows}) if rows else []
     _show(rows, found, face, drain, down)
+    if abuse is not None:
+        Console(width=max(console.width, _WIDTH)).print(table_of_abuse(abuse))
     if json_file is not None:
         facts: dict[str, Any] = {
             "machine": {
@@ -111,11 +116,12 @@ def main(
             "face": None if face is None else face.facts(),
             "drain": None if drain is None else drain.facts(),
             "outage": None if down is None else down.facts(),
+            "abuse": None if abuse is None else abuse.facts(),
         }
         json_file.write_text(json.dumps(facts, indent=2) + "\n")
-    parts = [part for part in (face, drain, down) if part is not None]
+    parts = [part for part in (face, drain, down, abuse) if part is not None]
     is_broken = (face is not None and face.errors) or (drain is not None and (drain.errors or drain.breaches))
-    is_broken = is_broken or (down is not None and not down.is_sound)
+    is_broken = is_broken or any(part is not None and not part.is_sound for part in (down, abuse))
     is_missed = strict and not all(part.is_met for part in parts)
     if has_failed(rows, found, is_strict=strict) or is_broken or is_missed:
         raise typer.Exit(1)
@@ -151,6 +157,9 @@ class Bench:
 
     def drain(self) -> DrainBench:
         return DrainBench(self._stack, self._load_users, self._settings, self._restart_api)
+
+    def abuse(self) -> AbuseBench:
+        return AbuseBench(self._stack, self._load_users, self._settings, self._restart_api)
 
     def outage(self) -> OutageBench:
         return OutageBench(self._stack, self._load_users, self._settings, self._restart_api)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.bench.report import Traffic
 from service.database import Databases, bind_documents, connect, set_up
@@ -39,6 +39,14 @@ _BATCH_LIMIT = 500
 _BATCH_SIZE = 500
 _BATCH_SENDERS = 128
 _PATIENCE_S = 30.0
+
+
+class Payer(NamedTuple):
+    """Somebody of the load users who sends requests of their own."""
+
+    token: str
+    wallet_id: str
+    currency: str
 
 
 class LoadUsers:
@@ -95,6 +103,12 @@ class LoadUsers:
             text = "".join(f"{token}\t{'' if body is None else json.dumps(body)}\n" for token, body in lines)
             files[traffic].write_text(text)
         return files
+
+    def payers(self, count: int) -> list[Payer]:
+        """Returns the first ones."""
+        now, currency = utc_now(), self._settings.default_currency
+        both = zip(self._users[:count], self._wallets[:count], strict=True)
+        return [Payer(issue_access_token(user, self._settings, now), wallet.id, currency) for user, wallet in both]
 
     def known_emails(self, count: int) -> list[str]:
         return [user.email for user in self._users[:count]]

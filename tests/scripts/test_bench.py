@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.bench.__main__ import has_failed, settings_of
+from scripts.bench.abuse import AbuseReport, Quiet, table_of_abuse
 from scripts.bench.drain import DrainReport, DrainRun, table_of_drain
 from scripts.bench.face import CONNECTIONS, Face, Flood, Timing, Turn, table_of_face
 from scripts.bench.outage import OutageReport, Phase, Seen, table_of_outage
@@ -243,6 +244,23 @@ class TestTheDrain:
         assert (facts["accepted_per_second"], facts["drained_per_second"], facts["oldest_s"]) == (100.0, 500.0, 2.0)
         assert facts["worker_cpu_s_per_thousand"] == 1.0
         assert "500" in rendered(table_of_drain(DrainReport([make_drain_run(1500, 3.0)])))
+
+
+class TestTheAbuse:
+    def make(self, **more: Any) -> AbuseReport:
+        alone, beside = (Quiet([took_ms] * 100, Counter()) for took_ms in (10.0, 29.0))
+        return AbuseReport(alone, beside, 0.5, {"sockets": {503: 7, 0: 1}}, [])._replace(**more)
+
+    def test_is_met_where_a_quiet_user_is_served_nearly_as_if_alone(self) -> None:
+        assert self.make().is_met
+        assert not self.make(beside=Quiet([31.0] * 100, Counter())).is_met
+        assert not self.make(beside=Quiet([10.0] * 100, Counter({429: 1}))).is_sound
+        assert not self.make(livez_worst_s=1.1).is_met
+
+    def test_shows_what_the_abusers_were_answered(self) -> None:
+        shown = rendered(table_of_abuse(self.make()))
+        assert "2.90" in shown
+        assert "1 x no answer, 7 x 503" in shown
 
 
 class TestTheOutage:
