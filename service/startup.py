@@ -82,6 +82,10 @@ class Resources(NamedTuple):
     clock_watch: ClockWatch
 
 
+# Of the currencies without ceilings, in a message.
+_NAMED_AT_ONCE = 5
+
+
 def policy_of(settings: Settings) -> Policy:
     """The settable part of the ledger's rules. Raises ValueError for a rule that could never fit anything."""
     return Policy(
@@ -109,9 +113,22 @@ def _completed(settings: Settings, setting: str, table: Mapping[str, int], *besi
     unknown = sorted(table.keys() - EXPONENTS.keys())
     if unknown:
         raise ValueError(f"{setting} names {', '.join(unknown)}: no currency of ISO 4217 with minor units")
+    if not table:
+        return {}
+    source = TableRates(settings.fx_rates, as_of=utc_now())
     preferred = (settings.user_limits.currency, settings.default_currency, *table)
-    reference = next((one for one in preferred if one in table and is_currency(one)), settings.default_currency)
-    rates = TableRates(settings.fx_rates, as_of=utc_now()).rates_into(reference)
+    named = [one for one in preferred if one in table and is_currency(one)]
+    # One that has a rate into another. By itself, each is among its own rates.
+    reference = next((one for one in named if len(source.rates_into(one)) > 1), None)
+    unnamed = sorted(_currencies(settings) - table.keys())
+    if reference is None and unnamed:
+        raise ValueError(
+            f"{setting} names no currency that WALLET_FX_RATES has a rate for, so that nothing says what the ceilings "
+            f"of {', '.join(unnamed[:_NAMED_AT_ONCE])} would be: name these too, add a rate, or name in "
+            "WALLET_CURRENCIES the currencies that you deal in"
+        )
+    reference = reference or settings.default_currency
+    rates = source.rates_into(reference)
     return complete(table, (*filter(is_currency, EXPONENTS), *besides), rates, reference)
 
 
