@@ -354,9 +354,10 @@ class RateLimits:
         ]
 
     async def _take_locally(self, claims: Sequence[Claim], further: int) -> Standing:
-        """Nothing here ever waits, so that nobody else comes in between. Shares are not looked at.
+        """Never waits, so that nobody else comes in between. Looks at no shares.
 
-        Of a further cost only what is left is charged: the library counts nothing beyond a limit.
+        Charges only as much of a further cost as is left: the library counts nothing beyond a limit. Charges it to the
+        caller's own limits alone: without shares, two callers with a large batch each would use up what all have.
         """
         refused_by = None
         for limit, who, key, _ in claims:
@@ -364,7 +365,9 @@ class RateLimits:
                 refused_by = key
                 break
         else:
-            for limit, who, key, _ in claims:
+            for limit, who, key, sharer in claims:
+                if further and sharer is not None:
+                    continue
                 cost = min(further, (await self._window_here(limit, key)).left_of(limit.amount)) if further else 1
                 if cost:
                     await self._limiter.hit(limit, who, cost=cost)

@@ -16,7 +16,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from scripts.embedded import RedisServer, free_port, start_redis
 from service.gateways import quick_redis, rate_limits
 from service.gateways.quick_redis import QuickRedis, RedisAwayError
-from service.gateways.rate_limits import Claim, RateLimits, Window, claim
+from service.gateways.rate_limits import Claim, RateLimits, Window, claim, shared_claim
 from tests.logs import own_logs
 from tests.servers import Servers, make_settings
 
@@ -231,6 +231,23 @@ class TestWithoutRedis:
             await until_back(own_limits)
         assert [line["event"] for line in logs] == ["redis.lost", "redis.back"]
         assert (await own_limits.take([claim(per_minute(20), someone())])).left == 19
+
+    async def test_large_batches_of_two_callers_shut_nobody_else_out(
+        self, own_limits: RateLimits, own_redis: RedisServer
+    ) -> None:
+        own_redis.kill()
+        all_callers = per_minute(100, someone())
+        for _ in range(2):
+            caller = someone()
+            claims = [claim(per_minute(60), caller), shared_claim(all_callers, caller)]
+            assert (await own_limits.take(claims)).is_granted
+            assert (await own_limits.take(claims, 499)).is_granted
+            # The batch used up the caller's own limit.
+            assert not (await own_limits.take(claims)).is_granted
+        stranger = someone()
+        assert (
+            await own_limits.take([claim(per_minute(60), stranger), shared_claim(all_callers, stranger)])
+        ).is_granted
 
     async def test_one_that_hangs_is_waited_for_once(
         self, own_limits: RateLimits, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch

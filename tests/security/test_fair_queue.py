@@ -90,6 +90,21 @@ class TestWhoFillsTheirShare:
         await line.join("stranger", _payment(stranger))
         assert await line.serve() == ["stranger", "greedy"]
 
+    async def test_adds_no_batch_beyond_it_but_one_command_of_any_size(self, line: Line, databases: Databases) -> None:
+        greedy, other = await make_funded_wallet(databases), await make_funded_wallet(databases)
+        pair = batch_of([transfer_of(greedy, other, 1, token_version=0) for _ in range(2)], is_all_or_nothing=True)
+        for _ in range(_SHARE - 1):
+            await line.join("greedy", _payment(greedy))
+        with pytest.raises(TooManyPending):
+            await asyncio.wait_for(line.ledger.execute(pair), 2)
+        # What still fits is taken.
+        await line.join("greedy", _payment(greedy))
+        parts = [transfer_of(other, greedy, 1, token_version=0) for _ in range(_SHARE + 5)]
+        load = _Load(0, _SHARE)
+        load.queue.add(_pending(batch_of(parts, is_all_or_nothing=True)))
+        assert len(load.queue) == 1
+        await line.serve()
+
     async def test_together_with_others_leaves_room_for_one_payment_of_a_stranger(
         self, line: Line, databases: Databases
     ) -> None:
@@ -104,19 +119,23 @@ class TestWhoFillsTheirShare:
         assert (await line.serve()).index("stranger") < 20
 
 
+def _pending(command: Command) -> Pending:
+    return Pending(command, perf_counter(), asyncio.get_running_loop().create_future())
+
+
 class _Load:
     """Users who send at random, and a queue that keeps what it was given."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, user_share: int | None = None) -> None:
         self.random = Random(seed)  # noqa: S311 cases, not secrets
-        self.queue = FairQueue(10_000, None)
+        self.queue = FairQueue(10_000, user_share)
         self.given: dict[str, list[Command]] = {}
         self.taken: dict[str, list[Command]] = {}
 
     def add(self, wallet: Wallet, size: int) -> None:
         parts = [transfer_of(wallet, None, 1, to_wallet_id="wal_0", token_version=0) for _ in range(size)]
         command = parts[0] if size == 1 else batch_of(parts, is_all_or_nothing=True)
-        self.queue.add(Pending(command, perf_counter(), asyncio.get_running_loop().create_future()))
+        self.queue.add(_pending(command))
         self.given.setdefault(wallet.user_id, []).append(command)
 
     def take_batch(self, limit: int) -> int:
@@ -164,3 +183,18 @@ class TestTheOrder:
                 load.add(wallet, 1)
             load.take_batch(6)
         assert load.taken[many[0].user_id]
+
+    async def test_serves_one_who_waits_while_new_users_come_faster_than_they_are_served(
+        self, databases: Databases
+    ) -> None:
+        wallet = await make_funded_wallet(databases, 1)
+        load = _Load(0)
+        load.add(wallet, 15)
+        load.add(wallet, 15)
+        for number in range(60):
+            for turn in range(3):
+                load.add(wallet._replace(user_id=f"usr_{number}_{turn}"), 1)
+            load.take_batch(2)
+        # A heavy command costs its user turns: strangers keep most of what was taken.
+        assert len(load.taken[wallet.user_id]) == 2
+        assert len(load.taken) > 60
