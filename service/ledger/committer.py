@@ -200,7 +200,7 @@ class Ledger:
                 continue
             self._claims_in_flight = frozenset(p.command.claim.id for p in batch if p.command.claim is not None)
             try:
-                await self._settle(batch, min(one.arrived_s for one in batch) + self._patience_s)
+                await self._settle(batch)
             except Exception:
                 log.exception("ledger.batch_failed", size=len(batch))
                 _answer_all(batch, InternalError())
@@ -228,13 +228,14 @@ class Ledger:
                 weight += pending.command.weight
         return batch
 
-    async def _settle(self, batch: Sequence[Pending], deadline_s: float, *, is_contended: bool = False) -> None:
+    async def _settle(self, batch: Sequence[Pending], *, is_contended: bool = False) -> None:
         """Brings a batch to its end, whole or in halves: each of its commands has its answer afterwards.
 
         `is_contended`: it has lost races for its wallets, so it locks them first.
         """
         tries = conflicts = duplicates = 0
-        while True:
+        while batch:
+            deadline_s = min(pending.arrived_s for pending in batch) + self._patience_s
             try:
                 attempt = Attempt(after_duplicate=duplicates > 0, locks_first=is_contended)
                 await self._commit(batch, deadline_s, conflicts, attempt)
@@ -253,8 +254,10 @@ class Ledger:
                     await self._session.end_the_dead()
                 if _is_worth_repeating(error, duplicates):
                     if perf_counter() >= deadline_s:
+                        # Users take turns, so that a batch has commands of all ages. The younger ones go on.
                         outages.met("ledger", error)
-                        return _answer_all(batch, Unavailable(retry_after_s=_RETRY_AFTER_S))
+                        batch = self._answer_overdue(batch)
+                        continue
                     is_stuck = is_too_large if is_outage else conflicts % _CONFLICTS_BEFORE_HALVING == 0
                     if len(batch) == 1 or not is_stuck:
                         is_race = is_contended and not is_outage
@@ -266,13 +269,23 @@ class Ledger:
                 break
             else:
                 return None
+        else:
+            return None
         middle = len(batch) // 2
         # Lost races are no trouble: a busy wallet in several processes halves a batch each second.
         tell = log.info if conflicts >= _CONFLICTS_BEFORE_HALVING else log.warning
         tell("ledger.batch_halved", size=len(batch), conflicts=conflicts, weight_limit=self._weight_limit)
         for half in (batch[:middle], batch[middle:]):
-            await self._settle(half, deadline_s, is_contended=is_contended)
+            await self._settle(half, is_contended=is_contended)
         return None
+
+    def _answer_overdue(self, batch: Sequence[Pending]) -> Sequence[Pending]:
+        """Refuses those that have waited for `patience_s`, and returns the others."""
+        overdue_s = perf_counter() - self._patience_s
+        _answer_all(
+            [pending for pending in batch if pending.arrived_s <= overdue_s], Unavailable(retry_after_s=_RETRY_AFTER_S)
+        )
+        return [pending for pending in batch if pending.arrived_s > overdue_s]
 
     def _forget_portions(self, error: Exception) -> None:
         """Forgets the portions after a failed attempt, unless it lost a race for something else.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pymongo import monitoring
 from pymongo.errors import OperationFailure
 
 from service.database import Client, Databases, bind_documents, connect
+from service.domain.clock import utc_now
 from service.domain.identifiers import Prefix, new_id
 from service.domain.policy import Policy
 from service.errors import IdempotencyKeyInFlight, InternalError, LedgerBusy, Unavailable
@@ -268,6 +270,29 @@ class TestClients:
             await waiting
         await committer.ledger.close()
         assert (await _wallet(databases, wallet.id))["held"] == 0
+
+    async def test_who_has_waited_out_their_patience_takes_no_younger_one_along(
+        self, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Users take turns, so that one batch has old and young ones. The old one wants a wallet that is locked."""
+        patience_s = 60.0
+        committer = Committer(databases.client, patience_s=patience_s)
+        locked, free = await make_funded_wallet(databases, 100), await make_funded_wallet(databases, 100)
+        monkeypatch.setattr("service.ledger.committer.perf_counter", lambda: perf_counter() - patience_s + 0.05)
+        old = asyncio.create_task(committer.ledger.execute(withdrawal_of(locked, 1)))
+        await asyncio.sleep(0)
+        monkeypatch.undo()
+        young = asyncio.create_task(committer.ledger.execute(withdrawal_of(free, 1)))
+        await asyncio.sleep(0)
+        async with databases.client.start_session() as session, await session.start_transaction():
+            touched = {"$set": {"updated_at": utc_now()}}
+            await databases.wallet["wallets"].update_one({"_id": locked.id}, touched, session=session)
+            committer.ledger.start()
+            with pytest.raises(Unavailable):
+                await old
+            assert (await young).error is None
+            await session.abort_transaction()
+        await committer.ledger.close()
 
 
 class TestTroubleOfItsOwn:
