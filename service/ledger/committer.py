@@ -234,13 +234,15 @@ class Ledger:
         `is_contended`: it has lost races for its wallets, so it locks them first.
         """
         tries = conflicts = duplicates = 0
-        while batch:
-            deadline_s = min(pending.arrived_s for pending in batch) + self._patience_s
+        last_error: Exception | None = None
+        while batch := self._without_overdue(batch, last_error):
+            # Of the youngest: an older command must not take the time from the transaction of all.
+            deadline_s = max(pending.arrived_s for pending in batch) + self._patience_s
             try:
                 attempt = Attempt(after_duplicate=duplicates > 0, locks_first=is_contended)
                 await self._commit(batch, deadline_s, conflicts, attempt)
             except Exception as error:  # noqa: BLE001 whatever it is, it must not hit the neighbours of its cause
-                tries += 1
+                tries, last_error = tries + 1, error
                 self._forget_portions(error)
                 duplicates += is_duplicate(error)
                 is_outage, is_too_large = _is_outage(error), False
@@ -253,11 +255,6 @@ class Ledger:
                     is_contended = is_contended or conflicts >= _CONFLICTS_BEFORE_LOCKING
                     await self._session.end_the_dead()
                 if _is_worth_repeating(error, duplicates):
-                    if perf_counter() >= deadline_s:
-                        # Users take turns, so that a batch has commands of all ages. The younger ones go on.
-                        outages.met("ledger", error)
-                        batch = self._answer_overdue(batch)
-                        continue
                     is_stuck = is_too_large if is_outage else conflicts % _CONFLICTS_BEFORE_HALVING == 0
                     if len(batch) == 1 or not is_stuck:
                         is_race = is_contended and not is_outage
@@ -279,12 +276,18 @@ class Ledger:
             await self._settle(half, is_contended=is_contended)
         return None
 
-    def _answer_overdue(self, batch: Sequence[Pending]) -> Sequence[Pending]:
-        """Refuses those that have waited for `patience_s`, and returns the others."""
+    def _without_overdue(self, batch: Sequence[Pending], error: Exception | None) -> Sequence[Pending]:
+        """Refuses the commands that have waited for `patience_s`, and returns the others.
+
+        A batch has commands of all ages, since users take turns. `error` is what the last attempt failed by.
+        """
         overdue_s = perf_counter() - self._patience_s
-        _answer_all(
-            [pending for pending in batch if pending.arrived_s <= overdue_s], Unavailable(retry_after_s=_RETRY_AFTER_S)
-        )
+        overdue = [pending for pending in batch if pending.arrived_s <= overdue_s]
+        if not overdue:
+            return batch
+        if error is not None:
+            outages.met("ledger", error)
+        _answer_all(overdue, Unavailable(retry_after_s=_RETRY_AFTER_S))
         return [pending for pending in batch if pending.arrived_s > overdue_s]
 
     def _forget_portions(self, error: Exception) -> None:
