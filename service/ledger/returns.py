@@ -94,6 +94,7 @@ class TakeReturn(OnOperation):
         named = (self.operation_id, return_id_of(self.operation_id), self.incident_id, reward_id(self.operation_id))
         return Needs(
             wallets=(self.wallet_id, *_recipients(self.holds)),
+            owners_of=(self.wallet_id,),
             owned_wallets=((self.user_id, POINTS),),
             # What was paid in may have been converted: a return that is not covered freezes them all.
             all_wallets_of=(self.user_id,),
@@ -179,14 +180,16 @@ class TakeReturn(OnOperation):
     ) -> tuple[tuple[Wallet, ...], tuple[AuditEvent, ...]]:
         """Freezes *out* the wallet and all others of its owner, but for the one with points, which are no money.
 
-        One that is frozen already is frozen once more: a forced release covers the freeze that stood, not this one.
+        Freezes a frozen wallet once more, so that no forced release of the freeze before covers this one. Leaves the
+        freezes of a lockdown alone: while it lasts nothing is released, and its lift has to know them again.
         """
+        is_locked_down = state.lockdown(wallet.user_id) is not None
         others = _others_with_money(wallet, state)
         event_ids = (self.freeze_event_id, *(_event_id(self.freeze_event_id, one) for one in others))
-        # The wallet of the return changes in any case, the others only if they are not closed.
+        # The wallet of the return changes in any case, the others only where they are frozen here.
         wallets, events = [wallet], []
         for one, event_id in zip((wallet, *others), event_ids, strict=True):
-            if one.status is WalletStatus.CLOSED:
+            if one.status is WalletStatus.CLOSED or (is_locked_down and not one.lets(Freeze.OUT)):
                 continue
             frozen, event = self._frozen_out(one, returned, event_id)
             wallets = [frozen, *wallets[1:]] if one is wallet else [*wallets, frozen]

@@ -31,10 +31,21 @@ from service.settings import Settings
 from service.startup import Resources
 from tests.controllers.test_password_changes import NEW_PASSWORD, Office, confirm, token_in, try_password
 from tests.controllers.test_password_changes import office as office  # noqa: PLC0414 pytest takes it from here
-from tests.factories import PASSWORD, change, current, freeze, make_wallet, withdrawal_of
+from tests.factories import (
+    PASSWORD,
+    change,
+    current,
+    freeze,
+    fund_wallet,
+    make_wallet,
+    run,
+    settlement_of,
+    withdrawal_of,
+)
 from tests.logins import LOGIN, OUT, REFUSED, Login
 from tests.logs import own_logs
 from tests.refusals import refusal
+from tests.services.test_house_floors import return_of
 from tests.services.test_settlement import Scene, ScriptedBank, report_on
 from tests.services.test_settlement import ledger as ledger  # noqa: PLC0414 pytest takes it from here
 from tests.staff import Staff
@@ -195,6 +206,15 @@ class TestTwoAdmins:
         await theft.lock_down()
         owing = {"$set": {"owed": Int64(7), "debts": ["rtn_0198c0ffee0070008000000000000001"]}}
         await theft.databases.wallet["wallets"].update_one({"_id": theft.wallets[1].id}, owing)
+        await theft.lift(theft.admins[0], theft.admins[1])
+        assert await theft.freezes() == [_ONE_OUT, _ONE_OUT]
+
+    async def test_leave_frozen_out_what_a_return_found_locked(self, theft: Theft) -> None:
+        deposit = await fund_wallet(theft.databases, theft.wallets[0], 1_000)
+        await change(theft.databases, settlement_of(await change(theft.databases, withdrawal_of(theft.wallets[0]))))
+        await theft.lock_down()
+        (decided,) = await run(theft.databases, return_of(deposit))
+        assert decided.error is None
         await theft.lift(theft.admins[0], theft.admins[1])
         assert await theft.freezes() == [_ONE_OUT, _ONE_OUT]
 
