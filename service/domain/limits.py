@@ -42,6 +42,7 @@ class Usage(NamedTuple):
 
     A day or a month ends when a later date begins in the wallet's zone of that time. So each date has its limit once.
     A change of the zone may give a window a later date: see `change_zone`.
+    `day_until` and `month_until` are the end that the window had before that change, None where there was none.
     `day_since` and `month_since` are when the counter began: payments from before are not in it. Counters of older
     releases lack them, and began with the date in UTC.
 
@@ -59,6 +60,8 @@ class Usage(NamedTuple):
     month_carry: int = 0
     day_since: datetime | None = None
     month_since: datetime | None = None
+    day_until: datetime | None = None
+    month_until: datetime | None = None
 
     @property
     def day_total(self) -> int:
@@ -106,33 +109,46 @@ def charge(usage: Usage, amount: int, at: datetime, zone: tzinfo = UTC) -> Usage
 def _counted(usage: Usage, count: int, amount: int, at: datetime, zone: tzinfo) -> Usage:
     hour = _hour(at)
     today = at.astimezone(zone).isoformat()
-    day, day_total, day_since = today[:10], amount, at
-    month, month_total, month_since = today[:7], amount, at
-    # A date that is still to come is that of a window from before the zone was changed.
+    day, day_total, day_since, day_until = today[:10], amount, at, None
+    month, month_total, month_since, month_until = today[:7], amount, at, None
+    # Keep a later date: `change_zone` has extended this window.
     if usage.day >= day:
         day, day_total, day_since = usage.day, usage.day_total + amount, _began(usage.day_since, usage.day)
+        day_until = usage.day_until
     if usage.month >= month:
         month, month_total = usage.month, usage.month_total + amount
-        month_since = _began(usage.month_since, f"{usage.month}-01")
+        month_since, month_until = _began(usage.month_since, f"{usage.month}-01"), usage.month_until
     day_carry, day_amount = divmod(day_total, _CARRY)
     month_carry, month_amount = divmod(month_total, _CARRY)
     hour_count = count + usage.hour_count if usage.hour == hour else count
-    return Usage(hour, hour_count, day, day_amount, month, month_amount, day_carry, month_carry, day_since, month_since)
+    return Usage(
+        hour, hour_count, day, day_amount, month, month_amount, day_carry, month_carry,
+        day_since, month_since, day_until, month_until,
+    )  # fmt: skip
 
 
 def change_zone(usage: Usage, at: datetime, before: tzinfo, after: tzinfo) -> Usage:
     """Makes the running day and month last in the new zone for at least as long as they would have in the old one.
 
-    Each takes the date that the new zone has at its last moment in the old one. So no change ever gives a new limit
-    early, and a change to and fro makes the running day longer. `at` is later than all that was counted.
+    Each window ends with the date, in the new zone, that contains its last millisecond in the old zone. So no change
+    gives a new limit early. The next changes go by the same end until it has passed: whoever changes back has the end
+    from before. `at` is later than all that was counted.
     """
     if not usage.day:
         return usage
     now = usage_at(usage, at, before)
-    day_ends, month_ends = (
-        (end - _MOMENT).astimezone(after).isoformat() for end in (_end_of_day(now, before), _end_of_month(now, before))
+    day_until = _end_to_keep(now.day_until, at, _end_of_day(now, before))
+    month_until = _end_to_keep(now.month_until, at, _end_of_month(now, before))
+    return now._replace(
+        day=(day_until - _MOMENT).astimezone(after).isoformat()[:10],
+        month=(month_until - _MOMENT).astimezone(after).isoformat()[:7],
+        day_until=day_until,
+        month_until=month_until,
     )
-    return now._replace(day=max(now.day, day_ends[:10]), month=max(now.month, month_ends[:7]))
+
+
+def _end_to_keep(known: datetime | None, at: datetime, end: datetime) -> datetime:
+    return end if known is None or known <= at else known
 
 
 def give_back(usage: Usage, amount: int, *, count: int, charged_at: datetime) -> Usage:

@@ -167,11 +167,27 @@ class TestZones:
             (10, at("2026-12-01T10:00:00")),
             (10, at("2026-12-31T10:00:00")),
         ]
-        assert changed._replace(day=used.day, month=used.month) == used
+        # Changed back within the day it ends as it would have, however often that is done.
+        for _ in range(3):
+            changed = change_zone(changed, at("2026-11-30T12:00:03"), kiritimati, new_york)
+            assert (changed.day, changed.month) == (used.day, used.month)
+            changed = change_zone(changed, at("2026-11-30T12:00:04"), new_york, kiritimati)
+        assert (changed.day, changed.month) == ("2026-12-01", "2026-12")
+        # A window of its own has no end from before.
+        later = charge(changed, 3, at("2026-12-31T10:00:00"), kiritimati)
+        assert (later.day_total, later.month_total, later.day_until, later.month_until) == (3, 3, None, None)
+
+    def test_a_change_after_the_end_from_before_goes_by_the_end_of_the_longer_day(self) -> None:
+        kiritimati, used = ZoneInfo("Pacific/Kiritimati"), charge(_NOTHING, 10, at("2026-11-21T12:00:00"))
+        changed = change_zone(used, at("2026-11-21T12:00:01"), UTC, kiritimati)
+        assert (changed.day, changed.day_until) == ("2026-11-22", at("2026-11-22T00:00:00"))
+        back = change_zone(changed, at("2026-11-22T05:00:00"), kiritimati, UTC)
+        assert (back.day, back.day_total, back.day_until) == ("2026-11-22", 10, at("2026-11-22T10:00:00"))
 
     def test_a_change_to_the_west_leaves_the_date_which_ends_later_there(self) -> None:
         used = charge(_NOTHING, 10, at("2026-11-30T12:00:00"))
-        assert change_zone(used, at("2026-11-30T12:00:01"), UTC, ZoneInfo("Pacific/Pago_Pago")) == used
+        changed = change_zone(used, at("2026-11-30T12:00:01"), UTC, ZoneInfo("Pacific/Pago_Pago"))
+        assert changed == used._replace(day_until=at("2026-12-01T00:00:00"), month_until=at("2026-12-01T00:00:00"))
 
     def test_a_change_after_the_end_of_a_day_begins_a_day_of_nothing(self) -> None:
         """Or the day at the change would be a short one, and a third limit would begin within a few hours."""

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 # What a JSON number carries exactly.
 MOST = 2**53 - 1
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _WINTER_BEGINS = datetime(2099, 11, 1, 6, tzinfo=UTC)
 
 # Refusals that are about who asks and when: the same request may fare better another time, so no key keeps them.
@@ -80,32 +81,43 @@ class Sheet:
 
     spent: dict[str, Spending] = field(default_factory=dict)
     page: tuple[str, str] = "", ""
+    # When the day and the month would have been turned before the zone was changed.
+    turns: list[datetime] = field(default_factory=lambda: [_LONG_AGO, _LONG_AGO])
 
     def page_at(self, at: datetime, where: str) -> tuple[str, str]:
         here = local(at, where)
         return max(self.page[0], f"{here:%Y-%m-%d}"), max(self.page[1], f"{here:%Y-%m}")
 
     def write(self, thing: str, amount: int, at: datetime, where: str) -> None:
-        self.page = self.page_at(at, where)
+        before, self.page = self.page, self.page_at(at, where)
+        self.turns = [
+            _LONG_AGO if new != old else turns for new, old, turns in zip(self.page, before, self.turns, strict=True)
+        ]
         self.spent[thing] = Spending(at, amount, *self.page)
 
     def move(self, at: datetime, was: str, where: str) -> None:
-        """Keeps the page open until it would have been turned, and from then to the end of that day over there."""
+        """Keeps the page open until it would have been turned, and from then to the end of that day over there.
+
+        When it would have been turned is kept until then: who goes on moving moves no end.
+        """
         if self.page == ("", ""):
             return
         open_page = self.page_at(at, was)
-        last = [local(self._last_moment(at, was, which), where) for which in (0, 1)]
-        self.page = max(open_page[0], f"{last[0]:%Y-%m-%d}"), max(open_page[1], f"{last[1]:%Y-%m}")
+        for which in (0, 1):
+            if self.page[which] != open_page[which] or self.turns[which] <= at:
+                self.turns[which] = self._turns(at, was, which)
+        last = [local(turns - timedelta(microseconds=1), where) for turns in self.turns]
+        self.page = f"{last[0]:%Y-%m-%d}", f"{last[1]:%Y-%m}"
         for one in self.spent.values():
             one.day = self.page[0] if one.day == open_page[0] else one.day
             one.month = self.page[1] if one.month == open_page[1] else one.month
 
-    def _last_moment(self, at: datetime, where: str, which: int) -> datetime:
+    def _turns(self, at: datetime, where: str, which: int) -> datetime:
         """Tries each half hour until the day (0) or the month (1) is another."""
         then = at.replace(minute=0, second=0, microsecond=0)
         while self.page_at(then, where)[which] <= self.page_at(at, where)[which]:
             then += timedelta(minutes=30)
-        return then - timedelta(microseconds=1)
+        return then
 
     def used_at(self, at: datetime, where: str) -> tuple[int, int, int]:
         """Operations in this hour, and amounts of this day and this month where those clocks are."""
