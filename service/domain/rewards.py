@@ -81,21 +81,26 @@ def earned_points(rules: Sequence[EarningRule], settled: Settled, room: EarningR
     return given
 
 
-def net_new_amount(sums: Mapping[EntryType, int], counted: int) -> int:
-    """Returns how much of what was paid into a wallet may still earn: deposits less all that left the wallet, less what
-    has earned already. What came in otherwise is no new money: it was paid in somewhere else.
+# Entry types that add new money: deposits, returned withdrawals, reversals.
+_NEW_MONEY = frozenset({EntryType.DEPOSIT, EntryType.WITHDRAWAL_RETURN, EntryType.REVERSAL_IN})
+
+
+def net_new_amount(sums: Mapping[EntryType, int], balance_before: int, counted: int) -> int:
+    """Returns how much of what was paid into a wallet within a window may still earn.
+
+    `sums` are the wallet's amounts by type within the window, and `counted` is what has earned there. What left the
+    wallet is taken off as far as it is more than `balance_before`, the balance at the beginning of the window. Incoming
+    transfers do not count: their money was paid in somewhere else.
     """
-    net = 0
+    new = left = 0
     for entry_type, amount in sums.items():
         effect = EFFECTS[entry_type]
         delta = effect.available + effect.held
-        if delta < 0 or entry_type in _NEW_MONEY:
-            net += delta * amount
-    return max(0, net - counted)
-
-
-# Deposits, and what left the wallet and came back.
-_NEW_MONEY = frozenset({EntryType.DEPOSIT, EntryType.WITHDRAWAL_RETURN, EntryType.REVERSAL_IN})
+        if entry_type is EntryType.DEPOSIT_RETURN or entry_type in _NEW_MONEY:
+            new += delta * amount
+        elif delta < 0:
+            left -= delta * amount
+    return max(0, new - max(0, left - balance_before) - counted)
 
 
 class RewardStatus(StrEnum):
@@ -120,6 +125,8 @@ class Reward(NamedTuple):
     # How much of a deposit has earned, and in which currency. Rewards of earlier releases lack both.
     counted: int = 0
     currency: str | None = None
+    # When the operation settled.
+    settled_at: datetime | None = None
 
     @property
     def category(self) -> str | None:

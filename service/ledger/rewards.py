@@ -104,6 +104,7 @@ class EarnPoints(Command):
             created_at=time_of(self.now, wallet),
             counted=_counted(settled, self.room),
             currency=settled.currency,
+            settled_at=settled.updated_at,
         )
 
 

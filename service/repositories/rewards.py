@@ -12,25 +12,35 @@ _SUM_LIMIT_MS = 5_000
 
 
 async def sum_counted(user_id: str, currency: str, *, since: datetime, points_since: datetime) -> tuple[int, int]:
-    """Adds up what of a currency has earned since `since`, and all points since `points_since`."""
+    """Sums what has earned of operations in one currency that settled since `since`, and all points since
+    `points_since`. What earned points that went back counts no more in the first sum.
+    """
+    earliest = min(since, points_since)
     found = await RewardDocument.get_pymongo_collection().aggregate(
         [
             {
                 "$match": {
                     "user_id": user_id,
                     # Ids sort by the time of the operation, which may have settled long after.
-                    "_id": {"$gte": first_id_at(Prefix.REWARD, min(since, points_since) - _SETTLES_WITHIN)},
+                    "_id": {"$gte": first_id_at(Prefix.REWARD, earliest - _SETTLES_WITHIN)},
                     "status": RewardStatus.SUCCESS,
-                    "created_at": {"$gte": min(since, points_since)},
+                    "created_at": {"$gte": earliest},
                 }
             },
+            {"$lookup": {"from": "returns", "localField": "_id", "foreignField": "operation_id", "as": "returns"}},
             {
                 "$group": {
                     "_id": None,
                     "counted": {
-                        "$sum": _where({"$and": [_is_from(since), {"$eq": ["$currency", currency]}]}, "$counted")
+                        "$sum": _sum_if(
+                            "$counted",
+                            {"$eq": ["$currency", currency]},
+                            {"$eq": ["$returns", []]},
+                            # Rewards of earlier releases lack the time.
+                            {"$gte": [{"$ifNull": ["$settled_at", "$created_at"]}, since]},
+                        )
                     },
-                    "points": {"$sum": _where(_is_from(points_since), "$points")},
+                    "points": {"$sum": _sum_if("$points", {"$gte": ["$created_at", points_since]})},
                 }
             },
         ],
@@ -40,9 +50,5 @@ async def sum_counted(user_id: str, currency: str, *, since: datetime, points_si
     return (rows[0]["counted"], rows[0]["points"]) if rows else (0, 0)
 
 
-def _is_from(moment: datetime) -> dict[str, object]:
-    return {"$gte": ["$created_at", moment]}
-
-
-def _where(condition: dict[str, object], field: str) -> dict[str, object]:
-    return {"$cond": [condition, field, 0]}
+def _sum_if(field: str, *conditions: dict[str, object]) -> dict[str, object]:
+    return {"$cond": [{"$and": list(conditions)}, field, 0]}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -166,17 +166,26 @@ class EntryStream:
         await self._cursor.close()
 
 
-async def sum_by_type(wallet_id: str, since: datetime) -> dict[EntryType, int]:
-    """Adds up a wallet's amounts by type, from `since` on. Raises ExecutionTimeout where there are too many entries."""
+class SumsByType(NamedTuple):
+    """A wallet's amounts by type within a span of time, and its balance before the first of them."""
+
+    amounts: dict[EntryType, int]
+    balance_before: int
+
+
+async def sum_by_type(wallet_id: str, since: datetime, until: datetime) -> SumsByType:
+    """Sums a wallet's entries of that span, both ends included. Raises ExecutionTimeout if there are too many."""
+    span = {"wallet_id": wallet_id, "created_at": {"$gte": since, "$lte": until}}
     found = await _entries().aggregate(
-        [
-            {"$match": {"wallet_id": wallet_id, "created_at": {"$gte": since}}},
-            {"$group": {"_id": "$type", "amount": {"$sum": "$amount"}}},
-        ],
+        [{"$match": span}, {"$group": {"_id": "$type", "amount": {"$sum": "$amount"}}}],
         hint="wallet_time_seq",
         maxTimeMS=_SUM_LIMIT_MS,
     )
-    return {EntryType(row["_id"]): row["amount"] for row in await found.to_list()}
+    amounts = {EntryType(row["_id"]): row["amount"] for row in await found.to_list()}
+    first = await _entries().find_one(
+        span, {"available_before": 1, "held_before": 1}, sort=[("created_at", 1), ("seq", 1)], hint="wallet_time_seq"
+    )
+    return SumsByType(amounts, 0 if first is None else first["available_before"] + first["held_before"])
 
 
 async def sum_by_month(

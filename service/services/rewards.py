@@ -1,10 +1,10 @@
 """Points: crediting what settled operations have earned, and what one has earned so far."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, ExecutionTimeout
 
 from service.database import Client, run_in_transaction
 from service.domain.clock import utc_now
@@ -35,6 +35,7 @@ from service.repositories import transaction_logs as log_repository
 from service.repositories import user_limits as user_limits_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories.records import RecordFilter
+from service.repositories.transaction_logs import SumsByType
 
 log = structlog.get_logger()
 
@@ -46,8 +47,12 @@ _KINDS: dict[str, type[Settled]] = {
 # A row whose operation is not there is for a person to look at: it stays, and is quiet.
 _COME_BACK_S = 600.0
 _DAY = timedelta(days=1)
-# Rewards of one user take turns: each is counted before the next one is.
+# The delay before a reward is tried again whose user's points have moved.
 _TURN_S = 0.2
+
+
+class TooManyEntries(Exception):
+    """The entries of a window are not summed within the time limit: no outage, so the row's attempts count."""
 
 
 async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
@@ -60,6 +65,11 @@ async def earn_points(row: OutboxRow, ledger: Ledger, client: Client) -> None:
     if settled is None:
         log.error("outbox.without_operation", operation_id=row.subject_id)
         await outbox_repository.postpone(row, utc_now() + timedelta(seconds=_COME_BACK_S))
+        return
+    due_at = settled.updated_at + ledger.policy.earning_bounds.pending
+    if due_at > utc_now():
+        # A clock that was ahead, or a shorter time before, has brought the row here early.
+        await outbox_repository.put_back(row, due_at)
         return
     try:
         try:
@@ -99,13 +109,23 @@ async def _read_room(settled: Settled, bounds: EarningBounds) -> EarningRoom:
     points = await wallet_repository.find_in_currency(settled.user_id, POINTS)
     now = utc_now()
     since = min(settled.updated_at, now) - bounds.window
-    counted, lately = await reward_repository.sum_counted(
+    counted, points_today = await reward_repository.sum_counted(
         settled.user_id, settled.currency, since=since, points_since=now - _DAY
     )
     amount = settled.amount
     if event_of(settled) is EarningEvent.DEPOSIT:
-        amount = net_new_amount(await log_repository.sum_by_type(settled.wallet_id, since), counted)
-    return EarningRoom(0 if points is None else points.seq, amount, max(0, bounds.points_per_day - lately))
+        # What moves while points wait has nothing to do with what earned them.
+        sums = await _sum_entries(settled.wallet_id, since, max(settled.updated_at, now - bounds.pending))
+        amount = net_new_amount(sums.amounts, sums.balance_before, counted)
+    return EarningRoom(0 if points is None else points.seq, amount, max(0, bounds.points_per_day - points_today))
+
+
+async def _sum_entries(wallet_id: str, since: datetime, until: datetime) -> SumsByType:
+    """Raises TooManyEntries: a wallet that has too many for the time limit has them next time too."""
+    try:
+        return await log_repository.sum_by_type(wallet_id, since, until)
+    except ExecutionTimeout as error:
+        raise TooManyEntries(f"{wallet_id} has too many entries since {since:%Y-%m-%d} to be summed") from error
 
 
 async def ensure_points_wallet(client: Client, user_id: str) -> None:

@@ -15,13 +15,14 @@ from service.domain.identifiers import Prefix, new_id
 from service.domain.money import POINTS
 from service.domain.operations import Operation, OperationStatus
 from service.domain.policy import Policy
-from service.domain.rewards import EarningEvent, EarningRule, Reward, RewardStatus, reward_id
+from service.domain.rewards import EarningEvent, EarningRoom, EarningRule, Reward, RewardStatus, reward_id
 from service.domain.step_up import Challenge
 from service.domain.transfers import Transfer
 from service.domain.wallets import Freeze, Wallet, WalletStatus
 from service.errors import NotFound, NoWalletInCurrency
 from service.ledger.approvals import ConfirmPayment
 from service.ledger.committer import Ledger
+from service.ledger.rewards import RoomMoved
 from service.ledger.transfers import RequestTransfer
 from service.services.wallets import get_balances
 from tests.factories import (
@@ -206,6 +207,18 @@ class TestEarning:
         await run(databases, earning_of(operation))
         assert await _waiting(databases, operation.id) == 0
         assert await databases.wallet["rewards"].count_documents({"operation_id": operation.id}) == 0
+
+    async def test_is_refused_where_the_points_have_moved_since_their_room_was_read(self, databases: Databases) -> None:
+        saver = await make_saver(databases)
+        settled = await _settled_deposit(databases, await _money_of(saver))
+        purse = await current(saver.wallet)
+        moved = earning_of(settled, room=EarningRoom(purse.seq + 1, 500, 100))
+        (decided,) = await run(databases, moved, policy=GENEROUS)
+        assert isinstance(decided.error, RoomMoved)
+        (decided,) = await run(databases, replace(moved, room=EarningRoom(purse.seq, 500, 100)), policy=GENEROUS)
+        assert isinstance(decided.record, Reward)
+        assert (decided.record.counted, decided.record.currency) == (500, "INR")
+        assert decided.record.settled_at == settled.updated_at
 
     async def test_what_has_not_succeeded_earns_nothing(self, databases: Databases) -> None:
         saver = await make_saver(databases)

@@ -75,6 +75,10 @@ class Saver:
         answer = await reverse(self.ledger, admin, transfer, "A theft", claim, None, is_forced=False)
         assert answer.status_code == 201, answer
 
+    async def take_back(self, settled: Operation) -> None:
+        said = Said(SaidEvent.RETURNED, None, settled.amount, settled.currency, "bnk_back", "AC04", None)
+        await apply_return(settled, said, self.ledger)
+
     async def points(self) -> int:
         return sum(one.available for one in await get_balances(self.wallet.user_id) if one.currency == "PTS")
 
@@ -141,7 +145,32 @@ class TestNewMoney:
         assert await saver.points() == 3 + 3
 
 
+class TestTheWindow:
+    async def test_takes_off_no_money_that_was_there_before_it(self, saver: Saver) -> None:
+        """As of somebody who pays in each month and spends it."""
+        await saver.pay_in(earns=False)
+        begins = utc_now()
+        await saver.pay_out()
+        settled = await saver.pay_in(earns=False)
+        window = EarningBounds(window=settled.updated_at - begins)
+        saver.ledger.policy = saver.ledger.policy._replace(earning_bounds=window)
+        await saver.earn(settled)
+        assert await saver.points() == 5
+
+    async def test_counts_nothing_of_a_deposit_whose_points_went_back(self, saver: Saver) -> None:
+        await saver.take_back(await saver.pay_in())
+        assert await saver.points() == 0
+        await saver.pay_in()
+        assert await saver.points() == 5
+
+
 class TestPoints:
+    async def test_whose_row_comes_early_wait_until_they_are_due(self, saver: Saver) -> None:
+        waiting = saver.ledger.policy.earning_bounds._replace(pending=timedelta(days=60))
+        saver.ledger.policy = saver.ledger.policy._replace(earning_bounds=waiting)
+        await saver.pay_in()
+        assert await saver.points() == 0
+
     async def test_of_a_deposit_that_is_taken_back_are_never_credited(self, saver: Saver) -> None:
         waiting = saver.ledger.policy.earning_bounds._replace(pending=timedelta(days=60))
         saver.ledger.policy = saver.ledger.policy._replace(earning_bounds=waiting)
@@ -150,8 +179,7 @@ class TestPoints:
         row = await saver.databases.wallet["outbox"].find_one(named)
         assert row is not None
         assert row["due_at"] > utc_now() + timedelta(days=59)
-        said = Said(SaidEvent.RETURNED, None, settled.amount, settled.currency, "bnk_back", "AC04", None)
-        await apply_return(settled, said, saver.ledger)
+        await saver.take_back(settled)
         assert await saver.databases.wallet["outbox"].find_one(named) is None
         await saver.earn(settled)
         assert await saver.points() == 0
@@ -187,6 +215,5 @@ class TestPointsOfAWithdrawal:
         paid = await saver.pay_out()
         await saver.earn(paid)
         assert await saver.points() == 5
-        said = Said(SaidEvent.RETURNED, None, paid.amount, paid.currency, "bnk_back", "AC04", None)
-        await apply_return(paid, said, ledger)
+        await saver.take_back(paid)
         assert await saver.points() == 0
