@@ -211,7 +211,9 @@ class TestTwoAdmins:
 
     async def test_leave_frozen_out_what_a_return_found_locked(self, theft: Theft) -> None:
         deposit = await fund_wallet(theft.databases, theft.wallets[0], 1_000)
-        await change(theft.databases, settlement_of(await change(theft.databases, withdrawal_of(theft.wallets[0]))))
+        all_of_it = (await current(theft.wallets[0])).available
+        asked = await change(theft.databases, withdrawal_of(theft.wallets[0], all_of_it))
+        await change(theft.databases, settlement_of(asked))
         await theft.lock_down()
         (decided,) = await run(theft.databases, return_of(deposit))
         assert decided.error is None
