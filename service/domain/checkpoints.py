@@ -262,7 +262,7 @@ def is_signed_by(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
     """Tells whether this key signed the checkpoint as it stands here."""
     try:
         key.verify(base64.b64decode(checkpoint.signature, validate=True), signed_bytes(checkpoint))
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, ValueError, TypeError):
         return False
     return checkpoint.key_id == key_id_of(key)
 

@@ -53,6 +53,8 @@ _CLOCKS_APART = timedelta(minutes=5)
 _TILES_AT_ONCE = 16
 # Their ids take 5 MB of the document's 16. More than rate limits let come in an hour; the next one seals the rest.
 _SEALED_AT_ONCE = 100_000
+# Checkpoints of a time to come that this process has logged: workers look every ten seconds, for as long as it lasts.
+_told_of: set[int] = set()
 
 
 class Missing(NamedTuple):
@@ -92,9 +94,15 @@ async def take_checkpoint_if_due(
     if latest is not None and now - latest.created_at < timedelta(seconds=settings.checkpoint_interval_s):
         if latest.created_at - now > _CLOCKS_APART:
             # By our own signature: a machine's clock was wrong. It ends when that time has come.
-            log.error("checkpoint.of_a_time_to_come", number=latest.number, created_at=to_rfc3339(latest.created_at))
+            _tell_of_a_time_to_come(latest)
         return None
     return await take_checkpoint(client, settings, place)
+
+
+def _tell_of_a_time_to_come(latest: Checkpoint) -> None:
+    if latest.number not in _told_of:
+        _told_of.add(latest.number)
+        log.error("checkpoint.of_a_time_to_come", number=latest.number, created_at=to_rfc3339(latest.created_at))
 
 
 async def take_checkpoint(
@@ -129,7 +137,7 @@ async def take_checkpoint(
     names, wallets, audit = await read_in_snapshot(client, write_tiles)
     if before is None and wallets == 0:
         return None
-    number = series.next_number(await checkpoint_repository.find_refused())
+    number = await series.next_number()
     checkpoint = make_checkpoint(before, names, wallets, now, key, audit=audit, number=number)
     if not await checkpoint_repository.insert(checkpoint, names, audit.ids):
         log.info("checkpoint.another_was_first", number=checkpoint.number)

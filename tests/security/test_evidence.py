@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 
@@ -169,6 +170,51 @@ class TestAForgedCheckpoint:
             documents=[{**made_up, "_id": one} for one in ids],
             bypassDocumentValidation=True,
         )
+
+
+class TestMoreForgedCheckpointsThanAreNamed:
+    async def test_are_all_left_out_and_counted(self, books: OwnBooks) -> None:
+        await pay(books, "first")
+        first = await take(books)
+        numbers = range(first.number + 10, first.number + 111)
+        await TestAForgedCheckpoint.forge(books, [Int64(number) for number in numbers])
+        # Invented ones, which would hide the others in a list that ends somewhere.
+        invented = [{"_id": Int64(-at), "reason": "none", "refused_at": utc_now()} for at in range(1, 1_101)]
+        await books.admin.wallet["refused_checkpoints"].insert_many(invented)
+        assert await look(books) is None
+        latest = await checkpoint_repository.find_latest()
+        assert latest is not None
+        assert latest.number == first.number
+        assert await checkpoint_repository.count_refused() == len(numbers)
+        assert [one.number for one in await list_checkpoints(before_number=None, limit=10)] == [first.number]
+        assert (await take(books)).number == first.number + 1
+
+
+class TestARowThatIsNoCheckpoint:
+    """Whoever can write to the database inserts what no validator would let in."""
+
+    @pytest.mark.parametrize("how", ["of a year to come", "half before", "half behind", "without a signature"])
+    async def test_does_not_stop_the_signing_and_is_named(self, books: OwnBooks, how: str) -> None:
+        await pay(books, "first")
+        first = await take(books)
+        row = await books.admin.wallet["checkpoints"].find_one({})
+        assert row is not None
+        rows: dict[str, dict[str, Any]] = {
+            "of a year to come": {"_id": Int64(9), "created_at": DatetimeMS(8_640_000_000_000_000)},
+            "half before": {"_id": first.number - 0.5},
+            "half behind": {"_id": first.number + 0.5},
+            "without a signature": {"_id": Int64(9), "signature": 5},
+        }
+        forged = rows[how]
+        await books.admin.wallet.command(
+            "insert", "checkpoints", documents=[{**row, **forged}], bypassDocumentValidation=True
+        )
+        with own_logs() as lines:
+            assert (await take(books)).number == first.number + 1
+        named = {line["number"] for line in lines if line["event"] == "checkpoint.refused"}
+        # What stands before the copy's last one is check-ledger's to name.
+        assert named == (set() if how == "half before" else {str(forged["_id"])})
+        assert [one.number for one in await list_checkpoints(before_number=None, limit=10)] == [2, 1]
 
 
 class TestAnEmptyCopyBesideADatabaseWithCheckpoints:
