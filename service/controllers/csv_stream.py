@@ -6,9 +6,9 @@ from io import StringIO
 
 from service.controllers.watched_stream import WatchedStream
 
+# Frees the place of a client that takes no byte for so long. The whole file may take longer.
+_STALL_LIMIT_S = 60.0
 # A spreadsheet takes what begins so for a formula: OWASP, "CSV Injection", and ASVS 5.0, 1.2.10.
-# Whoever reads so slowly keeps a place from others. A million movements take a minute.
-_TIME_LIMIT_S = 300.0
 _BEGINNINGS_OF_FORMULAS = frozenset("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 full-width ones count as well
 
 
@@ -32,4 +32,4 @@ class CsvStream(WatchedStream):
     def __init__(self, chunks: AsyncIterator[bytes], filename: str, close: Callable[[], Awaitable[None]]) -> None:
         disposition = {"Content-Disposition": f'attachment; filename="{filename}"'}
         media_type = "text/csv; charset=utf-8; header=present"
-        super().__init__(chunks, media_type, disposition, close, time_limit_s=_TIME_LIMIT_S)
+        super().__init__(chunks, media_type, disposition, close, stall_limit_s=_STALL_LIMIT_S)

@@ -137,7 +137,7 @@ async def get_statement(
     CSV is RFC 4180 in UTF-8, with each amount in minor units and as a decimal. Text that a spreadsheet would take for
     a formula has an apostrophe in front. The first record is `opening`, the last one `closing`: **a file without
     `closing` is not complete**. Where reading fails midway, the connection is broken off and `closing` never comes.
-    A user has one file at a time.
+    Each process makes one file at a time for each user.
     """
     statement = await statements.open_statement(wallet_id, user.user_id, query.created_from, query.created_to)
     if query.format is StatementFormat.JSON:

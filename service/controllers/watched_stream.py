@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.background import end
 
@@ -25,18 +25,23 @@ class WatchedStream(StreamingResponse):
         headers: Mapping[str, str],
         close: Callable[[], Awaitable[None]],
         *,
-        time_limit_s: float | None = None,
+        stall_limit_s: float | None = None,
     ) -> None:
-        """An answer that takes longer than `time_limit_s` is broken off."""
+        """Breaks the answer off when nothing of it was sent for `stall_limit_s`."""
         super().__init__(chunks, media_type=media_type, headers=headers)
         self._close = close
-        self._time_limit_s = time_limit_s
+        self._stall_limit_s = stall_limit_s
+        self._messages_sent = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 ASGI
-        sending = asyncio.ensure_future(self.stream_response(send))
+        async def send_counted(message: Message) -> None:
+            await send(message)
+            self._messages_sent += 1
+
+        sending = asyncio.ensure_future(self.stream_response(send_counted))
         hanging_up = asyncio.ensure_future(self.listen_for_disconnect(receive))
         try:
-            await asyncio.wait((sending, hanging_up), timeout=self._time_limit_s, return_when=asyncio.FIRST_COMPLETED)
+            await self._wait_while_it_moves(sending, hanging_up)
             if sending.done():
                 await sending
         finally:
@@ -46,3 +51,14 @@ class WatchedStream(StreamingResponse):
             finally:
                 # Here, and not where the chunks are made: those were cancelled, and could not tell the database.
                 await self._close()
+
+    async def _wait_while_it_moves(self, sending: asyncio.Future[None], hanging_up: asyncio.Future[None]) -> None:
+        """Returns when either has ended, or a whole `stall_limit_s` has gone by without a message sent."""
+        sent_before = -1
+        while sent_before != self._messages_sent:
+            sent_before = self._messages_sent
+            done, _ = await asyncio.wait(
+                (sending, hanging_up), timeout=self._stall_limit_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return

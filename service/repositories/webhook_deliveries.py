@@ -167,10 +167,19 @@ async def note_retry(delivery: WebhookDelivery, attempt: Try, due_at: datetime) 
 
 
 async def note_held_back(delivery: WebhookDelivery, now: datetime, due_at: datetime) -> None:
-    """Takes its attempt back. The note stands among its tries, once in a row."""
-    changes: dict[str, Any] = {"$set": {"due_at": due_at}, "$unset": {"claim": ""}, "$inc": {"attempts": Int64(-1)}}
-    if not delivery.tries or delivery.tries[-1]["error"] != HELD_BACK:
-        changes["$push"] = _pushed(Try(at=now, duration_ms=0, code=None, error=HELD_BACK, response=None))
+    """Takes its attempt back. Notes that among its tries, once in a row, with the time of the last time.
+
+    `bring_forward` reads from that time whether the clock was ahead when `due_at` was set.
+    """
+    note = Try(at=now, duration_ms=0, code=None, error=HELD_BACK, response=None)
+    tries = [*delivery.tries]
+    if tries and tries[-1]["error"] == HELD_BACK:
+        tries.pop()
+    changes = {
+        "$set": {"due_at": due_at, "tries": [*tries, note._asdict()][-TRIES_KEPT:]},
+        "$unset": {"claim": ""},
+        "$inc": {"attempts": Int64(-1)},
+    }
     await _change({"_id": delivery.id, "claim": delivery.claim}, changes)
 
 

@@ -31,8 +31,8 @@ log = structlog.get_logger()
 # Three queues, each with hands of its own: a bank that hangs keeps no code from being sent, a mail server that hangs
 # keeps no hold from ending, and no number of rewards stands before an order.
 BANK_TOPICS: Final = (OutboxTopic.BANK_ORDER,)
-_HELD_BACK_SPREAD_S: Final = 60.0
 OTHER_TOPICS: Final = tuple(topic for topic in OutboxTopic if topic not in (*BANK_TOPICS, *MAIL_TOPICS))
+_HELD_BACK_SPREAD_S: Final = 60.0
 
 
 async def claim_rows(limit: int, settings: Settings, topics: Sequence[OutboxTopic]) -> list[OutboxRow]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import perf_counter
 from uuid import uuid4
 
 import httpx
@@ -115,8 +116,8 @@ class TestAnExport:
         assert (await office.ask(accounts[2])).status_code == 200
 
 
-async def test_who_reads_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.controllers.csv_stream._TIME_LIMIT_S", 0.05)
+async def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.controllers.csv_stream._STALL_LIMIT_S", 0.05)
     ended: list[str] = []
 
     async def rows() -> AsyncIterator[bytes]:
@@ -134,3 +135,26 @@ async def test_who_reads_too_slowly_is_cut_off(monkeypatch: pytest.MonkeyPatch) 
 
     await asyncio.wait_for(CsvStream(rows(), "a.csv", close)({"type": "http"}, never, send), 10)
     assert ended == ["closed"]
+
+
+async def test_a_file_that_moves_takes_longer_than_a_stall_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.controllers.csv_stream._STALL_LIMIT_S", 0.5)
+    begun_s, sent = perf_counter(), 0
+
+    async def rows() -> AsyncIterator[bytes]:
+        while perf_counter() - begun_s < 1.2:
+            yield b"1"
+            await asyncio.sleep(0.01)
+
+    async def never() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        nonlocal sent
+        sent += message.get("more_body") is False
+
+    async def close() -> None: ...
+
+    await asyncio.wait_for(CsvStream(rows(), "a.csv", close)({"type": "http"}, never, send), 10)
+    assert sent == 1

@@ -47,6 +47,8 @@ class TestADelivery:
         await deliver_due(courier)
         (still,) = [one for one in await deliveries_of(theirs) if one.id == late.id]
         assert (still.status, len(still.tries), still.attempts) == (DeliveryStatus.PENDING, 1, 0)
+        # Told by the time of the note: whether the clock was ahead when the next try was set.
+        assert still.tries[-1]["at"] > late.tries[-1]["at"]
         await change_delivery(databases, late.id, due_at=utc_now())
         await deliver_due(make_courier(resources, webhook_deliveries_per_hour=_PER_HOUR + 2))
         (arrived,) = [one for one in await deliveries_of(theirs) if one.id == late.id]
