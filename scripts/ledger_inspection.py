@@ -33,6 +33,7 @@ from scripts.checkpoint_rules import (
     leaves_of,
     numbers_aside,
 )
+from scripts.day_sum_rules import COLLECTIONS, inspect_day_sums
 from scripts.discrepancy_inspection import inspect_discrepancies
 from scripts.entry_rules import check_entries_say
 from scripts.event_rules import KEPT_AT_LEAST, Numbers, check_numbers, check_told, check_untold
@@ -85,7 +86,7 @@ _READ: Final = (
     "checkpoint_tiles", "rewards", "redemptions",
     "vouchers", "incidents", "dead_letters", "wallets", "events", "events", "audit_events", "reversals", "quotes",
     "conversions", "bank_callbacks", "breaks", "set_aside_lines", "user_limits", "wallets", "audit_events",
-    "house_positions",
+    "house_positions", "day_sums", *COLLECTIONS,
 )  # fmt: skip
 _BY_ID: Final = (("_id", 1),)
 _REWARD_FIELDS: Final = ("_id", "user_id", "wallet_id", "operation_id", "status", "points", "rules")
@@ -111,7 +112,7 @@ COUNTED: Final = (
     "wallets", "entries", *(kind.collection for kind in KINDS), "orders at the bank", "callbacks of the bank",
     "idempotency records", "closed hours", "corrections of sums", "checkpoints", "rewards", "vouchers", "redemptions",
     "incidents", "incidents unresolved", "dead letters", "events",
-    "discrepancies", "lines set aside", "user limits", "portions of the house",
+    "discrepancies", "lines set aside", "user limits", "day sums", "portions of the house",
 )  # fmt: skip
 
 
@@ -209,6 +210,9 @@ async def inspect(
                 inspection.breaches += breaches
                 count, breaches = await inspect_user_limits(reader)
                 inspection.counts["user limits"] += count
+                inspection.breaches += breaches
+                count, breaches = await inspect_day_sums(reader)
+                inspection.counts["day sums"] += count
                 inspection.breaches += breaches
                 await _inspect_checkpoints(reader, inspection, checkpoint_key)
                 await _check_age(reader, inspection, now, checkpoint_interval)

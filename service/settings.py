@@ -263,6 +263,16 @@ class Settings(BaseSettings):
         "KWD": 3_000_000,
         "PTS": 1_000_000,
     }
+    # What one admin, service or API key moves in a day without another admin: three of the largest adjustments.
+    adjustment_day_above: dict[str, _Ceiling] = {
+        "INR": 300_000_000,
+        "USD": 3_000_000,
+        "EUR": 3_000_000,
+        "GBP": 3_000_000,
+        "JPY": 4_500_000,
+        "KWD": 9_000_000,
+        "PTS": 3_000_000,
+    }
     # The lowest that the house's position may become, by account and currency, in minor units; below 0 is how much of
     # its own money the house lets go out there. What is not named has the floor 0 for bank and house:fx, else none.
     house_floors: dict[str, dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], _Floor]] = {}

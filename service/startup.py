@@ -95,6 +95,7 @@ def policy_of(settings: Settings) -> Policy:
         adjustment_approval_above=_completed(
             settings, "WALLET_ADJUSTMENT_APPROVAL_ABOVE", settings.adjustment_approval_above, POINTS
         ),
+        adjustment_day_above=_completed(settings, "WALLET_ADJUSTMENT_DAY_ABOVE", settings.adjustment_day_above, POINTS),
         earning_rules=tuple(_earning_rule(rule) for rule in settings.earning_rules),
         earning_bounds=EarningBounds(
             window=timedelta(seconds=settings.earning_window_s),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.domain.adjustments import Adjustment
+from service.domain.day_sums import DaySum
 from service.domain.entries import GENESIS_HASH, Entry, entry_hash
 from service.domain.holds import Hold
 from service.domain.house_positions import AccountCurrency
@@ -26,7 +27,9 @@ from service.ledger.commands import Command, merged_needs
 from service.ledger.orders import Fail, FlagForReview, NoteAttempt, OnOperation, Settle
 from service.ledger.transaction import further_records, tombstones_of
 
-Changing = Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident | UserLimits
+Changing = (
+    Operation | Transfer | Hold | Adjustment | Quote | Voucher | VoucherUse | Return | Incident | UserLimits | DaySum
+)
 
 
 @dataclass

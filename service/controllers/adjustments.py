@@ -118,14 +118,15 @@ _REQUEST: dict[str, Any] = {
         **problem_responses(*_ORDER_ERRORS, BalanceOverflow, CurrencyMismatch, HouseFundsExhausted),
         202: {
             "model": AdjustmentView,
-            "description": "By an admin above the set amount, or for oneself: another admin has to approve it",
+            "description": "Above the set amount, beyond the day's sum or for oneself: another admin has to approve it",
         },
     },
 }
 _MORE = (
     "For services and admins. An admin may adjust a frozen wallet, a service only as far as it is open; a closed one "
     "is adjusted by nobody. The wallet's limits do not count it. Nobody credits their own wallet alone, nor that of "
-    "whoever gave them a role or made the key that they use: another admin has to approve it (202)."
+    "whoever gave them a role or made the key that they use, nor moves more in a day than the set sum: another admin "
+    "has to approve it (202)."
 )
 
 

@@ -11,6 +11,7 @@ from service.documents.bank_orders import BankOrder
 from service.documents.breaks import BreakDocument
 from service.documents.checkpoints import CheckpointDocument, CheckpointTile, RefusedCheckpoint
 from service.documents.conversions import ConversionDocument
+from service.documents.day_sums import DaySumDocument
 from service.documents.dead_letters import DeadLetterDocument
 from service.documents.duties import DutyDocument
 from service.documents.events import EventDocument
@@ -58,6 +59,7 @@ __all__ = [
     "CheckpointDocument",
     "CheckpointTile",
     "ConversionDocument",
+    "DaySumDocument",
     "DeadLetterDocument",
     "Deposit",
     "DutyDocument",
@@ -103,6 +105,7 @@ WALLET_DOCUMENTS = [
     AccessProposalDocument,
     WalletDocument,
     UserLimitsDocument,
+    DaySumDocument,
     Deposit,
     Withdrawal,
     TransferDocument,

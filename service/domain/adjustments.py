@@ -51,6 +51,9 @@ class Adjustment(NamedTuple):
     tombstone: Tombstone | None = None
     # The API key that it was asked for with.
     api_key_id: str | None = None
+    # The day sums that it counts in; none where another admin approved it.
+    counted_day: str | None = None
+    counted_for: tuple[str, ...] = ()
 
 
 def adjustment_view(adjustment: Adjustment) -> dict[str, Any]:

@@ -17,6 +17,7 @@ class Prefix(StrEnum):
     USER = "usr"
     WALLET = "wal"
     USER_LIMITS = "ulm"
+    DAY_SUM = "dsm"
     DEPOSIT = "dep"
     WITHDRAWAL = "wdr"
     TRANSFER = "trf"

@@ -25,6 +25,8 @@ class Policy(NamedTuple):
     # So do payments by which more than this leaves a wallet in a day.
     step_up_day_above: Mapping[str, int] = _NOTHING
     adjustment_approval_above: Mapping[str, int] = _NOTHING
+    # So do adjustments by which an admin, a service or a key would have moved more than this alone in a day.
+    adjustment_day_above: Mapping[str, int] = _NOTHING
     # What settles earns points by these; they add up.
     earning_rules: tuple[EarningRule, ...] = ()
     earning_bounds: EarningBounds = EarningBounds()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
+from service.domain.day_sums import DaySum
 from service.domain.holds import Hold
 from service.domain.incidents import Incident
 from service.domain.operations import Operation
@@ -36,6 +37,7 @@ Record = (
     | Return
     | Incident
     | UserLimits
+    | DaySum
 )
 
 # What is made under a client's key, and would be made again without a trace of the key: it has a `tombstone`.

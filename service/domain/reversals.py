@@ -27,6 +27,9 @@ class Reversal(NamedTuple):
     transaction_id: str
     request_id: str | None
     created_at: datetime
+    # The day sums that it counts in.
+    counted_day: str | None = None
+    counted_for: tuple[str, ...] = ()
 
 
 def reversal_view(reversal: Reversal) -> dict[str, Any]:
@@ -36,5 +39,5 @@ def reversal_view(reversal: Reversal) -> dict[str, Any]:
         "taken": reversal.amount - reversal.shortfall,
         "created_at": to_rfc3339(reversal.created_at),
     }
-    del view["is_forced"], view["request_id"]
+    del view["is_forced"], view["request_id"], view["counted_day"], view["counted_for"]
     return view

@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
+from service.ledger.day_sums import count_alone, day_sum_ids
 from service.ledger.rules import (
     fits,
     movement_of,
@@ -43,10 +44,14 @@ class RequestAdjustment(AuditedCommand):
 
     What credits the asker's own wallet needs one for services too, and so does what credits one of `related`: whoever
     gave the asker a role or made the key that was used, whoever gave those a role, and so on.
+
+    What is made at once counts in the day's sums of the asker, the key and its `makers`. Beyond the policy's sum it
+    waits too.
     """
 
     api_key_id: str | None = None
     related: frozenset[str] = frozenset()
+    makers: frozenset[str] = frozenset()
 
     adjustment_id: str
     entry_id: str
@@ -61,7 +66,13 @@ class RequestAdjustment(AuditedCommand):
 
     @property
     def needs(self) -> Needs:
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,))
+        sums = day_sum_ids(self.actors, self.currency)
+        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=sums)
+
+    @property
+    def actors(self) -> tuple[str, ...]:
+        key = () if self.api_key_id is None else (self.api_key_id,)
+        return tuple(sorted({self.user_id, *key, *self.makers}))
 
     @property
     def made_id(self) -> str:
@@ -88,7 +99,8 @@ class RequestAdjustment(AuditedCommand):
         waiting = self._new_adjustment(wallet, at)
         is_for_oneself = self.type is AdjustmentType.CREDIT and wallet.user_id in (self.user_id, *self.related)
         is_large = self.is_admin and state.policy.needs_second_admin(self.amount, self.currency)
-        if is_for_oneself or is_large:
+        alone = count_alone(self.actors, self.amount, self.currency, self.now, state)
+        if is_for_oneself or is_large or alone is None:
             return Changes(
                 waiting,
                 wallets=(with_one_more_open(wallet, at),),
@@ -96,11 +108,12 @@ class RequestAdjustment(AuditedCommand):
                 answer=lambda _: adjustment_view(waiting),
                 status_code=_ACCEPTED,
             )
-        made, movement = _made(waiting, wallet, self, self.entry_id, at)
+        counted = waiting._replace(counted_day=alone.counted.day, counted_for=alone.counted.actors)
+        made, movement = _made(counted, wallet, self, self.entry_id, at)
         return Changes(
             made,
             (movement,),
-            also=(_event(self, AuditAction.ADJUSTMENT_REQUESTED, made, at),),
+            also=(_event(self, AuditAction.ADJUSTMENT_REQUESTED, made, at), *alone.sums),
             answer=lambda _: adjustment_view(made),
             status_code=_CREATED,
         )

@@ -23,6 +23,7 @@ from service.errors import (
 )
 from service.ledger.audit_events import AuditedCommand
 from service.ledger.commands import Changes, Needs, State
+from service.ledger.day_sums import MovedAlone, count_alone, day_sum_ids
 from service.ledger.points_returns import needs_of_points, with_points_back
 from service.ledger.rules import fits, movement_of, require_anothers, require_requester, time_of_both, uncharged
 
@@ -33,19 +34,20 @@ _SETTLED = (OperationStatus.SUCCESS, AdjustmentStatus.SUCCESS)
 
 
 class Way(NamedTuple):
-    """The wallets that a reversal takes from and gives to; None is the house."""
+    """The wallets that a reversal takes from and gives to, and the currency of both; None is the house."""
 
     from_wallet_id: str | None
     to_wallet_id: str | None
+    currency: str
 
 
 def way_back(original: Original) -> Way:
-    """An original's wallets never change, so a command can name them."""
+    """An original's wallets and currency never change, so a command can name them."""
     if isinstance(original, Transfer):
-        return Way(original.to_wallet_id, original.wallet_id)
+        return Way(original.to_wallet_id, original.wallet_id, original.currency)
     if original.type is AdjustmentType.CREDIT:
-        return Way(original.wallet_id, None)
-    return Way(None, original.wallet_id)
+        return Way(original.wallet_id, None, original.currency)
+    return Way(None, original.wallet_id, original.currency)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class ReverseOriginal(AuditedCommand):
     original_id: str
     from_wallet_id: str | None
     to_wallet_id: str | None
+    currency: str
     # Of a transfer: who sent it, and may have earned points by it.
     sender_id: str | None = None
     is_forced: bool
@@ -74,7 +77,7 @@ class ReverseOriginal(AuditedCommand):
             users=(self.user_id,),
             wallets=tuple(wallet_id for wallet_id in named if wallet_id is not None),
             owned_wallets=points.owned_wallets,
-            records=(self.original_id, *points.records),
+            records=(self.original_id, *day_sum_ids((self.user_id,), self.currency), *points.records),
         )
 
     def decide(self, state: State) -> Changes:
@@ -105,13 +108,20 @@ class ReverseOriginal(AuditedCommand):
         self._require_second_admin(original, original.amount if giver is None else shortfall, state)
         if taker is not None and not fits(taker, original.amount):
             raise BalanceOverflow
+        alone = self._count_alone(original, shortfall if taker is None else original.amount, state)
         at = time_of_both(self.now, giver, taker, state)
-        reversal = self._new_reversal(original, shortfall, at)
+        reversal = self._new_reversal(original, shortfall, at)._replace(
+            counted_day=alone.counted.day, counted_for=alone.counted.actors
+        )
         changes = Changes(
             reversal,
             self._movements(reversal, giver, taker),
             wallets=_with_limits_back(original, taker, at),
-            also=(original._replace(reversal_id=reversal.id, updated_at=at), self._event_of(original, reversal)),
+            also=(
+                original._replace(reversal_id=reversal.id, updated_at=at),
+                self._event_of(original, reversal),
+                *alone.sums,
+            ),
             answer=lambda _: reversal_view(reversal),
             status_code=_CREATED,
         )
@@ -132,6 +142,16 @@ class ReverseOriginal(AuditedCommand):
                 borne=borne,
                 currency=original.currency,
             )
+
+    def _count_alone(self, original: Original, amount: int, state: State) -> MovedAlone:
+        """Counts what a user gets and what the house bears. Taking a credit back gives nobody anything."""
+        alone = count_alone((self.user_id,), amount, original.currency, self.now, state)
+        if alone is None:
+            raise SecondAdminRequired(
+                "More than one admin moves in a day takes two: an adjustment that another one approves",
+                currency=original.currency,
+            )
+        return alone
 
     def _movements(self, reversal: Reversal, giver: Wallet | None, taker: Wallet | None) -> tuple[Movement, ...]:
         """Moves what is there from wallet to wallet, and what is missing from the house. Nothing is no movement."""

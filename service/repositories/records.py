@@ -18,6 +18,7 @@ from service.documents import (
     AdjustmentDocument,
     AuditEventDocument,
     ConversionDocument,
+    DaySumDocument,
     Deposit,
     HoldDocument,
     IncidentDocument,
@@ -35,6 +36,7 @@ from service.documents import (
 from service.domain.adjustments import Adjustment
 from service.domain.audit_events import AuditEvent
 from service.domain.conversions import Conversion
+from service.domain.day_sums import DaySum
 from service.domain.holds import Hold, HoldStatus
 from service.domain.identifiers import Prefix
 from service.domain.incidents import Incident
@@ -80,6 +82,7 @@ HOMES: dict[str, Home] = {
     Prefix.RETURN: Home(ReturnDocument, Return),
     Prefix.INCIDENT: Home(IncidentDocument, Incident),
     Prefix.USER_LIMITS: Home(UserLimitsDocument, UserLimits),
+    Prefix.DAY_SUM: Home(DaySumDocument, DaySum),
 }
 OPERATION_PREFIXES = {OperationType.DEPOSIT: Prefix.DEPOSIT, OperationType.WITHDRAWAL: Prefix.WITHDRAWAL}
 

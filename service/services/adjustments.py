@@ -48,6 +48,8 @@ async def request_adjustment(
 
     Raises what Ledger.execute raises.
     """
+    key = None if api_key_id is None else await key_repository.find(api_key_id, session=None)
+    makers: frozenset[str] = frozenset() if key is None else key.all_makers
     decided = await ledger.execute(
         RequestAdjustment(
             **_by(user, request_id),
@@ -56,7 +58,9 @@ async def request_adjustment(
             entry_id=new_id(Prefix.ENTRY),
             is_admin=is_admin,
             api_key_id=api_key_id,
-            related=await _find_related(user.user_id, api_key_id),
+            makers=makers,
+            # Whose wallets this user does not credit alone: they could have made the user, or the key, for that.
+            related=await user_repository.find_origins((user.user_id, *makers), session=None),
             **order._asdict(),
         )
     )
@@ -111,13 +115,6 @@ async def get_adjustment(adjustment_id: str, requested_by: str | None) -> Adjust
 async def list_adjustments(status: AdjustmentStatus | None, *, before_id: str | None, limit: int) -> list[Adjustment]:
     """Everybody's, newest first."""
     return await record_repository.find_newest(Prefix.ADJUSTMENT, Adjustment, status, before_id=before_id, limit=limit)
-
-
-async def _find_related(user_id: str, api_key_id: str | None) -> frozenset[str]:
-    """Finds whose wallets this user does not credit alone: they could have made the user, or the key, for that."""
-    key = None if api_key_id is None else await key_repository.find(api_key_id, session=None)
-    makers = frozenset() if key is None else key.all_makers
-    return await user_repository.find_origins((user_id, *makers), session=None)
 
 
 async def _find_relatives(admin_id: str, adjustment: Adjustment) -> frozenset[str]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from service.domain.audit_events import AuditEvent
+from service.domain.day_sums import DaySum
 from service.domain.events import TOLD_OF, EventType, event_id
 from service.domain.identifiers import Prefix, first_id_at, made_at
 from service.domain.incidents import Incident
@@ -16,7 +17,7 @@ from service.domain.vouchers import Voucher, VoucherUse
 
 _AT = datetime(2026, 2, 24, 12, 34, 56, 789000, tzinfo=UTC)
 # What no wallet's owner is told of: the house's own, and what leads to another record at once.
-_SILENT = {Quote, Voucher, VoucherUse, AuditEvent, Incident, UserLimits}
+_SILENT = {Quote, Voucher, VoucherUse, AuditEvent, Incident, UserLimits, DaySum}
 
 
 class TestTheWords:

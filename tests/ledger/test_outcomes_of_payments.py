@@ -17,6 +17,7 @@ from tests.ledger.journal import DETAILS, Journal, challenge
 from tests.records import at, build_quote
 
 _CREDIT, _DEBIT = AdjustmentType.CREDIT, AdjustmentType.DEBIT
+_NOWHERE = {"from_wallet_id": None, "to_wallet_id": None, "currency": "INR"}
 
 
 class Payments(Journal):
@@ -130,7 +131,7 @@ class Payments(Journal):
 
     def reversing(self, original_id: str, user: str = "usr_admin", **overrides: Any) -> ReverseOriginal:
         original = self.books.records.get(original_id)
-        way = way_back(original)._asdict() if original is not None else {"from_wallet_id": None, "to_wallet_id": None}  # type: ignore[arg-type]  # a transfer or an adjustment
+        way = way_back(original)._asdict() if original is not None else _NOWHERE  # type: ignore[arg-type]  # a transfer or an adjustment
         fields = self.audited(user) | way
         fields |= {
             "reversal_id": f"rev_{self.number}",

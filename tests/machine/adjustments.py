@@ -32,6 +32,8 @@ _OWN_LIMITS = st.sampled_from((None, {"per_transaction": 200}, {"per_day": 500, 
 _OVERALL_LIMITS = st.sampled_from(
     (None, {"per_day": 900}, {"per_transaction": 700, "count_per_hour": 4}, {"per_day": 0})
 )
+# So often an adjustment is asked for with a key.
+_ONE_IN = 3
 _ZONES = st.sampled_from((None, *CHOSEN_ZONES))
 
 
@@ -52,16 +54,20 @@ class AdjustmentRules(ConversionRules):
         self, wallet: int, amount: int | None, currency: str | None, user: int, token: int | None, *,
         is_credit: bool, is_admin: bool, ends: bool,
     ) -> None:  # fmt: skip
+        """Now and then with a key that somebody made. Not drawn, so that a seed plays what it always did."""
         name, purse = new_id(Prefix.ADJUSTMENT), self.purse(wallet)
         asker, by = self._by(user, token)
         minor = amount or max(1, self.paper.purses[purse].free)
         money = currency or self.paper.purses[purse].currency
+        with_key = () if minor % _ONE_IN else (self.api_key, self.users[(user + 1) % len(self.users)])
         about: dict[str, Any] = {
             "adjustment_id": name,
             "wallet_id": purse,
             "amount": minor,
             "currency": money,
             "is_admin": is_admin,
+            "api_key_id": with_key[0] if with_key else None,
+            "makers": frozenset(with_key[1:]),
         }
         about |= {"type": AdjustmentType.CREDIT if is_credit else AdjustmentType.DEBIT}
         self.say(
@@ -70,7 +76,8 @@ class AdjustmentRules(ConversionRules):
                 **common,
             ),
             lambda: self.paper.request_adjustment(
-                name, asker, token, purse, money, minor, is_credit=is_credit, is_admin=is_admin
+                name, asker, token, purse, money, minor, is_credit=is_credit, is_admin=is_admin,
+                with_key=with_key,
             ),
             name,
             by=asker,
@@ -120,9 +127,11 @@ class AdjustmentRules(ConversionRules):
         name, original = new_id(Prefix.REVERSAL), self.newest(which, Adjustment, Transfer, best=_can_be_reversed)
         asker, by = self._by(user, token)
         giver, taker = self.paper.way_back(original)
+        money = self.paper.purses[self.paper.things[original].purse].currency
         about: dict[str, Any] = {"from_wallet_id": giver, "to_wallet_id": taker, "is_forced": is_forced}
         thing, points = self.paper.things.get(original), (reward_id(original), points_return_id_of(original))
         about |= {"sender_id": thing.owner} if isinstance(thing, Transfer) else {}
+        about |= {"currency": money}
         self.say(
             lambda common: ReverseOriginal(
                 reversal_id=name, original_id=original, audit_event_id=new_id(Prefix.AUDIT_EVENT),

@@ -46,6 +46,8 @@ PLENTY = 2**61
 # In a third of the sequences one of the two has little. Not drawn by itself, so that a seed plays what it always did.
 _HOUSES = {(False, 0): (0, PLENTY), (True, 3): (PLENTY, 500)}
 _SECOND_ADMIN_ABOVE = 100
+# Of services too, which have no other bound; of the other currencies nobody counts it.
+_ALONE_ABOVE = 900
 _LIMITS: Mapping[str, int] = {"per_transaction": 600, "per_day": 1_500, "per_month": 3_000, "count_per_hour": 6}
 _OVERALL_LIMITS: Mapping[str, int] = {"per_transaction": 1_100, "per_day": 2_000, "per_month": 4_000}
 # As on paper, but for major units: 100 minor units each, of JPY one.
@@ -195,12 +197,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_books(self, *, limited: bool, overall: bool, code_above: int | None, yen: bool, debts: int) -> None:
         paper = self.paper
         self.users = [new_id(Prefix.USER) for _ in range(4)]
+        self.api_key = new_id(Prefix.API_KEY)
         wallets = {new_id(Prefix.WALLET): (self.users[index], currency) for index, currency in _PURSES}
         paper.open(self.users, wallets)
         paper.limits = {"INR": dict(_LIMITS)} if limited else {}
         paper.overall_limits = dict(_OVERALL_LIMITS) if overall else {}
         paper.code_above = {} if code_above is None else {"INR": code_above, "USD": code_above}
         paper.second_admin_above = dict.fromkeys(CURRENCIES, _SECOND_ADMIN_ABOVE)
+        paper.alone_above = {"INR": _ALONE_ABOVE}
         paper.earnings = list(_EARNINGS)
         # Nobody has any, and wallets in it are there to be closed.
         paper.not_dealt_in = set() if yen else {"JPY"}
@@ -228,6 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
             currencies=frozenset(CURRENCIES) - paper.not_dealt_in,
             step_up_above=paper.code_above,
             adjustment_approval_above=paper.second_admin_above,
+            adjustment_day_above=paper.alone_above,
             earning_rules=tuple(
                 EarningRule(
                     one.name, EarningEvent(one.on), one.currency, one.per_amount, one.points, one.at_most, one.minimum

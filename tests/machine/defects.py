@@ -23,6 +23,7 @@ from service.ledger import (
     approvals,
     batch,
     conversions,
+    day_sums,
     holds,
     limits,
     orders,
@@ -63,6 +64,16 @@ def _forgetting(patch: pytest.MonkeyPatch, command: type[Any], shown: Callable[[
 def no_check_of_funds(patch: pytest.MonkeyPatch) -> None:
     for module in (rules, adjustments):
         patch.setattr(module, "require_funds", lambda *_: None)
+
+
+def what_is_moved_alone_is_not_counted(patch: pytest.MonkeyPatch) -> None:
+    for module in (adjustments, reversals):
+        patch.setattr(module, "count_alone", lambda *_: day_sums.NOTHING)
+
+
+def a_key_counts_for_nobody_who_made_it(patch: pytest.MonkeyPatch) -> None:
+    count_alone = day_sums.count_alone
+    patch.setattr(adjustments, "count_alone", lambda actors, *rest: count_alone(actors[-1:], *rest))
 
 
 def no_check_of_limits(patch: pytest.MonkeyPatch) -> None:
@@ -319,6 +330,8 @@ def what_a_return_leaves_lacking_is_refused(patch: pytest.MonkeyPatch) -> None:
 # With the seed of the first round that finds it, so that it is found at once; any other does in time.
 DEFECTS: dict[Defect, int] = {
     no_check_of_funds: 1,
+    what_is_moved_alone_is_not_counted: 1,
+    a_key_counts_for_nobody_who_made_it: 1,
     no_check_of_limits: 1,
     nothing_comes_back_when_the_bank_declines: 1,
     exchanging_counts_for_no_limit: 3,

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import orjson
 
 from service.domain.clock import to_rfc3339, utc_now
+from service.domain.day_sums import day_sum_id
 from service.domain.identifiers import Prefix, first_id_at, made_at
 from service.domain.policy import Policy
 from service.domain.records import Record
@@ -122,6 +123,19 @@ class Evidence:
             assert row["owner_time_zone"] == purse.zone
             assert min(value for value in row["usage"].values() if isinstance(value, int)) >= 0
         await self._compare_persons(paper)
+        await self._compare_moved_alone(paper)
+
+    async def _compare_moved_alone(self, paper: Paper) -> None:
+        """The last day of each that moved something alone, and nobody else's."""
+        last = {(actor, currency): day for actor, currency, day in sorted(paper.moved_alone, key=lambda key: key[2])}
+        expected = {
+            day_sum_id(actor, currency): (day, paper.moved_alone[actor, currency, day])
+            for (actor, currency), day in last.items()
+        }
+        pairs = {(actor, purse.currency) for actor in paper.persons for purse in paper.purses.values()}
+        rows = await self.books.find("day_sums", [day_sum_id(*pair) for pair in sorted(pairs | last.keys())])
+        found = {name: (row["day"], row["amount"]) for name, row in rows.items()}
+        assert found == expected, f"moved alone is {found}, on paper {expected}"
 
     async def _compare_persons(self, paper: Paper) -> None:
         """What was counted over all of somebody's wallets."""

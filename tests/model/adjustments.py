@@ -16,9 +16,11 @@ class Adjustment(Thing):
     is_credit: bool
     decided_by: str | None = None
     reversal: str | None = None
+    counted_for: tuple[str, ...] = ()
 
     def shown(self) -> Mapping[str, object]:
-        return {"status": self.status, "decided_by": self.decided_by, "reversal_id": self.reversal}
+        facts = {"status": self.status, "decided_by": self.decided_by, "reversal_id": self.reversal}
+        return {**facts, "counted_for": list(self.counted_for)}
 
 
 @dataclass
@@ -26,18 +28,22 @@ class Reversal(Thing):
     """`short` is what the house had to bear."""
 
     short: int
+    counted_for: tuple[str, ...]
 
     def shown(self) -> Mapping[str, object]:
-        return {"status": self.status, "amount": self.amount, "shortfall": self.short}
+        facts = {"status": self.status, "amount": self.amount, "shortfall": self.short}
+        return {**facts, "counted_for": list(self.counted_for)}
 
 
 class AdjustmentPaper(ConversionPaper):
     # By currency: above it a second admin has to agree.
     second_admin_above: dict[str, int]
+    # So it has to above that in a day, in UTC, of one person or key.
+    alone_above: dict[str, int]
 
     def request_adjustment(
         self, name: str, user: str, token: int | None, purse: str, currency: str, amount: int, *, is_credit: bool,
-        is_admin: bool,
+        is_admin: bool, with_key: Sequence[str] = (),
     ) -> dict[str, object]:  # fmt: skip
         self.require_asker(user, token)
         if self.purses[purse].currency != currency:
@@ -50,11 +56,26 @@ class AdjustmentPaper(ConversionPaper):
         self.audited.append((user, "adjustment.requested", name))
         is_large = currency in self.second_admin_above and amount > self.second_admin_above[currency]
         # Nobody makes money for themselves alone, not even a little.
-        if (is_admin and is_large) or (is_credit and self.purses[purse].owner == user):
+        is_own = is_credit and self.purses[purse].owner == user
+        counted = None if (is_admin and is_large) or is_own else self._move_alone((user, *with_key), currency, amount)
+        if counted is None:
             self.purses[purse].open.add(name)
         else:
+            adjustment.counted_for = counted
             self._adjust(adjustment, user)
         return {"status": adjustment.status, "amount": amount}
+
+    def _move_alone(self, actors: Sequence[str], currency: str, amount: int) -> tuple[str, ...] | None:
+        """Whom it counts for; None where one of them would move too much alone."""
+        bound = self.alone_above.get(currency)
+        if bound is None or not amount:
+            return ()
+        today = f"{self.now:%Y-%m-%d}"
+        moved = {actor: self.moved_alone.get((actor, currency, today), 0) + amount for actor in sorted({*actors})}
+        if max(moved.values()) > bound:
+            return None
+        self.moved_alone |= {(actor, currency, today): total for actor, total in moved.items()}
+        return tuple(moved)
 
     def _require_adjustable(self, purse: str, amount: int, *, is_credit: bool) -> None:
         if self.purses[purse].shut == "closed":
@@ -120,6 +141,9 @@ class AdjustmentPaper(ConversionPaper):
         if taker is not None:
             self.require_room(taker, original.amount)
         currency = self.purses[original.purse].currency
+        counted = self._move_alone((user,), currency, short if taker is None else original.amount)
+        if counted is None:
+            raise Refused("second_admin_required")
         if giver is not None:
             self.take(giver, original.amount - short)
             self.outside[HOUSE, currency] += original.amount - short
@@ -129,7 +153,7 @@ class AdjustmentPaper(ConversionPaper):
             self.unspend(original.purse, original_name)
             self.take_points(original_name, *points)
         original.reversal = name
-        self.things[name] = Reversal(user, original.purse, original.amount, "success", short)
+        self.things[name] = Reversal(user, original.purse, original.amount, "success", short, counted)
         kind = "transfer" if isinstance(original, Transfer) else "adjustment"
         self.audited.append((user, f"{kind}.reversed", original_name))
         return {"amount": original.amount, "shortfall": short, "taken": original.amount - short}

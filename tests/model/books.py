@@ -216,6 +216,8 @@ class Paper:
     overall_limits: dict[str, int] = field(default_factory=dict)
     # Who did what to what, of the deeds that are accounted for.
     audited: list[tuple[str, str, str]] = field(default_factory=list)
+    # By person or key, currency and day: what moved without somebody else's approval, where that is bounded.
+    moved_alone: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
     # --- commands in general
 

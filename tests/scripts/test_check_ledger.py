@@ -112,6 +112,7 @@ _COLLECTIONS = (
     "holds", "adjustments", "reversals", "conversions", "returns", "incidents",
     "bank_callbacks", "orders", "account_sums", "checkpoints", "checkpoint_tiles", "dead_letters", "events",
     "account_corrections", "audit_events", "quotes", "user_limits", "house_positions",
+    "day_sums",
 )  # fmt: skip
 # As at the command line.
 _GRACE = timedelta(hours=1)
@@ -433,6 +434,7 @@ class TestASoundLedger:
             "incidents": 2,
             "incidents unresolved": 2,
             "user limits": 2,
+            "day sums": 1,
             "portions of the house": await books.named("house_positions").count_documents({}),
         }
         total = inspection.total("INR")
@@ -696,6 +698,12 @@ def _subject(name: str, row: Row) -> str:
     if name == "user_limits":
         return str(row["user_id"])
     return str(row["subject_id"] if name in ("outbox", "audit_events") else row["_id"])
+
+
+async def forget_whom_a_credit_counts_for(books: Books) -> str:
+    credit = await books.one("adjustments", counted_day={"$ne": None})
+    await books.put("adjustments", {**credit, "counted_day": None, "counted_for": []})
+    return f"dsm_{credit['requested_by']}_{credit['currency']}"
 
 
 async def forge_a_time_zone(books: Books) -> str:
@@ -1846,7 +1854,7 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
     "an adjustment's decider": (
         change("adjustments", {"status": "success"}, decided_by="usr_other"),
         "audit_mismatch",
-        set(),
+        {"day_sum_counted"},
     ),
     "an adjustment's reason": (
         change("adjustments", {"status": "success"}, reason="Because"),
@@ -1887,6 +1895,14 @@ DAMAGES: dict[str, tuple[Damage, str, set[str]]] = {
         "user_usage",
         set(),
     ),
+    "a sum of what somebody moved alone set back": (change("day_sums", {}, amount=Int64(1)), "day_sum", set()),
+    "a sum of what somebody moved alone on another day": (
+        change("day_sums", {}, day="2026-01-01"),
+        "day_sum",
+        set(),
+    ),
+    "a sum of what somebody moved alone gone": (remove("day_sums"), "day_sum", set()),
+    "a credit that counts for nobody": (forget_whom_a_credit_counts_for, "day_sum", set()),
     "what a payment counted for": (count_a_transfer_for_less, "user_counted", {"user_usage"}),
     "a payment that counts for no user": (
         forget_what_a_transfer_counted_for,

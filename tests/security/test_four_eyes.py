@@ -283,6 +283,66 @@ class TestAKeyThatMovesOtherPeoplesMoney:
                 assert refusal(await related.post(path)) == _SECOND
 
 
+def bounded(office: Office, monkeypatch: pytest.MonkeyPatch, day_above: int) -> None:
+    ledger = office.api._transport.app.state.resources.ledger  # type: ignore[attr-defined]  # the app's own
+    monkeypatch.setattr(ledger, "policy", ledger.policy._replace(adjustment_day_above={"INR": day_above}))
+
+
+class TestMakingMoneyForASecondAccount:
+    """Each time within what one admin makes alone, and not without end."""
+
+    async def test_ends_at_the_days_sum(
+        self, office: Office, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bounded(office, monkeypatch, 100)
+        wallet = await make_wallet(databases, office.user)
+        answers = await asyncio.gather(
+            *(credit(office.api, office.boss.headers, wallet.id, 30) for _ in range(5)),
+        )
+        assert sorted(answer.status_code for answer in answers) == [201, 201, 201, 202, 202]
+        assert (await current(wallet)).available == 90
+        # Another admin, who has made none, sees what waits; that then counts for nobody.
+        waiting = next(answer.json()["id"] for answer in answers if answer.status_code == 202)
+        assert refusal(await office.boss.post(f"/adjustments/{waiting}/approve")) == _SECOND
+        assert (await office.second.post(f"/adjustments/{waiting}/approve")).status_code == 200
+        assert (await credit(office.api, office.boss.headers, wallet.id, 10)).status_code == 201
+        assert (await credit(office.api, office.second.headers, wallet.id, 100)).status_code == 201
+        debit = await office.boss.post(f"/wallets/{wallet.id}/debits", amount=1, currency="INR", reason="A mistake")
+        assert debit.status_code == 202
+
+    async def test_with_a_key_counts_for_the_key_and_whoever_made_it(
+        self, office: Office, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bounded(office, monkeypatch, 100)
+        wallet = await make_wallet(databases, office.user)
+        for number, status in ((60, 201), (60, 202)):
+            # Another service and key each time.
+            service = await make_user(databases, roles=["service"])
+            confirming = office.second if status == 201 else office.third
+            key = (await office.ask_for_key(service, "adjustments:write")).json()
+            assert (await approve(confirming, key["proposal_id"])).status_code == 200
+            answer = await credit(office.api, {"X-API-Key": key["secret"]}, wallet.id, number)
+            assert answer.status_code == status, answer.text
+        assert (await credit(office.api, office.boss.headers, wallet.id, 41)).status_code == 202
+        assert (await credit(office.api, office.third.headers, wallet.id, 100)).status_code == 201
+
+    async def test_by_taking_debits_back_ends_there_too(
+        self, office: Office, databases: Databases, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bounded(office, monkeypatch, 100)
+        wallet = await make_funded_wallet(databases)
+        debit: dict[str, Any] = {"amount": 60, "currency": "INR", "reason": "A mistake"}
+        first = (await office.boss.post(f"/wallets/{wallet.id}/debits", **debit)).json()["id"]
+        second = (await office.second.post(f"/wallets/{wallet.id}/debits", **debit)).json()["id"]
+        path = f"/adjustments/{first}/reversal"
+        assert refusal(await office.boss.post(path, reason="None after all")) == _SECOND
+        assert (await office.third.post(path, reason="None after all")).status_code == 201
+        assert refusal(await office.third.post(f"/adjustments/{second}/reversal", reason="Again")) == _SECOND
+        # Taking a credit back gives nobody anything.
+        given = (await credit(office.api, office.boss.headers, wallet.id, 40)).json()["id"]
+        assert (await office.third.post(f"/adjustments/{given}/reversal", reason="Again")).status_code == 201
+
+
 class TestAService:
     async def test_credits_its_own_wallet_only_with_an_admins_approval(
         self, office: Office, databases: Databases
