@@ -292,6 +292,10 @@ class Settings(BaseSettings):
     # Long enough to read it and to say yes, too short to wait for the market to move.
     quote_lifetime_s: int = Field(30, ge=1, le=3600)
 
+    # --- API keys
+    # Without a time of its own a key ends after a quarter. One that lasts for longer takes two admins.
+    api_key_lifetime_s: int = Field(90 * 24 * 3600, ge=60)
+
     # --- Holds
     # A week: until a shop has sent the goods. A month: as long as card schemes let a guarantee stand.
     hold_lifetime_s: int = Field(7 * 24 * 3600, ge=1)

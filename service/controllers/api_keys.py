@@ -37,6 +37,7 @@ _EXAMPLE: dict[str, Any] = {
     "permissions": ["holds:read", "holds:write"],
     "status": "active",
     "created_by": "usr_0198c0ffee0070008000000000000002",
+    "makers": ["usr_0198c0ffee0070008000000000000002", "usr_0198c0ffee0070008000000000000003"],
     "created_at": "2026-02-24T12:34:56.789Z",
     "updated_at": "2026-02-24T12:34:56.789Z",
     "expires_at": "2027-02-24T00:00:00.000Z",
@@ -92,12 +93,16 @@ class ApiKeyRequest(StrictModel):
     ]
     expires_at: Annotated[
         Annotated[QueryTime, AfterValidator(_in_milliseconds), Field(strict=False)] | None,
-        Field(description="Good before this time; null: until it is revoked"),
+        Field(
+            description="Good before this time. Left out: for `WALLET_API_KEY_LIFETIME_S`, 90 days. null, until it is "
+            "revoked, and what is later than that take another admin"
+        ),
     ] = None
 
-    @property
-    def order(self) -> KeyOrder:
-        return KeyOrder(self.user_id, self.name, tuple(self.permissions), self.expires_at)
+    def order(self, lifetime: timedelta) -> KeyOrder:
+        is_named = "expires_at" in self.model_fields_set
+        expires_at = self.expires_at if is_named else _in_milliseconds(utc_now() + lifetime)
+        return KeyOrder(self.user_id, self.name, tuple(self.permissions), expires_at)
 
 
 class RotationRequest(StrictModel):
@@ -134,6 +139,7 @@ class ApiKeyView(View):
     permissions: list[Permission]
     status: KeyStatus
     created_by: str
+    makers: list[str] = Field(description="Admins who may know a secret of it: it ends with each of them")
     created_at: str = Field(**_TIME)
     updated_at: str = Field(**_TIME)
     expires_at: str | None = Field(**_TIME)
@@ -165,10 +171,13 @@ _WAITING: dict[str, Any] = {
     summary="Make an API key for a service; its secret is shown once",
     description="It acts as the user that it names, who needs the role `service`, and may do what it lists. With "
     "any `:write` or `holds:any` it opens nothing before another admin approves the proposal. A key for the admin's "
-    "own account waits for one only with `adjustments:write` or `holds:any`.",
+    "own account waits for one only with `adjustments:write` or `holds:any`, or where it lasts for long. It ends "
+    "where one of the admins who made it is deactivated or no admin any more.",
 )
 async def create_api_key(body: ApiKeyRequest, user: _Admin, resources: OpenResources) -> Response:
-    issued = await api_keys.create_key(resources.databases.client, user, body.order, correlation_id.get())
+    lifetime = timedelta(seconds=resources.settings.api_key_lifetime_s)
+    order, client = body.order(lifetime), resources.databases.client
+    issued = await api_keys.create_key(client, user, order, correlation_id.get(), lifetime)
     return _show_secret(issued, 201 if issued.proposal_id is None else 202)
 
 
@@ -200,7 +209,8 @@ async def get_api_key(key_id: _KeyId, _user: _Admin) -> Response:
     response_model=IssuedKeyView,
     responses={**problem_responses(ApiKeyEnded), 202: _WAITING},
     summary="Give an API key another secret, shown once",
-    description="The one before ends at once, or after `overlap_s`; one before that ends at once. Of a key that "
+    description="The one before ends at once, or after `overlap_s`; one before that ends at once. Without an overlap "
+    "the key is handed over to whoever gives it the secret: it no longer ends with its makers before. Of a key that "
     "takes two admins to make, all that happens once another admin has approved the proposal.",
 )
 async def rotate_api_key(body: RotationRequest, key_id: _KeyId, user: _Admin, resources: OpenResources) -> Response:

@@ -56,6 +56,8 @@ class ApiKey(NamedTuple):
     version: int = 0
     is_waiting: bool = False
     makers: tuple[str, ...] = ()
+    # `created_by` knows no secret of it any more.
+    is_handed_over: bool = False
 
     def status(self, at: datetime) -> KeyStatus:
         if self.revoked_at is not None:
@@ -79,7 +81,7 @@ class ApiKey(NamedTuple):
     @property
     def all_makers(self) -> frozenset[str]:
         """Whoever may know a secret of it."""
-        return frozenset((self.created_by, *self.makers))
+        return frozenset(self.makers if self.is_handed_over else (self.created_by, *self.makers))
 
     def was_used_lately(self, at: datetime) -> bool:
         return self.last_used_at is not None and at - self.last_used_at < LAST_USE_PRECISION
@@ -108,9 +110,13 @@ def hash_secret(secret: bytes) -> str:
 
 
 def rotated(key: ApiKey, secret_hash: str, overlap: timedelta, makers: Collection[str], now: datetime) -> ApiKey:
-    """With another secret, by these admins. Only the secret before this one may overlap."""
+    """With another secret, by these admins. Only the secret before this one may overlap.
+
+    Without an overlap they are its makers from now on: nobody else knows a secret of it.
+    """
     return key._replace(
-        makers=tuple(sorted({*key.makers, *makers})),
+        makers=tuple(sorted({*key.makers, *makers} if overlap else makers)),
+        is_handed_over=key.is_handed_over or not overlap,
         secret_hash=secret_hash,
         previous_hash=key.secret_hash if overlap else None,
         previous_until=now + overlap if overlap else None,
@@ -140,6 +146,7 @@ def api_key_view(key: ApiKey, now: datetime) -> dict[str, Any]:
         "permissions": list(key.permissions),
         "status": key.status(now),
         "created_by": key.created_by,
+        "makers": sorted(key.all_makers),
         "created_at": to_rfc3339(key.created_at),
         "updated_at": to_rfc3339(key.updated_at),
         "expires_at": _shown(key.expires_at),

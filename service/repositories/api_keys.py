@@ -59,6 +59,13 @@ async def find_unrevoked(user_id: str, *, session: AsyncClientSession) -> list[A
     return [from_row(ApiKey, row)._replace(permissions=_permissions(row)) for row in await found.to_list()]
 
 
+async def find_made_by(admin_id: str, *, session: AsyncClientSession) -> list[ApiKey]:
+    """Finds all unrevoked keys that an admin asked for, confirmed or gave a secret. There are few keys."""
+    made = {"$or": [{"created_by": admin_id}, {"makers": admin_id}], "revoked_at": None}
+    found = ApiKeyDocument.get_pymongo_collection().find(made, session=session)
+    return [from_row(ApiKey, row)._replace(permissions=_permissions(row)) for row in await found.to_list()]
+
+
 async def replace(key: ApiKey, *, session: AsyncClientSession) -> None:
     """All but its last use, which is noted meanwhile. It was read in the same transaction."""
     row = to_row(key)

@@ -103,14 +103,18 @@ async def authenticate(text: str, uses: KeyUses) -> Caller:
     return Caller(key.user_id, user.roles, user.token_version, scopes=key.scopes, api_key_id=key.id)
 
 
-async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id: str | None) -> IssuedKey:
-    """A key that does more than read waits for a second admin, unless it is for what this admin has.
+async def create_key(
+    client: Client, admin: Caller, order: KeyOrder, request_id: str | None, lifetime: timedelta
+) -> IssuedKey:
+    """A key that does more than read waits for a second admin, unless it is for what this admin has. So does one that
+    lasts for longer than `lifetime`.
 
     Raises NotFound where there is no such user, UserIsNoService, InvalidFields, Unavailable.
     """
     now = utc_now()
     if order.expires_at is not None and order.expires_at <= now:
         raise InvalidFields(fields=(FieldError("/expires_at", "in_the_past", "Send a time to come"),))
+    lasts_long = order.expires_at is None or order.expires_at > now + lifetime
     for tries_left in reversed(range(_PREFIX_TRIES)):
         secret = secrets.token_bytes(SECRET_BYTES)
         key = ApiKey(
@@ -120,7 +124,7 @@ async def create_key(client: Client, admin: Caller, order: KeyOrder, request_id:
             created_by=admin.user_id,
             created_at=now,
             updated_at=now,
-            is_waiting=key_takes_two_admins(order.permissions, order.user_id, admin.user_id),
+            is_waiting=lasts_long or key_takes_two_admins(order.permissions, order.user_id, admin.user_id),
             **order._asdict(),
         )
         try:
@@ -144,6 +148,7 @@ async def _insert(client: Client, admin: Caller, key: ApiKey, request_id: str | 
             raise NotFound(f"There is no user {key.user_id}")
         if Role.SERVICE not in user.roles:
             raise UserIsNoService(user_id=key.user_id)
+        await _require_admin_still(admin, session)
         await key_repository.insert(key, session=session)
         await audit_repository.insert(event, session=session)
         if not key.is_waiting:
@@ -167,6 +172,7 @@ async def rotate_key(
         key = await _find(key_id, session)
         if key.status(now) is not KeyStatus.ACTIVE:
             raise ApiKeyEnded(status=key.status(now))
+        await _require_admin_still(admin, session)
         overlap_s = int(overlap.total_seconds())
         if key_takes_two_admins(key.permissions, key.user_id, admin.user_id):
             asked = _proposal(ProposalKind.API_KEY_ROTATION, key, admin, request_id, now)
@@ -200,6 +206,23 @@ async def revoke_key(client: Client, admin: Caller, key_id: str, reason: str | N
     key = await run_in_transaction(client, revoke)
     log.info("api_key.revoked", api_key_id=key.id, by=admin.user_id)
     return key
+
+
+async def revoke_made_by(
+    maker_id: str, admin: Caller, reason: str, request_id: str | None, now: datetime, *, session: AsyncClientSession
+) -> None:
+    """Revokes all keys of which this admin may know a secret, in the transaction that shuts them out."""
+    for key in await key_repository.find_made_by(maker_id, session=session):
+        if maker_id in key.all_makers:
+            await key_repository.replace(revoked(key, now), session=session)
+            event = _event(AuditAction.API_KEY_REVOKED, key, admin.user_id, request_id, reason, made_by=maker_id)
+            await audit_repository.insert(event, session=session)
+
+
+async def _require_admin_still(admin: Caller, session: AsyncClientSession) -> None:
+    """Writes the admin's document too: of who makes a key, and who shuts them out at this moment, one comes second."""
+    if not await user_repository.count_deed(admin.user_id, admin.token_version, session=session):
+        raise Unauthenticated("The access token is no longer valid")
 
 
 async def get_key(key_id: str) -> ApiKey:

@@ -46,6 +46,7 @@ from service.repositories import user_limits as user_limits_repository
 from service.repositories import users as user_repository
 from service.repositories import wallets as wallet_repository
 from service.repositories import webhook_endpoints as endpoint_repository
+from service.services import api_keys
 from service.services.audit_events import new_audit_event
 from service.services.breaks import require_books_agree
 from service.services.callers import Caller
@@ -100,6 +101,7 @@ class Lockdowns:
             await session_repository.revoke_all(user_id, Ending.LOCKED_DOWN, now, session=session)
             await _disable_endpoints(admin, user_id, request_id, now, session)
             await _revoke_keys(admin, user_id, reason, request_id, now, session)
+            await api_keys.revoke_made_by(user_id, admin, reason, request_id, now, session=session)
             await audit_repository.insert(event, session=session)
             return {
                 "is_active": False,
@@ -190,6 +192,8 @@ class Lockdowns:
                 return None
             event = _event(AuditAction.USER_LOCKDOWN_LIFTED, admin, user_id, request_id, lifted.lift_reason)
             await audit_repository.insert(event, session=session)
+            # Those that were made while it stood.
+            await _revoke_keys(admin, user_id, lifted.lift_reason, request_id, now, session)
             # One that was registered while the lockdown began, or that a release before this one left alone.
             await _disable_endpoints(admin, user_id, request_id, now, session)
             if lifted.was_active:
@@ -251,7 +255,12 @@ async def _wallets_of(user_id: str) -> list[Wallet]:
 
 
 async def _revoke_keys(
-    admin: Caller, user_id: str, reason: str, request_id: str | None, now: datetime, session: AsyncClientSession
+    admin: Caller,
+    user_id: str,
+    reason: str | None,
+    request_id: str | None,
+    now: datetime,
+    session: AsyncClientSession,
 ) -> None:
     for key in await key_repository.find_unrevoked(user_id, session=session):
         await key_repository.replace(revoked(key, now), session=session)

@@ -16,7 +16,7 @@ from service.errors import NotFound, OwnAccount, Unauthenticated, UserLockedDown
 from service.repositories import audit_events as audit_repository
 from service.repositories import users as user_repository
 from service.repositories.users import UserFilter as UserFilter  # noqa: PLC0414 controllers name it, and may not reach below
-from service.services import proposals
+from service.services import api_keys, proposals
 from service.services.audit_events import new_audit_event
 from service.services.callers import Caller
 from service.services.users import account_name
@@ -98,6 +98,10 @@ async def _turn(
     return user
 
 
+def _acts_as_admin(user: User) -> bool:
+    return user.is_active and Role.ADMIN in user.roles
+
+
 async def _administer(
     client: Client,
     admin: Caller,
@@ -138,14 +142,20 @@ async def _administer(
         if "is_active" in changes:
             changes["deactivation_event_id"] = None if changes["is_active"] else event.id
         changed = await user_repository.change(user_id, changes, ends_tokens=deed.ends_tokens, session=session)
+        if _acts_as_admin(user) and not _acts_as_admin(changed):
+            await api_keys.revoke_made_by(user_id, admin, reason, request_id, now, session=session)
         await audit_repository.insert(event, session=session)
         return changed, deed
 
     after, deed = await run_in_transaction(client, do)
+    _log_deed(after, deed, admin)
+    return after
+
+
+def _log_deed(after: User | AccessProposal, deed: _Deed | None, admin: Caller) -> None:
     if isinstance(after, AccessProposal):
         log.info("proposal.requested", proposal_id=after.id, by=admin.user_id, kind=after.kind)
     elif deed is None:
-        log.info("user.unchanged", user_id=user_id)
+        log.info("user.unchanged", user_id=after.id)
     else:
-        log.info(deed.action, user_id=user_id, by=admin.user_id)
-    return after
+        log.info(deed.action, user_id=after.id, by=admin.user_id)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from service.controllers.rate_limits import (
     remember_api_key,
 )
 from service.database import Databases
+from service.domain.clock import utc_now
 from service.domain.permissions import Permission
 from service.gateways.quick_redis import QuickRedis
 from service.gateways.rate_limits import RateLimits
@@ -184,10 +186,10 @@ class TestWhoIsCounted:
         assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
 
     async def test_an_api_key_counts_by_itself_once_it_has_held(self, face: Face, databases: Databases) -> None:
-        service = await make_user(databases, roles=["service"])
+        service = await make_user(databases, roles=["service", "admin"])
         admin = Caller(service.id, ("admin",), 0)
-        order = KeyOrder(service.id, "test", [Permission.WALLETS_READ], None)
-        key = (await create_key(databases.client, admin, order, None)).text
+        order = KeyOrder(service.id, "test", [Permission.WALLETS_READ], utc_now() + timedelta(days=1))
+        key = (await create_key(databases.client, admin, order, None, timedelta(days=1, hours=1))).text
         async with face.client(headers={"X-API-Key": key}) as client:
             assert await statuses(client, "/api/v1/wallets", 14) == [200] * 13 + [429]
         # The first was counted by its address, as are those that only look like one.

@@ -1,6 +1,7 @@
 """Four eyes under attack: one admin alone gives nobody access, whatever second account or key they make for it."""
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import pytest
 
 from service.database import Databases
 from service.documents import User
-from service.domain.clock import utc_now
+from service.domain.clock import to_rfc3339, utc_now
 from service.domain.sealed import SealedField
 from service.domain.wallets import Wallet
 from service.repositories import totp_enrolments as enrolment_repository
@@ -157,6 +158,52 @@ class TestGivingARole:
         (shown,) = page["data"]
         assert shown == (await office.second.get(f"/admin/proposals/{proposal_id}")).json()
         assert (shown["roles"], shown["requested_by"]) == (["user", "service"], office.boss.user.id)
+
+
+class TestAKey:
+    async def test_ends_after_a_quarter_unless_two_admins_want_it_otherwise(
+        self, office: Office, databases: Databases
+    ) -> None:
+        service, lifetime = await make_user(databases, roles=["service"]), timedelta(days=90)
+        usual = (await office.ask_for_key(service, "wallets:read")).json()
+        assert usual["status"] == "active"
+        assert timedelta() <= datetime.fromisoformat(usual["expires_at"]) - utc_now() <= lifetime
+        order: dict[str, Any] = {"user_id": service.id, "name": "Till", "permissions": ["wallets:read"]}
+        for late in (None, to_rfc3339(utc_now() + lifetime + timedelta(hours=1))):
+            asked = await office.boss.post("/admin/api-keys", **order, expires_at=late)
+            assert (asked.status_code, asked.json()["status"]) == (202, "requires_approval"), asked.text
+            assert (await approve(office.second, asked.json()["proposal_id"])).status_code == 200
+
+    @pytest.mark.parametrize("deed", ["deactivate", "demote", "lockdown"])
+    async def test_ends_with_whoever_made_it(self, office: Office, databases: Databases, deed: str) -> None:
+        service = await make_user(databases, roles=["service"])
+        key = (await office.ask_for_key(service, "wallets:read", "payments:write")).json()
+        assert (await approve(office.second, key["proposal_id"])).status_code == 200
+        shown = (await office.third.get("/admin/api-keys", user_id=service.id)).json()["data"][0]
+        assert shown["makers"] == sorted((office.boss.user.id, office.second.user.id))
+        path = f"/admin/users/{office.second.user.id}"
+        if deed == "demote":
+            done = await office.third.put(f"{path}/roles", roles=["user"], reason="Left")
+        else:
+            done = await office.third.post(f"{path}/{deed}", reason="Left")
+        assert done.status_code == 200, done.text
+        headers = {"X-API-Key": key["secret"]}
+        assert refusal(await office.api.get("/api/v1/wallets", headers=headers)) == (401, "unauthenticated")
+        (event, *_) = await office.boss.events(subject_id=key["id"])
+        assert (event["action"], event["details"]["made_by"]) == ("api_key.revoked", office.second.user.id)
+
+    async def test_goes_on_where_it_was_handed_over_before(self, office: Office, databases: Databases) -> None:
+        service = await make_user(databases, roles=["service"])
+        key = (await office.ask_for_key(service, "wallets:read")).json()
+        overlapping = await office.second.post(f"/admin/api-keys/{key['id']}/rotate", overlap_s=60)
+        assert overlapping.json()["makers"] == sorted((office.boss.user.id, office.second.user.id))
+        handed_over = (await office.third.post(f"/admin/api-keys/{key['id']}/rotate", overlap_s=0)).json()
+        assert handed_over["makers"] == [office.third.user.id]
+        for gone in (office.boss, office.second):
+            left = await office.third.post(f"/admin/users/{gone.user.id}/deactivate", reason="Left")
+            assert left.status_code == 200, left.text
+        headers = {"X-API-Key": handed_over["secret"]}
+        assert (await office.api.get("/api/v1/wallets", headers=headers)).status_code == 200
 
 
 class TestAdminsWhomOthersMade:

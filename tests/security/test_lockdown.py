@@ -202,6 +202,15 @@ class TestTwoAdmins:
         expected = ["lockdown_lifted", "lockdown_lift_approved", "lockdown_lift_proposed", "locked_down"]
         assert (await theft.told())[:4] == [f"user.{action}" for action in expected]
 
+    async def test_end_keys_that_were_made_meanwhile(self, theft: Theft) -> None:
+        await theft.lock_down()
+        order: dict[str, Any] = {"user_id": theft.login.user.id, "name": "Till", "permissions": ["wallets:read"]}
+        key = (await theft.admins[2].post("/admin/api-keys", **order)).json()
+        await theft.lift(theft.admins[0], theft.admins[1])
+        assert (await theft.admins[2].get(f"/admin/api-keys/{key['id']}")).json()["status"] == "revoked"
+        balance = f"/api/v1/users/{theft.login.user.id}/balance"
+        assert refusal(await theft.api.get(balance, headers={"X-API-Key": key["secret"]})) == OUT
+
     async def test_leave_frozen_out_what_owes(self, theft: Theft) -> None:
         await theft.lock_down()
         owing = {"$set": {"owed": Int64(7), "debts": ["rtn_0198c0ffee0070008000000000000001"]}}
