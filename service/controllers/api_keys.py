@@ -27,6 +27,9 @@ from service.services.callers import Caller
 router = api_router("API keys", prefix="/admin")
 
 _KeyId = Annotated[str, Path(max_length=64, examples=["key_0198c0ffee0070008000000000000001"])]
+_WalletId = Annotated[str, Field(min_length=1, max_length=64, examples=["wal_0198c0ffee0070008000000000000001"])]
+# A shop has a wallet or two in each currency.
+_CAPTURE_TO_LIMIT = 20
 _Admin = Annotated[Caller, require(Permission.API_KEYS_ADMIN)]
 
 _EXAMPLE: dict[str, Any] = {
@@ -35,6 +38,7 @@ _EXAMPLE: dict[str, Any] = {
     "name": "Shop, till 4",
     "prefix": "wsk_k4nq7x2p",
     "permissions": ["holds:read", "holds:write"],
+    "capture_to": [],
     "status": "active",
     "created_by": "usr_0198c0ffee0070008000000000000002",
     "makers": ["usr_0198c0ffee0070008000000000000002", "usr_0198c0ffee0070008000000000000003"],
@@ -91,6 +95,14 @@ class ApiKeyRequest(StrictModel):
         Field(min_length=1, max_length=len(KEY_PERMISSIONS), json_schema_extra={"uniqueItems": True}),
         AfterValidator(_each_once),
     ]
+    capture_to: Annotated[
+        list[_WalletId],
+        Field(
+            max_length=_CAPTURE_TO_LIMIT,
+            description="With `holds:any`: wallets to which it captures holds of others. Without them, only to the "
+            "house or to whom the hold names",
+        ),
+    ] = Field(default_factory=list)
     expires_at: Annotated[
         Annotated[QueryTime, AfterValidator(_in_milliseconds), Field(strict=False)] | None,
         Field(
@@ -102,7 +114,7 @@ class ApiKeyRequest(StrictModel):
     def order(self, lifetime: timedelta) -> KeyOrder:
         is_named = "expires_at" in self.model_fields_set
         expires_at = self.expires_at if is_named else _in_milliseconds(utc_now() + lifetime)
-        return KeyOrder(self.user_id, self.name, tuple(self.permissions), expires_at)
+        return KeyOrder(self.user_id, self.name, tuple(self.permissions), expires_at, tuple(self.capture_to))
 
 
 class RotationRequest(StrictModel):
@@ -137,6 +149,7 @@ class ApiKeyView(View):
     name: str
     prefix: str = Field(description="What the secret begins with")
     permissions: list[Permission]
+    capture_to: list[str] = Field(description="Wallets to which it captures holds of others")
     status: KeyStatus
     created_by: str
     makers: list[str] = Field(description="Admins who may know a secret of it: it ends with each of them")

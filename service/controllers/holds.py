@@ -169,7 +169,8 @@ async def request_hold(
         *_RECIPIENT_ERRORS,
     ),
     summary="Take a hold, or a part of it, once",
-    description="For its payer, its recipient, and tokens with the role `service` or `admin`. The rest is released.",
+    description="For its payer, its recipient, and tokens with the role `service` or `admin`. The rest is released. "
+    "Who does not pay it names no recipient but one that their API key lists: else it goes to the house.",
 )
 async def capture_hold(
     hold_id: _HoldId,

@@ -34,6 +34,7 @@ _EXAMPLE: dict[str, Any] = {
     "was_roles": ["user"],
     "api_key_id": None,
     "permissions": [],
+    "capture_to": [],
     "reason": "Integrates the shop",
     "requested_by": "usr_0198c0ffee0070008000000000000002",
     "decided_by": None,
@@ -57,6 +58,7 @@ class AccessProposalView(View):
     was_roles: list[str]
     api_key_id: str | None
     permissions: list[str] = Field(description="Of a key: what it may do")
+    capture_to: list[str] = Field(description="Of a key: the wallets to which it captures holds of others")
     reason: str | None
     requested_by: str
     decided_by: str | None

@@ -58,6 +58,8 @@ class ApiKey(NamedTuple):
     makers: tuple[str, ...] = ()
     # `created_by` knows no secret of it any more.
     is_handed_over: bool = False
+    # With `holds:any`: wallets to which it captures holds of others, beside the house.
+    capture_to: tuple[str, ...] = ()
 
     def status(self, at: datetime) -> KeyStatus:
         if self.revoked_at is not None:
@@ -144,6 +146,7 @@ def api_key_view(key: ApiKey, now: datetime) -> dict[str, Any]:
         "name": key.name,
         "prefix": f"{_MARK}_{key.prefix}",
         "permissions": list(key.permissions),
+        "capture_to": list(key.capture_to),
         "status": key.status(now),
         "created_by": key.created_by,
         "makers": sorted(key.all_makers),

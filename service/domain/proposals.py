@@ -47,6 +47,7 @@ class AccessProposal(NamedTuple):
     decided_at: datetime | None = None
     rejection_reason: str | None = None
     version: int = 0
+    capture_to: tuple[str, ...] = ()
 
     def repeats(self, other: "AccessProposal") -> bool:
         """Tells whether `other` asks for the same, so that a request that is sent again makes no second proposal."""
@@ -80,6 +81,7 @@ def proposal_view(proposal: AccessProposal) -> dict[str, Any]:
         "was_roles": list(proposal.was_roles),
         "api_key_id": proposal.api_key_id,
         "permissions": list(proposal.permissions),
+        "capture_to": list(proposal.capture_to),
         "reason": proposal.reason,
         "requested_by": proposal.requested_by,
         "decided_by": proposal.decided_by,

@@ -19,6 +19,7 @@ from service.domain.wallets import Freeze, Movement, Wallet, WalletStatus
 from service.errors import (
     CaptureExceedsHold,
     CurrencyMismatch,
+    Forbidden,
     HoldAboveStepUp,
     HoldExpired,
     HoldGuaranteed,
@@ -171,11 +172,13 @@ class OnHold(AuditedCommand):
 class CaptureHold(OnHold):
     """Takes all of it, or `amount` of it and gives the rest back; once only.
 
-    `to_wallet_id` is the recipient that the capture itself names, `named_wallet_id` that of the hold.
+    `to_wallet_id` is the recipient that the capture itself names, `named_wallet_id` that of the hold. Who does not pay
+    names one of `capture_to`, or nobody: then it goes to the house.
     """
 
     named_wallet_id: str | None
     to_wallet_id: str | None
+    capture_to: frozenset[str] = frozenset()
     amount: int | None
     out_entry_id: str
     in_entry_id: str
@@ -199,6 +202,7 @@ class CaptureHold(OnHold):
             raise RecipientAlreadyNamed(to_wallet_id=hold.to_wallet_id)
         if self.to_wallet_id == wallet.id:
             raise SameWallet
+        self._require_listed(wallet)
         if wallet.owed and self.user_id != wallet.user_id and wallet.status is not WalletStatus.CLOSED:
             raise PayerCannotPay
         _require_capturable(wallet, is_promised=self.to_wallet_id is None)
@@ -230,6 +234,11 @@ class CaptureHold(OnHold):
             ),
             status_code=_OK,
         )
+
+    def _require_listed(self, payer: Wallet) -> None:
+        is_named = self.to_wallet_id is not None and self.user_id != payer.user_id
+        if is_named and self.to_wallet_id not in self.capture_to:
+            raise Forbidden("Others' holds are captured for the house, or to a wallet that the API key lists")
 
     def _move(self, captured: Hold, wallet: Wallet, recipient: Wallet | None) -> tuple[Wallet, tuple[Movement, ...]]:
         """Returns the payer's wallet with its counters, and what moves: out, in at the recipient, back what is left."""

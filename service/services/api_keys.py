@@ -47,6 +47,7 @@ class KeyOrder(NamedTuple):
     name: str
     permissions: Sequence[Permission]
     expires_at: datetime | None
+    capture_to: tuple[str, ...] = ()
 
 
 class IssuedKey(NamedTuple):
@@ -100,7 +101,14 @@ async def authenticate(text: str, uses: KeyUses) -> Caller:
         log.warning("api_key.refused", api_key_id=key.id, reason="user", user_id=key.user_id)
         raise Unauthenticated("The API key is not valid")
     uses.note(key, now)
-    return Caller(key.user_id, user.roles, user.token_version, scopes=key.scopes, api_key_id=key.id)
+    return Caller(
+        key.user_id,
+        user.roles,
+        user.token_version,
+        scopes=key.scopes,
+        api_key_id=key.id,
+        capture_to=frozenset(key.capture_to),
+    )
 
 
 async def create_key(
@@ -244,7 +252,7 @@ async def _find(key_id: str, session: AsyncClientSession | None) -> ApiKey:
 
 def _proposal(kind: ProposalKind, key: ApiKey, admin: Caller, request_id: str | None, now: datetime) -> AccessProposal:
     proposal = proposals.new_proposal(kind, key.user_id, admin, None, request_id, now)
-    return proposal._replace(api_key_id=key.id, permissions=tuple(key.permissions))
+    return proposal._replace(api_key_id=key.id, permissions=tuple(key.permissions), capture_to=key.capture_to)
 
 
 def _event(

@@ -17,6 +17,8 @@ class Caller(NamedTuple):
     # Of an API key, which may do less than its user; None: whatever the roles allow.
     scopes: frozenset[Permission] | None = None
     api_key_id: str | None = None
+    # Of an API key: wallets to which it captures holds of others.
+    capture_to: frozenset[str] = frozenset()
 
     def may(self, permission: Permission) -> bool:
         return permission in permissions_of(self.roles) and (self.scopes is None or permission in self.scopes)

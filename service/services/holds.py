@@ -112,6 +112,7 @@ async def capture_hold(
         request_id=request_id,
         named_wallet_id=hold.to_wallet_id,
         to_wallet_id=order.to_wallet_id,
+        capture_to=token.capture_to,
         amount=order.amount,
         out_entry_id=new_id(Prefix.ENTRY),
         in_entry_id=new_id(Prefix.ENTRY),

@@ -1,5 +1,6 @@
 """Holds over HTTP: who may do what, what each refusal says, and what nobody learns."""
 
+import secrets
 from typing import Any
 from uuid import uuid4
 
@@ -9,6 +10,11 @@ import pytest
 from service.controllers.holds import HoldReceipt, HoldView
 from service.controllers.schemas import PageView
 from service.database import Databases
+from service.domain.api_keys import PREFIX_ALPHABET, PREFIX_LENGTH, ApiKey, hash_secret, key_text
+from service.domain.clock import utc_now
+from service.domain.identifiers import Prefix, new_id
+from service.domain.permissions import Permission
+from service.repositories.records import to_row
 from service.settings import Settings
 from tests.factories import Account, bearer, current, make_account, make_user
 from tests.refusals import refusal
@@ -149,6 +155,18 @@ class TestHolding:
         )
 
 
+async def take_key(person: Person, wallet_id: str, databases: Databases) -> None:
+    """Makes the service act with a key that captures to this wallet."""
+    prefix = "".join(secrets.choice(PREFIX_ALPHABET) for _ in range(PREFIX_LENGTH))
+    text, secret = key_text(prefix, bytes(32)), hash_secret(bytes(32))
+    now, name = utc_now(), new_id(Prefix.API_KEY)
+    permissions = (Permission.HOLDS_WRITE, Permission.HOLDS_ANY)
+    user_id = person.account.user.id
+    key = ApiKey(name, user_id, "Till", prefix, permissions, secret, user_id, now, now, capture_to=(wallet_id,))
+    await databases.wallet["api_keys"].insert_one(to_row(key))
+    person.headers = {"X-API-Key": text}
+
+
 class TestCapturing:
     async def test_by_the_payee_pays_them_and_shows_them_their_own(self, payer: Person, payee: Person) -> None:
         hold = await held(payer, to_wallet_id=payee.wallet_id)
@@ -174,9 +192,15 @@ class TestCapturing:
         assert {entry["transaction_id"] for entry in entries[1:]} == {body["transaction_id"]}
         assert await databases.wallet["outbox"].count_documents({"subject_id": hold["id"]}) == 0
 
-    async def test_by_the_house_names_a_recipient_where_the_hold_does_not(
-        self, payer: Person, payee: Person, house: Person
+    async def test_with_a_key_names_a_recipient_that_the_key_lists_where_the_hold_does_not(
+        self, payer: Person, payee: Person, house: Person, databases: Databases
     ) -> None:
+        # Keys are of services; by a token of either nobody is named.
+        refused = await house.capture(await held(payer), to_wallet_id=payee.wallet_id)
+        assert refusal(refused) == (403, "forbidden")
+        if "service" not in house.account.user.roles:
+            return
+        await take_key(house, payee.wallet_id, databases)
         body = (await house.capture(await held(payer), to_wallet_id=payee.wallet_id)).json()
         assert body["to_wallet_id"] == payee.wallet_id
         assert body.keys().isdisjoint({"wallet", "to_wallet"})

@@ -26,7 +26,7 @@ from tests.factories import current, make_funded_wallet, withdrawal_of
 from tests.servers import Admin, fail_point
 
 # Fields with many values that are only read: the command writes as much however many they are.
-_READ_ONLY = {"currencies", "beside", "relatives", "related"}
+_READ_ONLY = {"currencies", "beside", "relatives", "related", "capture_to"}
 # A few admins, who made one key: beside the adjustment a counter of each is written.
 _FEW = {"makers"}
 _MANY = (tuple, list, set, frozenset, Sequence)

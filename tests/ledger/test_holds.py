@@ -150,6 +150,7 @@ def capture(hold: Hold, user_id: str = _PAYEE, at: datetime = _NOW, **overrides:
         "acts_for_house": user_id == _ADMIN,
         "named_wallet_id": hold.to_wallet_id,
         "to_wallet_id": None,
+        "capture_to": frozenset({_TO}),
         "amount": None,
         "out_entry_id": f"ent_{number}_out",
         "in_entry_id": f"ent_{number}_in",

@@ -97,6 +97,7 @@ class Payments(Journal):
     def capturing(self, hold_id: str, user: str = "usr_ravi", **overrides: Any) -> CaptureHold:
         fields = self._on_hold(hold_id, user) | {"named_wallet_id": "wal_ravi", "to_wallet_id": None, "amount": None}
         fields |= {"out_entry_id": self.entry("_out"), "in_entry_id": self.entry("_in")}
+        fields |= {"capture_to": frozenset(self.books.wallets)}
         return CaptureHold(**(fields | overrides))
 
     def releasing(self, hold_id: str, user: str = "usr_ravi", **overrides: Any) -> ReleaseHold:

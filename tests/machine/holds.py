@@ -68,6 +68,7 @@ class HoldRules(TransferRules):
         payee = None if to is None else self.peer(to, about["wallet_id"])
         # The service names the hold's own recipient as it was read, before anything else may have named one.
         about |= {"to_wallet_id": payee, "amount": amount, "named_wallet_id": self.paper.thing(name, Hold).to}
+        about |= {"capture_to": frozenset(self.wallets)}
         self.say(
             lambda common: CaptureHold(
                 audit_event_id=new_id(Prefix.AUDIT_EVENT),

@@ -390,6 +390,36 @@ class TestMakingMoneyForASecondAccount:
         assert (await office.third.post(f"/adjustments/{given}/reversal", reason="Again")).status_code == 201
 
 
+class TestAKeyThatCapturesAnyHold:
+    async def test_pays_nobody_but_the_house_and_wallets_that_it_lists(
+        self, office: Office, databases: Databases
+    ) -> None:
+        guest, listed = await make_funded_wallet(databases), await make_funded_wallet(databases)
+        service = await make_user(databases, roles=["service"])
+        own = await make_wallet(databases, service)
+        order: dict[str, Any] = {"user_id": service.id, "name": "Till", "permissions": ["holds:write", "holds:any"]}
+        key = (await office.boss.post("/admin/api-keys", **order, capture_to=[listed.id])).json()
+        proposal = (await office.second.get(f"/admin/proposals/{key['proposal_id']}")).json()
+        assert proposal["capture_to"] == key["capture_to"] == [listed.id]
+        assert (await approve(office.second, key["proposal_id"])).status_code == 200
+        payer = await User.get(guest.user_id)
+        assert payer is not None
+        guest_of = Staff(office.api, payer, office.settings)
+        relay, by_key = Staff(office.api, service, office.settings), Staff(office.api, service, office.settings)
+        by_key.headers = {"X-API-Key": key["secret"]}
+        hold: dict[str, Any] = {"wallet_id": guest.id, "amount": 10, "currency": "INR"}
+        for captor in (by_key, relay, office.boss):
+            path = f"/holds/{(await guest_of.post('/holds', **hold)).json()['id']}/capture"
+            assert refusal(await captor.post(path, to_wallet_id=own.id)) == (403, "forbidden")
+            to = {"to_wallet_id": listed.id} if captor is by_key else {}
+            captured = await captor.post(path, None, **to)
+            assert captured.status_code == 200, captured.text
+        assert ((await current(listed)).available, (await current(own)).available) == (10_010, 0)
+        # Whoever pays names whom they like.
+        path = f"/holds/{(await guest_of.post('/holds', **hold)).json()['id']}/capture"
+        assert (await guest_of.post(path, to_wallet_id=own.id)).status_code == 200
+
+
 class TestAService:
     async def test_credits_its_own_wallet_only_with_an_admins_approval(
         self, office: Office, databases: Databases
