@@ -45,6 +45,8 @@ class RequestAdjustment(AuditedCommand):
     What credits the asker's own wallet needs one for services too, and so does what credits one of `related`: whoever
     gave the asker a role or made the key that was used, whoever gave those a role, and so on.
 
+    So does what takes from somebody who is locked down.
+
     What is made at once counts in the day's sums of the asker, the key and its `makers`. Beyond the policy's sum it
     waits too.
     """
@@ -67,7 +69,8 @@ class RequestAdjustment(AuditedCommand):
     @property
     def needs(self) -> Needs:
         sums = day_sum_ids(self.actors, self.currency)
-        return Needs(users=(self.user_id,), wallets=(self.wallet_id,), records=sums)
+        named = (self.wallet_id,)
+        return Needs(users=(self.user_id,), wallets=named, records=sums, owners_of=named)
 
     @property
     def actors(self) -> tuple[str, ...]:
@@ -98,9 +101,10 @@ class RequestAdjustment(AuditedCommand):
         at = time_of(self.now, wallet)
         waiting = self._new_adjustment(wallet, at)
         is_for_oneself = self.type is AdjustmentType.CREDIT and wallet.user_id in (self.user_id, *self.related)
+        is_locked = self.type is AdjustmentType.DEBIT and state.lockdown(wallet.user_id) is not None
         is_large = self.is_admin and state.policy.needs_second_admin(self.amount, self.currency)
         alone = count_alone(self.actors, self.amount, self.currency, self.now, state)
-        if is_for_oneself or is_large or alone is None:
+        if is_for_oneself or is_locked or is_large or alone is None:
             return Changes(
                 waiting,
                 wallets=(with_one_more_open(wallet, at),),

@@ -78,6 +78,7 @@ class ReverseOriginal(AuditedCommand):
             wallets=tuple(wallet_id for wallet_id in named if wallet_id is not None),
             owned_wallets=points.owned_wallets,
             records=(self.original_id, *day_sum_ids((self.user_id,), self.currency), *points.records),
+            owners_of=() if self.from_wallet_id is None else (self.from_wallet_id,),
         )
 
     def decide(self, state: State) -> Changes:
@@ -105,6 +106,8 @@ class ReverseOriginal(AuditedCommand):
                 shortfall=shortfall,
                 currency=original.currency,
             )
+        if giver is not None and state.lockdown(giver.user_id) is not None:
+            raise SecondAdminRequired("It takes from somebody who is locked down: a debit that another one approves")
         self._require_second_admin(original, original.amount if giver is None else shortfall, state)
         if taker is not None and not fits(taker, original.amount):
             raise BalanceOverflow

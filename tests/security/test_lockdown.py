@@ -37,6 +37,7 @@ from tests.factories import (
     current,
     freeze,
     fund_wallet,
+    make_funded_wallet,
     make_wallet,
     run,
     settlement_of,
@@ -173,6 +174,22 @@ class TestOneAdminAlone:
         own = await boss.post(f"{theft.path}/lift/approve")
         assert refusal(own) == (403, "second_admin_required")
         assert await theft.freezes() == [_BOTH, _BOTH]
+
+    async def test_takes_nothing_from_a_wallet(self, theft: Theft, databases: Databases) -> None:
+        boss, wallet, victim = theft.admins[0], theft.wallets[0], await make_funded_wallet(databases, 100)
+        given = await theft.admins[1].post(f"/wallets/{wallet.id}/credits", amount=7, currency="INR", reason="A gift")
+        assert given.status_code == 201, given.text
+        await theft.lock_down()
+        debit = await boss.post(f"/wallets/{wallet.id}/debits", amount=10, currency="INR", reason="Somebody else's")
+        assert (debit.status_code, debit.json()["status"]) == (202, "requires_approval"), debit.text
+        reversal = await boss.post(f"/adjustments/{given.json()['id']}/reversal", reason="None of theirs")
+        assert refusal(reversal) == (403, "second_admin_required")
+        before = (await current(wallet)).available
+        approved = await theft.admins[1].post(f"/adjustments/{debit.json()['id']}/approve")
+        assert approved.status_code == 200, approved.text
+        assert (await current(wallet)).available == before - 10
+        debit = await boss.post(f"/wallets/{victim.id}/debits", amount=1, currency="INR", reason="Charged twice")
+        assert debit.status_code == 201
 
     async def test_locks_down_again_what_another_would_lift(self, theft: Theft) -> None:
         await theft.lock_down()
