@@ -9,7 +9,8 @@ DESCRIPTION: Final = """\
 An example of every operation of the wallet service, each with tests, and workflows across them.
 
 **Run it whole** with the collection runner, or with `make postman`: each time it makes two users of its own, Priya and
-Tomas, and so can be run as often as you like. The demo users of CREDENTIALS.md do what takes an admin or a service.
+Tomas, and so can be run again, a few times a day: what the demo users may send in a day is limited. They do what takes
+an admin or a service; CREDENTIALS.md lists them.
 
 **Try single requests** after the first three folders have been run once: they keep tokens and ids in the environment.
 An access token holds for 15 minutes; then run them again.
@@ -70,9 +71,9 @@ STORY: Final = (
     house.POINTS_AND_VOUCHERS,
     house.DEAD_LETTERS,
     house.API_KEYS,
-    house.USER_ADMINISTRATION,
     house.PROPOSALS,
     people.WEBHOOK_ENDPOINTS,
     house.WEBHOOKS,
     REFUSALS,
+    house.USER_ADMINISTRATION,
 )
