@@ -53,7 +53,10 @@ async def _play(conducts: Sequence[Conduct], settings: Settings, folder: Path) -
 async def own(servers: Servers, resources: Resources) -> AsyncIterator[Resources]:
     """A database of its own, and silence."""
     usual = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    # A logger that is kept from its first use would stay silent for all tests that follow.
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL), cache_logger_on_first_use=False
+    )
     try:
         async with own_books(servers, resources, **_PATIENT) as books:
             yield books.resources
