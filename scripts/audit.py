@@ -46,7 +46,7 @@ _LEFT_OUT: Final = frozenset(
         "docs/wallet.postman_collection.json",
     }
 )
-# Of the two, whichever answers first is enough: both have the database of PyPA.
+# Asks two sources and takes the first answer: both have the database of PyPA.
 _SOURCES: Final = ("pypi", "osv")
 _SOURCE_TIMEOUT_S: Final = 10
 _LOOK_TIMEOUT_S: Final = 300.0

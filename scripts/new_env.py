@@ -14,7 +14,7 @@ JWT_SECRET_BYTES: Final = 48  # HS256 asks for 32 at least (RFC 7518, section 3.
 WEBHOOK_SECRET_BYTES: Final = 32  # Standard Webhooks asks for 24 to 64
 KEY_BYTES: Final = 32  # AES-256, and the seed of Ed25519
 PASSWORD_BYTES: Final = 24  # 192 bits: beyond guessing
-# What releases before this one did not write.
+# Fields that releases before this one did not write.
 _LATER_PASSWORDS: Final = ("WALLET_MONGO_AUDIT_PASSWORD", "WALLET_MONGO_BANK_PASSWORD")
 
 

@@ -50,7 +50,7 @@ class OutdatedPortion(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Of what an account can still pay out. `at_ms` is when, in milliseconds."""
+    """A change of what an account can still pay out. `at_ms` is its time in milliseconds."""
 
     at_ms: int
     amount: int

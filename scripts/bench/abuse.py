@@ -65,7 +65,7 @@ _UPGRADE: Final = (
 
 
 class Quiet(NamedTuple):
-    """What the quiet user saw: one payment after the other, each timed from the moment at which it was due."""
+    """Holds the times of the quiet user's payments, one after the other, each from the moment at which it was due."""
 
     took_ms: list[float]
     failures: Counter[int]

@@ -180,7 +180,7 @@ class Problem(View):
 def problem_responses(*errors: type[WalletServiceError] | WalletServiceError) -> dict[int | str, dict[str, Any]]:
     """For a route's `responses`: the errors that it can answer with, by status, an example of each."""
     by_status: dict[int | str, list[WalletServiceError]] = defaultdict(list)
-    # Whoever asks the ledger may find their share of its queue full, or its clock wrong.
+    # Every route of the ledger can also answer with a full share of its queue, or a wrong clock.
     for error in (*errors, TooManyPending, ClockOff) if LedgerBusy in errors else errors:
         by_status[error.http_status].append(error if isinstance(error, WalletServiceError) else error())
     return {status: _response(of_status) for status, of_status in by_status.items()}

@@ -1,4 +1,4 @@
-"""What one admin, service or API key has moved alone in a day: shaped like its record in the domain."""
+"""Stores the sums that one admin, service or API key has moved alone in a day, shaped like the record."""
 
 from typing import Any, ClassVar
 

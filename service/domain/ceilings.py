@@ -6,7 +6,7 @@ from fractions import Fraction
 from service.domain.money import EXPONENTS
 from service.domain.quotes import Rate
 
-# What JSON carries exactly: a refusal names the ceiling.
+# The largest number that JSON carries exactly: a refusal names the ceiling.
 _LARGEST = 2**53 - 1
 # Elsewhere 0 means "no limit".
 _SMALLEST = 1

@@ -78,9 +78,9 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[Permission]] = MappingProxyType(
 # What a key of a service may be limited to: passwords, sessions and authenticator apps are of those who log in, and
 # streams end with a token, where a key has no end.
 KEY_PERMISSIONS = ROLE_PERMISSIONS[Role.SERVICE] - _OWN_PROFILE - _OF_TOKENS
-# What moves other people's money: a key with one of these takes two admins, whosever it is.
+# Permissions that move other users' money. A key with one takes two admins, for any owner.
 _OTHERS_MONEY = frozenset({Permission.ADJUSTMENTS_WRITE, Permission.HOLDS_ANY})
-# What moves or changes what the key's user has: whoever issues it sees its secret.
+# Permissions that change the owner's money or data. The issuing admin sees the secret of such a key.
 _KEY_WRITES = frozenset(permission for permission in KEY_PERMISSIONS if permission.endswith(":write"))
 # Roles that reach other people's money: giving one needs two admins. Taking one away does not.
 TWO_ADMIN_ROLES = frozenset({Role.SERVICE, Role.ADMIN})

@@ -44,7 +44,7 @@ class EarningRule(NamedTuple):
 
 
 class EarningBounds(NamedTuple):
-    """What keeps one sum from earning again and again.
+    """Bounds that keep one sum from earning again and again.
 
     A deposit earns for money that is new within `window`: what left the wallet meanwhile is taken off, and so is what
     has earned already. Nobody earns more than `points_per_day` in 24 hours. Points are credited `pending` after the

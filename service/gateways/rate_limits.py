@@ -210,7 +210,7 @@ class Window(NamedTuple):
     def next_in_s(self, amount: int) -> float:
         """Until one more would pass, if nobody else comes; for one that is exhausted."""
         if self.running >= amount:
-            # What was charged beyond the limit weighs on in the next window.
+            # Charges beyond the limit also count in the next window.
             return self.ends_in_s + self.window_s * (1 - amount / self.running)
         if not self.last:
             return self.ends_in_s

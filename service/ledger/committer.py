@@ -236,7 +236,7 @@ class Ledger:
         tries = conflicts = duplicates = 0
         last_error: Exception | None = None
         while batch := self._without_overdue(batch, last_error):
-            # Of the youngest: an older command must not take the time from the transaction of all.
+            # Uses the youngest command's deadline: an older one must not take the time from the transaction of all.
             deadline_s = max(pending.arrived_s for pending in batch) + self._patience_s
             try:
                 attempt = Attempt(after_duplicate=duplicates > 0, locks_first=is_contended)

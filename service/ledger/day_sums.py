@@ -1,4 +1,4 @@
-"""What admins and services move alone in a day: above the policy's sum another admin has to approve it."""
+"""Sums that admins and services move alone in a day. Beyond the policy's sum another admin approves."""
 
 from collections.abc import Sequence
 from datetime import datetime
